@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * caller.bpf.c - hooks on the system calls of a workload: they answer EPERM at once where no rule can allow what is asked,
+ * and note what the packet hooks cannot see (the creator, the bind).
+ *
+ * They run for the caller's sake; what enforces is skb.bpf.c. So where they do not know better they let pass.
+ */
+#include "endpoint.h"
+
+#define BH_AF_INET 2
+#define BH_AF_INET6 10
+#define BH_SOCK_STREAM 1
+
+#define BH_REFUSE 0
+#define BH_PROCEED 1
+
+/* The subject of the calling process, if it is the socket's own. Returns false if this hook cannot tell. */
+static __always_inline bool caller_subject(struct bh_sock *ss, struct bh_query *q)
+{
+	q->word = bh_state_word();
+	q->now = bpf_ktime_get_boot_ns();
+	bh_subject_of_current(q);
+	return !q->host && (!ss->cgroup || ss->cgroup == q->cgroup);
+}
+
+static __always_inline int caller_asks(struct bpf_sock_addr *ctx, struct bh_query *q)
+{
+	bh_judge_possible(q);
+	if (q->allow)
+		return BH_PROCEED;
+	q->pid = bpf_get_current_pid_tgid() >> 32;
+	q->cookie = bpf_get_socket_cookie(ctx);
+	bh_report_denied(q);
+	return BH_REFUSE;
+}
+
+/* TCP: also resolves the identity that the SYN's option will carry. A UDP connect() sends nothing (resolvers use it to
+ * learn their source address), so it is never refused: the first datagram is. */
+static __always_inline int on_connect(struct bpf_sock_addr *ctx, const struct bh_addr *remote)
+{
+	struct bh_query q = {.proto = IPPROTO_TCP, .remote = *remote, .rport = bpf_ntohs(ctx->user_port)};
+	struct bpf_sock *sk = ctx->sk;
+	struct bh_sock *ss;
+
+	if (!sk || ctx->type != BH_SOCK_STREAM || ctx->protocol != IPPROTO_TCP)
+		return BH_PROCEED;
+	ss = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!ss || !caller_subject(ss, &q))
+		return BH_PROCEED;
+	ss->identity = q.subject;
+	ss->valid_until_ns = q.valid_until;
+	return caller_asks(ctx, &q);
+}
+
+static __always_inline int on_sendmsg(struct bpf_sock_addr *ctx, const struct bh_addr *remote)
+{
+	struct bh_query q = {.proto = IPPROTO_UDP, .remote = *remote, .rport = bpf_ntohs(ctx->user_port)};
+	struct bpf_sock *sk = ctx->sk;
+	struct bh_sock *ss;
+
+	if (!sk || ctx->protocol != IPPROTO_UDP)
+		return BH_PROCEED;
+	ss = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (!ss || ss->kind == BH_SOCK_HOST)
+		return BH_PROCEED;
+	/* Replies of a server are not for egress to judge: only a socket that never received may be told no here. */
+	if (ss->verdict)
+		return BH_PROCEED;
+	if (!caller_subject(ss, &q))
+		return BH_PROCEED;
+	return caller_asks(ctx, &q);
+}
+
+SEC("cgroup/connect4")
+int bh_connect4(struct bpf_sock_addr *ctx)
+{
+	struct bh_addr remote;
+
+	bh_addr_v4(&remote, ctx->user_ip4);
+	return on_connect(ctx, &remote);
+}
+
+SEC("cgroup/connect6")
+int bh_connect6(struct bpf_sock_addr *ctx)
+{
+	struct bh_addr remote = {.w = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]}};
+
+	return on_connect(ctx, &remote);
+}
+
+SEC("cgroup/sendmsg4")
+int bh_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	struct bh_addr remote;
+
+	bh_addr_v4(&remote, ctx->user_ip4);
+	return on_sendmsg(ctx, &remote);
+}
+
+SEC("cgroup/sendmsg6")
+int bh_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	struct bh_addr remote = {.w = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]}};
+
+	return on_sendmsg(ctx, &remote);
+}
+
+SEC("cgroup/sock_create")
+int bh_sock_create(struct bpf_sock *ctx)
+{
+	struct bh_sock *ss;
+
+	if (ctx->family != BH_AF_INET && ctx->family != BH_AF_INET6)
+		return BH_PROCEED;
+	ss = bpf_sk_storage_get(&sockets, ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (ss) {
+		ss->netns = bpf_get_netns_cookie(ctx);
+		ss->cgroup = bpf_get_current_cgroup_id();
+	}
+	return BH_PROCEED;
+}
+
+/* A UDP socket that binds can be found by its peers from now on, before it has sent anything. */
+static __always_inline int on_bind(struct bpf_sock *ctx, const struct bh_addr *bound)
+{
+	struct bh_endpoint_key key = {.addr = *bound};
+	struct bh_endpoint fresh = {.refs = 1};
+	struct bh_sock *ss;
+
+	if (ctx->protocol != IPPROTO_UDP)
+		return BH_PROCEED;
+	ss = bpf_sk_storage_get(&sockets, ctx, 0, 0);
+	/* Bound by another than its creator: it is registered when it sends, under its own cgroup. */
+	if (!ss || ss->registered || ss->cgroup != bpf_get_current_cgroup_id())
+		return BH_PROCEED;
+	for (__u32 i = 0; i < BH_MAX_DEPTH; i++) {
+		fresh.levels[i] = bpf_get_current_ancestor_cgroup_id(subtree_level + 1 + i);
+		if (!fresh.levels[i])
+			break;
+	}
+	fresh.cookie = bpf_get_socket_cookie(ctx);
+	key.netns = ss->netns;
+	key.port = ctx->src_port;
+	if (bh_endpoint_add(&key, &fresh))
+		return BH_PROCEED;
+	ss->local = *bound;
+	ss->lport = ctx->src_port;
+	ss->registered = 1;
+	return BH_PROCEED;
+}
+
+SEC("cgroup/post_bind4")
+int bh_post_bind4(struct bpf_sock *ctx)
+{
+	struct bh_addr bound;
+
+	bh_addr_v4(&bound, ctx->src_ip4);
+	return on_bind(ctx, &bound);
+}
+
+SEC("cgroup/post_bind6")
+int bh_post_bind6(struct bpf_sock *ctx)
+{
+	struct bh_addr bound = {.w = {ctx->src_ip6[0], ctx->src_ip6[1], ctx->src_ip6[2], ctx->src_ip6[3]}};
+
+	return on_bind(ctx, &bound);
+}
+
+SEC("cgroup/sock_release")
+int bh_sock_release(struct bpf_sock *ctx)
+{
+	struct bh_endpoint_key key = {};
+	struct bh_sock *ss;
+
+	ss = bpf_sk_storage_get(&sockets, ctx, 0, 0);
+	if (!ss || !ss->registered)
+		return BH_PROCEED;
+	key.addr = ss->local;
+	key.netns = ss->netns;
+	key.port = ss->lport;
+	bh_endpoint_drop(&key);
+	ss->registered = 0;
+	return BH_PROCEED;
+}
+
+char LICENSE[] SEC("license") __weak = "Dual BSD/GPL";

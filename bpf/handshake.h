@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * handshake.h - the identity in the TCP handshake: the option, its MAC, and the ticket that makes a SYN good for once.
+ */
+#ifndef BULKHEAD_BPF_HANDSHAKE_H
+#define BULKHEAD_BPF_HANDSHAKE_H
+
+#include "judge.h"
+#include "siphash.h"
+
+/* The key that protects traffic with a peer. One key per boot while all keys stay on this host; a later epoch or a key
+ * shared with another host is found here, by the peer's address. */
+static __always_inline struct bh_key *bh_key_of(const struct bh_addr *peer)
+{
+	__u32 epoch = 0;
+
+	(void)peer;
+	return bpf_map_lookup_elem(&keys, &epoch);
+}
+
+/* Finds the option in a parsed TCP packet. Returns 1 found, 0 absent, -1 malformed. */
+BH_SUBPROGRAM int bh_option_find(struct __sk_buff *skb, const struct bh_packet *p, struct bh_tcpopt *out)
+{
+	__u32 off = p->transport + sizeof(struct tcphdr), end = p->transport + p->tcp_header;
+
+	/* 40 bytes of options at most, none shorter than one byte. */
+	for (int i = 0; i < 40; i++) {
+		__u8 kl[2];
+
+		if (off >= end)
+			return 0;
+		if (bpf_skb_load_bytes(skb, off, kl, 1))
+			return -1;
+		if (kl[0] == 0)
+			return 0;
+		if (kl[0] == 1) {
+			off++;
+			continue;
+		}
+		if (off + 1 >= end || bpf_skb_load_bytes(skb, off, kl, 2) || kl[1] < 2)
+			return -1;
+		if (kl[0] == BH_TCPOPT_KIND && kl[1] == BH_TCPOPT_LEN) {
+			if (off + BH_TCPOPT_LEN > end || bpf_skb_load_bytes(skb, off, out, sizeof(*out)))
+				return -1;
+			if (out->exid == bpf_htons(BH_TCPOPT_EXID))
+				return 1;
+		}
+		off += kl[1];
+	}
+	return -1;
+}
+
+static __always_inline __u64 bh_option_mac(const struct bh_tcpopt *option)
+{
+	__u64 mac;
+
+	__builtin_memcpy(&mac, option->mac, sizeof(mac));
+	return mac;
+}
+
+/* MAC over a segment from src to dst. */
+BH_GLOBAL int bh_segment_mac(const struct bh_mac_input *input, __u64 *mac)
+{
+	struct bh_key *key;
+
+	if (!input || !mac)
+		return -1;
+	key = bh_key_of((const struct bh_addr *)input->dst);
+	if (!key)
+		return -1;
+	*mac = bh_mac(key, input);
+	return 0;
+}
+
+static __always_inline void bh_mac_input_of(struct bh_mac_input *in, const struct bh_packet *p, __be32 identity)
+{
+	__builtin_memset(in, 0, sizeof(*in));
+	__builtin_memcpy(in->src, p->src.w, sizeof(in->src));
+	__builtin_memcpy(in->dst, p->dst.w, sizeof(in->dst));
+	in->sport = bpf_htons(p->sport);
+	in->dport = bpf_htons(p->dport);
+	in->seq = p->seq;
+	in->ack = p->tcp_flags & BH_TCP_ACK ? p->ack : 0;
+	in->identity = identity;
+}
+
+/*
+ * Who sent this SYN or SYN-ACK: sets peer and proof. Without a proof the peer is known by address: `host` if the packet
+ * never left this host's loopback device, `world` otherwise; with a wrong proof it is `world` wherever it came from.
+ */
+BH_SUBPROGRAM int bh_peer_of_segment(struct __sk_buff *skb, const struct bh_packet *p, struct bh_query *q)
+{
+	struct bh_tcpopt option;
+	struct bh_mac_input in;
+	__u64 mac = 0, shown;
+	int found = bh_option_find(skb, p, &option);
+
+	q->peer = BH_ID_WORLD;
+	if (found == 0) {
+		q->proof = BH_PROOF_NONE;
+		if (skb->ifindex == 1)
+			q->peer = BH_ID_HOST;
+		return 0;
+	}
+	if (found < 0) {
+		q->proof = BH_PROOF_MALFORMED;
+		return 0;
+	}
+	bh_mac_input_of(&in, p, option.identity);
+	shown = bh_option_mac(&option);
+	if (bh_segment_mac(&in, &mac) || mac != shown || bpf_ntohl(option.identity) < BH_ID_FIRST) {
+		q->proof = BH_PROOF_FORGED;
+		BH_COUNT(handshakes_forged);
+		return 0;
+	}
+	/* A SYN-ACK is bound to the SYN it answers by the acknowledgement number; a SYN by its ticket. */
+	if (!(p->tcp_flags & BH_TCP_ACK) && bpf_map_delete_elem(&tickets, &mac)) {
+		q->proof = BH_PROOF_REPLAYED;
+		BH_COUNT(handshakes_replayed);
+		return 0;
+	}
+	q->proof = BH_PROOF_VERIFIED;
+	q->peer = bpf_ntohl(option.identity);
+	BH_COUNT(handshakes_verified);
+	return 0;
+}
+
+#endif

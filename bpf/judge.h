@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * judge.h - who the subject is, what the policy says, and the event that records it.
+ *
+ * A struct bh_query is one judgement: it collects the flow, the two ends, and the verdict, and is handed down to every
+ * step. All hooks go through bh_judge(); nothing else decides.
+ */
+#ifndef BULKHEAD_BPF_JUDGE_H
+#define BULKHEAD_BPF_JUDGE_H
+
+#include "decide.h"
+#include "maps.h"
+#include "parse.h"
+
+#define BH_SECOND 1000000000ULL
+
+struct bh_query {
+	struct bh_addr local;
+	struct bh_addr remote;
+	__u64 word;
+	__u64 now;
+	__u64 valid_until; /* in and out: earliest deadline the verdict rests on */
+	__u64 cgroup;
+	__u64 cookie;
+	__u32 subject;
+	__u32 peer;
+	__u32 cell;
+	__u32 pid; /* 0 where no caller is known */
+	__u16 lport;
+	__u16 rport;
+	__u8 proto;
+	__u8 direction;
+	__u8 allow;
+	__u8 reason;
+	__u8 proof;
+	__u8 again;
+	__u8 expired; /* the subject's tag is past its deadline */
+	__u8 host; /* the subject is no workload */
+};
+
+/* A tag counts while its deadline lies ahead. */
+static __always_inline void bh_subject_take(struct bh_query *q, const struct bh_tag *tag)
+{
+	q->expired = tag->deadline_ns <= q->now;
+	q->subject = q->expired ? BH_ID_UNIDENTIFIED : tag->identity;
+	q->valid_until = q->expired ? ~0ULL : tag->deadline_ns;
+}
+
+/* The nearest tagged group decides, from the managed subtree downwards, also when its tag has expired: a workload must
+ * not fall back to the identity of what contains it. */
+BH_SUBPROGRAM int bh_subject_of_skb(struct __sk_buff *skb, struct bh_query *q)
+{
+	q->subject = BH_ID_UNIDENTIFIED;
+	q->valid_until = ~0ULL;
+	q->cgroup = bpf_skb_cgroup_id(skb);
+	for (__u32 i = 0; i < BH_MAX_DEPTH; i++) {
+		__u64 id = bpf_skb_ancestor_cgroup_id(skb, subtree_level + 1 + i);
+		struct bh_tag *tag;
+
+		if (!id) {
+			/* Directly in the root of the whole hierarchy: the kernel's own sockets and unmanaged ones. */
+			q->host = i == 0 && subtree_level == 0;
+			break;
+		}
+		tag = bpf_map_lookup_elem(&tags, &id);
+		if (tag)
+			bh_subject_take(q, tag);
+	}
+	return 0;
+}
+
+/* The same for the calling process. A socket belongs to the cgroup of its creator, so this is only for hooks that help
+ * the caller; the packet is judged by its socket. */
+BH_GLOBAL int bh_subject_of_current(struct bh_query *q)
+{
+	if (!q)
+		return 0;
+	q->subject = BH_ID_UNIDENTIFIED;
+	q->valid_until = ~0ULL;
+	q->cgroup = bpf_get_current_cgroup_id();
+	for (__u32 i = 0; i < BH_MAX_DEPTH; i++) {
+		__u64 id = bpf_get_current_ancestor_cgroup_id(subtree_level + 1 + i);
+		struct bh_tag *tag;
+
+		if (!id) {
+			q->host = i == 0 && subtree_level == 0;
+			break;
+		}
+		tag = bpf_map_lookup_elem(&tags, &id);
+		if (tag)
+			bh_subject_take(q, tag);
+	}
+	return 0;
+}
+
+static __always_inline __u32 bh_who(__u32 slot, __u32 identity)
+{
+	__u32 key = slot * BH_MAX_IDENTITIES + (identity & (BH_MAX_IDENTITIES - 1));
+	__u16 *index = bpf_map_lookup_elem(&who, &key);
+
+	return index ? *index : 0;
+}
+
+static __always_inline __u8 *bh_tables_of(__u32 slot)
+{
+	return bpf_map_lookup_elem(&tables, &slot);
+}
+
+/* Judges q's flow in q->direction: sets cell, allow, reason. */
+BH_GLOBAL int bh_judge(struct bh_query *q)
+{
+	__u32 slot, subject, peer, local, remote, svc;
+	__u8 *t;
+
+	if (!q)
+		return 0;
+	q->allow = 0;
+	q->cell = 0;
+	slot = BH_WORD_SLOT(q->word);
+	t = bh_tables_of(slot);
+	if (!t)
+		return 0;
+	svc = bh_service_class(t, q->proto, q->direction == BH_EGRESS ? q->rport : q->lport);
+	if (svc == BH_SVC_NONE) {
+		q->reason = BH_REASON_PROTO;
+		return 0;
+	}
+	subject = bh_who(slot, q->subject);
+	peer = bh_who(slot, q->peer);
+	local = bh_addr_class(t, &q->local);
+	remote = bh_addr_class(t, &q->remote);
+	if (q->direction == BH_EGRESS)
+		q->cell = bh_decide(t, BH_EGRESS, subject, local, peer, remote, svc);
+	else
+		q->cell = bh_decide(t, BH_INGRESS, peer, remote, subject, local, svc);
+	q->allow = !!(q->cell & BH_CELL_ALLOW);
+	q->reason = BH_REASON_POLICY;
+	if (!q->allow && BH_CELL_RULE(q->cell) == 0 && q->subject == BH_ID_UNIDENTIFIED)
+		q->reason = q->expired ? BH_REASON_EXPIRED : BH_REASON_NO_IDENTITY;
+	return 0;
+}
+
+/* Can any egress rule allow q's flow, whoever answers? If not, sets the verdict that the caller is told. */
+BH_GLOBAL int bh_judge_possible(struct bh_query *q)
+{
+	__u32 slot, svc;
+	__u8 *t;
+
+	if (!q)
+		return 0;
+	slot = BH_WORD_SLOT(q->word);
+	t = bh_tables_of(slot);
+	q->direction = BH_EGRESS;
+	q->allow = 0;
+	if (t) {
+		svc = bh_service_class(t, q->proto, q->rport);
+		if (svc != BH_SVC_NONE &&
+		    bh_possible(t, bh_who(slot, q->subject), bh_addr_class(t, &q->remote), svc)) {
+			q->allow = 1;
+			return 0;
+		}
+	}
+	/* For the log: what would be said of a peer that shows nothing. */
+	q->peer = BH_ID_WORLD;
+	bh_judge(q);
+	q->allow = 0;
+	if (q->reason == BH_REASON_POLICY && BH_CELL_RULE(q->cell) == 0)
+		q->reason = BH_REASON_IMPOSSIBLE;
+	return 0;
+}
+
+/* ---- events ---- */
+
+static __always_inline void bh_event_write(const struct bh_query *q, __u32 count, __u64 first_ns)
+{
+	struct bh_event *e;
+	__u32 zero = 0, slot = BH_WORD_SLOT(q->word);
+	struct bh_state *s = bpf_map_lookup_elem(&state, &zero);
+
+	BH_COUNT(events_made);
+	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	if (!e) {
+		BH_COUNT(events_lost);
+		return;
+	}
+	__builtin_memset(e, 0, sizeof(*e));
+	e->time_ns = q->now;
+	e->first_ns = first_ns;
+	e->cgroup = q->cgroup;
+	e->cookie = q->cookie;
+	e->subject = q->subject;
+	e->peer = q->peer;
+	e->revision = s ? s->revision[slot] : 0;
+	e->rule = BH_CELL_RULE(q->cell);
+	e->count = count;
+	if (q->direction == BH_EGRESS) {
+		e->src = q->local;
+		e->dst = q->remote;
+		e->sport = q->lport;
+		e->dport = q->rport;
+	} else {
+		e->src = q->remote;
+		e->dst = q->local;
+		e->sport = q->rport;
+		e->dport = q->lport;
+	}
+	e->proto = q->proto;
+	e->direction = q->direction;
+	e->verdict = q->allow;
+	e->reason = q->reason;
+	e->proof = q->proof;
+	e->again = q->again;
+	if (q->pid) {
+		e->pid = q->pid;
+		bpf_get_current_comm(e->comm, sizeof(e->comm));
+	}
+	bpf_ringbuf_submit(e, 0);
+}
+
+/* A denial of the same kind within a second is counted, not reported: a flood must not cost the log its other lines. */
+BH_GLOBAL int bh_report_denied(struct bh_query *q)
+{
+	struct bh_denial_key key = {};
+	struct bh_denial *d, fresh = {};
+	__u64 count, first;
+
+	if (!q)
+		return 0;
+	key.cgroup = q->cgroup;
+	key.remote = q->remote;
+	key.peer = q->peer;
+	key.rule = BH_CELL_RULE(q->cell);
+	key.port = q->direction == BH_EGRESS ? q->rport : q->lport;
+	key.proto = q->proto;
+	key.direction = q->direction;
+	key.reason = q->reason;
+	key.proof = q->proof;
+	fresh.reported_ns = q->now;
+
+	BH_COUNT(packets_denied);
+	if (q->reason <= BH_REASON_EXPIRED || q->reason == BH_REASON_IMPOSSIBLE) {
+		if (!(q->cell & BH_CELL_LOG_DENIED))
+			return 0;
+	}
+	d = bpf_map_lookup_elem(&denials, &key);
+	if (!d) {
+		bpf_map_update_elem(&denials, &key, &fresh, BPF_ANY);
+		bh_event_write(q, 1, q->now);
+		return 0;
+	}
+	if (q->now - d->reported_ns < BH_SECOND) {
+		if (__sync_fetch_and_add(&d->count, 1) == 0)
+			d->first_ns = q->now;
+		BH_COUNT(denials_folded);
+		return 0;
+	}
+	d->reported_ns = q->now;
+	first = d->first_ns;
+	count = __sync_lock_test_and_set(&d->count, 0);
+	bh_event_write(q, count + 1, count ? first : q->now);
+	return 0;
+}
+
+/* Records the verdict as the cell asks. */
+BH_GLOBAL int bh_report(struct bh_query *q)
+{
+	if (!q)
+		return 0;
+	if (!q->allow)
+		return bh_report_denied(q);
+	if (!q->again)
+		BH_COUNT(flows_allowed);
+	if ((q->cell & BH_CELL_LOG_ALLOWED) && (!q->again || (q->cell & BH_CELL_LOG_AGAIN)))
+		bh_event_write(q, 1, q->now);
+	return 0;
+}
+
+/* Structural refusal: no policy was asked. */
+static __always_inline void bh_refuse(struct bh_query *q, __u8 reason)
+{
+	q->allow = 0;
+	q->cell = 0;
+	q->reason = reason;
+	bh_report_denied(q);
+}
+
+#endif

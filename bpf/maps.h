@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * maps.h - every map, once. All are pinned, so that a daemon that dies leaves enforcement as it is and the next one
+ * adopts it.
+ *
+ * Kinds follow one rule: where losing an entry could allow something, the map is a plain hash or array, and a full map
+ * denies. LRU is used only where a lost entry denies or costs another lookup.
+ */
+#ifndef BULKHEAD_BPF_MAPS_H
+#define BULKHEAD_BPF_MAPS_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "abi.h"
+
+/* Verified by itself, once, whoever calls it: what keeps loading fast. Its pointers may be NULL for all the verifier
+ * knows. Weak, because each object brings its copy and the linker keeps one. */
+#define BH_GLOBAL __attribute__((noinline, weak))
+/* Not inlined, but verified with each caller: for arguments that a global function cannot take. Not every object uses
+ * each. */
+#define BH_SUBPROGRAM static __attribute__((noinline, unused))
+
+/* Set before loading: where the managed subtree stands in the hierarchy. */
+const volatile __u32 subtree_level __weak = 0;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct bh_state);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} state __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, BH_TABLES_BYTES);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} tables __weak SEC(".maps");
+
+/* Who index by slot and identity number. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2 * BH_MAX_IDENTITIES);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, __u16);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} who __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, BH_MAX_TAGS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, struct bh_tag);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} tags __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, BH_MAX_IDENTITIES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct bh_name);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} names __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct bh_key);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} keys __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct bh_sock);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} sockets __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct bh_tuple);
+	__type(value, struct bh_handshake);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} handshakes __weak SEC(".maps");
+
+/* A SYN that this kernel sent for a tagged socket, by its MAC; taken by the first receiver. What is replayed finds no
+ * ticket. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 32768);
+	__type(key, __u64);
+	__type(value, __u32);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} tickets __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct bh_endpoint_key);
+	__type(value, struct bh_endpoint);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} endpoints __weak SEC(".maps");
+
+/* Network namespace of each address that a workload's namespace on this host has; 0: several have it. Kept by the
+ * enforcer. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct bh_addr);
+	__type(value, __u64);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} addresses __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct bh_udp_key);
+	__type(value, struct bh_udp_flow);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} udp_flows __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct bh_denial_key);
+	__type(value, struct bh_denial);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} denials __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} events __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct bh_counters);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} counters __weak SEC(".maps");
+
+static __always_inline struct bh_counters *bh_counters(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&counters, &zero);
+}
+
+#define BH_COUNT(field)                                                                                                \
+	do {                                                                                                           \
+		struct bh_counters *counters_ = bh_counters();                                                         \
+		if (counters_)                                                                                         \
+			__sync_fetch_and_add(&counters_->field, 1);                                                    \
+	} while (0)
+
+static __always_inline __u64 bh_state_word(void)
+{
+	__u32 zero = 0;
+	struct bh_state *s = bpf_map_lookup_elem(&state, &zero);
+
+	return s ? *(volatile __u64 *)&s->word : 0;
+}
+
+#endif

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * parse.h - headers of one packet, as cgroup_skb sees it (from the IP header on).
+ *
+ * The protocol comes from the packet, never from the socket: an IPv4 packet to a dual-stack socket is IPv4. What cannot
+ * be understood with certainty is refused: a fragment without its transport header, an unknown extension header, a
+ * chain longer than BH_MAX_EXTENSIONS.
+ */
+#ifndef BULKHEAD_BPF_PARSE_H
+#define BULKHEAD_BPF_PARSE_H
+
+#include <linux/bpf.h>
+#include <stdbool.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "decide.h"
+
+#define BH_MAX_EXTENSIONS 8
+
+struct bh_packet {
+	struct bh_addr src;
+	struct bh_addr dst;
+	__u32 transport; /* offset of the transport header */
+	__u32 payload_len; /* TCP: bytes behind the header */
+	__be32 seq;
+	__be32 ack;
+	__u16 sport;
+	__u16 dport;
+	__u8 proto;
+	__u8 icmp_type;
+	__u8 tcp_flags; /* as byte 13 of the header */
+	__u8 tcp_header; /* bytes */
+};
+
+#define BH_TCP_FIN 0x01
+#define BH_TCP_SYN 0x02
+#define BH_TCP_RST 0x04
+#define BH_TCP_ACK 0x10
+
+static __always_inline void bh_addr_v4(struct bh_addr *a, __be32 v4)
+{
+	a->w[0] = 0;
+	a->w[1] = 0;
+	a->w[2] = bpf_htonl(0xffff);
+	a->w[3] = v4;
+}
+
+static __always_inline void bh_addr_v6(struct bh_addr *a, const __u32 *v6)
+{
+	a->w[0] = v6[0];
+	a->w[1] = v6[1];
+	a->w[2] = v6[2];
+	a->w[3] = v6[3];
+}
+
+static __always_inline bool bh_addr_equal(const struct bh_addr *a, const struct bh_addr *b)
+{
+	return a->w[0] == b->w[0] && a->w[1] == b->w[1] && a->w[2] == b->w[2] && a->w[3] == b->w[3];
+}
+
+static __always_inline bool bh_addr_is_loopback(const struct bh_addr *a)
+{
+	if (bh_addr_is_v4(a))
+		return (a->w[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+	return a->w[0] == 0 && a->w[1] == 0 && a->w[2] == 0 && a->w[3] == bpf_htonl(1);
+}
+
+/* Walks the extension headers that a host may send through a socket: hop-by-hop, routing, destination options. */
+static __always_inline int bh_parse_v6(struct __sk_buff *skb, struct bh_packet *p, __u32 *end)
+{
+	struct ipv6hdr ip6;
+	__u32 off = sizeof(ip6);
+	__u8 next;
+
+	if (bpf_skb_load_bytes(skb, 0, &ip6, sizeof(ip6)))
+		return BH_REASON_PARSE;
+	bh_addr_v6(&p->src, ip6.saddr.s6_addr32);
+	bh_addr_v6(&p->dst, ip6.daddr.s6_addr32);
+	*end = sizeof(ip6) + bpf_ntohs(ip6.payload_len);
+	next = ip6.nexthdr;
+
+	for (int i = 0; i < BH_MAX_EXTENSIONS; i++) {
+		__u8 ext[2];
+
+		if (next == IPPROTO_FRAGMENT)
+			return BH_REASON_FRAGMENT;
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS) {
+			p->proto = next;
+			p->transport = off;
+			return 0;
+		}
+		if (bpf_skb_load_bytes(skb, off, ext, sizeof(ext)))
+			return BH_REASON_PARSE;
+		next = ext[0];
+		off += ((__u32)ext[1] + 1) * 8;
+	}
+	return BH_REASON_PARSE;
+}
+
+static __always_inline int bh_parse_v4(struct __sk_buff *skb, struct bh_packet *p, __u32 *end)
+{
+	struct iphdr ip;
+
+	if (bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
+		return BH_REASON_PARSE;
+	if (ip.frag_off & bpf_htons(0x3fff))
+		return BH_REASON_FRAGMENT;
+	bh_addr_v4(&p->src, ip.saddr);
+	bh_addr_v4(&p->dst, ip.daddr);
+	p->proto = ip.protocol;
+	p->transport = ip.ihl * 4;
+	*end = bpf_ntohs(ip.tot_len);
+	return 0;
+}
+
+/* Fills *p. Returns 0 or the enum bh_reason to deny with; what was read until then is in *p. */
+static __always_inline int bh_parse(struct __sk_buff *skb, struct bh_packet *p)
+{
+	__u32 end = 0;
+	int err;
+
+	__builtin_memset(p, 0, sizeof(*p));
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		err = bh_parse_v4(skb, p, &end);
+	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		err = bh_parse_v6(skb, p, &end);
+	else
+		err = BH_REASON_PROTO;
+	if (err)
+		return err;
+
+	switch (p->proto) {
+	case IPPROTO_TCP: {
+		struct tcphdr tcp;
+		__u8 bytes[2];
+
+		if (bpf_skb_load_bytes(skb, p->transport, &tcp, sizeof(tcp)) ||
+		    bpf_skb_load_bytes(skb, p->transport + 12, bytes, sizeof(bytes)))
+			return BH_REASON_PARSE;
+		p->sport = bpf_ntohs(tcp.source);
+		p->dport = bpf_ntohs(tcp.dest);
+		p->seq = tcp.seq;
+		p->ack = tcp.ack_seq;
+		p->tcp_flags = bytes[1];
+		p->tcp_header = (bytes[0] >> 4) * 4;
+		if (p->tcp_header < sizeof(tcp))
+			return BH_REASON_PARSE;
+		/* A GSO packet beyond 64 KiB writes 0 as its length (BIG TCP): it has payload. */
+		if (end > p->transport + p->tcp_header)
+			p->payload_len = end - p->transport - p->tcp_header;
+		else if (end < p->transport + p->tcp_header)
+			p->payload_len = 1;
+		return 0;
+	}
+	case IPPROTO_UDP: {
+		struct udphdr udp;
+
+		if (bpf_skb_load_bytes(skb, p->transport, &udp, sizeof(udp)))
+			return BH_REASON_PARSE;
+		p->sport = bpf_ntohs(udp.source);
+		p->dport = bpf_ntohs(udp.dest);
+		return 0;
+	}
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		if (bpf_skb_load_bytes(skb, p->transport, &p->icmp_type, 1))
+			return BH_REASON_PARSE;
+		return 0;
+	default:
+		return BH_REASON_PROTO;
+	}
+}
+
+#endif

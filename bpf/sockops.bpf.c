@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * sockops.bpf.c - TCP's own milestones: which kind a socket is, the identity option in SYN and SYN-ACK, and the moment a
+ * connection is established.
+ */
+#include "handshake.h"
+
+#define BH_AF_INET6 10
+
+/* The callbacks that write the option; only wanted until the handshake is over. */
+#define HANDSHAKE_FLAGS BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG
+
+static __always_inline void ops_addresses(struct bpf_sock_ops *ops, struct bh_tuple *t)
+{
+	__u32 local4 = ops->local_ip4, remote4 = ops->remote_ip4;
+
+	/* Loaded apart from the IPv6 fields: merged, the loads would go through a modified context pointer. */
+	BH_OPAQUE(local4);
+	BH_OPAQUE(remote4);
+	__builtin_memset(t, 0, sizeof(*t));
+	bh_addr_v4(&t->local, local4);
+	bh_addr_v4(&t->remote, remote4);
+	if (ops->family == BH_AF_INET6) {
+		for (int i = 0; i < 4; i++) {
+			t->local.w[i] = ops->local_ip6[i];
+			t->remote.w[i] = ops->remote_ip6[i];
+		}
+	}
+	t->lport = ops->local_port;
+	t->rport = bpf_ntohl(ops->remote_port);
+	t->netns = bpf_get_netns_cookie(ops);
+}
+
+/* The socket of this callback, with its storage; MPTCP subflows are made by the kernel and get theirs here. */
+static __always_inline struct bh_sock *ops_sock(struct bpf_sock_ops *ops)
+{
+	struct bpf_sock *sk = ops->sk;
+	struct bh_sock *ss;
+
+	if (!sk)
+		return 0;
+	ss = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (ss)
+		ss->netns = bpf_get_netns_cookie(ops);
+	return ss;
+}
+
+/* Who this end is in the handshake under way: the connecting socket's subject, or the listener's that accepted. */
+static __always_inline __u32 own_identity(struct bpf_sock_ops *ops, const struct bh_tuple *t, bool synack)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+	struct bh_handshake *h;
+	struct bpf_sock *sk;
+	struct bh_sock *ss;
+
+	if (synack) {
+		h = bpf_map_lookup_elem(&handshakes, t);
+		return h && now < h->valid_until_ns ? h->identity : BH_ID_UNIDENTIFIED;
+	}
+	sk = ops->sk;
+	if (!sk)
+		return BH_ID_UNIDENTIFIED;
+	ss = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	return ss && ss->kind == BH_SOCK_CONNECT && now < ss->valid_until_ns ? ss->identity : BH_ID_UNIDENTIFIED;
+}
+
+static __always_inline void option_reserve(struct bpf_sock_ops *ops)
+{
+	struct bh_tuple t;
+	bool synack = (ops->skb_tcp_flags & BH_TCP_ACK) != 0;
+
+	if (!(ops->skb_tcp_flags & BH_TCP_SYN))
+		return;
+	ops_addresses(ops, &t);
+	if (own_identity(ops, &t, synack) >= BH_ID_FIRST)
+		bpf_reserve_hdr_opt(ops, BH_TCPOPT_LEN, 0);
+}
+
+static __always_inline void option_write(struct bpf_sock_ops *ops)
+{
+	struct bh_tcpopt option = {.kind = BH_TCPOPT_KIND, .len = BH_TCPOPT_LEN, .exid = bpf_htons(BH_TCPOPT_EXID)};
+	bool synack = (ops->skb_tcp_flags & BH_TCP_ACK) != 0;
+	struct tcphdr *th = ops->skb_data;
+	struct bh_mac_input in = {};
+	struct bh_tuple t;
+	__u32 identity;
+	__u64 mac;
+
+	if (!(ops->skb_tcp_flags & BH_TCP_SYN) || (void *)(th + 1) > ops->skb_data_end)
+		return;
+	in.seq = th->seq;
+	in.ack = synack ? th->ack_seq : 0;
+	ops_addresses(ops, &t);
+	identity = own_identity(ops, &t, synack);
+	if (identity < BH_ID_FIRST)
+		return;
+	option.identity = bpf_htonl(identity);
+	in.identity = option.identity;
+	__builtin_memcpy(in.src, t.local.w, sizeof(in.src));
+	__builtin_memcpy(in.dst, t.remote.w, sizeof(in.dst));
+	in.sport = bpf_htons(t.lport);
+	in.dport = bpf_htons(t.rport);
+	if (bh_segment_mac(&in, &mac))
+		return;
+	__builtin_memcpy(option.mac, &mac, sizeof(option.mac));
+	bpf_store_hdr_opt(ops, &option, sizeof(option), 0);
+}
+
+static __always_inline void flags_set(struct bpf_sock_ops *ops, __u32 on)
+{
+	bpf_sock_ops_cb_flags_set(ops, (ops->bpf_sock_ops_cb_flags & ~HANDSHAKE_FLAGS) | on);
+}
+
+/* The accepted socket takes over what its listener's handshake found out. */
+static __always_inline void passive_established(struct bpf_sock_ops *ops)
+{
+	struct bh_sock *ss = ops_sock(ops);
+	struct bh_handshake *h;
+	struct bh_tuple t;
+
+	flags_set(ops, 0);
+	if (!ss)
+		return;
+	ops_addresses(ops, &t);
+	h = bpf_map_lookup_elem(&handshakes, &t);
+	if (!h) {
+		ss->kind = BH_SOCK_NEW;
+		return;
+	}
+	ss->local = t.local;
+	ss->remote = t.remote;
+	ss->lport = t.lport;
+	ss->rport = t.rport;
+	ss->proto = IPPROTO_TCP;
+	ss->identity = h->identity;
+	ss->peer = h->peer;
+	ss->cell = h->cell;
+	ss->proof = h->proof;
+	ss->valid_until_ns = h->valid_until_ns;
+	ss->verdict = 1;
+	ss->word = h->word;
+	ss->kind = BH_SOCK_PASSIVE;
+	bpf_map_delete_elem(&handshakes, &t);
+}
+
+SEC("sockops")
+int bh_sockops(struct bpf_sock_ops *ops)
+{
+	struct bh_sock *ss;
+
+	switch (ops->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		ss = ops_sock(ops);
+		if (ss) {
+			ss->kind = BH_SOCK_CONNECT;
+			flags_set(ops, HANDSHAKE_FLAGS);
+		}
+		break;
+	case BPF_SOCK_OPS_TCP_LISTEN_CB:
+		ss = ops_sock(ops);
+		if (ss) {
+			ss->kind = BH_SOCK_LISTEN;
+			flags_set(ops, HANDSHAKE_FLAGS);
+		}
+		break;
+	case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
+		option_reserve(ops);
+		break;
+	case BPF_SOCK_OPS_WRITE_HDR_OPT_CB:
+		option_write(ops);
+		break;
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+		ss = ops_sock(ops);
+		if (ss && ss->kind == BH_SOCK_CONNECT)
+			ss->kind = BH_SOCK_ACTIVE;
+		flags_set(ops, 0);
+		break;
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		passive_established(ops);
+		break;
+	default:
+		break;
+	}
+	return 1;
+}
+
+char LICENSE[] SEC("license") __weak = "Dual BSD/GPL";

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/attester.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+#include <time.h>
+
+#include "cli/bus.h"
+#include "daemon/control_api.h"
+
+#define MAX_KEY_BYTES 65536U
+#define LOOK_S 1 /* how often the daemon's socket is looked at */
+#define BACKOFF_MIN_S 1
+#define BACKOFF_MAX_S 30
+
+static void key_freep(EVP_PKEY **keyp)
+{
+	EVP_PKEY_free(*keyp);
+}
+
+static void bio_freep(BIO **biop)
+{
+	BIO_free(*biop);
+}
+
+static void x509_freep(X509 **certificatep)
+{
+	X509_free(*certificatep);
+}
+
+struct secret {
+	char *text;
+	size_t len;
+};
+
+static void secret_free(struct secret *secret)
+{
+	if (secret->text)
+		OPENSSL_cleanse(secret->text, secret->len);
+	free(secret->text);
+}
+
+/* Says what is wrong, unless it was said the last time. */
+static __attribute__((format(printf, 2, 3))) void complain(struct attester *a, const char *format, ...)
+{
+	char text[sizeof(a->problem)];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	if (strcmp(text, a->problem)) {
+		cli_error("%s", text);
+		strcpy(a->problem, text);
+	}
+}
+
+/* A key with a passphrase cannot be used: nobody is there to type it at a renewal. */
+static int no_passphrase(char *buf, int size, int rwflag, void *u)
+{
+	(void)buf, (void)size, (void)rwflag, (void)u;
+	return 0;
+}
+
+/* cli_read_file tells of its own failures; a missing file would be told again at each retry. */
+static int read_again(struct attester *a, const char *path, size_t max, char **textp, size_t *lenp)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0) {
+		complain(a, "cannot read %s: %s", path, strerror(errno));
+		return -1;
+	}
+	return cli_read_file(path, max, textp, lenp);
+}
+
+static EVP_PKEY *key_read(struct attester *a)
+{
+	__attribute__((cleanup(secret_free))) struct secret pem = {0};
+	__attribute__((cleanup(bio_freep))) BIO *bio = NULL;
+	EVP_PKEY *key;
+
+	if (read_again(a, a->key_path, MAX_KEY_BYTES, &pem.text, &pem.len))
+		return NULL;
+	bio = BIO_new_mem_buf(pem.text, (int)pem.len);
+	key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
+	if (!key)
+		complain(a, "%s: no private key in PEM without a passphrase found", a->key_path);
+	return key;
+}
+
+/* What the leaf calls itself, for messages; the daemon decides what it is worth. */
+static void read_spiffe_id(struct attester *a, const struct svid_chain *chain)
+{
+	__attribute__((cleanup(x509_freep))) X509 *leaf = NULL;
+	GENERAL_NAMES *names;
+	const uint8_t *der;
+	size_t len;
+
+	snprintf(a->spiffe_id, sizeof(a->spiffe_id), "an SVID without a SPIFFE ID");
+	der = svid_chain_der(chain, 0, &len);
+	leaf = der ? d2i_X509(NULL, &der, (long)len) : NULL;
+	names = leaf ? X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL) : NULL;
+	for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
+		const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
+
+		if (name->type == GEN_URI)
+			snprintf(a->spiffe_id, sizeof(a->spiffe_id), "%.*s",
+				 ASN1_STRING_length(name->d.uniformResourceIdentifier),
+				 (const char *)ASN1_STRING_get0_data(name->d.uniformResourceIdentifier));
+	}
+	GENERAL_NAMES_free(names);
+}
+
+static struct svid_chain *chain_read(struct attester *a)
+{
+	__attribute__((cleanup(secret_free))) struct secret pem = {0};
+	struct svid_verdict verdict = {0};
+	struct svid_chain *chain = NULL;
+	int rc;
+
+	if (read_again(a, a->svid_path, 2 * SVID_MAX_CHAIN_BYTES, &pem.text, &pem.len))
+		return NULL;
+	rc = svid_chain_parse_pem(&chain, pem.text, pem.len, &verdict);
+	if (rc) {
+		complain(a, "%s: %s", a->svid_path, rc > 0 ? verdict.detail : strerror(-rc));
+		return NULL;
+	}
+	read_spiffe_id(a, chain);
+	return chain;
+}
+
+/* Looks at the daemon's socket; the one we saw before may be gone or another. Returns whether there is a new one. */
+static bool socket_is_new(struct attester *a)
+{
+	char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s/%s", a->cli->run_dir, BH_ATTEST_SOCKET);
+	if (stat(path, &st) < 0) {
+		a->socket.st_ino = 0;
+		return false;
+	}
+	/* An inode number may be used again at once: the time of creation tells as well. */
+	if (a->socket.st_ino == st.st_ino && a->socket.st_dev == st.st_dev &&
+	    !memcmp(&a->socket.st_ctim, &st.st_ctim, sizeof(st.st_ctim)))
+		return false;
+	a->socket = st;
+	return true;
+}
+
+static int prove(struct attester *a)
+{
+	__attribute__((cleanup(svid_chain_freep))) struct svid_chain *chain = NULL;
+	__attribute__((cleanup(key_freep))) EVP_PKEY *key = NULL;
+	char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)], why[512] = "";
+	int len, rc;
+
+	memset(&a->result, 0, sizeof(a->result));
+	len = snprintf(path, sizeof(path), "%s/%s", a->cli->run_dir, BH_ATTEST_SOCKET);
+	if (len < 0 || (size_t)len >= sizeof(path)) {
+		complain(a, "run directory %s: the path is too long for a socket", a->cli->run_dir);
+		return CLI_USAGE;
+	}
+	chain = chain_read(a);
+	if (!chain)
+		return CLI_NO;
+	key = key_read(a);
+	if (!key)
+		return CLI_NO;
+	socket_is_new(a);
+	rc = attest_client(path, chain, key, &a->result, NULL, why, sizeof(why));
+	if (rc < 0) {
+		complain(a, "not attested: %s", *why ? why : strerror(-rc));
+		return rc == -EKEYREJECTED ? CLI_NO : CLI_UNREACHABLE;
+	}
+	if (a->result.code != ATTEST_OK) {
+		complain(a, "%s refused: %s: %s", a->spiffe_id, attest_code_name(a->result.code), a->result.text);
+		return CLI_NO;
+	}
+	a->problem[0] = '\0';
+	return CLI_OK;
+}
+
+void attester_print(const struct attester *a)
+{
+	char until[32];
+
+	cli_format_time(a->result.valid_until, until, sizeof(until));
+	if (a->cli->json) {
+		json_t *line = json_pack("{s:s, s:s, s:I}", "attested", a->spiffe_id, "until", until, "cgroup_id",
+					 (json_int_t)a->result.cgroup_id);
+
+		json_dumpf(line, stdout, JSON_COMPACT);
+		json_decref(line);
+		putchar('\n');
+	} else {
+		printf("attested %s until %s (cgroup %" PRIu64 ")\n", a->spiffe_id, until, a->result.cgroup_id);
+	}
+	fflush(stdout);
+}
+
+static int64_t boottime_s(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return now.tv_sec;
+}
+
+int attester_prove(struct attester *a)
+{
+	a->code = prove(a);
+	a->proved_s = boottime_s();
+	if (a->code == CLI_OK || !a->backoff_s)
+		a->backoff_s = BACKOFF_MIN_S;
+	else
+		a->backoff_s = 2 * a->backoff_s > BACKOFF_MAX_S ? BACKOFF_MAX_S : 2 * a->backoff_s;
+	return a->code;
+}
+
+/* Whether it is time for the next proof. At most one a second: an SVID at its end must not make us spin. */
+static bool due(const struct attester *a)
+{
+	int64_t since = boottime_s() - a->proved_s;
+
+	if (a->code != CLI_OK)
+		return since >= a->backoff_s;
+	return since >= 1 && (uint64_t)time(NULL) >= a->result.renew_after;
+}
+
+void attester_wait(struct attester *a, const sigset_t *signals, siginfo_t *info)
+{
+	static const struct timespec look = {.tv_sec = LOOK_S};
+
+	while (sigtimedwait(signals, info, &look) <= 0) {
+		uint64_t until = a->result.valid_until;
+
+		if (!socket_is_new(a) && !due(a))
+			continue;
+		if (attester_prove(a) == CLI_OK && a->result.valid_until != until && !a->quiet)
+			attester_print(a);
+	}
+}

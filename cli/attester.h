@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * attester.h - proves an SVID for the cgroup of the calling process, once or for as long as it runs.
+ *
+ * The files are read again for each proof, so an SVID that was rotated in place is picked up. While it stays, it renews
+ * at half of the remaining life, and at once when the daemon has made its socket anew: a daemon that did not take over
+ * what was enforced has no tags. Whatever fails is tried again with growing pauses.
+ */
+#ifndef BULKHEAD_CLI_ATTESTER_H
+#define BULKHEAD_CLI_ATTESTER_H
+
+#include <signal.h>
+#include <sys/stat.h>
+
+#include "cli/cli.h"
+#include "identity/attest.h"
+
+struct attester {
+	struct cli *cli;
+	const char *svid_path;
+	const char *key_path;
+	bool quiet; /* renewals are not printed */
+	/* of the last proof */
+	char spiffe_id[SPIFFE_ID_MAX + 1];
+	struct attest_result result;
+	struct stat socket; /* st_ino 0: not there */
+	char problem[640];  /* last one told, so that a repeated one is not told again */
+	int code;	    /* of the last attester_prove */
+	int64_t proved_s;   /* CLOCK_BOOTTIME of it */
+	int64_t backoff_s;
+};
+
+/* Attests once. Returns CLI_OK; CLI_NO (refused, or the SVID cannot be used) or CLI_UNREACHABLE, having said why. */
+int attester_prove(struct attester *attester);
+/* Prints the last proof: "attested ID until TIME (cgroup N)", or as JSON on one line. */
+void attester_print(const struct attester *attester);
+
+/*
+ * Waits for a signal of `signals` (blocked by the caller), and proves again whenever that is due. Comes after a first
+ * attester_prove, and may be called again after each signal.
+ */
+void attester_wait(struct attester *attester, const sigset_t *signals, siginfo_t *info);
+
+#endif

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "cli/bus.h"
+#include "cli/cli.h"
+#include "cli/format.h"
+
+static void identities_print(struct cli *cli, const json_t *list)
+{
+	struct cli_table *table = cli_table_new(5);
+	const json_t *tag;
+	size_t i;
+
+	cli_table_row(table, (const char *[]){"IDENTITY", "CGROUP", "UNTIL", "LEFT", "PID"});
+	json_array_foreach((json_t *)list, i, tag)
+	{
+		const char *id = cli_json_string(tag, "spiffe_id");
+		const char *local = cli_json_string(tag, "local");
+		const char *deadline = cli_json_string(tag, "deadline");
+		json_int_t pid = cli_json_int(tag, "pid");
+		char left[32] = "", number[24] = "";
+
+		if (json_is_number(cli_json_get(tag, "seconds_left")))
+			cli_format_duration((int64_t)json_number_value(cli_json_get(tag, "seconds_left")), left,
+					    sizeof(left));
+		if (pid)
+			snprintf(number, sizeof(number), "%" JSON_INTEGER_FORMAT, pid);
+		cli_table_row(table, (const char *[]){*id ? id : local, cli_json_string(tag, "cgroup"),
+						      *deadline ? deadline : "for ever", left, number});
+	}
+	cli_table_print(cli, table);
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+	json_t *list;
+	int code;
+
+	if (argc > 1)
+		return cli_usage_error(&cmd_identities, "unexpected argument %s", argv[1]);
+	code = cli_bus_json(cli, "Identities", &list);
+	if (code != CLI_OK)
+		return code;
+	if (cli->json) {
+		cli_print_json(list);
+		return CLI_OK;
+	}
+	if (!json_array_size(list))
+		puts("no workload carries an identity");
+	else
+		identities_print(cli, list);
+	json_decref(list);
+	return CLI_OK;
+}
+
+const struct cli_command cmd_identities = {
+	.name = "identities",
+	.summary = "Lists the workloads that carry an identity, and until when",
+	.usage = "",
+	.help = "Exit codes: 0 listed; 3 the daemon is not reachable or failed.\n",
+	.run = run,
+};

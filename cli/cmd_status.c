@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/bus.h"
+#include "cli/cli.h"
+#include "cli/format.h"
+
+#define NUMBER "%" JSON_INTEGER_FORMAT
+
+/* One line: a word in a column of its own, then the rest. */
+static __attribute__((format(printf, 2, 3))) void line(const char *label, const char *format, ...)
+{
+	va_list args;
+
+	printf("  %-12s ", label);
+	va_start(args, format);
+	vprintf(format, args);
+	va_end(args);
+	putchar('\n');
+}
+
+/* "N what", in the colour of a warning when N should be 0. */
+static void print_bad_count(struct cli *cli, const json_t *status, const char *path, const char *what)
+{
+	json_int_t n = cli_json_int(status, path);
+
+	printf(", %s" NUMBER " %s%s", n ? cli_colour(cli, "yellow") : "", n, what, n ? cli_colour(cli, "reset") : "");
+}
+
+static void print_head(struct cli *cli, const json_t *status)
+{
+	bool ok = cli_json_true(status, "enforcing");
+	char up[32];
+
+	cli_format_duration(cli_json_int(status, "uptime_s"), up, sizeof(up));
+	printf("%s%s%s  bulkheadd %s, instance %s, pid " NUMBER ", up %s%s\n", cli_colour(cli, ok ? "green" : "red"),
+	       ok ? "ok" : "NOT ENFORCING", cli_colour(cli, "reset"), cli_json_string(status, "version"),
+	       cli_json_string(status, "instance"), cli_json_int(status, "pid"),
+	       cli_json_int(status, "uptime_s") ? up : "0 s",
+	       cli_json_true(status, "adopted") ? " (took over what an earlier daemon enforced)" : "");
+}
+
+static void print_policy(const json_t *status)
+{
+	char used[32], max[32];
+
+	if (!cli_json_int(status, "policy.revision")) {
+		line("policy", "none: everything is denied; `policyctl apply PATH` brings one");
+		return;
+	}
+	cli_format_bytes((uint64_t)cli_json_int(status, "policy.table_bytes"), used, sizeof(used));
+	cli_format_bytes((uint64_t)cli_json_int(status, "policy.table_bytes_max"), max, sizeof(max));
+	line("policy", "revision " NUMBER ", " NUMBER " rules, applied %s, tables %s of %s",
+	     cli_json_int(status, "policy.revision"), cli_json_int(status, "policy.rules"),
+	     cli_json_string(status, "policy.applied"), used, max);
+}
+
+static void print_identities(const json_t *status)
+{
+	const char *deadline = cli_json_string(status, "identities.nearest_deadline");
+
+	if (*deadline)
+		line("identities", NUMBER " of " NUMBER "; next to end %s, %s", cli_json_int(status, "identities.tags"),
+		     cli_json_int(status, "identities.max"), deadline,
+		     cli_json_string(status, "identities.nearest_identity"));
+	else
+		line("identities", NUMBER " of " NUMBER, cli_json_int(status, "identities.tags"),
+		     cli_json_int(status, "identities.max"));
+}
+
+static void print_bundles(struct cli *cli, const json_t *status)
+{
+	const json_t *bundles = cli_json_get(status, "bundles"), *bundle;
+	size_t i;
+
+	if (!json_array_size(bundles))
+		line("bundles", "%snone: no SVID can be verified%s", cli_colour(cli, "yellow"),
+		     cli_colour(cli, "reset"));
+	json_array_foreach((json_t *)bundles, i, bundle)
+	{
+		const char *error = cli_json_string(bundle, "error");
+
+		printf("  %-12s %s: " NUMBER " %s", i ? "" : "bundles", cli_json_string(bundle, "trust_domain"),
+		       cli_json_int(bundle, "authorities"),
+		       cli_json_int(bundle, "authorities") == 1 ? "authority" : "authorities");
+		if (cli_json_int(bundle, "dropped"))
+			print_bad_count(cli, bundle, "dropped", "entries unusable");
+		if (*error)
+			printf("; %s%s%s", cli_colour(cli, "red"), error, cli_colour(cli, "reset"));
+		putchar('\n');
+	}
+}
+
+static void print_events(struct cli *cli, const json_t *status)
+{
+	printf("  %-12s " NUMBER " flow verdicts made, " NUMBER " written", "events",
+	       cli_json_int(status, "events.made"), cli_json_int(status, "events.written"));
+	print_bad_count(cli, status, "events.lost", "lost");
+	printf(", " NUMBER " denials folded\n", cli_json_int(status, "events.denials_folded"));
+	printf("  %-12s " NUMBER " made, " NUMBER " written", "notices", cli_json_int(status, "events.notices_made"),
+	       cli_json_int(status, "events.notices_written"));
+	print_bad_count(cli, status, "events.notices_lost", "lost");
+	printf("\n  %-12s " NUMBER " verified", "handshakes", cli_json_int(status, "handshakes.verified"));
+	print_bad_count(cli, status, "handshakes.forged", "forged");
+	print_bad_count(cli, status, "handshakes.replayed", "replayed");
+	putchar('\n');
+	if (cli_json_int(status, "map_full"))
+		line("maps", "%sfull " NUMBER " times; flows were denied for it%s", cli_colour(cli, "yellow"),
+		     cli_json_int(status, "map_full"), cli_colour(cli, "reset"));
+}
+
+static void print_roles(const json_t *status)
+{
+	const json_t *role;
+	size_t i;
+
+	printf("  %-12s", "roles");
+	json_array_foreach(cli_json_get(status, "roles"), i, role)
+	{
+		json_int_t restarts = cli_json_int(role, "restarts");
+
+		printf("%s %s (pid " NUMBER "", i ? "," : "", cli_json_string(role, "role"), cli_json_int(role, "pid"));
+		if (restarts)
+			printf(", restarted " NUMBER "x", restarts);
+		putchar(')');
+	}
+	putchar('\n');
+}
+
+static void print_programs(struct cli *cli, const json_t *status)
+{
+	const json_t *programs = cli_json_get(status, "programs"), *program;
+	size_t attached = 0, i;
+
+	json_array_foreach((json_t *)programs, i, program) attached += cli_json_true(program, "attached");
+	printf("  %-12s %zu of %zu attached", "programs", attached, json_array_size(programs));
+	json_array_foreach((json_t *)programs, i, program)
+	{
+		if (!cli_json_true(program, "attached"))
+			printf("; %s%s is NOT%s", cli_colour(cli, "red"), cli_json_string(program, "name"),
+			       cli_colour(cli, "reset"));
+	}
+	putchar('\n');
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+	json_t *status;
+	int code;
+
+	if (argc > 1)
+		return cli_usage_error(&cmd_status, "unexpected argument %s", argv[1]);
+	code = cli_bus_json(cli, "Status", &status);
+	if (code != CLI_OK)
+		return code;
+	code = cli_json_true(status, "enforcing") ? CLI_OK : CLI_NO;
+	if (cli->json) {
+		cli_print_json(status);
+		return code;
+	}
+	print_head(cli, status);
+	line("subtree", "%s of %s", cli_json_string(status, "subtree"), cli_json_string(status, "cgroup_mount"));
+	print_programs(cli, status);
+	print_policy(status);
+	print_identities(status);
+	print_bundles(cli, status);
+	print_events(cli, status);
+	print_roles(status);
+	line("pins", "%s", cli_json_string(status, "pins"));
+	line("audit log", "%s", cli_json_string(status, "audit_log"));
+	json_decref(status);
+	return code;
+}
+
+const struct cli_command cmd_status = {
+	.name = "status",
+	.summary = "Says whether enforcement is in place, and how the daemon is",
+	.usage = "",
+	.help = "The first word is `ok`, or `NOT ENFORCING`.\n\n"
+		"Exit codes: 0 enforcing; 1 not enforcing; 3 the daemon is not reachable or failed. Pinned programs go "
+		"on\n"
+		"enforcing while the daemon is away; then the answer is 3.\n",
+	.run = run,
+};

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "cli/cli.h"
+#include "identity/rules.h"
+#include "identity/svid.h"
+
+#define BUNDLE_MAX_BYTES (4U << 20)
+#define CHAIN_MAX_BYTES (1U << 20) /* PEM of 64 KiB DER and what people write around it */
+
+struct svid_arguments {
+	const char *bundle;
+	const char *trust_domain;
+	const char *chain;
+	time_t at;
+};
+
+static void freep(void *p)
+{
+	free(*(void **)p);
+}
+
+/* RFC 3339 in UTC, or seconds since 1970. Returns -1 for anything else. */
+static time_t parse_time(const char *text)
+{
+	struct tm tm = {0};
+	const char *end = strptime(text, "%Y-%m-%dT%H:%M:%SZ", &tm);
+	char *number_end;
+	long long seconds;
+
+	if (end != NULL && *end == '\0')
+		return timegm(&tm);
+	seconds = strtoll(text, &number_end, 10);
+	return number_end != text && *number_end == '\0' && seconds >= 0 ? (time_t)seconds : -1;
+}
+
+static void format_time(time_t t, char out[32])
+{
+	struct tm tm;
+
+	gmtime_r(&t, &tm);
+	strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &tm);
+}
+
+static int parse_arguments(struct svid_arguments *arguments, int argc, char **argv)
+{
+	*arguments = (struct svid_arguments){.at = time(NULL)};
+	if (argc < 2 || strcmp(argv[1], "verify") != 0)
+		return cli_usage_error(&cmd_svid, "\"svid\" has one subcommand: verify");
+	for (int i = 2; i < argc; i++) {
+		bool more = i + 1 < argc;
+
+		if (strcmp(argv[i], "--bundle") == 0 && more) {
+			arguments->bundle = argv[++i];
+		} else if (strcmp(argv[i], "--trust-domain") == 0 && more) {
+			arguments->trust_domain = argv[++i];
+		} else if (strcmp(argv[i], "--at") == 0 && more) {
+			arguments->at = parse_time(argv[++i]);
+			if (arguments->at == -1)
+				return cli_usage_error(&cmd_svid, "%s is no time like 2026-01-31T12:00:00Z", argv[i]);
+		} else if (arguments->chain == NULL && (argv[i][0] != '-' || argv[i][1] == '\0')) {
+			arguments->chain = argv[i];
+		} else {
+			return cli_usage_error(&cmd_svid, "unexpected argument %s, or its value is missing", argv[i]);
+		}
+	}
+	if (arguments->bundle == NULL || arguments->trust_domain == NULL || arguments->chain == NULL)
+		return cli_usage_error(&cmd_svid, "--bundle FILE, --trust-domain NAME and CHAIN.pem are needed");
+	if (spiffe_trust_domain_check(arguments->trust_domain, strlen(arguments->trust_domain)) != 0)
+		return cli_usage_error(&cmd_svid, "%s is no trust domain name", arguments->trust_domain);
+	return CLI_OK;
+}
+
+static int load_bundle(struct bundle_set *bundles, const struct svid_arguments *arguments)
+{
+	__attribute__((cleanup(freep))) char *pem = NULL;
+	char why[256];
+	unsigned dropped;
+	size_t len;
+
+	if (cli_read_file(arguments->bundle, BUNDLE_MAX_BYTES, &pem, &len) < 0)
+		return CLI_USAGE;
+	if (bundle_set_load_pem(bundles, arguments->trust_domain, pem, len, &dropped, why, sizeof(why)) < 0) {
+		cli_error("bundle %s: %s", arguments->bundle, why);
+		return CLI_NO;
+	}
+	if (dropped > 0)
+		cli_error("bundle %s: %u entries are not used; the last one: %s", arguments->bundle, dropped, why);
+	return CLI_OK;
+}
+
+static int verify(const struct bundle_set *bundles, const struct svid_arguments *arguments,
+		  struct svid_verdict *verdict)
+{
+	__attribute__((cleanup(svid_chain_freep))) struct svid_chain *chain = NULL;
+	__attribute__((cleanup(freep))) char *pem = NULL;
+	size_t len;
+	int r;
+
+	if (cli_read_file(arguments->chain, CHAIN_MAX_BYTES, &pem, &len) < 0)
+		return CLI_USAGE;
+	r = svid_chain_parse_pem(&chain, pem, len, verdict);
+	if (r == 0)
+		r = svid_verify(chain, bundles, arguments->at, verdict);
+	if (r < 0)
+		cli_error("out of memory");
+	return r == 0 ? CLI_OK : CLI_NO;
+}
+
+static void print_json(const struct svid_verdict *verdict, const char *until)
+{
+	char text[512], digest[65];
+
+	for (size_t i = 0; i < sizeof(verdict->leaf_sha256); i++)
+		snprintf(digest + 2 * i, 3, "%02x", verdict->leaf_sha256[i]);
+	if (verdict->rule == 0) {
+		cli_print_json(json_pack("{s:b, s:s, s:s, s:s, s:s, s:s, s:s}", "ok", 1, "spiffe_id",
+					 verdict->spiffe_id, "trust_domain", verdict->trust_domain, "not_after", until,
+					 "serial", verdict->serial, "issuer", verdict->issuer, "leaf_sha256", digest));
+		return;
+	}
+	svid_verdict_text(verdict, text, sizeof(text));
+	cli_print_json(json_pack("{s:b, s:i, s:s, s:s, s:s, s:s, s:o}", "ok", 0, "rule", verdict->rule, "name",
+				 svid_rule_name(verdict->rule), "requirement", svid_rule_text(verdict->rule), "detail",
+				 verdict->detail, "text", text, "certificate",
+				 verdict->depth >= 0 ? json_integer(verdict->depth) : json_null()));
+}
+
+static void print_text(const struct cli *cli, const struct svid_verdict *verdict, const char *until)
+{
+	char text[512];
+
+	if (verdict->rule == 0) {
+		printf("%sok%s %s %s\n", cli_colour(cli, "green"), cli_colour(cli, "reset"), verdict->spiffe_id, until);
+		return;
+	}
+	svid_verdict_text(verdict, text, sizeof(text));
+	printf("%srefused:%s %s\n", cli_colour(cli, "red"), cli_colour(cli, "reset"), text);
+	fprintf(stderr, "  the rule: %s\n", svid_rule_text(verdict->rule));
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+	__attribute__((cleanup(bundle_set_freep))) struct bundle_set *bundles = NULL;
+	struct svid_arguments arguments;
+	struct svid_verdict verdict = {0};
+	char until[32];
+	int code = parse_arguments(&arguments, argc, argv);
+
+	if (code != CLI_OK)
+		return code;
+	if (bundle_set_new(&bundles) < 0) {
+		cli_error("out of memory");
+		return CLI_NO;
+	}
+	code = load_bundle(bundles, &arguments);
+	if (code != CLI_OK)
+		return code;
+	code = verify(bundles, &arguments, &verdict);
+	if (code == CLI_USAGE || (code == CLI_NO && verdict.rule == 0))
+		return code;
+	format_time(verdict.not_after, until);
+	if (cli->json)
+		print_json(&verdict, until);
+	else
+		print_text(cli, &verdict, until);
+	return code;
+}
+
+const struct cli_command cmd_svid = {
+	.name = "svid",
+	.summary = "Verifies an X.509-SVID offline, as the daemon would",
+	.usage = "verify --bundle FILE --trust-domain NAME [--at TIME] CHAIN.pem",
+	.help = "  --bundle FILE         authorities of the trust domain in PEM\n"
+		"  --trust-domain NAME   whose bundle it is\n"
+		"  --at TIME             verify as of this time (2026-01-31T12:00:00Z or seconds since 1970)\n"
+		"  CHAIN.pem             certificates in PEM, leaf first; - for standard input\n\n"
+		"Prints \"ok SPIFFE-ID UNTIL\", where UNTIL is the earliest end of validity on the path, or \"refused: "
+		"NAME\n"
+		"(rule N): WHY; certificate D\", where D counts from the leaf (0) towards the authority.\n\n"
+		"Exit codes: 0 valid; 1 refused, or the bundle is not usable; 2 usage, or a file cannot be read.\n\n"
+		"Example: policyctl svid verify --bundle ca.pem --trust-domain prod.example web.pem\n",
+	.run = run,
+};

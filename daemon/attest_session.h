@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * attest_session.h - the daemon's side of one attestation, from accept() to RESULT.
+ *
+ * Who the peer is comes from the kernel alone: SO_PEERPIDFD names the process that connected, SCM_PIDFD the one that sent
+ * each message, and both must be one process, alive, in the cgroup that was challenged, at every step. Nothing a message
+ * says about its sender is used. After a RESULT that is ok the connection stays open, so that the workload notices when
+ * the daemon goes; after any other it is closed.
+ */
+#ifndef BULKHEAD_DAEMON_ATTEST_SESSION_H
+#define BULKHEAD_DAEMON_ATTEST_SESSION_H
+
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "identity/attest.h"
+#include "identity/svid.h"
+#include "ipc.h"
+
+#define ATTEST_MAX_PENDING 256	  /* attestations under way */
+#define ATTEST_MAX_PENDING_UID 64 /* of one uid other than root */
+#define ATTEST_MAX_IDLE 4096	  /* connections that stay open after their RESULT */
+
+struct attest_session;
+
+/* What the sessions of one socket share. The role owns it and everything in it. */
+struct attest_server {
+	sd_event *event; /* borrowed */
+	int ipc_fd;	 /* to the enforcer, non-blocking; borrowed */
+	struct bundle_set *bundles;
+	unsigned bundle_changes; /* counts; a chain verified before the last one is verified again */
+	uint8_t boot_id[16];
+	struct attest_session *sessions;
+	unsigned pending;
+	unsigned idle;
+	unsigned idle_max;
+	uint64_t requests;	  /* number of the last tag request */
+	uint64_t refusals_untold; /* refusals that the enforcer's queue had no room for */
+	uint8_t buffer[ATTEST_MAX_PACKET];
+};
+
+/* Asks the kernel to name the sender of each message. Returns 0, or -errno where it cannot. */
+int attest_socket_prepare(int sock);
+/* Serves a connection; takes `fd`. */
+void attest_session_new(struct attest_server *server, int fd);
+/* Passes the enforcer's answer to the session that waits for it, if it still does. */
+void attest_session_reply(struct attest_server *server, const struct ipc_tag_reply *reply);
+void attest_server_close(struct attest_server *server);
+
+#endif

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cgroup_tree.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MAX_DEPTH 64
+
+struct walk {
+	struct cgroup_tree *tree;
+	size_t nodes_room;
+	size_t pids_room;
+	ino_t *namespaces; /* of the pids, in step; item -1 conceptually the caller's own */
+	ino_t own;
+	int with_processes;
+};
+
+static void *grow(void *items, size_t used, size_t *room, size_t item)
+{
+	if (used < *room)
+		return items;
+	*room = *room ? *room * 2 : 64;
+	return reallocarray(items, *room, item);
+}
+
+static ino_t netns_of(pid_t pid)
+{
+	char path[64];
+	struct stat st;
+
+	if (pid)
+		snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pid);
+	else
+		snprintf(path, sizeof(path), "/proc/self/ns/net");
+	return stat(path, &st) == 0 ? st.st_ino : 0;
+}
+
+static int process_note(struct walk *w, pid_t pid)
+{
+	ino_t ns = netns_of(pid);
+	size_t room = w->pids_room;
+
+	if (!ns || ns == w->own)
+		return 0;
+	for (size_t i = 0; i < w->tree->n_pids; i++)
+		if (w->namespaces[i] == ns)
+			return 0;
+	pid_t *pids = grow(w->tree->pids, w->tree->n_pids, &room, sizeof(*pids));
+
+	if (!pids)
+		return -ENOMEM;
+	w->tree->pids = pids;
+	room = w->pids_room;
+	ino_t *namespaces = grow(w->namespaces, w->tree->n_pids, &room, sizeof(*namespaces));
+
+	if (!namespaces)
+		return -ENOMEM;
+	w->namespaces = namespaces;
+	w->pids_room = room;
+	w->tree->pids[w->tree->n_pids] = pid;
+	w->namespaces[w->tree->n_pids++] = ns;
+	return 0;
+}
+
+static int processes_read(struct walk *w, int dir_fd)
+{
+	int fd = openat(dir_fd, "cgroup.procs", O_RDONLY | O_CLOEXEC), pid, r = 0;
+	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
+
+	if (!f) {
+		if (fd >= 0)
+			close(fd);
+		return 0; /* gone, or a threaded cgroup that has no list */
+	}
+	while (!r && fscanf(f, "%d", &pid) == 1)
+		if (pid > 0)
+			r = process_note(w, pid);
+	fclose(f);
+	return r;
+}
+
+static int node_add(struct walk *w, int fd, uint64_t parent, uint32_t depth, const char *path)
+{
+	struct cgroup_node *nodes = grow(w->tree->nodes, w->tree->n_nodes, &w->nodes_room, sizeof(*nodes));
+	struct stat st;
+
+	if (!nodes)
+		return -ENOMEM;
+	w->tree->nodes = nodes;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	nodes[w->tree->n_nodes] = (struct cgroup_node){
+		.id = st.st_ino,
+		.parent = parent,
+		.depth = depth,
+		.uid = st.st_uid,
+		.mode = st.st_mode,
+		.path = strdup(path),
+	};
+	if (!nodes[w->tree->n_nodes].path)
+		return -ENOMEM;
+	w->tree->n_nodes++;
+	return 0;
+}
+
+/* Takes over fd. */
+static int walk_directory(struct walk *w, int fd, uint64_t parent, uint32_t depth, const char *path)
+{
+	struct dirent *entry;
+	uint64_t id;
+	DIR *dir;
+	int r;
+
+	r = node_add(w, fd, parent, depth, path);
+	if (!r && w->with_processes)
+		r = processes_read(w, fd);
+	dir = r ? NULL : fdopendir(fd);
+	if (!dir) {
+		close(fd);
+		return r;
+	}
+	id = w->tree->nodes[w->tree->n_nodes - 1].id;
+	while (!r && depth < MAX_DEPTH && (entry = readdir(dir))) {
+		char below[4096];
+		int child;
+
+		if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
+			continue;
+		if (snprintf(below, sizeof(below), "%s/%s", depth ? path : "", entry->d_name) >= (int)sizeof(below))
+			continue;
+		child = openat(fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (child >= 0)
+			r = walk_directory(w, child, id, depth + 1, below);
+	}
+	closedir(dir);
+	return r;
+}
+
+int cgroup_tree_read(struct cgroup_tree *tree, int root_fd, int with_processes)
+{
+	struct walk w = {.tree = tree, .own = netns_of(0), .with_processes = with_processes};
+	int fd, r;
+
+	*tree = (struct cgroup_tree){};
+	fd = openat(root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	r = walk_directory(&w, fd, 0, 0, "/");
+	free(w.namespaces);
+	if (r)
+		cgroup_tree_clear(tree);
+	return r;
+}
+
+void cgroup_tree_clear(struct cgroup_tree *tree)
+{
+	for (size_t i = 0; i < tree->n_nodes; i++)
+		free(tree->nodes[i].path);
+	free(tree->nodes);
+	free(tree->pids);
+	*tree = (struct cgroup_tree){};
+}
+
+const struct cgroup_node *cgroup_tree_find(const struct cgroup_tree *tree, uint64_t id)
+{
+	for (size_t i = 0; i < tree->n_nodes; i++)
+		if (tree->nodes[i].id == id)
+			return &tree->nodes[i];
+	return NULL;
+}

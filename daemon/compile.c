@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "compile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/pidfd.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ipc.h"
+#include "log.h"
+#include "policy/image.h"
+#include "policy_pack.h"
+#include "roles.h"
+#include "sandbox.h"
+
+#define COMPILE_TIMEOUT_MS 20000
+#define COMPILE_MAX_TEXT (4U << 20)
+#define COMPILE_MEMORY (2ULL << 30)
+
+/* What the child writes: this, then `body_len` bytes, then `text_len` bytes. */
+struct compile_result {
+	uint32_t status; /* 0 done, 1 not valid, 2 out of memory or unexpected */
+	uint32_t text_len;
+	uint64_t body_len;
+};
+
+static void closep(int *fdp)
+{
+	if (*fdp >= 0)
+		close(*fdp);
+}
+
+static void freep(void *p)
+{
+	free(*(void **)p);
+}
+
+/* ---- child ---- */
+
+static int write_all(int fd, const void *bytes, size_t len)
+{
+	const char *p = bytes;
+
+	while (len) {
+		ssize_t n = write(fd, p, len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		p += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+static int result_write(int fd, uint32_t status, const void *body, size_t body_len, const char *text)
+{
+	size_t text_len = text ? strlen(text) : 0;
+	struct compile_result result = {.status = status, .body_len = body_len};
+	int r;
+
+	result.text_len = (uint32_t)(text_len < COMPILE_MAX_TEXT ? text_len : COMPILE_MAX_TEXT);
+	r = write_all(fd, &result, sizeof(result));
+	if (!r && body_len)
+		r = write_all(fd, body, body_len);
+	if (!r && result.text_len)
+		r = write_all(fd, text, result.text_len);
+	return r ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+static char *diagnostics_text(const struct policy_diagnostics *diagnostics)
+{
+	char *text = NULL;
+	size_t len = 0;
+	FILE *f = open_memstream(&text, &len);
+
+	if (!f)
+		return NULL;
+	policy_diagnostics_print(diagnostics, f, false);
+	fclose(f);
+	return text;
+}
+
+static int job_policy(const void *input, size_t len, int out_fd)
+{
+	__attribute__((cleanup(policy_diagnostics_freep))) struct policy_diagnostics *diagnostics = NULL;
+	__attribute__((cleanup(policy_freep))) struct policy *policy = NULL;
+	__attribute__((cleanup(freep))) char *text = NULL;
+	__attribute__((cleanup(freep))) void *image = NULL;
+	struct policy_source *files = NULL;
+	size_t n = 0, image_len = 0;
+	char *error = NULL;
+	int r;
+
+	r = policy_unpack(input, len, &files, &n);
+	if (!r)
+		r = policy_parse(&policy, &diagnostics, files, n);
+	if (diagnostics)
+		text = diagnostics_text(diagnostics);
+	if (!r) {
+		r = policy_compile(policy, &image, &image_len, &error);
+		if (r > 0) {
+			free(text);
+			text = error;
+		}
+	}
+	r = result_write(out_fd, r < 0 ? 2 : (uint32_t)r, r ? NULL : image, r ? 0 : image_len, text);
+	policy_sources_free(files, n);
+	return r;
+}
+
+static int job_config(const void *input, size_t len, const char *name, int out_fd)
+{
+	struct daemon_config_file *file = calloc(1, sizeof(*file));
+	char why[1024] = "";
+	int r;
+
+	if (!file)
+		return EXIT_FAILURE;
+	r = config_parse_yaml(input, len, name, file, why, sizeof(why));
+	r = result_write(out_fd, r < 0 ? 2 : (uint32_t)r, r ? NULL : file, r ? 0 : sizeof(*file), why);
+	free(file);
+	return r;
+}
+
+/* OpenSSL reads its configuration when it is first used: that has to be before files are out of reach. */
+static bool digest_ready(void)
+{
+	uint8_t digest[EVP_MAX_MD_SIZE];
+
+	return EVP_Digest("", 0, digest, NULL, EVP_sha256(), NULL) == 1;
+}
+
+int role_compiler_main(enum compile_job job, const char *name, int in_fd, int out_fd)
+{
+	__attribute__((cleanup(freep))) void *input = NULL;
+	size_t len = 0;
+
+#ifndef __SANITIZE_ADDRESS__
+	struct rlimit memory = {COMPILE_MEMORY, COMPILE_MEMORY};
+
+	setrlimit(RLIMIT_AS, &memory);
+#endif
+	if (!digest_ready() || role_sandbox(SANDBOX_COMPILER) < 0 || ipc_memfd_read(in_fd, POLICY_PACK_MAX_BYTES, &input, &len) < 0)
+		return EXIT_FAILURE;
+	switch (job) {
+	case COMPILE_POLICY:
+		return job_policy(input, len, out_fd);
+	case COMPILE_CONFIG:
+		return job_config(input, len, name, out_fd);
+	}
+	return EXIT_FAILURE;
+}
+
+/* ---- parent ---- */
+
+/* Waits for the child, and ends one that does not. Returns 0, or -errno with a sentence. */
+static int child_wait(pid_t pid, char **textp)
+{
+	__attribute__((cleanup(closep))) int pidfd = pidfd_open(pid, 0);
+	struct pollfd p = {.fd = pidfd, .events = POLLIN};
+	int status = 0, r;
+
+	do
+		r = poll(&p, 1, COMPILE_TIMEOUT_MS);
+	while (r < 0 && errno == EINTR);
+	if (r <= 0)
+		kill(pid, SIGKILL);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (r <= 0) {
+		if (asprintf(textp, "the compiler took longer than %d s and was ended", COMPILE_TIMEOUT_MS / 1000) < 0)
+			*textp = NULL;
+		return -ETIMEDOUT;
+	}
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		return 0;
+	if (asprintf(textp, "the compiler ended by %s %d", WIFSIGNALED(status) ? "signal" : "exit status",
+		     WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status)) < 0)
+		*textp = NULL;
+	return -EIO;
+}
+
+/* Runs one job. Returns its status with body and text (malloc()ed), or -errno. */
+static int job_run(enum compile_job job, const char *name, const void *input, size_t len, void **bodyp, size_t *body_len,
+		   char **textp)
+{
+	__attribute__((cleanup(closep))) int in = ipc_memfd("bulkhead-input", input, len);
+	__attribute__((cleanup(closep))) int out = memfd_create("bulkhead-result", MFD_CLOEXEC);
+	__attribute__((cleanup(freep))) void *bytes = NULL;
+	struct compile_result result;
+	size_t bytes_len = 0;
+	pid_t pid;
+	int r;
+
+	if (in < 0 || out < 0)
+		return in < 0 ? in : -errno;
+	pid = role_spawn_compiler(job, name, in, out);
+	if (pid < 0)
+		return (int)pid;
+	r = child_wait(pid, textp);
+	if (r < 0)
+		return r;
+	if (lseek(out, 0, SEEK_SET) < 0)
+		return -errno;
+	r = ipc_memfd_read(out, sizeof(result) + POLICY_IMAGE_MAX_BYTES + COMPILE_MAX_TEXT, &bytes, &bytes_len);
+	if (r < 0)
+		return r;
+	if (bytes_len < sizeof(result))
+		return -EBADMSG;
+	memcpy(&result, bytes, sizeof(result));
+	if (result.body_len > bytes_len - sizeof(result) ||
+	    result.text_len != bytes_len - sizeof(result) - result.body_len || result.status > 2)
+		return -EBADMSG;
+	if (result.text_len) {
+		*textp = strndup((char *)bytes + sizeof(result) + result.body_len, result.text_len);
+		if (!*textp)
+			return -ENOMEM;
+	}
+	if (result.body_len) {
+		*bodyp = malloc(result.body_len);
+		if (!*bodyp)
+			return -ENOMEM;
+		memcpy(*bodyp, (char *)bytes + sizeof(result), result.body_len);
+	}
+	*body_len = result.body_len;
+	return result.status == 2 ? -ENOMEM : (int)result.status;
+}
+
+int compile_policy(const struct policy_source *files, size_t n, void **imagep, size_t *lenp, char **textp)
+{
+	__attribute__((cleanup(freep))) void *input = NULL;
+	size_t len = 0;
+	int r;
+
+	*imagep = NULL;
+	*textp = NULL;
+	r = policy_pack(files, n, &input, &len);
+	if (r < 0)
+		return r;
+	return job_run(COMPILE_POLICY, "", input, len, imagep, lenp, textp);
+}
+
+int compile_config(const char *text, size_t len, const char *name, struct daemon_config_file *out, char **textp)
+{
+	__attribute__((cleanup(freep))) void *body = NULL;
+	size_t body_len = 0;
+	int r;
+
+	*textp = NULL;
+	r = job_run(COMPILE_CONFIG, name, text, len, &body, &body_len, textp);
+	if (r)
+		return r;
+	if (body_len != sizeof(*out))
+		return -EBADMSG;
+	memcpy(out, body, sizeof(*out));
+	return 0;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * compile.h - the compiler role: text in, image out, in a process that lives for one job.
+ *
+ * The enforcer holds CAP_BPF and parses no text, neither policies nor its own configuration. It starts the program anew
+ * as compiler, which drops everything it could do before it reads the first byte, and takes back a block of bytes that
+ * it checks again.
+ */
+#ifndef BULKHEAD_DAEMON_COMPILE_H
+#define BULKHEAD_DAEMON_COMPILE_H
+
+#include <stddef.h>
+
+#include "config.h"
+#include "policy/policy.h"
+
+enum compile_job {
+	COMPILE_POLICY = 1, /* input: policy_pack(); output: image, text: warnings or diagnostics */
+	COMPILE_CONFIG = 2, /* input: the file's text; output: struct daemon_config_file, text: the error */
+};
+
+/*
+ * Compiles a policy in a child. Returns 0 (*imagep, malloc()ed, not yet opened), 1 (not valid), or -errno (the child
+ * failed or took longer than 20 s); *textp is malloc()ed or NULL: warnings, diagnostics, or what happened to the child.
+ */
+int compile_policy(const struct policy_source *files, size_t n, void **imagep, size_t *lenp, char **textp);
+/* Parses a configuration text likewise. */
+int compile_config(const char *text, size_t len, const char *name, struct daemon_config_file *out, char **textp);
+
+/* The child's main function. Input in in_fd, result to out_fd (memfds). Returns its exit status. */
+int role_compiler_main(enum compile_job job, const char *name, int in_fd, int out_fd);
+
+#endif

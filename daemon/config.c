@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/config.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <yaml.h>
+
+struct setting {
+	const char *key; /* in the file; the option is the same with '-' */
+	const char *argument;
+	const char *help;
+	size_t offset;
+	size_t size;
+};
+
+#define SETTING(field, arg, text)                                                                                      \
+	{                                                                                                              \
+#field, arg, text, offsetof(struct daemon_config, field),                                              \
+			sizeof(((struct daemon_config *)NULL)->field)                                                  \
+	}
+
+/* In the order of enum config_key. */
+static const struct setting settings[CONFIG_KEYS] = {
+	SETTING(instance, "NAME", "name of this instance; default paths contain it (" CONFIG_INSTANCE ")"),
+	SETTING(subtree, "PATH", "managed subtree, below the cgroup2 mount (/)"),
+	SETTING(run_dir, "DIR", "sockets (/run/bulkhead)"),
+	SETTING(state_dir, "DIR", "revisions (/var/lib/bulkhead)"),
+	SETTING(audit_log, "FILE", "audit log (/var/log/bulkhead/audit.jsonl)"),
+	SETTING(bundle_dir, "DIR", "trust bundles, TRUSTDOMAIN.pem (/etc/bulkhead/bundles)"),
+	SETTING(policy_dir, "DIR", "policy files, *.yaml (/etc/bulkhead/policy.d)"),
+	SETTING(pin_dir, "DIR", "pinned BPF objects (BPFFS/bulkhead)"),
+};
+
+static char *setting_value(struct daemon_config *config, enum config_key key)
+{
+	return (char *)config + settings[key].offset;
+}
+
+static __attribute__((format(printf, 3, 4))) void say(char *why, size_t size, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(why, size, format, args);
+	va_end(args);
+}
+
+/* ---- values ---- */
+
+static bool instance_valid(const char *name)
+{
+	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
+
+	return *name && *name != '.' && *name != '-' && strspn(name, allowed) == strlen(name);
+}
+
+/* Absolute, without empty, "." and ".." components, without control characters. Says what is wrong, or NULL. */
+static const char *path_flaw(const char *path, enum config_key key)
+{
+	if (*path != '/')
+		return "is not an absolute path";
+	for (const char *p = path; *p; p++)
+		if ((unsigned char)*p < 0x20 || *p == 0x7f)
+			return "contains a control character";
+	if (!strcmp(path, "/"))
+		return key == CONFIG_KEY_SUBTREE ? NULL : "must not be the root directory";
+	for (const char *p = path; *p;) {
+		size_t len = strcspn(++p, "/");
+
+		if (!len)
+			return "has an empty component";
+		if ((len == 1 && p[0] == '.') || (len == 2 && p[0] == '.' && p[1] == '.'))
+			return "has a component \".\" or \"..\"";
+		p += len;
+	}
+	if (key == CONFIG_KEY_RUN_DIR && strlen(path) >= CONFIG_RUN_DIR_MAX)
+		return "is too long for the names of the sockets in it";
+	return NULL;
+}
+
+/* Takes one value into `set`. Returns 0, or 1 with the reason in `why`. */
+static int setting_set(struct daemon_config_file *set, enum config_key key, const char *value, char *why, size_t size)
+{
+	const struct setting *s = &settings[key];
+	char *out = setting_value(&set->values, key);
+	size_t len = strlen(value);
+	const char *flaw;
+
+	/* "/run/x/" and "/run/x" are the same directory. */
+	while (key != CONFIG_KEY_INSTANCE && len > 1 && value[len - 1] == '/')
+		len--;
+	if (!len) {
+		say(why, size, "%s is empty", s->key);
+		return 1;
+	}
+	if (len >= s->size) {
+		say(why, size, "%s is longer than %zu bytes", s->key, s->size - 1);
+		return 1;
+	}
+	memmove(out, value, len);
+	out[len] = '\0';
+	if (key == CONFIG_KEY_INSTANCE) {
+		if (!instance_valid(out)) {
+			say(why, size,
+			    "instance \"%s\": letters, digits, '_', '-' and '.', not starting with '-' or '.'", out);
+			return 1;
+		}
+	} else {
+		flaw = path_flaw(out, key);
+		if (flaw) {
+			say(why, size, "%s \"%s\" %s", s->key, out, flaw);
+			return 1;
+		}
+	}
+	set->present |= 1U << key;
+	return 0;
+}
+
+/* ---- file ---- */
+
+struct reader {
+	yaml_parser_t parser;
+	yaml_event_t event;
+	bool have_event;
+	const char *name;
+	char *why;
+	size_t why_size;
+};
+
+static void reader_close(struct reader *r)
+{
+	if (r->have_event)
+		yaml_event_delete(&r->event);
+	yaml_parser_delete(&r->parser);
+}
+
+static __attribute__((format(printf, 3, 4))) int flaw_at(struct reader *r, const yaml_mark_t *mark, const char *format,
+							 ...)
+{
+	char text[512];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	say(r->why, r->why_size, "%s:%zu:%zu: error: %s", r->name, mark->line + 1, mark->column + 1, text);
+	return 1;
+}
+
+/* Moves to the next event. Returns 0, 1 (not YAML; reported) or -ENOMEM. */
+static int reader_next(struct reader *r)
+{
+	if (r->have_event)
+		yaml_event_delete(&r->event);
+	r->have_event = false;
+	if (yaml_parser_parse(&r->parser, &r->event)) {
+		r->have_event = true;
+		return 0;
+	}
+	if (r->parser.error == YAML_MEMORY_ERROR)
+		return -ENOMEM;
+	return flaw_at(r, &r->parser.problem_mark, "%s", r->parser.problem ? r->parser.problem : "not YAML");
+}
+
+/* Number of single-character edits between two short words, for "did you mean". */
+static unsigned edit_distance(const char *a, const char *b)
+{
+	unsigned row[32];
+	size_t n = strlen(b);
+
+	if (n >= sizeof(row) / sizeof(row[0]) || strlen(a) > 64)
+		return 99;
+	for (size_t j = 0; j <= n; j++)
+		row[j] = (unsigned)j;
+	for (size_t i = 0; a[i]; i++) {
+		unsigned diagonal = row[0];
+
+		row[0] = (unsigned)i + 1;
+		for (size_t j = 0; j < n; j++) {
+			unsigned best = diagonal + (a[i] != b[j]);
+
+			if (row[j] + 1 < best)
+				best = row[j] + 1;
+			diagonal = row[j + 1];
+			if (diagonal + 1 < best)
+				best = diagonal + 1;
+			row[j + 1] = best;
+		}
+	}
+	return row[n];
+}
+
+static int unknown_key(struct reader *r, const char *key)
+{
+	const char *near = NULL;
+	unsigned best = 3;
+
+	for (size_t i = 0; i < CONFIG_KEYS; i++) {
+		unsigned distance = edit_distance(key, settings[i].key);
+
+		if (distance < best) {
+			best = distance;
+			near = settings[i].key;
+		}
+	}
+	if (near)
+		return flaw_at(r, &r->event.start_mark, "unknown key \"%.64s\"; did you mean \"%s\"?", key, near);
+	return flaw_at(r, &r->event.start_mark,
+		       "unknown key \"%.64s\"; known: instance, subtree, run_dir, state_dir, audit_log, bundle_dir, "
+		       "policy_dir, pin_dir",
+		       key);
+}
+
+/* The scalar under the cursor as a string without NUL bytes. Returns 0 or 1 (reported). */
+static int scalar(struct reader *r, const char *what, const char **textp)
+{
+	const yaml_event_t *e = &r->event;
+
+	if (e->type != YAML_SCALAR_EVENT)
+		return flaw_at(r, &e->start_mark, "%s must be a plain text", what);
+	if (e->data.scalar.anchor || e->data.scalar.tag)
+		return flaw_at(r, &e->start_mark, "anchors and tags are not supported");
+	*textp = (const char *)e->data.scalar.value;
+	if (strlen(*textp) != e->data.scalar.length)
+		return flaw_at(r, &e->start_mark, "%s contains a NUL byte", what);
+	return 0;
+}
+
+/* One `key: value`; the cursor is on the key. */
+static int parse_entry(struct reader *r, struct daemon_config_file *out)
+{
+	const char *text;
+	char why[400];
+	size_t key;
+	int rc;
+
+	rc = scalar(r, "a key", &text);
+	if (rc)
+		return rc;
+	for (key = 0; key < CONFIG_KEYS; key++)
+		if (!strcmp(text, settings[key].key))
+			break;
+	if (key == CONFIG_KEYS)
+		return unknown_key(r, text);
+	if (out->present & 1U << key)
+		return flaw_at(r, &r->event.start_mark, "%s is set twice", settings[key].key);
+	rc = reader_next(r);
+	if (rc)
+		return rc;
+	rc = scalar(r, settings[key].key, &text);
+	if (rc)
+		return rc;
+	if (setting_set(out, (enum config_key)key, text, why, sizeof(why)))
+		return flaw_at(r, &r->event.start_mark, "%s", why);
+	return 0;
+}
+
+static int parse_document(struct reader *r, struct daemon_config_file *out)
+{
+	int rc = reader_next(r);
+
+	if (rc)
+		return rc;
+	/* A file of comments only has a document with an empty scalar, or none. */
+	if (r->event.type == YAML_SCALAR_EVENT && !r->event.data.scalar.length)
+		return reader_next(r);
+	if (r->event.type != YAML_MAPPING_START_EVENT)
+		return flaw_at(r, &r->event.start_mark, "the file must be a list of `key: value` lines");
+	for (;;) {
+		rc = reader_next(r);
+		if (rc)
+			return rc;
+		if (r->event.type == YAML_MAPPING_END_EVENT)
+			return reader_next(r);
+		rc = parse_entry(r, out);
+		if (rc)
+			return rc;
+	}
+}
+
+int config_parse_yaml(const char *text, size_t len, const char *name, struct daemon_config_file *out, char *why,
+		      size_t why_size)
+{
+	__attribute__((cleanup(reader_close))) struct reader r = {.name = name, .why = why, .why_size = why_size};
+	int rc;
+
+	memset(out, 0, sizeof(*out));
+	if (!yaml_parser_initialize(&r.parser))
+		return -ENOMEM;
+	if (len > CONFIG_MAX_BYTES) {
+		say(why, why_size, "%s: error: larger than %u bytes", name, CONFIG_MAX_BYTES);
+		return 1;
+	}
+	yaml_parser_set_input_string(&r.parser, (const unsigned char *)text, len);
+	rc = reader_next(&r); /* start of stream */
+	if (!rc)
+		rc = reader_next(&r);
+	if (rc)
+		return rc;
+	if (r.event.type == YAML_STREAM_END_EVENT)
+		return 0;
+	rc = parse_document(&r, out); /* leaves the cursor on the end of the document */
+	if (!rc)
+		rc = reader_next(&r);
+	if (!rc && r.event.type != YAML_STREAM_END_EVENT)
+		rc = flaw_at(&r, &r.event.start_mark, "one document per file");
+	return rc;
+}
+
+/* ---- options ---- */
+
+enum {
+	OPTION_CONFIG = 256,
+	OPTION_HELP,
+	OPTION_VERSION,
+	OPTION_SETTING, /* + enum config_key */
+};
+
+enum config_action config_parse_options(int argc, char **argv, struct daemon_options *out, char *why, size_t why_size)
+{
+	static const struct option options[] = {
+		{"config", required_argument, NULL, OPTION_CONFIG},
+		{"help", no_argument, NULL, OPTION_HELP},
+		{"version", no_argument, NULL, OPTION_VERSION},
+		{"instance", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_INSTANCE},
+		{"subtree", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_SUBTREE},
+		{"run-dir", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_RUN_DIR},
+		{"state-dir", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_STATE_DIR},
+		{"audit-log", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_AUDIT_LOG},
+		{"bundle-dir", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_BUNDLE_DIR},
+		{"policy-dir", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_POLICY_DIR},
+		{"pin-dir", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_PIN_DIR},
+		{NULL, 0, NULL, 0},
+	};
+	int option;
+
+	memset(out, 0, sizeof(*out));
+	out->config = CONFIG_FILE;
+	optind = 0;
+	opterr = 0;
+	while ((option = getopt_long(argc, argv, "+:h", options, NULL)) != -1) {
+		switch (option) {
+		case OPTION_CONFIG:
+			out->config = optarg;
+			out->config_given = 1;
+			break;
+		case 'h':
+		case OPTION_HELP:
+			return CONFIG_SHOW_HELP;
+		case OPTION_VERSION:
+			return CONFIG_SHOW_VERSION;
+		case ':':
+			say(why, why_size, "option %s needs a value", argv[optind - 1]);
+			return CONFIG_USAGE_ERROR;
+		case '?':
+			say(why, why_size, "unknown option %s", argv[optind - 1]);
+			return CONFIG_USAGE_ERROR;
+		default:
+			if (setting_set(&out->set, (enum config_key)(option - OPTION_SETTING), optarg, why, why_size))
+				return CONFIG_USAGE_ERROR;
+		}
+	}
+	if (optind < argc) {
+		say(why, why_size, "unexpected argument %s", argv[optind]);
+		return CONFIG_USAGE_ERROR;
+	}
+	return CONFIG_RUN;
+}
+
+void config_print_help(FILE *out)
+{
+	fputs("Usage: bulkheadd [OPTION]...\n"
+	      "Decides by verified identity which workloads may talk to each other, and enforces it in the kernel.\n\n",
+	      out);
+	fprintf(out, "  --%-22s %s\n", "config FILE", "configuration (" CONFIG_FILE ")");
+	for (size_t i = 0; i < CONFIG_KEYS; i++) {
+		char option[40];
+
+		snprintf(option, sizeof(option), "%s %s", settings[i].key, settings[i].argument);
+		for (char *p = option; *p; p++)
+			if (*p == '_')
+				*p = '-';
+		fprintf(out, "  --%-22s %s\n", option, settings[i].help);
+	}
+	fputs("  --help                   this text\n"
+	      "  --version                version\n\n"
+	      "The keys of the configuration file are the same words with '_'. Options win over the file.\n"
+	      "An instance NAME other than \"" CONFIG_INSTANCE "\" has bulkhead-NAME for bulkhead in the defaults of\n"
+	      "--run-dir, --state-dir, --audit-log and --pin-dir.\n",
+	      out);
+}
+
+/* ---- result ---- */
+
+static void config_defaults(struct daemon_config *out, const char *instance)
+{
+	const char *dash = strcmp(instance, CONFIG_INSTANCE) ? "-" : "";
+	const char *suffix = *dash ? instance : "";
+
+	memset(out, 0, sizeof(*out));
+	snprintf(out->instance, sizeof(out->instance), "%s", instance);
+	strcpy(out->subtree, "/");
+	snprintf(out->run_dir, sizeof(out->run_dir), "/run/bulkhead%s%s", dash, suffix);
+	snprintf(out->state_dir, sizeof(out->state_dir), "/var/lib/bulkhead%s%s", dash, suffix);
+	snprintf(out->audit_log, sizeof(out->audit_log), "/var/log/bulkhead%s%s/audit.jsonl", dash, suffix);
+	strcpy(out->bundle_dir, "/etc/bulkhead/bundles");
+	strcpy(out->policy_dir, "/etc/bulkhead/policy.d");
+}
+
+/* A set that came through a pipe may be anything: every string is checked again as if it were typed. */
+static int set_check(struct daemon_config_file *out, const struct daemon_config_file *in, char *why, size_t size)
+{
+	memset(out, 0, sizeof(*out));
+	if (!in)
+		return 0;
+	if (in->present >> CONFIG_KEYS) {
+		say(why, size, "configuration: unknown settings %#x", in->present);
+		return 1;
+	}
+	for (size_t key = 0; key < CONFIG_KEYS; key++) {
+		const char *value = (const char *)&in->values + settings[key].offset;
+
+		if (!(in->present & 1U << key))
+			continue;
+		if (!memchr(value, '\0', settings[key].size)) {
+			say(why, size, "configuration: %s is not terminated", settings[key].key);
+			return 1;
+		}
+		if (setting_set(out, (enum config_key)key, value, why, size))
+			return 1;
+	}
+	return 0;
+}
+
+static void set_overlay(struct daemon_config *config, const struct daemon_config_file *set)
+{
+	for (size_t key = 0; key < CONFIG_KEYS; key++)
+		if (set->present & 1U << key)
+			memcpy(setting_value(config, (enum config_key)key),
+			       (const char *)&set->values + settings[key].offset, settings[key].size);
+}
+
+int config_merge(struct daemon_config *out, const struct daemon_config_file *file,
+		 const struct daemon_config_file *options, char *why, size_t why_size)
+{
+	struct daemon_config_file from_file, from_options;
+	const char *instance = CONFIG_INSTANCE;
+
+	if (set_check(&from_file, file, why, why_size) || set_check(&from_options, options, why, why_size))
+		return 1;
+	if (from_options.present & 1U << CONFIG_KEY_INSTANCE)
+		instance = from_options.values.instance;
+	else if (from_file.present & 1U << CONFIG_KEY_INSTANCE)
+		instance = from_file.values.instance;
+	config_defaults(out, instance);
+	set_overlay(out, &from_file);
+	set_overlay(out, &from_options);
+	return 0;
+}
+
+int config_pin_dir(const struct daemon_config *config, const char *bpffs, char *out, size_t size)
+{
+	bool plain = !strcmp(config->instance, CONFIG_INSTANCE);
+	int len;
+
+	if (config->pin_dir[0])
+		len = snprintf(out, size, "%s", config->pin_dir);
+	else
+		len = snprintf(out, size, "%s/bulkhead%s%s", bpffs, plain ? "" : "-", plain ? "" : config->instance);
+	return len >= 0 && (size_t)len < size ? 0 : -ENAMETOOLONG;
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * config.h - configuration of bulkheadd: defaults, then the file, then options; the later wins.
+ *
+ * The file is YAML, and the process that holds CAP_BPF parses none: config_parse_yaml is pure and runs in a child
+ * without privileges, which hands back struct daemon_config_file through a pipe. That structure has no pointers and is
+ * not believed: config_merge checks every value again, whoever it came from.
+ */
+#ifndef BULKHEAD_DAEMON_CONFIG_H
+#define BULKHEAD_DAEMON_CONFIG_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define CONFIG_FILE "/etc/bulkhead/bulkhead.yaml"
+#define CONFIG_MAX_BYTES 65536U
+#define CONFIG_INSTANCE "default" /* name of the instance that has the plain default paths */
+#define CONFIG_INSTANCE_MAX 32	  /* with the NUL */
+#define CONFIG_PATH_MAX 1024	  /* with the NUL */
+#define CONFIG_RUN_DIR_MAX 92	  /* leaves room for "/control.sock" in sockaddr_un */
+
+/* Settings in effect. Strings are never empty, but for pin_dir. */
+struct daemon_config {
+	char instance[CONFIG_INSTANCE_MAX];
+	char subtree[CONFIG_PATH_MAX]; /* managed subtree, below the cgroup2 mount; "/" is all of it */
+	char run_dir[CONFIG_PATH_MAX];
+	char state_dir[CONFIG_PATH_MAX];
+	char audit_log[CONFIG_PATH_MAX];
+	char bundle_dir[CONFIG_PATH_MAX];
+	char policy_dir[CONFIG_PATH_MAX];
+	char pin_dir[CONFIG_PATH_MAX]; /* "": config_pin_dir() below the bpffs that is found */
+};
+
+enum config_key {
+	CONFIG_KEY_INSTANCE,
+	CONFIG_KEY_SUBTREE,
+	CONFIG_KEY_RUN_DIR,
+	CONFIG_KEY_STATE_DIR,
+	CONFIG_KEY_AUDIT_LOG,
+	CONFIG_KEY_BUNDLE_DIR,
+	CONFIG_KEY_POLICY_DIR,
+	CONFIG_KEY_PIN_DIR,
+	CONFIG_KEYS,
+};
+
+/* What one place sets: bit `1 << key` of `present` for each value given. */
+struct daemon_config_file {
+	uint32_t present;
+	struct daemon_config values;
+};
+
+/*
+ * Reads the text of a config file; `name` is for messages. Pure. Returns 0; 1 with `why` saying
+ * "FILE:LINE:COL: error: TEXT"; or -ENOMEM.
+ */
+int config_parse_yaml(const char *text, size_t len, const char *name, struct daemon_config_file *out, char *why,
+		      size_t why_size);
+
+enum config_action {
+	CONFIG_RUN,
+	CONFIG_SHOW_HELP,
+	CONFIG_SHOW_VERSION,
+	CONFIG_USAGE_ERROR, /* `why` says which */
+};
+
+struct daemon_options {
+	const char *config; /* --config, or CONFIG_FILE; borrowed from argv */
+	int config_given;   /* a file that was asked for must exist; the default one need not */
+	struct daemon_config_file set;
+};
+
+enum config_action config_parse_options(int argc, char **argv, struct daemon_options *out, char *why, size_t why_size);
+void config_print_help(FILE *out);
+
+/*
+ * The settings in effect: defaults for the instance, `file` (may be NULL) over them, `options` (may be NULL) over both.
+ * Returns 0, or 1 with `why` if a value is not valid.
+ */
+int config_merge(struct daemon_config *out, const struct daemon_config_file *file,
+		 const struct daemon_config_file *options, char *why, size_t why_size);
+/* Directory of the pins: the one configured, or BPFFS/bulkhead (BPFFS/bulkhead-NAME). Returns 0 or -ENAMETOOLONG. */
+int config_pin_dir(const struct daemon_config *config, const char *bpffs, char *out, size_t size);
+
+#endif

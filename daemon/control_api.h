@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * control_api.h - the control socket: D-Bus, peer to peer, over RUNDIR/control.sock.
+ *
+ * Root and members of the group `bulkhead` may connect (the mode of the socket says so). One object, one interface.
+ * Results that people look at come as JSON text, made by the daemon, so that `policyctl --json` prints what the daemon
+ * said. Signatures are D-Bus's.
+ *
+ *   Apply(a(say) files, s comment) -> (u revision, s warnings, u sockets_cut)
+ *       Compiles and makes it the policy in force. Errors: BH_ERROR_INVALID with the diagnostics as text; nothing changed.
+ *   Show(u revision) -> (u revision, a(say) files, s digest, t applied_usec, u uid, s comment)
+ *       revision 0: the one in force. Error BH_ERROR_NO_REVISION.
+ *   Status() -> (s json)
+ *   Identities() -> (s json)       array of tags in force
+ *   Revoke(s identity) -> (u tags, u sockets_cut)     a SPIFFE ID or a local identity's name; also future renewals of
+ *       the same SVID are refused until a new one is issued. Error BH_ERROR_NO_IDENTITY if no tag carries it.
+ *   Reload() -> ()                 trust bundles read again, audit log opened again
+ */
+#ifndef BULKHEAD_DAEMON_CONTROL_API_H
+#define BULKHEAD_DAEMON_CONTROL_API_H
+
+#define BH_BUS_PATH "/org/bulkhead/Daemon"
+#define BH_BUS_INTERFACE "org.bulkhead.Daemon1"
+#define BH_ERROR_INVALID "org.bulkhead.Error.Invalid"
+#define BH_ERROR_NO_REVISION "org.bulkhead.Error.NoRevision"
+#define BH_ERROR_NO_IDENTITY "org.bulkhead.Error.NoIdentity"
+#define BH_ERROR_FAILED "org.bulkhead.Error.Failed"
+
+#define BH_RUN_DIR "/run/bulkhead" /* default; policyctl --run-dir, BULKHEAD_RUN_DIR */
+#define BH_CONTROL_SOCKET "control.sock"
+#define BH_ATTEST_SOCKET "attest.sock"
+
+/* Status JSON:
+ * {"version", "instance", "pid", "uptime_s", "adopted": bool,
+ *  "enforcing": bool, "subtree", "cgroup_mount", "pins", "attest_socket", "audit_log",
+ *  "policy": {"revision", "digest", "rules", "applied": RFC 3339, "table_bytes", "table_bytes_max"},
+ *  "roles": [{"role", "pid", "restarts"}],
+ *  "identities": {"tags", "max", "nearest_deadline": RFC 3339 | null, "nearest_identity"},
+ *  "bundles": [{"trust_domain", "authorities", "dropped", "error": string | null}],
+ *  "events": {"made", "written", "lost", "notices_made", "notices_written", "notices_lost", "denials_folded"},
+ *  "handshakes": {"verified", "forged", "replayed"},
+ *  "programs": [{"name", "attached": bool}], "map_full"}
+ *
+ * Identities JSON: [{"spiffe_id" | "local", "identity": number, "cgroup_id", "cgroup", "deadline": RFC 3339 | null,
+ *  "seconds_left": number | null, "serial", "pid"}]
+ */
+
+#endif

@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "datapath.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/membarrier.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "bulkhead.skel.h"
+#include "log.h"
+
+#define MAX_PROGRAMS 16
+
+struct datapath {
+	struct bulkhead *skeleton;
+	struct datapath_config config;
+	char pin_dir[1024];
+	int links[MAX_PROGRAMS];
+	size_t n_programs;
+	struct bh_state *state; /* mapped */
+	struct bh_counters *counters; /* mapped */
+	uint16_t *who; /* mapped, both slots */
+	const uint8_t *tables; /* mapped read-only, both slots; for user space's own judgements */
+};
+
+/* Attached in this order: what only notes comes before what denies by what was noted. */
+static const char *const attach_order[] = {
+	"bh_sock_create", "bh_sock_release", "bh_post_bind4", "bh_post_bind6", "bh_sockops", "bh_connect4",
+	"bh_connect6",	  "bh_sendmsg4",     "bh_sendmsg6",   "bh_ingress",    "bh_egress",
+};
+#define N_PROGRAMS (sizeof(attach_order) / sizeof(attach_order[0]))
+
+static int libbpf_line(enum libbpf_print_level level, const char *format, va_list args)
+{
+	if (level != LIBBPF_WARN)
+		return 0;
+	return vfprintf(stderr, format, args);
+}
+
+static size_t page_up(size_t len)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+	return (len + page - 1) / page * page;
+}
+
+static void *map_memory(int fd, size_t len, int prot)
+{
+	void *p = mmap(NULL, page_up(len), prot, MAP_SHARED, fd, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static void link_path(const struct datapath *dp, const char *program, char *out, size_t size)
+{
+	snprintf(out, size, "%s/link_%s", dp->pin_dir, program);
+}
+
+/* The pinned link of a program, if it is still on our cgroup: a subtree that was removed and made again has another id,
+ * and the old link enforces nothing there. */
+static int link_open(const struct datapath *dp, const char *program)
+{
+	struct bpf_link_info info = {};
+	uint32_t len = sizeof(info);
+	char path[1200];
+	int fd;
+
+	link_path(dp, program, path, sizeof(path));
+	fd = bpf_obj_get(path);
+	if (fd < 0)
+		return -ENOENT;
+	if (bpf_obj_get_info_by_fd(fd, &info, &len) == 0 && info.type == BPF_LINK_TYPE_CGROUP &&
+	    info.cgroup.cgroup_id == dp->config.cgroup_id)
+		return fd;
+	close(fd);
+	unlink(path);
+	return -ENOENT;
+}
+
+void datapath_freep(struct datapath **datapathp)
+{
+	struct datapath *dp = *datapathp;
+
+	if (!dp)
+		return;
+	if (dp->state)
+		munmap(dp->state, page_up(sizeof(*dp->state)));
+	if (dp->counters)
+		munmap(dp->counters, page_up(sizeof(*dp->counters)));
+	if (dp->who)
+		munmap(dp->who, page_up(2 * BH_MAX_IDENTITIES * 8));
+	if (dp->tables)
+		munmap((void *)dp->tables, 2UL * BH_TABLES_BYTES);
+	for (size_t i = 0; i < N_PROGRAMS; i++)
+		if (dp->links[i] >= 0)
+			close(dp->links[i]);
+	bulkhead__destroy(dp->skeleton);
+	free(dp);
+	*datapathp = NULL;
+}
+
+/* The handshake key is made once, with the map: it lives as long as the pins and is known to nobody else. */
+static int key_make(struct datapath *dp)
+{
+	struct bh_key key = {};
+	uint32_t zero = 0;
+	int fd = bpf_map__fd(dp->skeleton->maps.keys), r = 0;
+
+	if (bpf_map_lookup_elem(fd, &zero, &key) == 0 && (key.k0 | key.k1) == 0) {
+		if (getrandom(&key, sizeof(key), 0) != (ssize_t)sizeof(key))
+			return -EIO;
+		r = bpf_map_update_elem(fd, &zero, &key, BPF_ANY);
+	}
+	explicit_bzero(&key, sizeof(key));
+	return r;
+}
+
+static int maps_map(struct datapath *dp)
+{
+	struct bulkhead *s = dp->skeleton;
+
+	dp->state = map_memory(bpf_map__fd(s->maps.state), sizeof(*dp->state), PROT_READ | PROT_WRITE);
+	dp->counters = map_memory(bpf_map__fd(s->maps.counters), sizeof(*dp->counters), PROT_READ | PROT_WRITE);
+	/* An array's items are 8 bytes apart, whatever their size. */
+	dp->who = map_memory(bpf_map__fd(s->maps.who), 2 * BH_MAX_IDENTITIES * 8, PROT_READ | PROT_WRITE);
+	dp->tables = map_memory(bpf_map__fd(s->maps.tables), 2UL * BH_TABLES_BYTES, PROT_READ);
+	return dp->state && dp->counters && dp->who && dp->tables ? 0 : -errno;
+}
+
+static int directory_make(const char *path)
+{
+	char part[1024];
+
+	if (strlen(path) >= sizeof(part))
+		return -ENAMETOOLONG;
+	strcpy(part, path);
+	for (char *p = part + 1;; p++) {
+		if (*p != '/' && *p != '\0')
+			continue;
+		char end = *p;
+
+		*p = '\0';
+		if (mkdir(part, 0700) < 0 && errno != EEXIST)
+			return -errno;
+		if (!end)
+			return 0;
+		*p = end;
+	}
+}
+
+int datapath_open(struct datapath **datapathp, const struct datapath_config *config, bool *adoptedp, char *why,
+		  size_t why_size)
+{
+	__attribute__((cleanup(datapath_freep))) struct datapath *dp = calloc(1, sizeof(*dp));
+	LIBBPF_OPTS(bpf_object_open_opts, options, .pin_root_path = config->pin_dir);
+	int r;
+
+	if (!dp)
+		return -ENOMEM;
+	for (size_t i = 0; i < MAX_PROGRAMS; i++)
+		dp->links[i] = -1;
+	dp->config = *config;
+	snprintf(dp->pin_dir, sizeof(dp->pin_dir), "%s", config->pin_dir);
+	dp->config.pin_dir = dp->pin_dir;
+	libbpf_set_print(libbpf_line);
+
+	r = directory_make(dp->pin_dir);
+	if (r < 0) {
+		snprintf(why, why_size, "cannot make the pin directory %s: %s (is a bpffs mounted there?)", dp->pin_dir,
+			 strerror(-r));
+		return r;
+	}
+	dp->skeleton = bulkhead__open_opts(&options);
+	if (!dp->skeleton) {
+		snprintf(why, why_size, "cannot open the BPF object: %s", strerror(errno));
+		return -errno;
+	}
+	dp->skeleton->rodata->subtree_level = config->subtree_level;
+	r = bulkhead__load(dp->skeleton);
+	if (r < 0) {
+		snprintf(why, why_size,
+			 "the kernel refused the BPF programs or the maps pinned in %s: %s (pins of another version are "
+			 "removed by `rm -r` of that directory, which ends enforcement)",
+			 dp->pin_dir, strerror(-r));
+		return r;
+	}
+	r = key_make(dp);
+	if (!r)
+		r = maps_map(dp);
+	if (r < 0) {
+		snprintf(why, why_size, "cannot map the BPF maps: %s", strerror(-r));
+		return r;
+	}
+	*adoptedp = true;
+	for (size_t i = 0; i < N_PROGRAMS; i++) {
+		dp->links[i] = link_open(dp, attach_order[i]);
+		*adoptedp = *adoptedp && dp->links[i] >= 0;
+	}
+	*datapathp = dp;
+	dp = NULL;
+	return 0;
+}
+
+static int program_attach(struct datapath *dp, size_t i)
+{
+	struct bpf_program *program = bpf_object__find_program_by_name(dp->skeleton->obj, attach_order[i]);
+	LIBBPF_OPTS(bpf_link_create_opts, options);
+	char path[1200];
+	int fd;
+
+	if (!program)
+		return -ENOENT;
+	if (dp->links[i] >= 0)
+		return bpf_link_update(dp->links[i], bpf_program__fd(program), NULL) ? -errno : 0;
+	fd = bpf_link_create(bpf_program__fd(program), dp->config.cgroup_fd,
+			     bpf_program__expected_attach_type(program), &options);
+	if (fd < 0)
+		return -errno;
+	link_path(dp, attach_order[i], path, sizeof(path));
+	if (bpf_obj_pin(fd, path)) {
+		int r = -errno;
+
+		close(fd);
+		return r;
+	}
+	dp->links[i] = fd;
+	return 0;
+}
+
+int datapath_attach(struct datapath *dp, char *why, size_t why_size)
+{
+	for (size_t i = 0; i < N_PROGRAMS; i++) {
+		int r = program_attach(dp, i);
+
+		if (r < 0) {
+			snprintf(why, why_size, "cannot attach %s to the managed subtree: %s", attach_order[i],
+				 strerror(-r));
+			return r;
+		}
+	}
+	return 0;
+}
+
+const char *datapath_program(const struct datapath *dp, size_t index, bool *attachedp)
+{
+	struct bpf_link_info info = {};
+	uint32_t len = sizeof(info);
+
+	if (index >= N_PROGRAMS)
+		return NULL;
+	*attachedp = dp->links[index] >= 0 && bpf_obj_get_info_by_fd(dp->links[index], &info, &len) == 0 &&
+		     info.cgroup.cgroup_id == dp->config.cgroup_id;
+	return attach_order[index];
+}
+
+int datapath_ring_fd(const struct datapath *dp)
+{
+	return bpf_map__fd(dp->skeleton->maps.events);
+}
+
+int datapath_counters_fd(const struct datapath *dp)
+{
+	return bpf_map__fd(dp->skeleton->maps.counters);
+}
+
+int datapath_sockets_fd(const struct datapath *dp)
+{
+	return bpf_map__fd(dp->skeleton->maps.sockets);
+}
+
+struct bh_counters *datapath_counters(struct datapath *dp)
+{
+	return dp->counters;
+}
+
+/* ---- policy ---- */
+
+static uint32_t slot_in_force(const struct datapath *dp)
+{
+	return BH_WORD_SLOT(__atomic_load_n(&dp->state->word, __ATOMIC_ACQUIRE));
+}
+
+static void word_next(struct datapath *dp, uint32_t slot)
+{
+	uint64_t generation = (dp->state->word >> 1) + 1;
+
+	__atomic_store_n(&dp->state->word, generation << 1 | slot, __ATOMIC_RELEASE);
+}
+
+int datapath_policy_swap(struct datapath *dp, const void *tables, size_t len, const uint16_t *who, uint32_t revision)
+{
+	uint32_t slot = 1 - slot_in_force(dp);
+	uint8_t *to;
+
+	if (len > BH_TABLES_BYTES)
+		return -E2BIG;
+	/* Waits until no program that read the former word can still be looking at the set to be filled. */
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) < 0)
+		return -errno;
+	to = mmap(NULL, BH_TABLES_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(dp->skeleton->maps.tables),
+		  (off_t)slot * BH_TABLES_BYTES);
+	if (to == MAP_FAILED)
+		return -errno;
+	memcpy(to, tables, len);
+	munmap(to, BH_TABLES_BYTES);
+	for (uint32_t i = 0; i < BH_MAX_IDENTITIES; i++)
+		dp->who[(slot * BH_MAX_IDENTITIES + i) * 4] = who[i];
+	dp->state->revision[slot] = revision;
+	word_next(dp, slot);
+	return 0;
+}
+
+uint32_t datapath_revision(const struct datapath *dp)
+{
+	return dp->state->revision[slot_in_force(dp)];
+}
+
+const uint8_t *datapath_tables(const struct datapath *dp)
+{
+	return dp->tables + (size_t)slot_in_force(dp) * BH_TABLES_BYTES;
+}
+
+uint16_t datapath_who(const struct datapath *dp, uint32_t identity)
+{
+	return dp->who[(slot_in_force(dp) * BH_MAX_IDENTITIES + identity % BH_MAX_IDENTITIES) * 4];
+}
+
+void datapath_who_set(struct datapath *dp, uint32_t identity, uint16_t who)
+{
+	dp->who[(slot_in_force(dp) * BH_MAX_IDENTITIES + identity % BH_MAX_IDENTITIES) * 4] = who;
+}
+
+/* ---- tags ---- */
+
+static int negative(int r)
+{
+	return r < 0 ? -errno : 0;
+}
+
+int datapath_tag_set(struct datapath *dp, uint64_t cgroup_id, const struct bh_tag *tag)
+{
+	return negative(bpf_map_update_elem(bpf_map__fd(dp->skeleton->maps.tags), &cgroup_id, tag, BPF_ANY));
+}
+
+int datapath_tag_get(const struct datapath *dp, uint64_t cgroup_id, struct bh_tag *tag)
+{
+	return negative(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.tags), &cgroup_id, tag));
+}
+
+int datapath_tag_delete(struct datapath *dp, uint64_t cgroup_id)
+{
+	return negative(bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.tags), &cgroup_id));
+}
+
+int datapath_tag_next(const struct datapath *dp, const uint64_t *cgroup_id, uint64_t *next)
+{
+	return negative(bpf_map_get_next_key(bpf_map__fd(dp->skeleton->maps.tags), cgroup_id, next));
+}
+
+void datapath_changed(struct datapath *dp)
+{
+	word_next(dp, slot_in_force(dp));
+}
+
+int datapath_name_set(struct datapath *dp, uint32_t identity, const struct bh_name *name)
+{
+	return negative(bpf_map_update_elem(bpf_map__fd(dp->skeleton->maps.names), &identity, name, BPF_ANY));
+}
+
+int datapath_name_get(const struct datapath *dp, uint32_t identity, struct bh_name *name)
+{
+	return negative(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.names), &identity, name));
+}
+
+int datapath_name_next(const struct datapath *dp, const uint32_t *identity, uint32_t *next)
+{
+	return negative(bpf_map_get_next_key(bpf_map__fd(dp->skeleton->maps.names), identity, next));
+}
+
+/* ---- addresses ---- */
+
+int datapath_address_set(struct datapath *dp, const struct bh_addr *address, uint64_t netns_cookie)
+{
+	int fd = bpf_map__fd(dp->skeleton->maps.addresses);
+
+	return negative(bpf_map_update_elem(fd, address, &netns_cookie, BPF_ANY));
+}
+
+int datapath_address_delete(struct datapath *dp, const struct bh_addr *address)
+{
+	return negative(bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.addresses), address));
+}
+
+int datapath_address_next(const struct datapath *dp, const struct bh_addr *address, struct bh_addr *next,
+			  uint64_t *netns_cookie)
+{
+	int fd = bpf_map__fd(dp->skeleton->maps.addresses);
+
+	if (bpf_map_get_next_key(fd, address, next) < 0)
+		return -errno;
+	return negative(bpf_map_lookup_elem(fd, next, netns_cookie));
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * datapath.h - the kernel side, as the enforcer handles it: programs, links and maps.
+ *
+ * Everything is pinned below one directory. Opening loads the programs of this build over the maps that are pinned
+ * there; attaching replaces the program of each pinned link in place, which is atomic, or makes the link. So a start, a
+ * restart and an upgrade are one path, and none has a moment without enforcement.
+ *
+ * What a cached verdict rests on is named by one generation, which datapath_changed() raises.
+ */
+#ifndef BULKHEAD_DAEMON_DATAPATH_H
+#define BULKHEAD_DAEMON_DATAPATH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bpf/abi.h"
+
+struct datapath;
+
+struct datapath_config {
+	const char *pin_dir;
+	int cgroup_fd; /* the managed subtree */
+	uint64_t cgroup_id;
+	uint32_t subtree_level; /* of the managed subtree in the hierarchy: 0 is the root */
+};
+
+/* Loads programs and opens or makes the maps. *adoptedp: links of an earlier daemon enforce already. Returns 0 or -errno
+ * with a sentence in `why`. */
+int datapath_open(struct datapath **datapathp, const struct datapath_config *config, bool *adoptedp, char *why,
+		  size_t why_size);
+/* Puts the loaded programs into force. Returns 0 or -errno; on failure what was in force stays. */
+int datapath_attach(struct datapath *datapath, char *why, size_t why_size);
+/* Lets go of the descriptors; pins and enforcement stay. */
+void datapath_freep(struct datapath **datapathp);
+
+/* Programs by index, for status. Returns the name, or NULL past the end; *attachedp: the kernel still has it on the
+ * managed subtree. */
+const char *datapath_program(const struct datapath *datapath, size_t index, bool *attachedp);
+
+int datapath_ring_fd(const struct datapath *datapath);
+int datapath_counters_fd(const struct datapath *datapath);
+int datapath_sockets_fd(const struct datapath *datapath); /* the sk_storage map, for inet_diag */
+struct bh_counters *datapath_counters(struct datapath *datapath);
+
+/* ---- policy ---- */
+
+/* Fills the table set that is not in use and makes it the one in force, with one store. `who` has BH_MAX_IDENTITIES
+ * items: who index by identity number. Returns 0 or -errno (nothing changed). */
+int datapath_policy_swap(struct datapath *datapath, const void *tables, size_t len, const uint16_t *who,
+			 uint32_t revision);
+/* Revision in force; 0 if none was ever loaded. */
+uint32_t datapath_revision(const struct datapath *datapath);
+/* Tables and who indices in force, for judging sockets as the kernel does. `tables` borrowed until the next swap. */
+const uint8_t *datapath_tables(const struct datapath *datapath);
+uint16_t datapath_who(const struct datapath *datapath, uint32_t identity);
+void datapath_who_set(struct datapath *datapath, uint32_t identity, uint16_t who);
+
+/* ---- tags ---- */
+
+int datapath_tag_set(struct datapath *datapath, uint64_t cgroup_id, const struct bh_tag *tag);
+int datapath_tag_get(const struct datapath *datapath, uint64_t cgroup_id, struct bh_tag *tag); /* 0 or -ENOENT */
+int datapath_tag_delete(struct datapath *datapath, uint64_t cgroup_id);
+/* Iterates: `cgroup_id` NULL starts. Returns 0 with *next, or -ENOENT at the end. */
+int datapath_tag_next(const struct datapath *datapath, const uint64_t *cgroup_id, uint64_t *next);
+/* What a cached verdict rests on has changed: every flow is judged again at its next packet. */
+void datapath_changed(struct datapath *datapath);
+
+/* Identity numbers: what each stands for, pinned with the tags. */
+int datapath_name_set(struct datapath *datapath, uint32_t identity, const struct bh_name *name);
+int datapath_name_get(const struct datapath *datapath, uint32_t identity, struct bh_name *name);
+int datapath_name_next(const struct datapath *datapath, const uint32_t *identity, uint32_t *next);
+
+/* ---- addresses of network namespaces ---- */
+
+int datapath_address_set(struct datapath *datapath, const struct bh_addr *address, uint64_t netns_cookie);
+int datapath_address_delete(struct datapath *datapath, const struct bh_addr *address);
+int datapath_address_next(const struct datapath *datapath, const struct bh_addr *address, struct bh_addr *next,
+			  uint64_t *netns_cookie);
+
+#endif

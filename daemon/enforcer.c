@@ -1,0 +1,566 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "enforcer.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <systemd/sd-daemon.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "control_api.h"
+#include "enforcer_internal.h"
+#include "files.h"
+#include "log.h"
+#include "mounts.h"
+#include "privileges.h"
+#include "role_auditor.h"
+
+#define SWEEP_USEC 1000000
+#define BUNDLE_MAX_BYTES (4U << 20)
+
+uint64_t enforcer_boottime_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_BOOTTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ULL + (uint64_t)ts.tv_nsec;
+}
+
+uint64_t enforcer_realtime_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ULL + (uint64_t)ts.tv_nsec;
+}
+
+/* ---- trust bundles: read here, parsed by the identity role ---- */
+
+static struct bundle *bundle_find(struct enforcer *e, const char *trust_domain)
+{
+	for (size_t i = 0; i < e->n_bundles; i++)
+		if (strcmp(e->bundles[i].trust_domain, trust_domain) == 0)
+			return &e->bundles[i];
+	return NULL;
+}
+
+static struct bundle *bundle_get(struct enforcer *e, const char *trust_domain)
+{
+	struct bundle *bundle = bundle_find(e, trust_domain), *more;
+
+	if (bundle)
+		return bundle;
+	more = reallocarray(e->bundles, e->n_bundles + 1, sizeof(*more));
+	if (!more)
+		return NULL;
+	e->bundles = more;
+	bundle = &e->bundles[e->n_bundles++];
+	*bundle = (struct bundle){};
+	snprintf(bundle->trust_domain, sizeof(bundle->trust_domain), "%s", trust_domain);
+	return bundle;
+}
+
+static void bundle_send(struct enforcer *e, const char *trust_domain, int fd)
+{
+	struct ipc_bundle packet = {.h = {.type = IPC_BUNDLE, .len = sizeof(packet)}};
+
+	snprintf(packet.trust_domain, sizeof(packet.trust_domain), "%s", trust_domain);
+	role_send(e->identity, &packet, fd);
+}
+
+static void bundle_failed(struct enforcer *e, struct bundle *bundle, const char *why)
+{
+	struct ipc_notice notice = enforcer_notice(NOTICE_BUNDLE_REFUSED);
+
+	snprintf(bundle->why, sizeof(bundle->why), "%s", why);
+	snprintf(notice.spiffe_id, sizeof(notice.spiffe_id), "%s", bundle->trust_domain);
+	snprintf(notice.text, sizeof(notice.text), "%s; the bundle loaded before stays", why);
+	enforcer_notice_post(e, &notice);
+	log_warning("trust bundle of %s: %s", bundle->trust_domain, why);
+}
+
+static void bundle_read(struct enforcer *e, int dir_fd, const char *file, size_t stem)
+{
+	char trust_domain[256], *text;
+	struct bundle *bundle;
+	size_t len;
+	int r, fd;
+
+	if (stem == 0 || stem >= sizeof(trust_domain))
+		return;
+	memcpy(trust_domain, file, stem);
+	trust_domain[stem] = '\0';
+	bundle = bundle_get(e, trust_domain);
+	if (!bundle)
+		return;
+	bundle->present = true;
+	r = file_read(dir_fd, file, BUNDLE_MAX_BYTES, &text, &len);
+	if (r < 0) {
+		char why[200];
+
+		snprintf(why, sizeof(why), "cannot read %s: %s", file, strerror(-r));
+		bundle_failed(e, bundle, why);
+		return;
+	}
+	fd = ipc_memfd("bulkhead-bundle", text, len);
+	free(text);
+	if (fd >= 0) {
+		bundle_send(e, trust_domain, fd);
+		close(fd);
+	}
+}
+
+/* Reads TRUSTDOMAIN.pem files. A domain whose file is gone is gone; a directory that cannot be read changes nothing. */
+static void bundles_reload(struct enforcer *e)
+{
+	int fd = open(e->config.bundle_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+
+	if (!dir) {
+		log_warning("cannot read the bundle directory %s: %s: no further trust domain is known", e->config.bundle_dir,
+			    strerror(errno));
+		return;
+	}
+	for (size_t i = 0; i < e->n_bundles; i++)
+		e->bundles[i].present = false;
+	while ((entry = readdir(dir))) {
+		size_t len = strlen(entry->d_name);
+
+		if (entry->d_name[0] == '.')
+			continue;
+		if (len > 4 && strcmp(entry->d_name + len - 4, ".pem") == 0)
+			bundle_read(e, fd, entry->d_name, len - 4);
+		else
+			log_warning("%s/%s is no TRUSTDOMAIN.pem: ignored", e->config.bundle_dir, entry->d_name);
+	}
+	closedir(dir);
+	for (size_t i = 0; i < e->n_bundles;) {
+		if (e->bundles[i].present) {
+			i++;
+			continue;
+		}
+		bundle_send(e, e->bundles[i].trust_domain, -1);
+		e->bundles[i] = e->bundles[--e->n_bundles];
+	}
+}
+
+static void bundle_loaded(struct enforcer *e, const struct ipc_bundle_loaded *loaded)
+{
+	struct bundle *bundle = bundle_find(e, loaded->trust_domain);
+	struct ipc_notice notice = enforcer_notice(NOTICE_BUNDLE_LOADED);
+
+	if (!bundle)
+		return;
+	if (loaded->authorities < 0) {
+		bundle_failed(e, bundle, loaded->why);
+		return;
+	}
+	bundle->authorities = loaded->authorities;
+	bundle->dropped = loaded->dropped;
+	bundle->why[0] = '\0';
+	notice.count = (uint32_t)loaded->authorities;
+	snprintf(notice.spiffe_id, sizeof(notice.spiffe_id), "%s", bundle->trust_domain);
+	snprintf(notice.text, sizeof(notice.text), "%d authorities, %u entries dropped", loaded->authorities, loaded->dropped);
+	enforcer_notice_post(e, &notice);
+}
+
+int enforcer_reload(void *ctx, uid_t uid, pid_t pid, char **textp)
+{
+	struct enforcer *e = ctx;
+
+	(void)uid;
+	(void)pid;
+	(void)textp;
+	bundles_reload(e);
+	return enforcer_audit_open(e);
+}
+
+/* ---- roles ---- */
+
+static void on_started(void *ctx, enum role_kind kind, int sock, unsigned restarts, const char *why)
+{
+	struct enforcer *e = ctx;
+
+	(void)sock;
+	if (restarts) {
+		struct ipc_notice notice = enforcer_notice(NOTICE_ROLE_RESTARTED);
+
+		notice.count = restarts;
+		snprintf(notice.text, sizeof(notice.text), "the %s role ended (%s) and was started again", role_name(kind), why);
+		enforcer_notice_post(e, &notice);
+		/* At the first start, role_new() has not returned yet: enforcer_roles_start() does this. */
+		if (kind == ROLE_IDENTITY)
+			bundles_reload(e);
+	}
+	if (restarts && kind == ROLE_AUDITOR) {
+		enforcer_names_tell(e);
+		enforcer_policy_tell(e);
+		enforcer_audit_open(e);
+		enforcer_notice_flush(e);
+	}
+}
+
+static void on_packet(void *ctx, enum role_kind kind, const void *packet, int type, int fd)
+{
+	struct enforcer *e = ctx;
+
+	if (kind == ROLE_IDENTITY) {
+		if (type == IPC_TAG_REQUEST || type == IPC_ATTEST_REFUSED)
+			enforcer_tag_request(e, packet, fd);
+		else if (type == IPC_BUNDLE_LOADED)
+			bundle_loaded(e, packet);
+		else if (type == IPC_READY && !e->identity_ready) {
+			e->identity_ready = true;
+			sd_notifyf(0, "READY=1\nSTATUS=revision %u in force", e->revision);
+		}
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
+static const struct role_ops role_ops = {.started = on_started, .packet = on_packet};
+
+/* A number that grows with every start of the auditor, so that event ids never repeat. */
+static int auditor_config_fd(struct enforcer *e)
+{
+	struct auditor_config config = {.epoch = enforcer_realtime_ns() / 1000000};
+
+	auditor_host_id(config.host_id);
+	gethostname(config.host_name, sizeof(config.host_name) - 1);
+	snprintf(config.instance, sizeof(config.instance), "%s", e->config.instance);
+	snprintf(config.subtree, sizeof(config.subtree), "%s", e->config.subtree);
+	snprintf(config.version, sizeof(config.version), "%s", BULKHEAD_VERSION);
+	return ipc_memfd("bulkhead-auditor", &config, sizeof(config));
+}
+
+static int roles_start(struct enforcer *e, int config_fd)
+{
+	int fds[] = {datapath_ring_fd(e->datapath), datapath_counters_fd(e->datapath), e->cgroup_fd, config_fd};
+	int r;
+
+	r = role_new(&e->auditor, e->event, ROLE_AUDITOR, fds, 4, &role_ops, e);
+	if (r < 0)
+		return r;
+	enforcer_names_tell(e);
+	enforcer_policy_tell(e);
+	r = enforcer_audit_open(e);
+	if (r < 0)
+		return r;
+	r = role_new(&e->identity, e->event, ROLE_IDENTITY, &e->attest_fd, 1, &role_ops, e);
+	if (r < 0)
+		return r;
+	bundles_reload(e);
+	return 0;
+}
+
+/* ---- start ---- */
+
+static int fail(const char *what, const char *object, int r)
+{
+	log_error("cannot %s %s: %s", what, object, strerror(-r));
+	return r;
+}
+
+static int directory(const char *path, mode_t mode)
+{
+	if (mkdir(path, mode) < 0 && errno != EEXIST)
+		return fail("make the directory", path, -errno);
+	return 0;
+}
+
+static int directory_of_file(const char *file)
+{
+	char path[1024];
+	char *slash;
+
+	snprintf(path, sizeof(path), "%s", file);
+	slash = strrchr(path, '/');
+	if (!slash || slash == path)
+		return 0;
+	*slash = '\0';
+	return directory(path, 0750);
+}
+
+/* One daemon for each state directory: two would undo each other's work. */
+static int lock(struct enforcer *e)
+{
+	int fd = openat(e->state_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return fail("open the lock in", e->config.state_dir, -errno);
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		log_error("another bulkheadd runs with the state directory %s", e->config.state_dir);
+		close(fd);
+		return -EBUSY;
+	}
+	return 0; /* held until the process ends */
+}
+
+static int directories_open(struct enforcer *e)
+{
+	int r;
+
+	r = directory(e->config.run_dir, 0755);
+	if (!r)
+		r = directory(e->config.state_dir, 0700);
+	if (!r)
+		r = directory_of_file(e->config.audit_log);
+	if (r)
+		return r;
+	e->state_fd = open(e->config.state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (e->state_fd < 0)
+		return fail("open the state directory", e->config.state_dir, -errno);
+	r = lock(e);
+	if (r)
+		return r;
+	if (mkdirat(e->state_fd, "revisions", 0700) < 0 && errno != EEXIST)
+		return fail("make the directory of revisions in", e->config.state_dir, -errno);
+	e->revisions_fd = openat(e->state_fd, "revisions", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return e->revisions_fd < 0 ? fail("open the revisions in", e->config.state_dir, -errno) : 0;
+}
+
+static uint32_t depth_of(const char *path)
+{
+	uint32_t depth = 0;
+
+	for (const char *p = path; *p; p++)
+		if (*p == '/' && p[1] && p[1] != '/')
+			depth++;
+	return depth;
+}
+
+static int subtree_open(struct enforcer *e, struct datapath_config *config)
+{
+	char root[1024], path[2100], bpffs[1024];
+	struct stat st;
+
+	if (mount_find("cgroup2", e->cgroup_mount, sizeof(e->cgroup_mount), root, sizeof(root)) < 0) {
+		log_error("no cgroup2 file system is mounted: Bulkhead needs cgroup v2");
+		return -ENOENT;
+	}
+	snprintf(path, sizeof(path), "%s%s", e->cgroup_mount, e->config.subtree);
+	if (mkdir(path, 0755) < 0 && errno != EEXIST)
+		return fail("make the managed subtree", path, -errno);
+	e->cgroup_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (e->cgroup_fd < 0 || fstat(e->cgroup_fd, &st) < 0)
+		return fail("open the managed subtree", path, -errno);
+
+	if (e->config.pin_dir[0]) {
+		snprintf(e->pin_dir, sizeof(e->pin_dir), "%s", e->config.pin_dir);
+	} else if (mount_find("bpf", bpffs, sizeof(bpffs), NULL, 0) < 0) {
+		log_error("no bpffs is mounted: mount -t bpf bpf /sys/fs/bpf");
+		return -ENOENT;
+	} else if (config_pin_dir(&e->config, bpffs, e->pin_dir, sizeof(e->pin_dir)) < 0) {
+		return -ENAMETOOLONG;
+	}
+	*config = (struct datapath_config){
+		.pin_dir = e->pin_dir,
+		.cgroup_fd = e->cgroup_fd,
+		.cgroup_id = st.st_ino,
+		.subtree_level = depth_of(root) + depth_of(e->config.subtree),
+	};
+	return 0;
+}
+
+static int attest_listen(struct enforcer *e)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int r;
+
+	if (snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/%s", e->config.run_dir, BH_ATTEST_SOCKET) >=
+	    (int)sizeof(addr.sun_path))
+		return fail("use the run directory", e->config.run_dir, -ENAMETOOLONG);
+	/* We hold the lock of this instance: a socket that is there is a dead daemon's. */
+	if (unlink(addr.sun_path) < 0 && errno != ENOENT)
+		return fail("remove", addr.sun_path, -errno);
+	e->attest_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (e->attest_fd < 0)
+		return fail("make a socket for", addr.sun_path, -errno);
+	r = bind(e->attest_fd, (struct sockaddr *)&addr, sizeof(addr));
+	/* Every local process may ask; that the listener is root's is what a client checks. */
+	if (r < 0 || chmod(addr.sun_path, 0666) < 0 || listen(e->attest_fd, 256) < 0)
+		return fail("listen on", addr.sun_path, -errno);
+	return 0;
+}
+
+static const struct control_ops control_ops = {
+	.apply = enforcer_apply,
+	.show = enforcer_show,
+	.status = enforcer_status,
+	.identities = enforcer_identities,
+	.revoke = enforcer_revoke,
+	.reload = enforcer_reload,
+};
+
+static int kernel_start(struct enforcer *e)
+{
+	struct datapath_config config;
+	char why[1024] = "";
+	int r;
+
+	r = subtree_open(e, &config);
+	if (r)
+		return r;
+	r = datapath_open(&e->datapath, &config, &e->adopted, why, sizeof(why));
+	if (!r)
+		r = enforcer_tags_start(e);
+	if (!r)
+		r = enforcer_policy_start(e, why, sizeof(why));
+	if (!r)
+		r = datapath_attach(e->datapath, why, sizeof(why));
+	if (r)
+		log_error("%s", why[0] ? why : strerror(-r));
+	return r;
+}
+
+static int on_sweep(sd_event_source *source, uint64_t usec, void *data)
+{
+	struct enforcer *e = data;
+
+	(void)usec;
+	enforcer_sweep(e, false, "a workload's cgroup is gone");
+	sd_event_source_set_time_relative(source, SWEEP_USEC);
+	return 0;
+}
+
+static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *si, void *data)
+{
+	char *text = NULL;
+
+	(void)source;
+	(void)si;
+	enforcer_reload(data, 0, 0, &text);
+	return 0;
+}
+
+static int events_start(struct enforcer *e)
+{
+	sigset_t set;
+	int r;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	r = sd_event_new(&e->event);
+	if (r >= 0)
+		r = sd_event_add_signal(e->event, NULL, SIGTERM, NULL, NULL);
+	if (r >= 0)
+		r = sd_event_add_signal(e->event, NULL, SIGINT, NULL, NULL);
+	if (r >= 0)
+		r = sd_event_add_signal(e->event, NULL, SIGHUP, on_hangup, e);
+	if (r >= 0)
+		r = sd_event_set_watchdog(e->event, 1);
+	return r < 0 ? r : 0;
+}
+
+static int control_start(struct enforcer *e)
+{
+	char path[1200];
+
+	snprintf(path, sizeof(path), "%s/%s", e->config.run_dir, BH_CONTROL_SOCKET);
+	return control_new(&e->control, e->event, path, &control_ops, e);
+}
+
+static void started_notice(struct enforcer *e)
+{
+	struct ipc_notice notice = enforcer_notice(NOTICE_DAEMON_STARTED);
+
+	notice.revision = e->revision;
+	notice.pid = (uint32_t)getpid();
+	snprintf(notice.digest, sizeof(notice.digest), "%s", policy_image_digest(e->image));
+	snprintf(notice.text, sizeof(notice.text), "%s; revision %u in force",
+		 e->adopted ? "adopted what was enforced" : "enforcement began", e->revision);
+	enforcer_notice_post(e, &notice);
+	log_info("%s on %s%s, %s", e->adopted ? "adopted enforcement" : "enforcing", e->cgroup_mount, e->config.subtree,
+		 notice.text);
+}
+
+static int enforcer_start(struct enforcer *e)
+{
+	int config_fd, r;
+
+	r = events_start(e);
+	if (!r)
+		r = directories_open(e);
+	if (!r)
+		r = kernel_start(e);
+	if (!r)
+		r = attest_listen(e);
+	if (!r)
+		r = control_start(e);
+	if (r)
+		return r;
+	config_fd = auditor_config_fd(e);
+	if (config_fd < 0)
+		return config_fd;
+	/* Made here, because its group can be set only as long as we may. */
+	r = enforcer_audit_open(e);
+	if (r < 0 && r != -ENOTCONN)
+		return r;
+	r = privileges_drop();
+	if (r < 0)
+		return fail("drop the privileges of", "the enforcer", r);
+	r = roles_start(e, config_fd);
+	if (r < 0)
+		return fail("start", "the roles", r);
+	r = sd_event_add_time_relative(e->event, &e->sweep_timer, CLOCK_MONOTONIC, SWEEP_USEC, 0, on_sweep, e);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(e->sweep_timer, SD_EVENT_ON);
+	if (r < 0)
+		return r;
+	started_notice(e);
+	enforcer_sweep(e, false, "the daemon started");
+	return 0;
+}
+
+static void enforcer_free(struct enforcer *e)
+{
+	control_freep(&e->control);
+	role_freep(&e->identity);
+	role_freep(&e->auditor); /* last: it writes what the others reported */
+	sd_event_source_disable_unref(e->sweep_timer);
+	sd_event_source_disable_unref(e->expiry_timer);
+	sd_event_source_disable_unref(e->queue_timer);
+	sd_event_unref(e->event);
+	enforcer_tags_free(e);
+	policy_image_freep(&e->image);
+	datapath_freep(&e->datapath);
+	free(e->bundles);
+	free(e->queue);
+}
+
+int enforcer_run(const struct daemon_config *config)
+{
+	struct enforcer e = {.config = *config, .cgroup_fd = -1, .attest_fd = -1, .state_fd = -1, .revisions_fd = -1};
+	int r;
+
+	e.started_ns = enforcer_boottime_ns();
+	e.queue = calloc(NOTICE_QUEUE, sizeof(*e.queue));
+	r = e.queue ? enforcer_start(&e) : -ENOMEM;
+	if (r == 0) {
+		r = sd_event_loop(e.event);
+		sd_notify(0, "STOPPING=1");
+		struct ipc_notice notice = enforcer_notice(NOTICE_DAEMON_STOPPED);
+
+		snprintf(notice.text, sizeof(notice.text), "enforcement goes on with revision %u", e.revision);
+		enforcer_notice_post(&e, &notice);
+		log_info("stopped; enforcement goes on with revision %u", e.revision);
+	}
+	enforcer_free(&e);
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "enforcer_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "log.h"
+
+#define QUEUE_RETRY_USEC 100000
+
+struct ipc_notice enforcer_notice(enum notice_kind kind)
+{
+	return (struct ipc_notice){
+		.h = {.type = IPC_AUDIT_NOTICE, .len = sizeof(struct ipc_notice)},
+		.kind = kind,
+		.time_ns = enforcer_realtime_ns(),
+	};
+}
+
+static int on_queue_timer(sd_event_source *source, uint64_t usec, void *data)
+{
+	struct enforcer *e = data;
+
+	(void)source;
+	(void)usec;
+	e->queue_timer = sd_event_source_disable_unref(e->queue_timer);
+	enforcer_notice_flush(e);
+	return 0;
+}
+
+void enforcer_notice_flush(struct enforcer *e)
+{
+	while (e->queue_len) {
+		int r = role_send(e->auditor, &e->queue[e->queue_head], -1);
+
+		if (r < 0)
+			break;
+		e->queue_head = (e->queue_head + 1) % NOTICE_QUEUE;
+		e->queue_len--;
+	}
+	if (e->queue_len && !e->queue_timer)
+		sd_event_add_time_relative(e->event, &e->queue_timer, CLOCK_MONOTONIC, QUEUE_RETRY_USEC, 0, on_queue_timer,
+					   e);
+}
+
+void enforcer_notice_post(struct enforcer *e, const struct ipc_notice *notice)
+{
+	struct bh_counters *counters = datapath_counters(e->datapath);
+
+	__atomic_fetch_add(&counters->notices_made, 1, __ATOMIC_RELAXED);
+	if (e->queue_len == NOTICE_QUEUE) {
+		__atomic_fetch_add(&counters->notices_lost, 1, __ATOMIC_RELAXED);
+		return;
+	}
+	e->queue[(e->queue_head + e->queue_len) % NOTICE_QUEUE] = *notice;
+	e->queue_len++;
+	enforcer_notice_flush(e);
+}
+
+int enforcer_audit_open(struct enforcer *e)
+{
+	struct ipc_header packet = {.type = IPC_AUDIT_LOG, .len = sizeof(packet)};
+	struct group *group = getgrnam(CONTROL_GROUP);
+	int fd = open(e->config.audit_log, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640), r;
+
+	if (fd < 0) {
+		r = -errno;
+		log_error("cannot open the audit log %s: %s", e->config.audit_log, strerror(errno));
+		return r;
+	}
+	if (group && fchown(fd, (uid_t)-1, group->gr_gid) < 0 && errno != EPERM)
+		log_warning("cannot give the audit log to group %s: %s", CONTROL_GROUP, strerror(errno));
+	r = role_send(e->auditor, &packet, fd);
+	close(fd);
+	return r;
+}

@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Policies: compiled in a child, opened here with every bound checked, stored, and only then put into force. At any
+ * fault the policy in force stays what it was.
+ */
+#include "enforcer_internal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "compile.h"
+#include "files.h"
+#include "log.h"
+#include "policy_pack.h"
+#include "revisions.h"
+
+/* What is in force when nobody has said anything: nothing may talk, and the log says so. */
+static const char builtin_text[] = "bulkhead: 1\ndefaults: {action: deny, log: denied}\n";
+
+static void freep(void *p)
+{
+	free(*(void **)p);
+}
+
+static struct policy_source builtin_source(void)
+{
+	return (struct policy_source){.name = "(built-in)", .text = builtin_text, .len = sizeof(builtin_text) - 1};
+}
+
+/* ---- the auditor's view ---- */
+
+static void image_tell(struct enforcer *e, const struct policy_image *image, uint32_t revision)
+{
+	struct ipc_audit_image packet = {.h = {.type = IPC_AUDIT_IMAGE, .len = sizeof(packet)}, .revision = revision};
+	size_t len;
+	const void *bytes = policy_image_bytes(image, &len);
+	int fd = ipc_memfd("bulkhead-image", bytes, len);
+
+	if (fd < 0)
+		return;
+	role_send(e->auditor, &packet, fd);
+	close(fd);
+}
+
+void enforcer_policy_tell(struct enforcer *e)
+{
+	if (e->image)
+		image_tell(e, e->image, e->revision);
+}
+
+/* ---- putting into force ---- */
+
+/* Who index of every identity number under `image`. */
+static uint16_t *who_table(const struct enforcer *e, const struct policy_image *image)
+{
+	uint16_t *who = calloc(BH_MAX_IDENTITIES, sizeof(*who));
+
+	for (uint32_t i = 0; who && i < e->next_identity; i++)
+		who[i] = enforcer_who_of(e, image, i);
+	return who;
+}
+
+/* Swaps to the image, which becomes the enforcer's. */
+static int image_enforce(struct enforcer *e, struct policy_image **imagep, uint32_t revision, uint64_t applied_usec)
+{
+	__attribute__((cleanup(freep))) uint16_t *who = who_table(e, *imagep);
+	const void *tables;
+	size_t len;
+	int r;
+
+	if (!who)
+		return -ENOMEM;
+	image_tell(e, *imagep, revision); /* before an event can name its rules */
+	tables = policy_image_tables(*imagep, &len);
+	r = datapath_policy_swap(e->datapath, tables, len, who, revision);
+	if (r < 0)
+		return r;
+	policy_image_freep(&e->image);
+	e->image = *imagep;
+	*imagep = NULL;
+	e->revision = revision;
+	e->applied_usec = applied_usec;
+	return 0;
+}
+
+/* Compiles and opens. Returns 0, 1 (not valid, *textp says why), or -errno. */
+static int image_make(const struct policy_source *files, size_t n, struct policy_image **imagep, char **textp)
+{
+	__attribute__((cleanup(freep))) void *bytes = NULL;
+	const char *why = "";
+	size_t len = 0;
+	int r;
+
+	r = compile_policy(files, n, &bytes, &len, textp);
+	if (r)
+		return r;
+	r = policy_image_open(imagep, bytes, len, &why);
+	if (r == -EBADMSG)
+		log_error("the compiler made an image that does not hold: %s", why);
+	return r;
+}
+
+static int revision_write(struct enforcer *e, const struct policy_image *image, const struct policy_source *files,
+			  size_t n, const char *comment, uid_t uid, uint32_t number, uint64_t applied_usec)
+{
+	struct revision revision = {.number = number, .uid = uid, .applied_usec = applied_usec};
+	size_t image_len;
+	int r;
+
+	r = policy_pack(files, n, &revision.pack, &revision.pack_len);
+	if (r < 0)
+		return r;
+	/* Borrowed for the call. */
+	revision.image = (void *)policy_image_bytes(image, &image_len);
+	revision.image_len = image_len;
+	snprintf(revision.digest, sizeof(revision.digest), "%s", policy_image_digest(image));
+	snprintf(revision.comment, sizeof(revision.comment), "%s", comment ? comment : "");
+	r = revisions_store(e->revisions_fd, &revision);
+	free(revision.pack);
+	return r;
+}
+
+static struct ipc_notice policy_notice(struct enforcer *e, enum notice_kind kind, uid_t uid, pid_t pid)
+{
+	struct ipc_notice notice = enforcer_notice(kind);
+
+	notice.uid = uid;
+	notice.pid = (uint32_t)pid;
+	notice.revision = e->revision;
+	notice.previous_revision = e->revision;
+	return notice;
+}
+
+int enforcer_apply(void *ctx, const struct policy_source *files, size_t n, const char *comment, uid_t uid, pid_t pid,
+		   struct control_apply_result *out, char **textp)
+{
+	__attribute__((cleanup(policy_image_freep))) struct policy_image *image = NULL;
+	uint64_t now_usec = enforcer_realtime_ns() / 1000;
+	struct enforcer *e = ctx;
+	struct ipc_notice notice;
+	uint32_t number;
+	int r;
+
+	r = image_make(files, n, &image, textp);
+	if (r) {
+		notice = policy_notice(e, NOTICE_POLICY_REFUSED, uid, pid);
+		snprintf(notice.text, sizeof(notice.text), "%s", *textp ? *textp : strerror(-r));
+		enforcer_notice_post(e, &notice);
+		return r > 0 ? CONTROL_INVALID : r;
+	}
+	number = revisions_latest(e->revisions_fd);
+	number = (number > e->revision ? number : e->revision) + 1;
+	r = revision_write(e, image, files, n, comment, uid, number, now_usec);
+	if (r < 0) {
+		free(*textp);
+		if (asprintf(textp, "cannot store the revision: %s; revision %u stays in force", strerror(-r), e->revision) < 0)
+			*textp = NULL;
+		return r;
+	}
+	notice = policy_notice(e, NOTICE_POLICY_APPLIED, uid, pid);
+	notice.revision = number;
+	snprintf(notice.digest, sizeof(notice.digest), "%s", policy_image_digest(image));
+	snprintf(notice.text, sizeof(notice.text), "%s", comment ? comment : "");
+	r = image_enforce(e, &image, number, now_usec);
+	if (r < 0)
+		return r;
+	enforcer_notice_post(e, &notice);
+	out->revision = number;
+	out->sockets_cut = (uint32_t)enforcer_sweep(e, true, "policy changed");
+	return CONTROL_DONE;
+}
+
+int enforcer_show(void *ctx, uint32_t number, struct control_revision *out, char **textp)
+{
+	struct enforcer *e = ctx;
+	struct revision revision;
+	int r;
+
+	if (number == 0)
+		number = e->revision;
+	if (number == 0) {
+		struct policy_source builtin = builtin_source();
+		void *pack;
+		size_t len;
+
+		r = policy_pack(&builtin, 1, &pack, &len);
+		if (r < 0)
+			return r;
+		r = policy_unpack(pack, len, &out->files, &out->n_files);
+		free(pack);
+		if (r < 0)
+			return r;
+		snprintf(out->digest, sizeof(out->digest), "%s", policy_image_digest(e->image));
+		out->applied_usec = e->applied_usec;
+		return CONTROL_DONE;
+	}
+	r = revisions_load(e->revisions_fd, number, &revision);
+	if (r == -ENOENT) {
+		if (asprintf(textp, "there is no revision %u (the last %d are kept)", number, REVISIONS_KEPT) < 0)
+			*textp = NULL;
+		return CONTROL_NO_REVISION;
+	}
+	if (r < 0)
+		return r;
+	r = policy_unpack(revision.pack, revision.pack_len, &out->files, &out->n_files);
+	if (r == 0) {
+		out->revision = number;
+		out->applied_usec = revision.applied_usec;
+		out->uid = revision.uid;
+		out->comment = strdup(revision.comment);
+		memcpy(out->digest, revision.digest, sizeof(out->digest));
+	}
+	revision_clear(&revision);
+	return r;
+}
+
+/* ---- start ---- */
+
+/* The image of a stored revision; compiled again from its sources if this version reads another format. */
+static int revision_image(struct enforcer *e, uint32_t number, struct policy_image **imagep, uint64_t *applied_usec)
+{
+	__attribute__((cleanup(freep))) char *text = NULL;
+	struct policy_source *files = NULL;
+	struct revision revision;
+	size_t n = 0;
+	int r;
+
+	r = revisions_load(e->revisions_fd, number, &revision);
+	if (r < 0)
+		return r;
+	*applied_usec = revision.applied_usec;
+	r = policy_image_open(imagep, revision.image, revision.image_len, NULL);
+	if (r == -EBADMSG) {
+		r = policy_unpack(revision.pack, revision.pack_len, &files, &n);
+		if (r == 0)
+			r = image_make(files, n, imagep, &text);
+		policy_sources_free(files, n);
+	}
+	revision_clear(&revision);
+	return r > 0 ? -EBADMSG : r;
+}
+
+static int is_policy_file(const struct dirent *entry)
+{
+	size_t len = strlen(entry->d_name);
+
+	return entry->d_name[0] != '.' && len > 5 && strcmp(entry->d_name + len - 5, ".yaml") == 0;
+}
+
+/* The *.yaml files of the policy directory, in name order. Returns how many, or -errno. */
+static int directory_read(const char *path, struct policy_source **filesp, size_t *np)
+{
+	struct dirent **entries = NULL;
+	struct policy_source *files;
+	int n = scandir(path, &entries, is_policy_file, alphasort), r = 0;
+
+	*filesp = NULL;
+	*np = 0;
+	if (n < 0)
+		return errno == ENOENT ? 0 : -errno;
+	files = calloc((size_t)n + 1, sizeof(*files));
+	for (int i = 0; i < n; i++) {
+		char name[4096];
+		char *text = NULL;
+
+		snprintf(name, sizeof(name), "%s/%s", path, entries[i]->d_name);
+		free(entries[i]);
+		if (!files || r)
+			continue;
+		r = file_read(AT_FDCWD, name, POLICY_MAX_SOURCE_BYTES, &text, &files[*np].len);
+		if (r)
+			continue;
+		files[*np].name = strdup(name);
+		files[(*np)++].text = text;
+	}
+	free(entries);
+	if (!files)
+		return -ENOMEM;
+	*filesp = files;
+	return r ? r : n;
+}
+
+/* First start: the policy directory becomes revision 1. */
+static int directory_enforce(struct enforcer *e, char *why, size_t why_size)
+{
+	__attribute__((cleanup(policy_image_freep))) struct policy_image *image = NULL;
+	__attribute__((cleanup(freep))) char *text = NULL;
+	struct policy_source *files = NULL, builtin = builtin_source();
+	uint64_t now_usec = enforcer_realtime_ns() / 1000;
+	uint32_t number = 0;
+	size_t n = 0;
+	int r;
+
+	r = directory_read(e->config.policy_dir, &files, &n);
+	if (r > 0) {
+		r = image_make(files, n, &image, &text);
+		if (r == 0) {
+			number = datapath_revision(e->datapath) + 1;
+			r = revision_write(e, image, files, n, "first start", 0, number, now_usec);
+		}
+		if (r) {
+			log_error("the policy in %s is not valid; everything is denied until one is applied\n%s",
+				  e->config.policy_dir, text ? text : strerror(-r));
+			policy_image_freep(&image);
+			r = 0;
+			number = 0;
+		}
+	}
+	if (r == 0 && !image)
+		r = image_make(&builtin, 1, &image, &text);
+	if (r == 0)
+		r = image_enforce(e, &image, number, now_usec);
+	if (r)
+		snprintf(why, why_size, "no policy can be put into force: %s%s%s", r < 0 ? strerror(-r) : "", text ? "\n" : "",
+			 text ? text : "");
+	policy_sources_free(files, n);
+	return r > 0 ? -EINVAL : r;
+}
+
+int enforcer_policy_start(struct enforcer *e, char *why, size_t why_size)
+{
+	uint32_t in_force = e->adopted ? datapath_revision(e->datapath) : 0, latest = revisions_latest(e->revisions_fd);
+	struct policy_image *image = NULL;
+	uint64_t applied_usec = 0;
+	int r;
+
+	if (in_force && revision_image(e, in_force, &image, &applied_usec) == 0) {
+		/* The kernel enforces it already: only the enforcer has to know it. Identities are classified again, as the
+		 * daemon may have died between naming one and classifying it. */
+		e->image = image;
+		e->revision = in_force;
+		e->applied_usec = applied_usec;
+		for (uint32_t i = 0; i < e->next_identity; i++)
+			datapath_who_set(e->datapath, i, enforcer_who_of(e, image, i));
+		return 0;
+	}
+	if (in_force)
+		log_warning("revision %u is in force but its file is missing or damaged: a stored policy takes its place",
+			    in_force);
+	if (latest) {
+		r = revision_image(e, latest, &image, &applied_usec);
+		if (r == 0)
+			r = image_enforce(e, &image, latest, applied_usec);
+		if (r == 0)
+			return 0;
+		policy_image_freep(&image);
+		log_error("revision %u cannot be loaded: %s", latest, strerror(-r));
+	}
+	return directory_enforce(e, why, why_size);
+}

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "enforcer_internal.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "control_api.h"
+
+static json_t *json_time(int64_t seconds)
+{
+	time_t t = (time_t)seconds;
+	char text[32];
+	struct tm tm;
+
+	if (!seconds)
+		return json_null();
+	gmtime_r(&t, &tm);
+	strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm);
+	return json_string(text);
+}
+
+static int json_done(json_t *value, char **textp)
+{
+	*textp = value ? json_dumps(value, JSON_COMPACT) : NULL;
+	json_decref(value);
+	return *textp ? CONTROL_DONE : -ENOMEM;
+}
+
+static json_t *json_roles(const struct enforcer *e)
+{
+	json_t *roles = json_array();
+
+	json_array_append_new(roles, json_pack("{s:s, s:i, s:i}", "role", "enforcer", "pid", (int)getpid(), "restarts", 0));
+	json_array_append_new(roles, json_pack("{s:s, s:i, s:i}", "role", "identity", "pid", (int)role_pid(e->identity),
+					       "restarts", (int)role_restarts(e->identity)));
+	json_array_append_new(roles, json_pack("{s:s, s:i, s:i}", "role", "auditor", "pid", (int)role_pid(e->auditor),
+					       "restarts", (int)role_restarts(e->auditor)));
+	return roles;
+}
+
+static json_t *json_tags(const struct enforcer *e)
+{
+	const struct tag *nearest = NULL;
+	int live = 0;
+
+	for (size_t i = 0; i < e->n_tags; i++) {
+		const struct tag *tag = &e->tags[i];
+
+		if (!tag->deadline_ns)
+			continue;
+		live++;
+		if (!tag->local && (!nearest || tag->deadline_ns < nearest->deadline_ns))
+			nearest = tag;
+	}
+	return json_pack("{s:i, s:i, s:o, s:s?}", "tags", live, "max", (int)BH_MAX_TAGS, "nearest_deadline",
+			 json_time(nearest ? nearest->not_after : 0), "nearest_identity",
+			 nearest ? enforcer_identity_name(e, nearest->identity) : NULL);
+}
+
+static json_t *json_bundles(const struct enforcer *e)
+{
+	json_t *bundles = json_array();
+
+	for (size_t i = 0; i < e->n_bundles; i++) {
+		const struct bundle *b = &e->bundles[i];
+
+		json_array_append_new(bundles, json_pack("{s:s, s:i, s:i, s:s?}", "trust_domain", b->trust_domain,
+							 "authorities", b->authorities < 0 ? 0 : b->authorities, "dropped",
+							 (int)b->dropped, "error", b->why[0] ? b->why : NULL));
+	}
+	return bundles;
+}
+
+static json_t *json_counters(struct enforcer *e)
+{
+	const struct bh_counters *c = datapath_counters(e->datapath);
+
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "made", (json_int_t)c->events_made, "written",
+			 (json_int_t)c->events_written, "lost", (json_int_t)c->events_lost, "notices_made",
+			 (json_int_t)c->notices_made, "notices_written", (json_int_t)c->notices_written, "notices_lost",
+			 (json_int_t)c->notices_lost, "denials_folded", (json_int_t)c->denials_folded, "flows_allowed",
+			 (json_int_t)c->flows_allowed, "packets_denied", (json_int_t)c->packets_denied);
+}
+
+static json_t *json_programs(const struct enforcer *e, bool *allp)
+{
+	json_t *programs = json_array();
+	const char *name;
+	bool attached;
+
+	*allp = true;
+	for (size_t i = 0; (name = datapath_program(e->datapath, i, &attached)); i++) {
+		json_array_append_new(programs, json_pack("{s:s, s:b}", "name", name, "attached", (int)attached));
+		*allp = *allp && attached;
+	}
+	return programs;
+}
+
+int enforcer_status(void *ctx, char **textp)
+{
+	struct enforcer *e = ctx;
+	const struct bh_counters *c = datapath_counters(e->datapath);
+	bool enforcing;
+	json_t *programs = json_programs(e, &enforcing), *status;
+	char attest[1200];
+	size_t table_bytes;
+
+	policy_image_tables(e->image, &table_bytes);
+	snprintf(attest, sizeof(attest), "%s/%s", e->config.run_dir, BH_ATTEST_SOCKET);
+	status = json_pack("{s:s, s:s, s:i, s:I, s:b, s:b, s:s, s:s, s:s, s:s, s:s}", "version", BULKHEAD_VERSION, "instance",
+			   e->config.instance, "pid", (int)getpid(), "uptime_s",
+			   (json_int_t)((enforcer_boottime_ns() - e->started_ns) / 1000000000ULL), "adopted", (int)e->adopted,
+			   "enforcing", (int)enforcing, "subtree", e->config.subtree, "cgroup_mount", e->cgroup_mount, "pins",
+			   e->pin_dir, "attest_socket", attest, "audit_log", e->config.audit_log);
+	if (!status) {
+		json_decref(programs);
+		return -ENOMEM;
+	}
+	json_object_set_new(status, "policy",
+			    json_pack("{s:i, s:s, s:i, s:o, s:I, s:I}", "revision", (int)e->revision, "digest",
+				      policy_image_digest(e->image), "rules", (int)policy_image_rule_count(e->image),
+				      "applied", json_time((int64_t)(e->applied_usec / 1000000)), "table_bytes",
+				      (json_int_t)table_bytes, "table_bytes_max", (json_int_t)BH_TABLES_BYTES));
+	json_object_set_new(status, "roles", json_roles(e));
+	json_object_set_new(status, "identities", json_tags(e));
+	json_object_set_new(status, "bundles", json_bundles(e));
+	json_object_set_new(status, "events", json_counters(e));
+	json_object_set_new(status, "handshakes",
+			    json_pack("{s:I, s:I, s:I}", "verified", (json_int_t)c->handshakes_verified, "forged",
+				      (json_int_t)c->handshakes_forged, "replayed", (json_int_t)c->handshakes_replayed));
+	json_object_set_new(status, "programs", programs);
+	json_object_set_new(status, "map_full", json_integer((json_int_t)c->map_full));
+	return json_done(status, textp);
+}
+
+int enforcer_identities(void *ctx, char **textp)
+{
+	struct enforcer *e = ctx;
+	uint64_t now = enforcer_boottime_ns();
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < e->n_tags; i++) {
+		const struct tag *tag = &e->tags[i];
+		json_t *item;
+
+		if (!tag->deadline_ns)
+			continue;
+		item = json_pack("{s:s, s:i, s:I, s:s, s:s, s:i}", tag->local ? "local" : "spiffe_id",
+				 enforcer_identity_name(e, tag->identity), "identity", (int)tag->identity, "cgroup_id",
+				 (json_int_t)tag->cgroup_id, "cgroup", tag->path, "serial", tag->serial, "pid", (int)tag->pid);
+		json_object_set_new(item, "deadline", json_time(tag->local ? 0 : tag->not_after));
+		json_object_set_new(item, "seconds_left",
+				    tag->local              ? json_null()
+				    : tag->deadline_ns > now ? json_integer((json_int_t)((tag->deadline_ns - now) / 1000000000ULL))
+							     : json_integer(0));
+		json_array_append_new(list, item);
+	}
+	return json_done(list, textp);
+}

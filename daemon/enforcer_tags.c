@@ -1,0 +1,698 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Tags. The rules: one cgroup, one identity; renewal only extends; a tag that ended (expired, revoked) stays as a mark
+ * with deadline 0 until another takes its place or its cgroup is gone, because a nested workload must not fall back to
+ * the identity of the group that contains it.
+ */
+#include "enforcer_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "identity/attest.h"
+#include "identity/process.h"
+#include "log.h"
+#include "privileges.h"
+
+#define REVOCATIONS_FILE "revoked"
+#define REVOCATIONS_MAX 65536
+
+/* ---- identity numbers ---- */
+
+const char *enforcer_identity_name(const struct enforcer *e, uint32_t identity)
+{
+	if (identity >= BH_MAX_IDENTITIES || !e->names[identity])
+		return "";
+	return e->names[identity]->name;
+}
+
+uint16_t enforcer_who_of(const struct enforcer *e, const struct policy_image *image, uint32_t identity)
+{
+	const struct bh_name *name;
+	struct policy_local local;
+
+	if (identity < BH_ID_FIRST)
+		return (uint16_t)(identity <= BH_ID_WORLD ? identity : 0);
+	name = identity < BH_MAX_IDENTITIES ? e->names[identity] : NULL;
+	if (!name)
+		return 0;
+	if (!name->local)
+		return (uint16_t)policy_image_classify(image, name->name);
+	for (size_t i = 0; policy_image_local(image, i, &local); i++)
+		if (strcmp(local.name, name->name) == 0)
+			return (uint16_t)local.who;
+	return 0;
+}
+
+static void name_tell(struct enforcer *e, uint32_t identity)
+{
+	struct ipc_audit_name packet = {
+		.h = {.type = IPC_AUDIT_NAME, .len = sizeof(packet)},
+		.identity = identity,
+		.local = e->names[identity]->local,
+	};
+
+	snprintf(packet.name, sizeof(packet.name), "%.2048s", e->names[identity]->name);
+	role_send(e->auditor, &packet, -1);
+}
+
+void enforcer_names_tell(struct enforcer *e)
+{
+	for (uint32_t i = BH_ID_FIRST; i < e->next_identity; i++)
+		if (e->names[i])
+			name_tell(e, i);
+}
+
+/* The number of an identity, a new one if it was never seen. Numbers are not used again: a socket may remember one. */
+static int identity_number(struct enforcer *e, const char *text, bool local, uint32_t *number)
+{
+	struct bh_name *name;
+	int r;
+
+	for (uint32_t i = BH_ID_FIRST; i < e->next_identity; i++) {
+		if (e->names[i] && e->names[i]->local == local && strcmp(e->names[i]->name, text) == 0) {
+			*number = i;
+			return 0;
+		}
+	}
+	if (e->next_identity >= BH_MAX_IDENTITIES)
+		return -ENOSPC;
+	name = calloc(1, sizeof(*name));
+	if (!name)
+		return -ENOMEM;
+	name->local = local;
+	snprintf(name->name, sizeof(name->name), "%s", text);
+	r = datapath_name_set(e->datapath, e->next_identity, name);
+	if (r < 0) {
+		free(name);
+		return r;
+	}
+	e->names[e->next_identity] = name;
+	*number = e->next_identity++;
+	datapath_who_set(e->datapath, *number, enforcer_who_of(e, e->image, *number));
+	name_tell(e, *number);
+	return 0;
+}
+
+/* ---- the mirror ---- */
+
+static struct tag *tag_find(struct enforcer *e, uint64_t cgroup_id)
+{
+	for (size_t i = 0; i < e->n_tags; i++)
+		if (e->tags[i].cgroup_id == cgroup_id)
+			return &e->tags[i];
+	return NULL;
+}
+
+static struct tag *tag_add(struct enforcer *e, uint64_t cgroup_id)
+{
+	if (e->n_tags == e->tags_room) {
+		size_t room = e->tags_room ? e->tags_room * 2 : 64;
+		struct tag *tags = reallocarray(e->tags, room, sizeof(*tags));
+
+		if (!tags)
+			return NULL;
+		e->tags = tags;
+		e->tags_room = room;
+	}
+	e->tags[e->n_tags] = (struct tag){.cgroup_id = cgroup_id};
+	return &e->tags[e->n_tags++];
+}
+
+static int tag_write(struct enforcer *e, const struct tag *tag)
+{
+	return datapath_tag_set(e->datapath, tag->cgroup_id,
+				&(struct bh_tag){.deadline_ns = tag->deadline_ns, .identity = tag->identity});
+}
+
+static struct ipc_notice tag_notice(struct enforcer *e, enum notice_kind kind, const struct tag *tag)
+{
+	struct ipc_notice notice = enforcer_notice(kind);
+
+	notice.cgroup_id = tag->cgroup_id;
+	notice.identity = tag->identity;
+	notice.not_after = tag->not_after;
+	notice.pid = tag->pid;
+	notice.revision = e->revision;
+	snprintf(notice.spiffe_id, sizeof(notice.spiffe_id), "%.2048s", enforcer_identity_name(e, tag->identity));
+	snprintf(notice.cgroup_path, sizeof(notice.cgroup_path), "%s", tag->path);
+	snprintf(notice.serial, sizeof(notice.serial), "%s", tag->serial);
+	return notice;
+}
+
+/* Ends a tag but keeps it as a mark. */
+static void tag_end(struct enforcer *e, struct tag *tag, enum notice_kind kind, const char *text)
+{
+	struct ipc_notice notice = tag_notice(e, kind, tag);
+
+	tag->deadline_ns = 0;
+	tag_write(e, tag);
+	snprintf(notice.text, sizeof(notice.text), "%s", text);
+	enforcer_notice_post(e, &notice);
+}
+
+/* ---- expiry ---- */
+
+static int on_expiry(sd_event_source *source, uint64_t usec, void *data)
+{
+	struct enforcer *e = data;
+
+	(void)source;
+	(void)usec;
+	enforcer_sweep(e, true, "identity expired");
+	return 0;
+}
+
+/* The kernel ends an expired tag by itself; this is for the notice, and to end the connections for both sides. */
+static void expiry_arm(struct enforcer *e)
+{
+	uint64_t nearest = UINT64_MAX;
+
+	for (size_t i = 0; i < e->n_tags; i++)
+		if (e->tags[i].deadline_ns && e->tags[i].deadline_ns < nearest)
+			nearest = e->tags[i].deadline_ns;
+	e->expiry_timer = sd_event_source_disable_unref(e->expiry_timer);
+	if (nearest != UINT64_MAX)
+		sd_event_add_time(e->event, &e->expiry_timer, CLOCK_BOOTTIME, nearest / 1000 + 1, 1000, on_expiry, e);
+}
+
+static bool tags_expire(struct enforcer *e)
+{
+	uint64_t now = enforcer_boottime_ns();
+	bool any = false;
+
+	for (size_t i = 0; i < e->n_tags; i++) {
+		struct tag *tag = &e->tags[i];
+
+		if (!tag->deadline_ns || tag->deadline_ns > now)
+			continue;
+		tag_end(e, tag, NOTICE_IDENTITY_EXPIRED, "a certificate on the chain is past its notAfter");
+		any = true;
+	}
+	return any;
+}
+
+/* ---- revocation ---- */
+
+static void revocations_load(struct enforcer *e)
+{
+	int fd = openat(e->state_fd, REVOCATIONS_FILE, O_RDONLY | O_CLOEXEC);
+	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
+	char line[2200];
+
+	while (f && fgets(line, sizeof(line), f)) {
+		struct revocation *more;
+		long long time;
+		char id[2049];
+
+		if (sscanf(line, "%lld %2048s", &time, id) != 2)
+			continue;
+		more = reallocarray(e->revocations, e->n_revocations + 1, sizeof(*more));
+		if (!more)
+			break;
+		e->revocations = more;
+		e->revocations[e->n_revocations++] = (struct revocation){.spiffe_id = strdup(id), .time = time};
+	}
+	if (f)
+		fclose(f);
+}
+
+/* Kept on disk: a restart must not let a revoked SVID in again. */
+static int revocation_add(struct enforcer *e, const char *spiffe_id, int64_t now)
+{
+	struct revocation *more;
+	char line[2200];
+	int fd, len, r = 0;
+
+	if (e->n_revocations >= REVOCATIONS_MAX)
+		return -ENOSPC;
+	more = reallocarray(e->revocations, e->n_revocations + 1, sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	e->revocations = more;
+	fd = openat(e->state_fd, REVOCATIONS_FILE, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	len = snprintf(line, sizeof(line), "%lld %s\n", (long long)now, spiffe_id);
+	if (write(fd, line, (size_t)len) != len || fsync(fd) < 0)
+		r = -EIO;
+	close(fd);
+	if (r)
+		return r;
+	e->revocations[e->n_revocations] = (struct revocation){.spiffe_id = strdup(spiffe_id), .time = now};
+	if (!e->revocations[e->n_revocations].spiffe_id)
+		return -ENOMEM;
+	e->n_revocations++;
+	return 0;
+}
+
+/* When an identity was last revoked, or 0. */
+static int64_t revoked_at(const struct enforcer *e, const char *spiffe_id)
+{
+	int64_t time = 0;
+
+	for (size_t i = 0; i < e->n_revocations; i++)
+		if (e->revocations[i].time > time && strcmp(e->revocations[i].spiffe_id, spiffe_id) == 0)
+			time = e->revocations[i].time;
+	return time;
+}
+
+int enforcer_revoke(void *ctx, const char *identity, uid_t uid, pid_t pid, struct control_revoke_result *out,
+		    char **textp)
+{
+	int64_t now = (int64_t)(enforcer_realtime_ns() / 1000000000ULL);
+	struct enforcer *e = ctx;
+	char text[128];
+	int r;
+
+	(void)uid;
+	*out = (struct control_revoke_result){};
+	for (size_t i = 0; i < e->n_tags; i++) {
+		const struct tag *tag = &e->tags[i];
+
+		if (!tag->deadline_ns || strcmp(enforcer_identity_name(e, tag->identity), identity) != 0)
+			continue;
+		if (tag->local) {
+			if (asprintf(textp,
+				     "%s is a local identity: it holds as long as the policy names it; apply a policy without it",
+				     identity) < 0)
+				*textp = NULL;
+			return CONTROL_NO_IDENTITY;
+		}
+		out->tags++;
+	}
+	if (!out->tags) {
+		if (asprintf(textp, "no cgroup carries the identity %s (see `policyctl identities`)", identity) < 0)
+			*textp = NULL;
+		return CONTROL_NO_IDENTITY;
+	}
+	r = revocation_add(e, identity, now);
+	if (r < 0) {
+		if (asprintf(textp, "cannot record the revocation: %s; nothing was revoked", strerror(-r)) < 0)
+			*textp = NULL;
+		return r;
+	}
+	snprintf(text, sizeof(text), "revoked by the operator (policyctl process %d)", (int)pid);
+	for (size_t i = 0; i < e->n_tags; i++)
+		if (e->tags[i].deadline_ns && strcmp(enforcer_identity_name(e, e->tags[i].identity), identity) == 0)
+			tag_end(e, &e->tags[i], NOTICE_IDENTITY_REVOKED, text);
+	datapath_changed(e->datapath);
+	out->sockets_cut = (uint32_t)enforcer_sweep(e, true, "identity revoked");
+	return CONTROL_DONE;
+}
+
+/* ---- attestation ---- */
+
+struct attempt {
+	const struct ipc_tag_request *request;
+	const struct cgroup_node *node;
+	int pidfd;
+	uint32_t code;
+	bool renewal;
+	char text[512];
+};
+
+static void refuse(struct attempt *a, uint32_t code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+static void refuse(struct attempt *a, uint32_t code, const char *format, ...)
+{
+	va_list args;
+
+	a->code = code;
+	va_start(args, format);
+	vsnprintf(a->text, sizeof(a->text), format, args);
+	va_end(args);
+}
+
+/* The process is alive and in the cgroup that it signed for. The kernel is asked here once more: what the identity role
+ * says of a process is not believed. */
+static bool peer_holds(struct attempt *a)
+{
+	struct process_facts facts;
+	int r = process_query(a->pidfd, &facts);
+
+	if (r == -ESRCH)
+		refuse(a, ATTEST_E_PEER_GONE, "the process ended during the attestation");
+	else if (r < 0)
+		refuse(a, ATTEST_E_NO_PIDFD, "the kernel cannot say which cgroup the process is in: %s", strerror(-r));
+	else if (facts.cgroup_id != a->request->cgroup_id)
+		refuse(a, ATTEST_E_CGROUP_MOVED, "the process moved to another cgroup during the attestation");
+	else
+		return true;
+	return false;
+}
+
+static bool is_delegated(struct enforcer *e, const struct cgroup_node *node)
+{
+	char path[1100];
+	struct stat st;
+
+	if (node->uid != 0 || (node->mode & (S_IWGRP | S_IWOTH)))
+		return true;
+	snprintf(path, sizeof(path), ".%s/cgroup.procs", node->path);
+	return fstatat(e->cgroup_fd, path, &st, 0) < 0 || st.st_uid != 0 || (st.st_mode & (S_IWGRP | S_IWOTH));
+}
+
+static bool cgroup_fits(struct enforcer *e, struct attempt *a)
+{
+	char why[400];
+
+	if (!a->node || a->node->depth == 0)
+		refuse(a, ATTEST_E_CGROUP_UNMANAGED,
+		       "the process is in a cgroup that is not below the managed subtree %s: start the workload in a cgroup of "
+		       "its own there (policyctl run does)",
+		       e->config.subtree);
+	else if (a->node->depth > BH_MAX_DEPTH)
+		refuse(a, ATTEST_E_CGROUP_DEPTH, "cgroup %s is more than %u levels below the managed subtree", a->node->path,
+		       BH_MAX_DEPTH);
+	else if (is_delegated(e, a->node))
+		refuse(a, ATTEST_E_CGROUP_DELEGATED,
+		       "cgroup %s can be entered by others than root, who would gain its identity", a->node->path);
+	else if (!policy_image_binding(e->image, a->request->spiffe_id, a->node->path, why, sizeof(why)))
+		refuse(a, ATTEST_E_BINDING, "cgroup %s may not carry this identity: %s", a->node->path, why);
+	else
+		return true;
+	return false;
+}
+
+static bool identity_fits(struct enforcer *e, struct attempt *a)
+{
+	const struct tag *tag = tag_find(e, a->request->cgroup_id);
+	int64_t revoked = revoked_at(e, a->request->spiffe_id);
+
+	if (a->request->deadline_ns <= enforcer_boottime_ns()) {
+		refuse(a, ATTEST_E_SVID + 62, "the SVID has expired");
+		return false;
+	}
+	if (revoked && a->request->not_before <= revoked) {
+		struct tm tm;
+		time_t t = revoked;
+		char at[32];
+
+		gmtime_r(&t, &tm);
+		strftime(at, sizeof(at), "%Y-%m-%dT%H:%M:%SZ", &tm);
+		refuse(a, ATTEST_E_REVOKED, "the identity was revoked at %s: an SVID issued after that is needed", at);
+		return false;
+	}
+	if (tag && tag->deadline_ns &&
+	    (tag->local || strcmp(enforcer_identity_name(e, tag->identity), a->request->spiffe_id) != 0)) {
+		refuse(a, ATTEST_E_OTHER_IDENTITY, "cgroup %s carries the identity %s already", a->node->path,
+		       enforcer_identity_name(e, tag->identity));
+		return false;
+	}
+	a->renewal = tag && tag->deadline_ns;
+	return true;
+}
+
+static bool tag_give(struct enforcer *e, struct attempt *a)
+{
+	const struct ipc_tag_request *request = a->request;
+	struct tag *tag = tag_find(e, request->cgroup_id), before = {};
+	uint32_t number;
+	int r;
+
+	r = identity_number(e, request->spiffe_id, false, &number);
+	if (r < 0) {
+		refuse(a, ATTEST_E_FULL, "no room for another identity (%u at most): %s", BH_MAX_IDENTITIES, strerror(-r));
+		return false;
+	}
+	if (tag)
+		before = *tag;
+	else
+		tag = tag_add(e, request->cgroup_id);
+	if (!tag) {
+		refuse(a, ATTEST_E_FULL, "out of memory");
+		return false;
+	}
+	tag->identity = number;
+	if (!a->renewal || request->deadline_ns > tag->deadline_ns) {
+		tag->deadline_ns = request->deadline_ns;
+		tag->not_after = request->not_after;
+	}
+	tag->pid = request->pid;
+	snprintf(tag->path, sizeof(tag->path), "%s", a->node->path);
+	snprintf(tag->serial, sizeof(tag->serial), "%s", request->serial);
+	r = tag_write(e, tag);
+	/* Once more: had the process moved before the tag was there, its proof was for another group. */
+	if (r == 0 && peer_holds(a))
+		return true;
+	if (r < 0)
+		refuse(a, ATTEST_E_FULL, "the kernel's map of tags (%u entries) takes no more: %s", BH_MAX_TAGS,
+		       strerror(-r));
+	if (before.cgroup_id) {
+		*tag = before;
+		tag_write(e, tag);
+	} else {
+		datapath_tag_delete(e->datapath, tag->cgroup_id);
+		*tag = e->tags[--e->n_tags];
+	}
+	return false;
+}
+
+static void attempt_notice(struct enforcer *e, const struct attempt *a)
+{
+	const struct ipc_tag_request *request = a->request;
+	struct ipc_notice notice = enforcer_notice(a->code      ? NOTICE_IDENTITY_REFUSED
+						   : a->renewal ? NOTICE_IDENTITY_RENEWED
+								: NOTICE_IDENTITY_ATTESTED);
+
+	notice.code = a->code;
+	notice.cgroup_id = request->cgroup_id;
+	notice.not_before = request->not_before;
+	notice.not_after = request->not_after;
+	notice.pid = request->pid;
+	notice.uid = request->uid;
+	notice.revision = e->revision;
+	memcpy(notice.spiffe_id, request->spiffe_id, sizeof(notice.spiffe_id));
+	if (a->node)
+		snprintf(notice.cgroup_path, sizeof(notice.cgroup_path), "%s", a->node->path);
+	memcpy(notice.serial, request->serial, sizeof(notice.serial));
+	memcpy(notice.issuer, request->issuer, sizeof(notice.issuer));
+	memcpy(notice.leaf_sha256, request->leaf_sha256, sizeof(notice.leaf_sha256));
+	snprintf(notice.text, sizeof(notice.text), "%s", a->text);
+	enforcer_notice_post(e, &notice);
+}
+
+void enforcer_tag_request(struct enforcer *e, const struct ipc_tag_request *request, int pidfd)
+{
+	__attribute__((cleanup(cgroup_tree_clear))) struct cgroup_tree tree = {};
+	struct ipc_tag_reply reply = {.h = {.type = IPC_TAG_REPLY, .len = sizeof(reply)}};
+	struct attempt a = {.request = request, .pidfd = pidfd};
+
+	/* A refusal of the identity role comes here for the audit log only. */
+	privileges_raise();
+	int r = cgroup_tree_read(&tree, e->cgroup_fd, request->h.type == IPC_TAG_REQUEST);
+
+	privileges_lower();
+	if (r == 0)
+		a.node = cgroup_tree_find(&tree, request->cgroup_id);
+	if (request->h.type == IPC_ATTEST_REFUSED) {
+		refuse(&a, request->code ? request->code : ATTEST_E_INTERNAL, "%s", request->text);
+		attempt_notice(e, &a);
+		return;
+	}
+
+	if (r < 0)
+		refuse(&a, ATTEST_E_INTERNAL, "the managed subtree cannot be read: %s", strerror(-r));
+	else if (peer_holds(&a) && cgroup_fits(e, &a) && identity_fits(e, &a) && tag_give(e, &a))
+		snprintf(a.text, sizeof(a.text), "%s", a.renewal ? "renewed" : "attested");
+	reply.request = request->request;
+	reply.cgroup_id = request->cgroup_id;
+	reply.code = a.code;
+	reply.renewal = a.renewal;
+	snprintf(reply.text, sizeof(reply.text), "%s", a.text);
+	if (!a.code) {
+		if (!a.renewal)
+			datapath_changed(e->datapath);
+		netns_addresses_refresh(e->datapath, &tree);
+		expiry_arm(e);
+	}
+	/* The notice first: who sees the answer can expect to find it. */
+	attempt_notice(e, &a);
+	role_send(e->identity, &reply, -1);
+}
+
+/* ---- sweep ---- */
+
+/* Tags the cgroup with the local identity that the policy gives it. Returns whether anything changed. */
+static bool local_give(struct enforcer *e, const struct cgroup_node *node)
+{
+	struct tag *tag = tag_find(e, node->id);
+	struct policy_local local;
+	uint32_t number;
+
+	if (node->depth == 0 || node->depth > BH_MAX_DEPTH || !policy_image_local_of(e->image, node->path, &local)) {
+		/* What an earlier policy gave. */
+		if (tag && tag->local && tag->deadline_ns) {
+			tag_end(e, tag, NOTICE_IDENTITY_REMOVED, "the policy no longer names it");
+			return true;
+		}
+		return false;
+	}
+	if (identity_number(e, local.name, true, &number) < 0)
+		return false;
+	if (tag && tag->deadline_ns && (!tag->local || tag->identity == number))
+		return false;
+	if (!tag)
+		tag = tag_add(e, node->id);
+	if (!tag)
+		return false;
+	tag->identity = number;
+	tag->local = true;
+	tag->deadline_ns = UINT64_MAX;
+	tag->not_after = 0;
+	snprintf(tag->path, sizeof(tag->path), "%s", node->path);
+	if (tag_write(e, tag) < 0) {
+		*tag = e->tags[--e->n_tags];
+		return false;
+	}
+	struct ipc_notice notice = tag_notice(e, NOTICE_IDENTITY_LOCAL, tag);
+
+	enforcer_notice_post(e, &notice);
+	return true;
+}
+
+/* Bindings of the policy in force hold for tags given under an earlier one too. */
+static bool bindings_check(struct enforcer *e)
+{
+	bool any = false;
+	char why[400];
+
+	for (size_t i = 0; i < e->n_tags; i++) {
+		struct tag *tag = &e->tags[i];
+
+		if (tag->local || !tag->deadline_ns || !tag->path[0] ||
+		    policy_image_binding(e->image, enforcer_identity_name(e, tag->identity), tag->path, why, sizeof(why)))
+			continue;
+		tag_end(e, tag, NOTICE_IDENTITY_REVOKED, why);
+		any = true;
+	}
+	return any;
+}
+
+int enforcer_sweep(struct enforcer *e, bool cut, const char *why)
+{
+	__attribute__((cleanup(cgroup_tree_clear))) struct cgroup_tree tree = {};
+	bool changed = tags_expire(e);
+	int destroyed = 0, r;
+
+	privileges_raise();
+	r = cgroup_tree_read(&tree, e->cgroup_fd, 1);
+	privileges_lower();
+	if (r < 0) {
+		log_warning("cannot read the managed subtree: %s", strerror(-r));
+		return 0;
+	}
+	for (size_t i = 0; i < e->n_tags;) {
+		struct tag *tag = &e->tags[i];
+		const struct cgroup_node *node = cgroup_tree_find(&tree, tag->cgroup_id);
+
+		if (node) {
+			if (!tag->path[0])
+				snprintf(tag->path, sizeof(tag->path), "%s", node->path);
+			i++;
+			continue;
+		}
+		struct ipc_notice notice = tag_notice(e, NOTICE_IDENTITY_REMOVED, tag);
+
+		snprintf(notice.text, sizeof(notice.text), "its cgroup is gone");
+		datapath_tag_delete(e->datapath, tag->cgroup_id);
+		*tag = e->tags[--e->n_tags];
+		enforcer_notice_post(e, &notice);
+		changed = true;
+	}
+	changed |= bindings_check(e);
+	for (size_t i = 0; i < tree.n_nodes; i++)
+		changed |= local_give(e, &tree.nodes[i]);
+	if (changed)
+		datapath_changed(e->datapath);
+	netns_addresses_refresh(e->datapath, &tree);
+	if (changed || cut)
+		destroyed = netns_sockets_cut(e->datapath, &tree);
+	if (destroyed > 0) {
+		struct ipc_notice notice = enforcer_notice(NOTICE_SOCKETS_CUT);
+
+		notice.count = (uint32_t)destroyed;
+		notice.revision = e->revision;
+		snprintf(notice.text, sizeof(notice.text), "%s", why);
+		enforcer_notice_post(e, &notice);
+	}
+	expiry_arm(e);
+	return destroyed > 0 ? destroyed : 0;
+}
+
+/* ---- start ---- */
+
+static int names_adopt(struct enforcer *e)
+{
+	const uint32_t *at = NULL;
+	uint32_t key, next;
+
+	while (datapath_name_next(e->datapath, at, &next) == 0) {
+		if (next >= BH_ID_FIRST && next < BH_MAX_IDENTITIES && !e->names[next]) {
+			e->names[next] = calloc(1, sizeof(struct bh_name));
+			if (!e->names[next])
+				return -ENOMEM;
+			datapath_name_get(e->datapath, next, e->names[next]);
+			e->names[next]->name[BH_NAME_BYTES - 1] = '\0';
+			if (next >= e->next_identity)
+				e->next_identity = next + 1;
+		}
+		key = next;
+		at = &key;
+	}
+	return 0;
+}
+
+int enforcer_tags_start(struct enforcer *e)
+{
+	const uint64_t *at = NULL;
+	uint64_t key, next;
+	int r;
+
+	e->next_identity = BH_ID_FIRST;
+	e->names = calloc(BH_MAX_IDENTITIES, sizeof(*e->names));
+	if (!e->names)
+		return -ENOMEM;
+	r = names_adopt(e);
+	if (r < 0)
+		return r;
+	while (datapath_tag_next(e->datapath, at, &next) == 0) {
+		struct bh_tag kernel;
+
+		if (datapath_tag_get(e->datapath, next, &kernel) == 0) {
+			struct tag *tag = tag_add(e, next);
+
+			if (!tag)
+				return -ENOMEM;
+			tag->identity = kernel.identity;
+			tag->deadline_ns = kernel.deadline_ns;
+			tag->local = kernel.identity < BH_MAX_IDENTITIES && e->names[kernel.identity] &&
+				     e->names[kernel.identity]->local;
+			if (!tag->local && tag->deadline_ns)
+				tag->not_after = (int64_t)((enforcer_realtime_ns() + tag->deadline_ns - enforcer_boottime_ns()) /
+							   1000000000ULL);
+		}
+		key = next;
+		at = &key;
+	}
+	revocations_load(e);
+	return 0;
+}
+
+void enforcer_tags_free(struct enforcer *e)
+{
+	for (uint32_t i = 0; e->names && i < BH_MAX_IDENTITIES; i++)
+		free(e->names[i]);
+	free(e->names);
+	free(e->tags);
+	for (size_t i = 0; i < e->n_revocations; i++)
+		free(e->revocations[i].spiffe_id);
+	free(e->revocations);
+}

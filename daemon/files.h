@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * files.h - reading a whole file, bounded.
+ */
+#ifndef BULKHEAD_DAEMON_FILES_H
+#define BULKHEAD_DAEMON_FILES_H
+
+#include <stddef.h>
+
+/* Reads a regular file of at most `max` bytes into malloc()ed memory with a NUL behind. Returns 0, -EFBIG or -errno. */
+int file_read(int dir_fd, const char *path, size_t max, char **textp, size_t *lenp);
+
+#endif

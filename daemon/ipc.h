@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ipc.h - what the roles of bulkheadd say to each other.
+ *
+ * Each role holds one end of a SOCK_SEQPACKET socketpair to the enforcer. A packet is one of the structures below, of
+ * exactly its size, with at most one file descriptor beside it. Strings are NUL-terminated within their array; the
+ * receiver checks type, size, and termination before it uses anything, because the sender may have been taken over.
+ * Larger bodies (bundles, images, policy text) travel as sealed memfds.
+ */
+#ifndef BULKHEAD_DAEMON_IPC_H
+#define BULKHEAD_DAEMON_IPC_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum ipc_type {
+	/* enforcer -> identity */
+	IPC_BUNDLE = 1, /* struct ipc_bundle, fd: PEM text; without fd: the trust domain is gone */
+	IPC_TAG_REPLY = 2, /* struct ipc_tag_reply */
+	/* identity -> enforcer */
+	IPC_BUNDLE_LOADED = 16, /* struct ipc_bundle_loaded */
+	IPC_TAG_REQUEST = 17, /* struct ipc_tag_request, fd: pidfd of the peer */
+	IPC_ATTEST_REFUSED = 18, /* struct ipc_tag_request with its refusal filled, for the audit log; no fd */
+	/* enforcer -> auditor */
+	IPC_AUDIT_LOG = 32, /* struct ipc_header, fd: audit log, O_APPEND; replaces the one in use (rotation) */
+	IPC_AUDIT_IMAGE = 33, /* struct ipc_audit_image, fd: compiled policy of a revision */
+	IPC_AUDIT_NAME = 34, /* struct ipc_audit_name */
+	IPC_AUDIT_NOTICE = 35, /* struct ipc_notice */
+	/* any role -> enforcer */
+	IPC_READY = 48, /* struct ipc_header */
+	/* enforcer -> any role, and back: watchdog */
+	IPC_PING = 49, /* struct ipc_header */
+};
+
+struct ipc_header {
+	uint32_t type; /* enum ipc_type */
+	uint32_t len; /* of the whole packet */
+};
+
+struct ipc_bundle {
+	struct ipc_header h;
+	char trust_domain[256];
+};
+
+struct ipc_bundle_loaded {
+	struct ipc_header h;
+	char trust_domain[256];
+	int32_t authorities; /* negative errno: not loaded, the former bundle stays */
+	uint32_t dropped;
+	char why[256];
+};
+
+/* A verified SVID with its possession proved; or, as IPC_ATTEST_REFUSED, why not (then fields may be empty). */
+struct ipc_tag_request {
+	struct ipc_header h;
+	uint64_t request;
+	uint64_t cgroup_id; /* as challenged and signed */
+	uint64_t deadline_ns; /* CLOCK_BOOTTIME; earliest notAfter on the path */
+	int64_t not_before; /* UTC seconds */
+	int64_t not_after;
+	uint32_t pid; /* for people; never for decisions */
+	uint32_t uid;
+	uint32_t code; /* enum attest_code, of a refusal */
+	uint32_t pad;
+	char spiffe_id[2049];
+	char trust_domain[256];
+	char serial[64];
+	char issuer[256];
+	char text[512]; /* sentence of a refusal */
+	uint8_t leaf_sha256[32];
+};
+
+struct ipc_tag_reply {
+	struct ipc_header h;
+	uint64_t request;
+	uint64_t cgroup_id;
+	uint32_t code; /* enum attest_code */
+	uint32_t renewal; /* 1: the cgroup carried this identity already */
+	char text[512];
+};
+
+/* Revision `revision` may appear in events from now on. */
+struct ipc_audit_image {
+	struct ipc_header h;
+	uint32_t revision;
+	uint32_t pad;
+};
+
+/* Identity number `identity` may appear in events from now on. */
+struct ipc_audit_name {
+	struct ipc_header h;
+	uint32_t identity;
+	uint32_t local; /* 1: a local identity; its name in the policy stands in `name` */
+	char name[2049];
+};
+
+enum notice_kind {
+	NOTICE_IDENTITY_ATTESTED = 1,
+	NOTICE_IDENTITY_RENEWED,
+	NOTICE_IDENTITY_REFUSED,
+	NOTICE_IDENTITY_EXPIRED,
+	NOTICE_IDENTITY_REVOKED,
+	NOTICE_IDENTITY_REMOVED, /* its cgroup is gone */
+	NOTICE_IDENTITY_LOCAL, /* a local identity was tagged */
+	NOTICE_POLICY_APPLIED,
+	NOTICE_POLICY_REFUSED,
+	NOTICE_BUNDLE_LOADED,
+	NOTICE_BUNDLE_REFUSED,
+	NOTICE_DAEMON_STARTED, /* text: adopted or fresh */
+	NOTICE_DAEMON_STOPPED,
+	NOTICE_ROLE_RESTARTED, /* text: which, why */
+	NOTICE_SOCKETS_CUT, /* count: sockets destroyed; text: why */
+};
+
+/* An event of the daemon itself. Fields that a kind has no use for are 0 or "". */
+struct ipc_notice {
+	struct ipc_header h;
+	uint32_t kind; /* enum notice_kind */
+	uint32_t code; /* enum attest_code of a refusal */
+	uint64_t time_ns; /* CLOCK_REALTIME */
+	uint64_t cgroup_id;
+	int64_t not_before; /* UTC seconds */
+	int64_t not_after;
+	uint32_t identity;
+	uint32_t pid; /* workload, or operator's policyctl */
+	uint32_t uid;
+	uint32_t revision;
+	uint32_t previous_revision;
+	uint32_t count;
+	char spiffe_id[2049]; /* or local identity's name; trust domain for bundle notices */
+	char cgroup_path[1024];
+	char serial[64];
+	char issuer[256];
+	char digest[65]; /* policy: SHA-256, hex */
+	char text[512]; /* reason, or operator's comment */
+	uint8_t leaf_sha256[32];
+};
+
+/* Largest packet of all. */
+#define IPC_MAX_PACKET 8192
+
+/*
+ * Sends one packet, of h->len bytes, with `fd` beside it unless it is -1 (not closed). Blocks at most until the socket
+ * takes it; with a non-blocking socket returns -EAGAIN. Returns 0 or -errno.
+ */
+int ipc_send(int sock, const void *packet, int fd);
+/*
+ * Receives one packet into `buf` (IPC_MAX_PACKET bytes), sets *fdp to the descriptor beside it (owned by the caller,
+ * O_CLOEXEC) or -1. Checks that the packet's size is that of its type and that every string in it ends. Returns the
+ * type, 0 at end of file, or -errno (-EBADMSG: malformed, already closed what came with it).
+ */
+int ipc_receive(int sock, void *buf, int *fdp);
+/* A sealed memfd with these bytes, read offset 0. Returns the descriptor or -errno. */
+int ipc_memfd(const char *name, const void *bytes, size_t len);
+/* Reads a whole memfd (at most `max` bytes) into malloc()ed memory with a NUL behind. Returns 0 or -errno. */
+int ipc_memfd_read(int fd, size_t max, void **bytesp, size_t *lenp);
+
+#endif

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+/* bulkheadd: reads options and configuration, then becomes the enforcer; or, executed by the enforcer, another role. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "compile.h"
+#include "config.h"
+#include "enforcer.h"
+#include "files.h"
+#include "roles.h"
+
+/* The file's settings. Returns 0, or 1 after saying what is wrong. */
+static int config_read(const struct daemon_options *options, struct daemon_config_file *file)
+{
+	char *text = NULL, *why = NULL;
+	size_t len;
+	int r;
+
+	r = file_read(AT_FDCWD, options->config, CONFIG_MAX_BYTES, &text, &len);
+	if (r == -ENOENT && !options->config_given)
+		return 0;
+	if (r < 0) {
+		fprintf(stderr, "bulkheadd: cannot read %s: %s\n", options->config, strerror(-r));
+		return 1;
+	}
+	r = compile_config(text, len, options->config, file, &why);
+	if (r)
+		fprintf(stderr, "%s\n", why ? why : strerror(-r));
+	free(text);
+	free(why);
+	return r ? 1 : 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct daemon_config_file file = {};
+	struct daemon_options options;
+	struct daemon_config config;
+	char why[1024] = "";
+	int status;
+
+	if (role_dispatch(argc, argv, &status))
+		return status;
+	switch (config_parse_options(argc, argv, &options, why, sizeof(why))) {
+	case CONFIG_SHOW_HELP:
+		config_print_help(stdout);
+		return EXIT_SUCCESS;
+	case CONFIG_SHOW_VERSION:
+		printf("bulkheadd " BULKHEAD_VERSION "\n");
+		return EXIT_SUCCESS;
+	case CONFIG_USAGE_ERROR:
+		fprintf(stderr, "bulkheadd: %s\nSee bulkheadd --help.\n", why);
+		return 2;
+	case CONFIG_RUN:
+		break;
+	}
+	if (geteuid() != 0) {
+		fprintf(stderr, "bulkheadd: needs root, to load programs into the kernel; it gives up what it does not need\n");
+		return EXIT_FAILURE;
+	}
+	if (config_read(&options, &file))
+		return EXIT_FAILURE;
+	if (config_merge(&config, &file, &options.set, why, sizeof(why))) {
+		fprintf(stderr, "bulkheadd: %s\n", why);
+		return EXIT_FAILURE;
+	}
+	return enforcer_run(&config);
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "reasons.h"
+
+#include <stdio.h>
+
+static const struct {
+	const char *code;
+	const char *text;
+} reasons[BH_REASON_MAX] = {
+	[BH_REASON_POLICY] = {"POLICY", "the policy decided"},
+	[BH_REASON_NO_IDENTITY] = {"NO_IDENTITY",
+				   "the workload has no verified identity: attest an SVID for its cgroup"},
+	[BH_REASON_EXPIRED] = {"EXPIRED", "the workload's identity is past its deadline: attest a renewed SVID"},
+	[BH_REASON_FRAGMENT] = {"FRAGMENT",
+				"an IP fragment whose first part was not seen carries no ports to judge by"},
+	[BH_REASON_PARSE] = {"PARSE", "a header is malformed or cut short, or there are too many extension headers"},
+	[BH_REASON_PROTO] = {"PROTO_UNSUPPORTED", "no rule can name this IP protocol"},
+	[BH_REASON_RAW_SOCKET] = {"RAW_SOCKET", "TCP or UDP was made by hand in a raw socket"},
+	[BH_REASON_NO_FLOW] = {"NO_FLOW", "the packet belongs to no flow that was allowed"},
+	[BH_REASON_OLD_SOCKET] = {"OLD_SOCKET",
+				  "the socket is older than enforcement, its peer is not known: open it again"},
+	[BH_REASON_MAP_FULL] = {"MAP_FULL", "a kernel map is full: see `policyctl status`"},
+	[BH_REASON_EARLY_DATA] = {"EARLY_DATA", "payload came in the SYN, before the peer has shown its identity"},
+	[BH_REASON_IMPOSSIBLE] = {"IMPOSSIBLE", "no rule can allow it, whoever answers"},
+};
+
+const char *reason_code(unsigned reason, bool allow, uint32_t rule)
+{
+	if (reason >= BH_REASON_MAX)
+		return "UNKNOWN";
+	if (reason != BH_REASON_POLICY)
+		return reasons[reason].code;
+	if (rule)
+		return allow ? "POLICY_ALLOW" : "POLICY_DENY";
+	return allow ? "DEFAULT_ALLOW" : "DEFAULT_DENY";
+}
+
+const char *reason_text(unsigned reason)
+{
+	return reason < BH_REASON_MAX ? reasons[reason].text
+				      : "the kernel gave a reason that this version does not know";
+}
+
+void reason_sentence(char *out, size_t size, unsigned reason, bool allow, uint32_t rule,
+		     const struct policy_rule_name *name)
+{
+	const char *verb = allow ? "allows" : "denies";
+
+	if (reason != BH_REASON_POLICY)
+		snprintf(out, size, "%s", reason_text(reason));
+	else if (!rule)
+		snprintf(out, size, "no rule matched, the default %s", verb);
+	else if (name && name->file)
+		snprintf(out, size, "rule \"%s\" (%s:%u) %s", name->name, name->file, name->line, verb);
+	else if (name)
+		snprintf(out, size, "rule \"%s\" %s", name->name, verb);
+	else
+		snprintf(out, size, "rule number %u %s", rule, verb);
+}

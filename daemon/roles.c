@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "roles.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "audit_record.h"
+#include "compile.h"
+#include "ipc.h"
+#include "log.h"
+#include "role_auditor.h"
+#include "role_identity.h"
+
+#define ROLE_MAX_FDS 4
+#define RESTART_MAX_MS 5000
+#define STOP_TIMEOUT_MS 3000
+
+struct role {
+	sd_event *event;
+	enum role_kind kind;
+	int fds[ROLE_MAX_FDS];
+	size_t n_fds;
+	const struct role_ops *ops;
+	void *ctx;
+	pid_t pid; /* 0: not running */
+	int sock;
+	unsigned restarts;
+	unsigned delay_ms;
+	char why[128]; /* how the last one ended */
+	sd_event_source *child;
+	sd_event_source *io;
+	sd_event_source *again;
+};
+
+static const char *const names[ROLES] = {[ROLE_IDENTITY] = "identity", [ROLE_AUDITOR] = "auditor"};
+
+const char *role_name(enum role_kind kind)
+{
+	return names[kind];
+}
+
+/* In the child: puts the descriptors at 3 and up, in order, and closes all others. */
+static int descriptors_place(const int *fds, size_t n)
+{
+	int high[ROLE_MAX_FDS + 1];
+
+	for (size_t i = 0; i < n; i++) {
+		high[i] = fcntl(fds[i], F_DUPFD, 64);
+		if (high[i] < 0)
+			return -errno;
+	}
+	for (size_t i = 0; i < n; i++)
+		if (dup2(high[i], ROLE_FD_IPC + (int)i) < 0)
+			return -errno;
+	return close_range((unsigned)ROLE_FD_IPC + (unsigned)n, ~0U, 0) < 0 ? -errno : 0;
+}
+
+static pid_t spawn(char *const argv[], const int *fds, size_t n)
+{
+	sigset_t none;
+	pid_t pid = fork();
+
+	if (pid < 0)
+		return -errno;
+	if (pid > 0)
+		return pid;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	unsetenv("NOTIFY_SOCKET");
+	unsetenv("WATCHDOG_USEC");
+	unsetenv("WATCHDOG_PID");
+	if (descriptors_place(fds, n) == 0)
+		execv("/proc/self/exe", argv);
+	_exit(127);
+}
+
+pid_t role_spawn_compiler(int job, const char *name, int in_fd, int out_fd)
+{
+	char number[16];
+	char *argv[] = {"bulkheadd", "--role", "compiler", number, (char *)name, NULL};
+
+	snprintf(number, sizeof(number), "%d", job);
+	return spawn(argv, (const int[]){in_fd, out_fd}, 2);
+}
+
+static int role_start(struct role *role);
+
+static void role_stopped(struct role *role)
+{
+	role->child = sd_event_source_disable_unref(role->child);
+	role->io = sd_event_source_disable_unref(role->io);
+	if (role->sock >= 0)
+		close(role->sock);
+	role->sock = -1;
+	role->pid = 0;
+}
+
+static int on_again(sd_event_source *source, uint64_t usec, void *data)
+{
+	struct role *role = data;
+	int r;
+
+	(void)usec;
+	(void)source;
+	role->again = sd_event_source_disable_unref(role->again);
+	r = role_start(role);
+	if (r < 0)
+		log_error("cannot start the %s role: %s", names[role->kind], strerror(-r));
+	return 0;
+}
+
+static int on_child(sd_event_source *source, const siginfo_t *si, void *data)
+{
+	struct role *role = data;
+
+	(void)source;
+	snprintf(role->why, sizeof(role->why), "%s %d", si->si_code == CLD_EXITED ? "exit status" : "signal",
+		 si->si_status);
+	log_warning("the %s role ended (%s); it is started again", names[role->kind], role->why);
+	role_stopped(role);
+	role->restarts++;
+	sd_event_add_time_relative(role->event, &role->again, CLOCK_MONOTONIC, role->delay_ms * 1000ULL, 0, on_again, role);
+	role->delay_ms = role->delay_ms ? role->delay_ms * 2 : 50;
+	if (role->delay_ms > RESTART_MAX_MS)
+		role->delay_ms = RESTART_MAX_MS;
+	return 0;
+}
+
+static int on_packet(sd_event_source *source, int fd, uint32_t events, void *data)
+{
+	_Alignas(8) char buf[IPC_MAX_PACKET];
+	struct role *role = data;
+	int beside, type;
+
+	(void)source;
+	(void)events;
+	type = ipc_receive(fd, buf, &beside);
+	if (type == -EAGAIN)
+		return 0;
+	if (type <= 0) {
+		/* Its end is reported by on_child; a packet that is not well-formed is the end of trust in it. */
+		role->io = sd_event_source_disable_unref(role->io);
+		if (type < 0) {
+			log_error("malformed packet from the %s role: it is ended", names[role->kind]);
+			kill(role->pid, SIGKILL);
+		}
+		return 0;
+	}
+	role->delay_ms = 0; /* it works */
+	role->ops->packet(role->ctx, role->kind, buf, type, beside);
+	return 0;
+}
+
+static int role_start(struct role *role)
+{
+	char *argv[] = {"bulkheadd", "--role", (char *)names[role->kind], NULL};
+	int pair[2], fds[ROLE_MAX_FDS + 1], r;
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	fds[0] = pair[1];
+	memcpy(fds + 1, role->fds, role->n_fds * sizeof(int));
+	pid = spawn(argv, fds, role->n_fds + 1);
+	close(pair[1]);
+	if (pid < 0) {
+		close(pair[0]);
+		return (int)pid;
+	}
+	role->pid = pid;
+	role->sock = pair[0];
+	fcntl(role->sock, F_SETFL, O_NONBLOCK);
+	r = sd_event_add_child(role->event, &role->child, pid, WEXITED, on_child, role);
+	if (r >= 0)
+		r = sd_event_add_io(role->event, &role->io, role->sock, EPOLLIN, on_packet, role);
+	if (r < 0)
+		return r;
+	role->ops->started(role->ctx, role->kind, role->sock, role->restarts, role->why);
+	return 0;
+}
+
+int role_new(struct role **rolep, sd_event *event, enum role_kind kind, const int *fds, size_t n,
+	     const struct role_ops *ops, void *ctx)
+{
+	struct role *role = calloc(1, sizeof(*role));
+	int r;
+
+	if (!role)
+		return -ENOMEM;
+	if (n > ROLE_MAX_FDS) {
+		free(role);
+		return -EINVAL;
+	}
+	role->event = event;
+	role->kind = kind;
+	memcpy(role->fds, fds, n * sizeof(int));
+	role->n_fds = n;
+	role->ops = ops;
+	role->ctx = ctx;
+	role->sock = -1;
+	*rolep = role;
+	r = role_start(role);
+	if (r < 0)
+		role_freep(rolep);
+	return r;
+}
+
+void role_freep(struct role **rolep)
+{
+	struct role *role = *rolep;
+	siginfo_t si;
+
+	if (!role)
+		return;
+	sd_event_source_disable_unref(role->again);
+	if (role->pid) {
+		pid_t pid = role->pid;
+		int waited = 0;
+
+		role_stopped(role);
+		/* The end of its socket tells a role to finish. */
+		while (waited < STOP_TIMEOUT_MS) {
+			si.si_pid = 0;
+			if (waitid(P_PID, (id_t)pid, &si, WEXITED | WNOHANG) < 0 || si.si_pid == pid)
+				break;
+			poll(NULL, 0, 10);
+			waited += 10;
+		}
+		if (waited >= STOP_TIMEOUT_MS) {
+			kill(pid, SIGKILL);
+			waitid(P_PID, (id_t)pid, &si, WEXITED);
+		}
+	}
+	free(role);
+	*rolep = NULL;
+}
+
+int role_send(struct role *role, const void *packet, int fd)
+{
+	if (!role || role->sock < 0)
+		return -ENOTCONN;
+	return ipc_send(role->sock, packet, fd);
+}
+
+pid_t role_pid(const struct role *role)
+{
+	return role->pid;
+}
+
+unsigned role_restarts(const struct role *role)
+{
+	return role->restarts;
+}
+
+/* ---- in the role ---- */
+
+static int auditor_main(void)
+{
+	struct auditor_config config;
+	void *bytes = NULL;
+	size_t len = 0;
+
+	if (ipc_memfd_read(ROLE_FD_FIRST + 3, sizeof(config), &bytes, &len) < 0 || len != sizeof(config)) {
+		free(bytes);
+		return EXIT_FAILURE;
+	}
+	memcpy(&config, bytes, sizeof(config));
+	free(bytes);
+	close(ROLE_FD_FIRST + 3);
+	return role_auditor_main(ROLE_FD_IPC, ROLE_FD_FIRST, ROLE_FD_FIRST + 1, ROLE_FD_FIRST + 2, &config);
+}
+
+int role_dispatch(int argc, char **argv, int *statusp)
+{
+	if (argc < 3 || strcmp(argv[1], "--role") != 0)
+		return 0;
+	prctl(PR_SET_NAME, "bulkheadd"); /* else it would be "exe" */
+	/* Without the enforcer's descriptors there is nothing to do for a role. */
+	if (fcntl(ROLE_FD_IPC, F_GETFD) < 0) {
+		fprintf(stderr, "bulkheadd: --role is for the daemon's own use\n");
+		*statusp = 2;
+		return 1;
+	}
+	if (strcmp(argv[2], names[ROLE_IDENTITY]) == 0)
+		*statusp = role_identity_main(ROLE_FD_IPC, ROLE_FD_FIRST);
+	else if (strcmp(argv[2], names[ROLE_AUDITOR]) == 0)
+		*statusp = auditor_main();
+	else if (strcmp(argv[2], "compiler") == 0 && argc == 5)
+		*statusp = role_compiler_main((enum compile_job)atoi(argv[3]), argv[4], ROLE_FD_IPC, ROLE_FD_FIRST);
+	else
+		*statusp = 2;
+	return 1;
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * roles.h - starting the roles, and starting them again.
+ *
+ * A role is this program executed anew with `--role`, so that nothing of the enforcer's memory is in it. It finds its
+ * descriptors at fixed numbers, gives up all rights before it reads input, and talks to the enforcer over one
+ * socketpair. A role that ends is started again, at once the first time and then with growing delay; enforcement does
+ * not depend on it.
+ */
+#ifndef BULKHEAD_DAEMON_ROLES_H
+#define BULKHEAD_DAEMON_ROLES_H
+
+#include <stddef.h>
+#include <sys/types.h>
+#include <systemd/sd-event.h>
+
+enum role_kind {
+	ROLE_IDENTITY,
+	ROLE_AUDITOR,
+	ROLES,
+};
+
+const char *role_name(enum role_kind kind);
+
+/* Descriptors of a role, by number. */
+#define ROLE_FD_IPC 3
+#define ROLE_FD_FIRST 4 /* identity: attest socket; auditor: ring, counters, subtree, config; compiler: input, output */
+
+struct role;
+
+struct role_ops {
+	/* The role was started (again): its socket is ready for what it needs to know. */
+	void (*started)(void *ctx, enum role_kind kind, int sock, unsigned restarts, const char *why);
+	/* A packet came; `fd` is the callee's. */
+	void (*packet)(void *ctx, enum role_kind kind, const void *packet, int type, int fd);
+};
+
+/* Starts and supervises a role. `fds` (n of them, at most 4) become ROLE_FD_FIRST and up in it; borrowed. Returns 0 or
+ * -errno. */
+int role_new(struct role **rolep, sd_event *event, enum role_kind kind, const int *fds, size_t n,
+	     const struct role_ops *ops, void *ctx);
+/* Ends the role: closes its socket, lets it finish for a moment, then kills it. */
+void role_freep(struct role **rolep);
+/* Sends a packet; `fd` is borrowed. Returns 0, -ENOTCONN while the role is not running, or -errno. */
+int role_send(struct role *role, const void *packet, int fd);
+pid_t role_pid(const struct role *role);
+unsigned role_restarts(const struct role *role);
+
+/* Starts the one-shot compiler (compile.h). Returns its pid or -errno. */
+pid_t role_spawn_compiler(int job, const char *name, int in_fd, int out_fd);
+/* If argv asks for a role, runs it and returns 1 with its exit status in *statusp; else returns 0. */
+int role_dispatch(int argc, char **argv, int *statusp);
+
+#endif

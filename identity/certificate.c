@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "certificate.h"
+
+#include <errno.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void general_names_freep(GENERAL_NAMES **names)
+{
+	GENERAL_NAMES_free(*names);
+}
+
+static void bio_freep(BIO **bio)
+{
+	BIO_free(*bio);
+}
+
+int verdict_refuse(struct svid_verdict *verdict, int rule, int depth, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(verdict->detail, sizeof(verdict->detail), format, args);
+	va_end(args);
+	for (char *c = verdict->detail; *c != '\0'; c++) {
+		if (*c < ' ' || *c > '~')
+			*c = '?';
+	}
+	verdict->rule = rule;
+	verdict->depth = depth;
+	return 1;
+}
+
+void certificate_name(const X509_NAME *name, char *out, size_t size)
+{
+	__attribute__((cleanup(bio_freep))) BIO *text = BIO_new(BIO_s_mem());
+	int len = 0;
+
+	if (text != NULL && X509_NAME_print_ex(text, name, 0, XN_FLAG_RFC2253) >= 0)
+		len = BIO_read(text, out, (int)size - 1);
+	out[len > 0 ? len : 0] = '\0';
+}
+
+static time_t time_of(const ASN1_TIME *asn1)
+{
+	struct tm tm = {0};
+
+	return ASN1_TIME_to_tm(asn1, &tm) == 1 ? timegm(&tm) : -1;
+}
+
+time_t certificate_not_before(X509 *certificate)
+{
+	return time_of(X509_get0_notBefore(certificate));
+}
+
+time_t certificate_not_after(X509 *certificate)
+{
+	return time_of(X509_get0_notAfter(certificate));
+}
+
+static void format_time(time_t t, char out[32])
+{
+	struct tm tm;
+
+	if (gmtime_r(&t, &tm) == NULL || strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
+		strcpy(out, "an unreadable time");
+}
+
+/* The second of notAfter itself counts as over, as it does in OpenSSL and in the kernel's comparison of deadlines. */
+int certificate_check_time(X509 *certificate, int depth, time_t now, struct svid_verdict *verdict)
+{
+	time_t not_before = certificate_not_before(certificate), not_after = certificate_not_after(certificate);
+	char limit[32], at[32];
+
+	format_time(now, at);
+	if (not_before == -1 || not_after == -1)
+		return verdict_refuse(verdict, 62, depth, "the validity of the certificate cannot be read");
+	if (now < not_before) {
+		format_time(not_before, limit);
+		return verdict_refuse(verdict, 62, depth, "the certificate is not valid before %s, and it is %s", limit,
+				      at);
+	}
+	if (now >= not_after) {
+		format_time(not_after, limit);
+		return verdict_refuse(verdict, 62, depth, "the certificate expired at %s, and it is %s", limit, at);
+	}
+	return 0;
+}
+
+int certificate_algorithms_differ(X509 *certificate)
+{
+	const X509_ALGOR *outer;
+
+	X509_get0_signature(NULL, &outer, certificate);
+	return X509_ALGOR_cmp(outer, X509_get0_tbs_sigalg(certificate)) != 0;
+}
+
+/* What holds for every certificate: rules 64, 63, 73, and that we can read what we decide by. Duplicates come first,
+ * because OpenSSL answers "no such extension" or "invalid" for them. */
+static int check_extensions(X509 *certificate, int depth, struct svid_verdict *verdict)
+{
+	for (int i = 0; i < X509_get_ext_count(certificate); i++) {
+		X509_EXTENSION *extension = X509_get_ext(certificate, i);
+		const ASN1_OBJECT *oid = X509_EXTENSION_get_object(extension);
+		char name[80];
+
+		OBJ_obj2txt(name, sizeof(name), oid, 0);
+		if (X509_get_ext_by_OBJ(certificate, oid, i) >= 0)
+			return verdict_refuse(verdict, 64, depth, "extension %s appears more than once", name);
+		if (X509_EXTENSION_get_critical(extension) && !X509_supported_extension(extension))
+			return verdict_refuse(verdict, 63, depth, "extension %s is critical and not known here", name);
+	}
+	if (X509_get_extension_flags(certificate) & EXFLAG_INVALID)
+		return verdict_refuse(verdict, 203, depth, "an extension cannot be parsed or contradicts another one");
+	if (certificate_algorithms_differ(certificate))
+		return verdict_refuse(verdict, 73, depth, "the signature algorithm differs inside and outside");
+	return 0;
+}
+
+/* Counts URI names of every scheme: https beside spiffe is two (rule 25). *urip is the first, borrowed from `names`. */
+static int count_uris(const GENERAL_NAMES *names, const ASN1_IA5STRING **urip)
+{
+	int count = 0;
+
+	*urip = NULL;
+	for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
+		const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
+
+		if (name->type != GEN_URI)
+			continue;
+		if (count++ == 0)
+			*urip = name->d.uniformResourceIdentifier;
+	}
+	return count;
+}
+
+/* Lengths are those of the ASN.1 string, never strlen(): a NUL would hide what follows it. */
+static int check_leaf_id(X509 *leaf, struct svid_verdict *verdict)
+{
+	int critical = -1, count, len, rule;
+	__attribute__((cleanup(general_names_freep))) GENERAL_NAMES *names =
+		X509_get_ext_d2i(leaf, NID_subject_alt_name, &critical, NULL);
+	const ASN1_IA5STRING *uri;
+	const char *bytes;
+
+	if (names == NULL)
+		return verdict_refuse(verdict, 26, 0, "the leaf has no %s subject alternative name",
+				      critical == -1 ? "" : "readable");
+	count = count_uris(names, &uri);
+	if (count == 0)
+		return verdict_refuse(verdict, 26, 0, "none of the leaf's alternative names is a URI");
+	if (count > 1)
+		return verdict_refuse(verdict, 25, 0, "the leaf has %d URI names", count);
+
+	bytes = (const char *)ASN1_STRING_get0_data(uri);
+	len = ASN1_STRING_length(uri);
+	if (len > 0 && memchr(bytes, '\0', (size_t)len) != NULL)
+		return verdict_refuse(verdict, 45, 0, "the URI \"%.120s\" goes on behind a NUL byte", bytes);
+	rule = spiffe_id_check(bytes, (size_t)len);
+	if (rule != 0)
+		return verdict_refuse(verdict, rule, 0, "\"%.*s\" (%d bytes) is no SPIFFE ID of a workload",
+				      len < 160 ? len : 160, bytes, len);
+	memcpy(verdict->spiffe_id, bytes, (size_t)len);
+	verdict->spiffe_id[len] = '\0';
+	spiffe_id_trust_domain(verdict->spiffe_id, verdict->trust_domain);
+
+	if (X509_NAME_entry_count(X509_get_subject_name(leaf)) == 0 && critical != 1)
+		return verdict_refuse(verdict, 41, 0, "the subject is empty and the alternative name is not critical");
+	return 0;
+}
+
+static bool extension_is_critical(X509 *certificate, int nid)
+{
+	int at = X509_get_ext_by_NID(certificate, nid, -1);
+
+	return at >= 0 && X509_EXTENSION_get_critical(X509_get_ext(certificate, at));
+}
+
+static int check_leaf_usage(X509 *leaf, struct svid_verdict *verdict)
+{
+	uint32_t flags = X509_get_extension_flags(leaf), usage = X509_get_key_usage(leaf);
+
+	if (flags & EXFLAG_CA)
+		return verdict_refuse(verdict, 30, 0, "the leaf is a CA certificate");
+	if (!(flags & EXFLAG_KUSAGE))
+		return verdict_refuse(verdict, 34, 0, "the leaf has no key usage extension");
+	if (usage & KU_KEY_CERT_SIGN)
+		return verdict_refuse(verdict, 32, 0, "the leaf's key usage includes keyCertSign");
+	if (usage & KU_CRL_SIGN)
+		return verdict_refuse(verdict, 33, 0, "the leaf's key usage includes cRLSign");
+	if (!extension_is_critical(leaf, NID_key_usage))
+		return verdict_refuse(verdict, 35, 0, "the leaf's key usage is not critical");
+	if (!(usage & KU_DIGITAL_SIGNATURE))
+		return verdict_refuse(verdict, 36, 0, "the leaf's key usage lacks digitalSignature");
+	if (flags & EXFLAG_XKUSAGE) {
+		uint32_t extended = X509_get_extended_key_usage(leaf);
+
+		if (!(extended & XKU_SSL_SERVER) || !(extended & XKU_SSL_CLIENT))
+			return verdict_refuse(verdict, 39, 0, "the leaf's extended key usage lacks %s",
+					      extended & XKU_SSL_SERVER ? "clientAuth" : "serverAuth");
+	}
+	return 0;
+}
+
+int certificate_check_leaf(X509 *leaf, struct svid_verdict *verdict)
+{
+	if (check_extensions(leaf, 0, verdict) != 0)
+		return 1;
+	if (check_leaf_id(leaf, verdict) != 0)
+		return 1;
+	return check_leaf_usage(leaf, verdict);
+}
+
+/*
+ * Rules 52, 53, 55. A signing certificate need not have an ID, and one of another scheme is no concern of ours. "/" as
+ * path is let pass: the specification's own example prints spiffe://td/ for an authority.
+ */
+static int check_signer_id(X509 *signer, int depth, struct svid_verdict *verdict)
+{
+	int critical = -1, count, len, rule;
+	__attribute__((cleanup(general_names_freep))) GENERAL_NAMES *names =
+		X509_get_ext_d2i(signer, NID_subject_alt_name, &critical, NULL);
+	const ASN1_IA5STRING *uri;
+	const char *bytes;
+
+	count = names != NULL ? count_uris(names, &uri) : 0;
+	if (count == 0)
+		return 0;
+	if (count > 1)
+		return verdict_refuse(verdict, 55, depth, "the signing certificate has %d URI names", count);
+	bytes = (const char *)ASN1_STRING_get0_data(uri);
+	len = ASN1_STRING_length(uri);
+	if (len < 9 || memcmp(bytes, "spiffe://", 9) != 0)
+		return 0;
+	bytes += 9;
+	len -= 9;
+	if (len > 0 && bytes[len - 1] == '/')
+		len--;
+	if (memchr(bytes, '/', (size_t)len) != NULL)
+		return verdict_refuse(verdict, 52, depth, "the signing certificate's ID \"spiffe://%.*s\" has a path",
+				      len < 160 ? len : 160, bytes);
+	rule = spiffe_trust_domain_check(bytes, (size_t)len);
+	if (rule != 0)
+		return verdict_refuse(verdict, rule, depth,
+				      "the signing certificate's ID \"spiffe://%.*s\" is malformed",
+				      len < 160 ? len : 160, bytes);
+	return 0;
+}
+
+int certificate_check_signer(X509 *signer, int depth, struct svid_verdict *verdict)
+{
+	uint32_t flags, usage;
+
+	if (check_extensions(signer, depth, verdict) != 0)
+		return 1;
+	flags = X509_get_extension_flags(signer);
+	usage = X509_get_key_usage(signer);
+	if (X509_get_version(signer) != X509_VERSION_3)
+		return verdict_refuse(verdict, 60, depth, "the signing certificate is X.509 version %ld",
+				      X509_get_version(signer) + 1);
+	if (!(flags & EXFLAG_CA))
+		return verdict_refuse(verdict, 47, depth, "the signing certificate is no CA");
+	if (!(flags & EXFLAG_KUSAGE))
+		return verdict_refuse(verdict, 49, depth, "the signing certificate has no key usage extension");
+	if (!(usage & KU_KEY_CERT_SIGN))
+		return verdict_refuse(verdict, 48, depth, "the signing certificate's key usage lacks keyCertSign");
+	if (!extension_is_critical(signer, NID_key_usage))
+		return verdict_refuse(verdict, 50, depth, "the signing certificate's key usage is not critical");
+	return check_signer_id(signer, depth, verdict);
+}
+
+/* An absent key usage is left for rule 49 at verification, where the reason can be told to whoever asks. */
+int certificate_check_anchor(X509 *anchor, struct svid_verdict *verdict)
+{
+	uint32_t flags = X509_get_extension_flags(anchor);
+
+	if (flags & EXFLAG_INVALID)
+		return verdict_refuse(verdict, 203, 0, "an extension cannot be parsed");
+	if (X509_get_version(anchor) != X509_VERSION_3 || !(flags & EXFLAG_CA))
+		return verdict_refuse(verdict, 68, 0, "it is no CA");
+	if (!(X509_get_key_usage(anchor) & KU_KEY_CERT_SIGN))
+		return verdict_refuse(verdict, 68, 0, "its key usage lacks keyCertSign");
+	return 0;
+}
+
+struct pem_block {
+	char *name;
+	char *header;
+	unsigned char *bytes;
+	long len;
+};
+
+static void pem_block_free(struct pem_block *block)
+{
+	OPENSSL_free(block->name);
+	OPENSSL_free(block->header);
+	OPENSSL_free(block->bytes);
+}
+
+int certificate_pem_next(BIO *text, uint8_t **derp, size_t *lenp, char *why, size_t why_size)
+{
+	__attribute__((cleanup(pem_block_free))) struct pem_block block = {0};
+
+	ERR_clear_error();
+	if (PEM_read_bio(text, &block.name, &block.header, &block.bytes, &block.len) != 1) {
+		bool end = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+
+		ERR_clear_error();
+		if (end)
+			return 0;
+		snprintf(why, why_size, "a PEM block is cut off or no base64");
+		return -EINVAL;
+	}
+	if (strcmp(block.name, PEM_STRING_X509) != 0 && strcmp(block.name, PEM_STRING_X509_OLD) != 0) {
+		snprintf(why, why_size, "a PEM block is \"%.60s\", where only \"CERTIFICATE\" belongs", block.name);
+		return -EINVAL;
+	}
+	*derp = malloc((size_t)block.len + 1);
+	if (*derp == NULL)
+		return -ENOMEM;
+	memcpy(*derp, block.bytes, (size_t)block.len);
+	*lenp = (size_t)block.len;
+	return 1;
+}

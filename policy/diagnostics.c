@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "policy/diagnostics.h"
+#include "policy/text.h"
+
+#define MAX_SUGGESTIONS 100U
+#define MAX_LINE_CHARS 160U /* of a source line shown */
+#define MAX_SUGGEST_BYTES 64U
+
+struct diagnostic {
+	struct policy_diagnostic public;
+	struct position at;
+	size_t order;
+	const char *line; /* source line, printable; NULL: none to show */
+	unsigned caret; /* characters before the caret in `line` */
+};
+
+struct policy_diagnostics {
+	struct arena arena;
+	const struct policy_source *sources;
+	const char **names;
+	size_t n_sources;
+	const size_t **line_starts; /* by source, made when first needed */
+	size_t *n_lines;
+	struct diagnostic *items;
+	size_t n;
+	size_t capacity;
+	size_t suppressed;
+	size_t counts[2];
+	unsigned suggestions;
+	bool last_suppressed;
+};
+
+struct policy_diagnostics *diagnostics_new(const struct policy_source *sources, size_t n_sources)
+{
+	struct policy_diagnostics *diagnostics = calloc(1, sizeof(*diagnostics));
+
+	if (!diagnostics)
+		return NULL;
+	diagnostics->sources = sources;
+	diagnostics->n_sources = n_sources;
+	diagnostics->names = arena_array(&diagnostics->arena, n_sources, sizeof(char *));
+	diagnostics->line_starts = arena_array(&diagnostics->arena, n_sources, sizeof(size_t *));
+	diagnostics->n_lines = arena_array(&diagnostics->arena, n_sources, sizeof(size_t));
+	for (size_t i = 0; i < n_sources && !diagnostics->arena.out_of_memory; i++)
+		diagnostics->names[i] = text_printable(&diagnostics->arena, sources[i].name, strlen(sources[i].name));
+	if (diagnostics->arena.out_of_memory)
+		policy_diagnostics_freep(&diagnostics);
+	return diagnostics;
+}
+
+void policy_diagnostics_freep(struct policy_diagnostics **diagnosticsp)
+{
+	struct policy_diagnostics *diagnostics = *diagnosticsp;
+
+	if (!diagnostics)
+		return;
+	arena_free(&diagnostics->arena);
+	free(diagnostics->items);
+	free(diagnostics);
+	*diagnosticsp = NULL;
+}
+
+/* Finds the lines of a source once: a report of a thousand errors in one file must not read it a thousand times. */
+static void index_lines(struct policy_diagnostics *diagnostics, uint32_t source)
+{
+	const struct policy_source *s = &diagnostics->sources[source];
+	size_t n = 1, *starts;
+
+	for (size_t i = 0; i < s->len; i++)
+		n += text_line_break(s->text, s->len, i);
+	starts = arena_array(&diagnostics->arena, n, sizeof(*starts));
+	if (!starts)
+		return;
+	n = 1;
+	for (size_t i = 0; i < s->len; i++)
+		if (text_line_break(s->text, s->len, i))
+			starts[n++] = i + 1;
+	diagnostics->line_starts[source] = starts;
+	diagnostics->n_lines[source] = n;
+}
+
+/* Keeps the line, or of a long one the part around the column. */
+static void keep_line(struct policy_diagnostics *diagnostics, struct diagnostic *item)
+{
+	const struct policy_source *s = &diagnostics->sources[item->at.source];
+	size_t start, end, skip = 0, chars = 0, stop;
+
+	if (!item->at.line)
+		return;
+	if (!diagnostics->line_starts[item->at.source])
+		index_lines(diagnostics, item->at.source);
+	if (item->at.line > diagnostics->n_lines[item->at.source])
+		return;
+	start = diagnostics->line_starts[item->at.source][item->at.line - 1];
+	end = start;
+	while (end < s->len && s->text[end] != '\n' && s->text[end] != '\r')
+		end++;
+	if (start == 0 && s->len >= 3 && memcmp(s->text, "\xef\xbb\xbf", 3) == 0)
+		start = 3;
+	if (item->at.column > MAX_LINE_CHARS * 3 / 4)
+		skip = item->at.column - MAX_LINE_CHARS / 2;
+	for (size_t n = 0; n < skip && start < end; n++)
+		start += text_char_len(s->text + start, end - start);
+	for (stop = start; stop < end && chars < MAX_LINE_CHARS; chars++)
+		stop += text_char_len(s->text + stop, end - stop);
+	if (stop > end)
+		stop = end;
+	item->line = text_printable(&diagnostics->arena, s->text + start, stop - start);
+	item->caret = item->at.column > skip ? (unsigned)(item->at.column - skip - 1) : 0;
+}
+
+void diagnostics_add(struct policy_diagnostics *diagnostics, enum policy_severity severity, struct position at,
+		     const char *format, va_list args)
+{
+	struct diagnostic item = {.at = at, .order = diagnostics->n};
+	char *text = NULL;
+
+	diagnostics->last_suppressed = diagnostics->n >= POLICY_MAX_DIAGNOSTICS;
+	diagnostics->counts[severity]++;
+	if (diagnostics->last_suppressed) {
+		diagnostics->suppressed++;
+		return;
+	}
+	if (array_grow(&diagnostics->items, &diagnostics->capacity, diagnostics->n, sizeof(item)) < 0 ||
+	    vasprintf(&text, format, args) < 0) {
+		diagnostics->arena.out_of_memory = true;
+		diagnostics->last_suppressed = true;
+		return;
+	}
+	item.public = (struct policy_diagnostic){
+		.severity = severity,
+		.file = diagnostics->names[at.source],
+		.line = at.line,
+		.column = at.column,
+		.text = text_printable(&diagnostics->arena, text, strlen(text)),
+	};
+	free(text);
+	keep_line(diagnostics, &item);
+	diagnostics->items[diagnostics->n++] = item;
+}
+
+void diagnostics_error(struct policy_diagnostics *diagnostics, struct position at, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	diagnostics_add(diagnostics, POLICY_ERROR, at, format, args);
+	va_end(args);
+}
+
+void diagnostics_warning(struct policy_diagnostics *diagnostics, struct position at, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	diagnostics_add(diagnostics, POLICY_WARNING, at, format, args);
+	va_end(args);
+}
+
+void diagnostics_hint(struct policy_diagnostics *diagnostics, const char *format, ...)
+{
+	va_list args;
+	char *text = NULL;
+
+	if (diagnostics->last_suppressed || !diagnostics->n)
+		return;
+	va_start(args, format);
+	if (vasprintf(&text, format, args) < 0) {
+		text = NULL;
+		diagnostics->arena.out_of_memory = true;
+	}
+	va_end(args);
+	if (text)
+		diagnostics->items[diagnostics->n - 1].public.hint =
+			text_printable(&diagnostics->arena, text, strlen(text));
+	free(text);
+}
+
+bool diagnostics_may_suggest(struct policy_diagnostics *diagnostics)
+{
+	return !diagnostics->last_suppressed && diagnostics->suggestions++ < MAX_SUGGESTIONS;
+}
+
+static int compare_diagnostics(const void *a, const void *b)
+{
+	const struct diagnostic *x = a, *y = b;
+
+	if (x->at.source != y->at.source)
+		return x->at.source < y->at.source ? -1 : 1;
+	if (x->at.line != y->at.line)
+		return x->at.line < y->at.line ? -1 : 1;
+	if (x->at.column != y->at.column)
+		return x->at.column < y->at.column ? -1 : 1;
+	return x->order < y->order ? -1 : 1;
+}
+
+int diagnostics_finish(struct policy_diagnostics *diagnostics)
+{
+	if (diagnostics->n)
+		qsort(diagnostics->items, diagnostics->n, sizeof(*diagnostics->items), compare_diagnostics);
+	diagnostics->sources = NULL;
+	return diagnostics->arena.out_of_memory ? -ENOMEM : 0;
+}
+
+const char *diagnostics_source_name(const struct policy_diagnostics *diagnostics, uint32_t source)
+{
+	return diagnostics->names[source];
+}
+
+size_t policy_diagnostics_count(const struct policy_diagnostics *diagnostics, enum policy_severity severity)
+{
+	return diagnostics->counts[severity];
+}
+
+const struct policy_diagnostic *policy_diagnostics_get(const struct policy_diagnostics *diagnostics, size_t index)
+{
+	return index < diagnostics->n ? &diagnostics->items[index].public : NULL;
+}
+
+static void print_line(const struct diagnostic *item, FILE *out, const char *caret_colour, const char *reset)
+{
+	size_t at = 0, len = strlen(item->line);
+
+	fprintf(out, "  %s\n  ", item->line);
+	for (unsigned i = 0; i < item->caret; i++) {
+		/* A tab stays a tab, so that the caret stands below its character. */
+		fputc(at < len && item->line[at] == '\t' ? '\t' : ' ', out);
+		at += at < len ? text_char_len(item->line + at, len - at) : 0;
+	}
+	fprintf(out, "%s^%s\n", caret_colour, reset);
+}
+
+void policy_diagnostics_print(const struct policy_diagnostics *diagnostics, FILE *out, bool colour)
+{
+	const char *bold = colour ? "\033[1m" : "", *red = colour ? "\033[1;31m" : "";
+	const char *yellow = colour ? "\033[1;33m" : "", *green = colour ? "\033[1;32m" : "";
+	const char *reset = colour ? "\033[0m" : "";
+
+	for (size_t i = 0; i < diagnostics->n; i++) {
+		const struct diagnostic *item = &diagnostics->items[i];
+		const struct policy_diagnostic *d = &item->public;
+		bool error = d->severity == POLICY_ERROR;
+
+		fprintf(out, "%s%s:", bold, d->file);
+		if (d->line)
+			fprintf(out, "%u:%u:", d->line, d->column);
+		fprintf(out, "%s %s%s:%s %s\n", reset, error ? red : yellow, error ? "error" : "warning", reset,
+			d->text);
+		if (item->line)
+			print_line(item, out, green, reset);
+		if (d->hint)
+			fprintf(out, "  hint: %s\n", d->hint);
+	}
+	if (diagnostics->suppressed)
+		fprintf(out, "and %zu more\n", diagnostics->suppressed);
+}
+
+/* Edits (insert, delete, replace, swap of neighbours) from one word to another; both at most MAX_SUGGEST_BYTES. */
+static unsigned edit_distance(const char *a, size_t n, const char *b, size_t m)
+{
+	unsigned rows[3][MAX_SUGGEST_BYTES + 1];
+	unsigned *before = rows[0], *last = rows[1], *row = rows[2];
+
+	for (size_t j = 0; j <= m; j++)
+		last[j] = (unsigned)j;
+	for (size_t i = 1; i <= n; i++) {
+		unsigned *spare = before;
+
+		row[0] = (unsigned)i;
+		for (size_t j = 1; j <= m; j++) {
+			unsigned best = last[j - 1] + (a[i - 1] != b[j - 1]);
+
+			if (last[j] + 1 < best)
+				best = last[j] + 1;
+			if (row[j - 1] + 1 < best)
+				best = row[j - 1] + 1;
+			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && before[j - 2] + 1 < best)
+				best = before[j - 2] + 1;
+			row[j] = best;
+		}
+		before = last;
+		last = row;
+		row = spare;
+	}
+	return last[m];
+}
+
+void suggestion_offer(struct suggestion *suggestion, const char *name)
+{
+	size_t n = strlen(suggestion->wrong), m = strlen(name);
+	unsigned limit = n < 3 ? 1 : n < 9 ? 2 : 3;
+	unsigned distance;
+
+	if (n > MAX_SUGGEST_BYTES || m > MAX_SUGGEST_BYTES || (n > m ? n - m : m - n) > limit)
+		return;
+	distance = edit_distance(suggestion->wrong, n, name, m);
+	/* A word of which nothing is left is no correction. */
+	if (distance > limit || distance >= n)
+		return;
+	if (!suggestion->best || distance < suggestion->distance) {
+		suggestion->best = name;
+		suggestion->distance = distance;
+	}
+}

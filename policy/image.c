@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bpf/abi.h"
+#include "policy/image_check.h"
+#include "policy/memory.h"
+#include "policy/pattern.h"
+
+struct policy_image {
+	struct image_view view;
+	_Alignas(16) unsigned char bytes[];
+};
+
+int policy_image_open(struct policy_image **imagep, const void *bytes, size_t len, const char **whyp)
+{
+	struct policy_image *image;
+	const char *why = NULL;
+
+	*imagep = NULL;
+	if (len > POLICY_IMAGE_MAX_BYTES) {
+		if (whyp)
+			*whyp = "the image is too large";
+		return -EBADMSG;
+	}
+	image = calloc(1, sizeof(*image) + len + 1);
+	if (!image)
+		return -ENOMEM;
+	/* Copied before it is checked: whoever made it must not change it in between. */
+	if (len)
+		memcpy(image->bytes, bytes, len);
+	why = image_check(&image->view, image->bytes, len);
+	if (whyp)
+		*whyp = why;
+	if (why) {
+		free(image);
+		return -EBADMSG;
+	}
+	*imagep = image;
+	return 0;
+}
+
+void policy_image_freep(struct policy_image **imagep)
+{
+	free(*imagep);
+	*imagep = NULL;
+}
+
+const void *policy_image_bytes(const struct policy_image *image, size_t *lenp)
+{
+	*lenp = image->view.head->size;
+	return image->bytes;
+}
+
+const void *policy_image_tables(const struct policy_image *image, size_t *lenp)
+{
+	*lenp = image->view.head->sections[IMAGE_TABLES].count;
+	return image->view.tables;
+}
+
+const char *policy_image_digest(const struct policy_image *image)
+{
+	return image->view.head->digest;
+}
+
+/* ---- who ---- */
+
+/* Order of a segment, which is not terminated, and a string. */
+static int compare_segment(const char *segment, size_t len, const char *text)
+{
+	int order = strncmp(segment, text, len);
+
+	return order ? order : text[len] ? -1 : 0;
+}
+
+static uint32_t next_state(const struct image_view *view, uint32_t state, const char *segment, size_t len)
+{
+	const struct image_state *s = &view->states[state];
+	uint32_t low = 0, high = s->n_edges;
+
+	while (low < high) {
+		uint32_t middle = (low + high) / 2;
+		const struct image_edge *edge = &view->edges[s->first_edge + middle];
+		int order = compare_segment(segment, len, view->strings + edge->segment);
+
+		if (order == 0)
+			return edge->state;
+		if (order < 0)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return s->otherwise;
+}
+
+uint32_t policy_image_classify(const struct policy_image *image, const char *spiffe_id)
+{
+	const struct image_view *view = &image->view;
+	const char *at = spiffe_id + strlen(SPIFFE_SCHEME);
+	uint32_t state = IMAGE_START_STATE;
+
+	if (strncmp(spiffe_id, SPIFFE_SCHEME, strlen(SPIFFE_SCHEME)) != 0)
+		return view->head->first_spiffe;
+	for (;;) {
+		size_t len = strcspn(at, "/");
+
+		state = next_state(view, state, at, len);
+		if (!at[len])
+			break;
+		at += len + 1;
+	}
+	return view->states[state].who;
+}
+
+bool policy_image_local(const struct policy_image *image, size_t index, struct policy_local *local)
+{
+	const struct image_view *view = &image->view;
+
+	if (index >= view->head->sections[IMAGE_LOCALS].count)
+		return false;
+	*local = (struct policy_local){
+		.name = view->strings + view->locals[index].name,
+		.path = view->strings + view->locals[index].path,
+		.kind = (enum policy_local_kind)view->locals[index].kind,
+		.who = view->locals[index].who,
+	};
+	return true;
+}
+
+static bool ends_with(const char *text, size_t len, const char *suffix)
+{
+	size_t n = strlen(suffix);
+
+	return len > n && memcmp(text + len - n, suffix, n) == 0;
+}
+
+/*
+ * Is the first `len` bytes of a path the cgroup of a unit? Only slices may stand above it: their cgroups belong to
+ * systemd, while anybody may make a directory of any name in a delegated cgroup. systemd puts '_' before a name that
+ * cgroupfs could mistake for a file of its own (systemd/src/basic/cgroup-util.c, cg_escape()).
+ */
+static bool is_unit_path(const char *path, size_t len, const char *unit)
+{
+	const char *last = path;
+
+	for (const char *at = path; (size_t)(at - path) < len;) {
+		const char *name = at + 1;
+		size_t n = strcspn(name, "/");
+
+		if (*at != '/')
+			return false;
+		last = name;
+		at = name + n;
+		if ((size_t)(at - path) < len && !ends_with(name, n, ".slice"))
+			return false;
+	}
+	last += *last == '_';
+	return strlen(unit) == (size_t)(path + len - last) && memcmp(last, unit, strlen(unit)) == 0;
+}
+
+static bool is_place(uint32_t kind, const char *place, const char *path, size_t len)
+{
+	if (kind == POLICY_LOCAL_UNIT)
+		return is_unit_path(path, len, place);
+	return strlen(place) == len && memcmp(place, path, len) == 0;
+}
+
+bool policy_image_local_of(const struct policy_image *image, const char *cgroup_path, struct policy_local *local)
+{
+	size_t len = strlen(cgroup_path);
+
+	for (size_t i = 0; policy_image_local(image, i, local); i++)
+		if (is_place(local->kind, local->path, cgroup_path, len))
+			return true;
+	return false;
+}
+
+/* Does a path consist of slices only? The root does. */
+static bool is_slice_path(const char *path)
+{
+	while (*path == '/' && path[1]) {
+		size_t n = strcspn(path + 1, "/");
+
+		if (!ends_with(path + 1, n, ".slice"))
+			return false;
+		path += 1 + n;
+	}
+	return !*path || (*path == '/' && !path[1]);
+}
+
+bool policy_image_local_below(const struct policy_image *image, const char *cgroup_path)
+{
+	bool root = !cgroup_path[0] || (cgroup_path[0] == '/' && !cgroup_path[1]);
+	size_t len = root ? 0 : strlen(cgroup_path);
+	bool slices = is_slice_path(cgroup_path);
+	struct policy_local local;
+
+	for (size_t i = 0; policy_image_local(image, i, &local); i++) {
+		if (local.kind == POLICY_LOCAL_UNIT ? slices :
+						      strncmp(local.path, cgroup_path, len) == 0 && local.path[len] == '/')
+			return true;
+	}
+	return false;
+}
+
+/* Is the cgroup a place, or below it? */
+static bool is_within(const struct image_view *view, const struct image_place *place, const char *path)
+{
+	for (size_t len = 1; path[0]; len++) {
+		if (path[len] && path[len] != '/')
+			continue;
+		if (is_place(place->kind, view->strings + place->path, path, len))
+			return true;
+		if (!path[len])
+			break;
+	}
+	return false;
+}
+
+bool policy_image_binding(const struct policy_image *image, const char *spiffe_id, const char *cgroup_path, char *why,
+			  size_t why_size)
+{
+	const struct image_view *view = &image->view;
+	uint32_t number = policy_image_classify(image, spiffe_id) - view->head->first_spiffe;
+	const struct image_class *class = &view->classes[number];
+
+	for (uint32_t i = 0; i < class->n_bindings; i++) {
+		const struct image_binding *binding = &view->bindings[view->class_bindings[class->first_binding + i]];
+		const struct image_place *places = &view->places[binding->first_place];
+		bool within = false;
+
+		for (uint32_t j = 0; j < binding->n_places && !within; j++)
+			within = is_within(view, &places[j], cgroup_path);
+		if (within)
+			continue;
+		if (binding->n_places == 0)
+			snprintf(why, why_size, "identity '%s' is bound to no cgroup", view->strings + binding->identity);
+		else
+			snprintf(why, why_size, "identity '%s' is bound to %s %s%s; %s is not within it",
+				 view->strings + binding->identity,
+				 places[0].kind == POLICY_LOCAL_UNIT ? "unit" : "cgroup", view->strings + places[0].path,
+				 binding->n_places > 1 ? " and others" : "", cgroup_path);
+		return false;
+	}
+	return true;
+}
+
+/* ---- rules ---- */
+
+bool policy_image_rule(const struct policy_image *image, uint32_t number, struct policy_rule_name *rule)
+{
+	const struct image_view *view = &image->view;
+
+	if (number >= view->head->sections[IMAGE_RULES].count)
+		return false;
+	*rule = (struct policy_rule_name){
+		.name = view->strings + view->rules[number].name,
+		.file = view->rules[number].file == IMAGE_NO_STRING ? NULL : view->strings + view->rules[number].file,
+		.line = view->rules[number].line,
+	};
+	return true;
+}
+
+uint32_t policy_image_rule_count(const struct policy_image *image)
+{
+	return image->view.head->sections[IMAGE_RULES].count - 1;
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * policy.h - policy text in; diagnostics, compiled image and explanations out.
+ *
+ * A policy is the union of its sources (files). It is parsed to a tree that keeps the position of every node, checked as
+ * a whole, and compiled to an image (image.h). The library is pure: no files, no clock, no globals. Limits on size and
+ * nesting bound the memory and time that a hostile text can cost.
+ */
+#ifndef BULKHEAD_POLICY_POLICY_H
+#define BULKHEAD_POLICY_POLICY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define POLICY_MAX_SOURCE_BYTES (16U << 20)
+#define POLICY_MAX_SOURCES 1024U
+
+/* One file of a policy, as its owner read it. Borrowed: must outlive the policy. */
+struct policy_source {
+	const char *name; /* as shown in diagnostics */
+	const char *text; /* `len` bytes, any bytes */
+	size_t len;
+};
+
+/* ---- diagnostics ---- */
+
+enum policy_severity {
+	POLICY_ERROR,
+	POLICY_WARNING,
+};
+
+struct policy_diagnostic {
+	enum policy_severity severity;
+	const char *file;
+	unsigned line; /* from 1; 0: the file as a whole */
+	unsigned column; /* from 1, in characters */
+	const char *text;
+	const char *hint; /* "did you mean ...", "defined at FILE:LINE"; NULL if there is none */
+};
+
+struct policy_diagnostics;
+
+void policy_diagnostics_freep(struct policy_diagnostics **diagnosticsp);
+size_t policy_diagnostics_count(const struct policy_diagnostics *diagnostics, enum policy_severity severity);
+/* In the order of files and lines. Returns NULL past the end. Borrowed. */
+const struct policy_diagnostic *policy_diagnostics_get(const struct policy_diagnostics *diagnostics, size_t index);
+/* Writes each as `FILE:LINE:COL: error: TEXT`, the source line, a caret, and the hint. `colour`: ANSI colours. */
+void policy_diagnostics_print(const struct policy_diagnostics *diagnostics, FILE *out, bool colour);
+
+/* ---- parse and check ---- */
+
+struct policy;
+
+/*
+ * Parses and checks the sources as one policy. All errors are collected, not only the first. On success *policyp is the
+ * policy and *diagnosticsp holds warnings (possibly none); on bad input *policyp is NULL and *diagnosticsp says why.
+ * Both are owned by the caller. Returns 0 (valid), 1 (invalid), or -ENOMEM.
+ */
+int policy_parse(struct policy **policyp, struct policy_diagnostics **diagnosticsp, const struct policy_source *sources,
+		 size_t n_sources);
+void policy_freep(struct policy **policyp);
+
+size_t policy_rule_count(const struct policy *policy);
+size_t policy_identity_count(const struct policy *policy);
+
+/* ---- compile ---- */
+
+/*
+ * Compiles to an image (image.h), the same bytes for the same sources. Returns 0; 1 if the tables would not fit, with
+ * the size and the limit in *errorp (owned by the caller); or -ENOMEM. *imagep is malloc()ed.
+ */
+int policy_compile(const struct policy *policy, void **imagep, size_t *lenp, char **errorp);
+
+/* ---- explain ---- */
+
+/* One end of a flow as an operator writes it: SPIFFE ID, name of a local identity, a built-in name (`unidentified`,
+ * `host`, `world`), an address, or one of the former with `@ADDRESS`. An end given by address only is `world`. */
+struct policy_judgement {
+	bool judged; /* false: this end is outside any managed workload, it judges nothing */
+	bool allow;
+	const char *rule; /* name; "default" when no rule decided */
+	const char *file; /* of the rule, or of `defaults`; NULL for the built-in default */
+	unsigned line;
+};
+
+struct policy_explanation {
+	bool allow; /* both judgements */
+	struct policy_judgement egress;
+	struct policy_judgement ingress;
+};
+
+/*
+ * Judges a flow with the compiled tables, by the function that the kernel programs use. `service` as in a rule, one
+ * port: `tcp/5432`, `icmp/echo-request`. Strings in *explanation are borrowed from the image. Returns 0, or 1 with the
+ * reason in *errorp (owned by the caller) when an end or the service cannot be understood.
+ */
+struct policy_image;
+int policy_explain(const struct policy_image *image, const char *from, const char *to, const char *service,
+		   struct policy_explanation *explanation, char **errorp);
+
+/*
+ * For a flow that no rule decided: the allow rules that come closest in the given judgement and what keeps each from
+ * matching, at most `max`, best first, as sentences such as
+ *   "web-to-db (shop.yaml:12) allows it on tcp/5432, not tcp/22".
+ * Written into `lines` (each owned by the caller); returns how many, or -ENOMEM.
+ */
+int policy_closest(const struct policy *policy, const char *from, const char *to, const char *service, bool ingress,
+		   char **lines, size_t max);
+
+#endif

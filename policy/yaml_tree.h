@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * yaml_tree.h - a YAML file as a tree of nodes with positions.
+ *
+ * An alias is a second pointer to the node it names, never a copy, so a file cannot blow up in memory; and each node
+ * knows how many nodes a walk over it meets, so a file whose aliases multiply is refused before anyone walks it. Depth
+ * and the number of nodes of all files together are bounded. Nothing here recurses.
+ */
+#ifndef BULKHEAD_POLICY_YAML_TREE_H
+#define BULKHEAD_POLICY_YAML_TREE_H
+
+#include "policy/diagnostics.h"
+#include "policy/memory.h"
+
+#define YAML_TREE_MAX_DEPTH 16U
+#define YAML_TREE_MAX_NODES (4U << 20) /* of one policy: 100,000 rules have two million */
+
+enum node_kind {
+	NODE_SCALAR,
+	NODE_LIST,
+	NODE_MAP,
+};
+
+struct node {
+	struct position at;
+	enum node_kind kind;
+	uint32_t n; /* items of a list; of a map twice the entries: key, value, key, value */
+	uint32_t weight; /* nodes met by a walk, itself included */
+	bool open; /* while it is read */
+	struct node *self; /* so that one value can be read as a list of one */
+	union {
+		const char *text; /* scalar, no NUL within */
+		struct node **items;
+	};
+};
+
+/*
+ * Reads one source. *budgetp is how many nodes may still be met, over all sources. On bad input *rootp is NULL and the
+ * reason is among the diagnostics. Memory that ran out is remembered in arena and diagnostics.
+ */
+void yaml_tree_read(struct node **rootp, struct arena *arena, const struct policy_source *source, uint32_t index,
+		    uint32_t *budgetp, struct policy_diagnostics *diagnostics);
+
+#endif

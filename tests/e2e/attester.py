@@ -1,0 +1,172 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The attestation protocol spoken by those who cheat, written from its description and not from the daemon's code.
+
+  attester.py blind  --socket PATH --svid PEM --key PEM     signs whatever it is asked to
+  attester.py hand   --socket PATH --at PATH                connects, and hands the connection to who comes to --at
+  attester.py take   --at PATH --svid PEM --key PEM         attests over a connection it was handed
+  attester.py leave  --socket PATH --svid --key --to DIR    connects, then moves to the cgroup DIR and attests
+  attester.py relay  --socket PATH --at PATH [--rewrite ID] stands between a victim, who comes to --at, and the daemon
+  attester.py reuse  --socket PATH --svid PEM --key PEM     sends a proof a second time, on another connection
+  attester.py unsigned --socket PATH --svid PEM --key PEM   signs with a key that is not the leaf's
+
+Prints JSON lines; the last one is the daemon's answer: {"event": "result", "code": N, "text": "..."}."""
+import argparse
+import array
+import hashlib
+import json
+import os
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+
+MAGIC = 0x3141545A
+HELLO, CHALLENGE, PROOF, RESULT = 1, 2, 3, 4
+CONTEXT = b"\x20" * 64 + b"ZT SVID attest v1, workload proof" + b"\0"
+CGROUP_ID_AT = 12 + 32 + 16  # header, nonce, boot id
+
+
+def emit(event, **fields):
+    print(json.dumps({"event": event, **fields}), flush=True)
+
+
+def packet(kind, payload):
+    return struct.pack("<IHHI", MAGIC, kind, 0, len(payload)) + payload
+
+
+def hello(chain):
+    with open(chain, encoding="ascii") as f:
+        parts = [p[p.index("-----BEGIN"):] for p in f.read().split("-----END CERTIFICATE-----\n") if "-----BEGIN" in p]
+    ders = [ssl.PEM_cert_to_DER_cert(p + "-----END CERTIFICATE-----\n") for p in parts]
+    return packet(HELLO, struct.pack("<HB", 1, len(ders)) + b"".join(struct.pack("<I", len(d)) + d for d in ders))
+
+
+def proof(key, hello_packet, challenge):
+    text = CONTEXT + hashlib.sha256(hello_packet + challenge).digest()
+    signature = subprocess.run(["openssl", "dgst", "-sha256", "-sign", key], input=text, capture_output=True,
+                               check=True).stdout
+    return packet(PROOF, struct.pack("<HH", 0x0403, len(signature)) + signature)
+
+
+def connect(path):
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.settimeout(10)
+    sock.connect(path)
+    return sock
+
+
+def listen(path):
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.settimeout(20)
+    sock.bind(path)
+    sock.listen()
+    emit("ready")
+    return sock
+
+
+def result(data):
+    """Prints a RESULT packet; or that the daemon closed the connection instead."""
+    if len(data) < 12 or struct.unpack("<IH", data[:6]) != (MAGIC, RESULT):
+        emit("result", code=None, text=f"no result but {data.hex()!r}")
+        return
+    code, _, _, _, length = struct.unpack("<IQQQH", data[12:42])
+    emit("result", code=code, text=data[42:42 + length].decode())
+
+
+def receive(sock):
+    try:
+        return sock.recv(65536)
+    except ConnectionResetError:
+        return b""
+
+
+def attest(sock, args, make_proof=None):
+    first = hello(args.svid)
+    sock.send(first)
+    challenge = receive(sock)
+    if len(challenge) < 12 or struct.unpack("<H", challenge[4:6])[0] != CHALLENGE:
+        result(challenge)
+        return None
+    sent = (make_proof or proof)(args.key, first, challenge)
+    sock.send(sent)
+    result(receive(sock))
+    return sent
+
+
+def hand(args):
+    sock = connect(args.socket)
+    with listen(args.at) as server:
+        taker, _ = server.accept()
+        taker.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sock.fileno()]))])
+        taker.recv(1)  # stays until the taker is done
+
+
+def take(args):
+    giver = connect(args.at)
+    _, fds, _, _ = socket.recv_fds(giver, 1, 1)
+    sock = socket.socket(fileno=fds[0])
+    sock.settimeout(10)
+    attest(sock, args)
+
+
+def leave(args):
+    sock = connect(args.socket)
+    sock.send(hello(args.svid))
+    challenge = receive(sock)
+    with open(f"{args.to}/cgroup.procs", "w", encoding="ascii") as f:
+        f.write("0")
+    sock.send(proof(args.key, hello(args.svid), challenge))
+    result(receive(sock))
+
+
+def relay(args):
+    """Hands each packet on, victim's HELLO to the daemon's RESULT; may rewrite whom the challenge names."""
+    with listen(args.at) as server:
+        victim, _ = server.accept()
+        victim.settimeout(10)
+        daemon = connect(args.socket)
+        for here, there in ((victim, daemon), (daemon, victim), (victim, daemon), (daemon, victim)):
+            data = receive(here)
+            if not data:
+                emit("result", code=None, text="the victim did not sign" if here is victim else "the daemon closed")
+                return
+            kind = struct.unpack("<H", data[4:6])[0]
+            emit("relayed", kind=kind)
+            if kind == CHALLENGE and args.rewrite:
+                data = data[:CGROUP_ID_AT] + struct.pack("<Q", args.rewrite) + data[CGROUP_ID_AT + 8:]
+            if kind == RESULT:
+                result(data)
+            there.send(data)
+
+
+def reuse(args):
+    old = attest(connect(args.socket), args)
+    attest(connect(args.socket), args, lambda *_: old)
+
+
+def unsigned(args):
+    other = args.key + ".other"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", other],
+                   check=True, capture_output=True)
+    attest(connect(args.socket), args, lambda _, h, c: proof(other, h, c))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=("blind", "hand", "take", "leave", "relay", "reuse", "unsigned"))
+    for name in ("socket", "svid", "key", "at", "to"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--rewrite", type=int)
+    args = parser.parse_args()
+    if args.what == "blind":
+        attest(connect(args.socket), args)
+    else:
+        {"hand": hand, "take": take, "leave": leave, "relay": relay, "reuse": reuse, "unsigned": unsigned}[args.what](args)
+    return 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
+    sys.exit(main())

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several test files start from: identities, a policy, a web that talks to a db."""
+
+TRUST_DOMAIN = "e2e.example"
+PORT = 5432
+
+
+def spiffe(name):
+    return f"spiffe://{TRUST_DOMAIN}/{name}"
+
+
+# `probe` may send to anyone, so what stops it is the other end's ingress; nothing names `lone`.
+POLICY = f"""\
+bulkhead: 1
+identities:
+  web: [{spiffe('web')}, {spiffe('web/*')}]
+  db: [{spiffe('db')}, {spiffe('db/*')}]
+  probe: {spiffe('probe')}
+networks:
+  pingable: [127.0.0.0/8, "::1/128", 10.77.0.0/16, "fd77::/16"]
+services:
+  pg: [tcp/5432-5433, udp/5432-5433, tcp/5532, udp/5532]
+  ping: [icmp/echo-request, icmpv6/echo-request]
+  open: tcp/7000
+defaults: {{action: deny, log: denied}}
+rules:
+  - name: web-to-db
+    action: allow
+    from: web
+    to: db
+    service: pg
+    log: new
+  - name: web-pings
+    action: allow
+    from: web
+    to: pingable
+    service: ping
+    direction: egress
+    log: new
+  - name: probe-sends
+    action: allow
+    from: probe
+    to: any
+    direction: egress
+  - name: world-to-open
+    action: allow
+    from: world
+    to: db
+    service: open
+    log: new
+"""
+
+# The same without what lets web reach db.
+POLICY_WITHOUT_WEB = POLICY.replace("service: pg", "service: tcp/1")
+
+LOOPBACK = {"ipv4": "127.0.0.1", "ipv6": "::1", "mapped": "::ffff:127.0.0.1"}
+
+
+def line_of(policy, text):
+    """Number of the line of a policy that contains `text`."""
+    return next(i for i, line in enumerate(policy.splitlines(), 1) if text in line)
+
+
+def setup(env):
+    env.ca = env.authority(TRUST_DOMAIN)
+
+
+def ready(env, policy=POLICY):
+    """web, db, probe attested; loose without identity; outside no workload at all."""
+    env.apply(policy)
+    env.svid = {name: env.ca.issue(f"/{name}") for name in ("web", "db", "probe")}
+    env.web = env.workload("web", env.svid["web"])
+    env.db = env.workload("db", env.svid["db"])
+    env.probe = env.workload("probe", env.svid["probe"])
+    env.loose = env.workload("loose")
+    env.nobody = env.outside()
+
+
+def stream_of(server, stream):
+    """What a UDP server received of one stream: its counters, or None."""
+    return next((s for s in server.stat()["streams"] if s["stream"] == stream), None)
+
+
+def connections_of(server, stream):
+    return [c for c in server.stat()["connections"] if c["stream"] == stream]

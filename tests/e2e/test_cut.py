@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Established flows end when they are no longer allowed: no payload that was sent after that arrives."""
+import time
+
+from common import POLICY, POLICY_WITHOUT_WEB, ready as common_ready, setup, spiffe, stream_of  # noqa: F401
+from harness import PATIENCE, wait_for
+
+PORT = 5432
+MS = 1000000
+
+
+def ready(env):
+    common_ready(env)
+    env.far = env.network.namespace("b")
+    env.veth = env.network.veth(env.home, env.far)
+    env.count = 0
+
+
+class Flow:
+    """A TCP connection and a UDP flow of a web of its own to a db of its own, both in use all the time."""
+
+    def __init__(self, env, far=False, web_seconds=3600, db_seconds=3600):
+        env.count += 1
+        n = self.stream = env.count
+        self.env = env
+        self.db_svid = env.ca.issue(f"/db/{n}", seconds=db_seconds)
+        self.web_svid = env.ca.issue(f"/web/{n}", seconds=web_seconds)
+        self.db, self.web = env.workload(f"db{n}", self.db_svid), env.workload(f"web{n}", self.web_svid)
+        netns = env.far if far else env.home
+        address = env.veth["4"][1] if far else f"127.0.1.{n}"
+        self.tcp_server = self.db.tcp_server(f"{address},{PORT}", netns=netns)
+        self.udp_server = self.db.udp_server(f"{address},{PORT}", netns=netns)
+        wait_for(lambda: self.web.udp(f"{address},{PORT}", stream=1000 + n) == "ok", "web to reach db over udp")
+        self.tcp = self.web.tcp_stream(f"{address},{PORT}", rate=500, stream=n)
+        self.udp = self.web.udp_stream(f"{address},{PORT}", rate=500, stream=n)
+        self.flows()
+
+    def flows(self):
+        """Waits until records of both have gone there and back."""
+        tcp, udp = self.tcp.stat()["received"], self.udp.stat()["received"]
+        wait_for(lambda: self.tcp.stat()["received"] > tcp + 20, "TCP to flow")
+        wait_for(lambda: self.udp.stat()["received"] > udp + 20, "UDP to flow")
+
+    def server_side(self):
+        connection = next(c for c in self.tcp_server.stat()["connections"] if c["stream"] == self.stream)
+        return connection, stream_of(self.udp_server, self.stream)
+
+    def check_nothing_after(self, cut_ns):
+        """UDP: the client goes on sending and nothing of it arrives. TCP: either both ends know of the end, or the client
+        keeps retransmitting in vain."""
+        made, tries = self.udp.stat()["made"], self.tcp.stat()["retransmissions"]
+        wait_for(lambda: self.udp.stat()["made"] > made + 200, "the UDP client to go on")
+        wait_for(lambda: self.tcp.ended() or self.tcp.stat()["retransmissions"] >= tries + 3, "the TCP client to try", 10)
+        tcp, udp = self.server_side()
+        for name, seen in (("TCP", tcp), ("UDP", udp)):
+            late = (seen["last_sent_ns"] - cut_ns) / MS
+            assert late <= 0, f"{name}: a record sent {late:.1f} ms after the cut arrived"
+        for name, seen in (("TCP", self.tcp.stat()), ("UDP", self.udp.stat())):
+            late = (seen["last_sent_ns"] - cut_ns) / MS
+            assert late <= 0, f"{name}: a record sent {late:.1f} ms after the cut was answered"
+
+    def check_both_ends_learned(self, cut_ns):
+        errors = ("ECONNABORTED", "ECONNRESET", "EPIPE", "ETIMEDOUT", "EPERM")
+        for end in (self.tcp, self.tcp_server):
+            event = end.wait_event("ended")
+            assert event["errno"] in errors, f"{end}: {event}"
+            took = (event["t"] - cut_ns) / MS
+            assert took < 1000 * PATIENCE, f"{end} learned only after {took:.0f} ms"
+
+
+def cut_by_policy(env, flow):
+    env.apply(POLICY_WITHOUT_WEB)
+    cut_ns = time.monotonic_ns()
+    try:
+        flow.check_both_ends_learned(cut_ns)
+        flow.check_nothing_after(cut_ns)
+    finally:
+        env.apply(POLICY)
+
+
+def test_a_policy_change_cuts_on_loopback(env):
+    cut_by_policy(env, Flow(env))
+
+
+def test_a_policy_change_cuts_across_a_veth(env):
+    cut_by_policy(env, Flow(env, far=True))
+
+
+def test_a_cut_udp_flow_goes_on_when_it_is_allowed_again(env):
+    flow = Flow(env)
+    cut_by_policy(env, flow)
+    before = flow.udp.stat()["received"]
+    wait_for(lambda: flow.udp.stat()["received"] > before + 20, "UDP to flow again")
+
+
+def test_a_policy_change_leaves_what_is_still_allowed(env):
+    flow, refused = Flow(env), 0
+    for policy in (POLICY.replace("log: new", "log: all"), POLICY.replace("tcp/5532", "tcp/5533"), POLICY):
+        env.apply(policy)
+        flow.flows()
+        refused = flow.udp.stat()["refused"]
+    assert not flow.tcp.ended() and refused == 0
+    assert stream_of(flow.udp_server, flow.stream)["out_of_order"] == 0
+
+
+def test_an_apply_tells_how_many_sockets_it_cut(env):
+    Flow(env)
+    mark = env.audit.mark()
+    path = env.write_policy(POLICY_WITHOUT_WEB)
+    try:
+        result = env.ctl_json("apply", path)
+        assert result["sockets_cut"] >= 1, result
+        event = env.audit.wait(mark, event__action="sockets-cut")
+        assert event["zt"]["count"] == result["sockets_cut"], event
+    finally:
+        env.apply(POLICY)
+
+
+def revoke(env, flow, svid):
+    mark = env.audit.mark()
+    result = env.ctl_json("revoke", svid.spiffe_id)
+    cut_ns = time.monotonic_ns()
+    assert result["tags"] == 1, result
+    flow.check_both_ends_learned(cut_ns)
+    flow.check_nothing_after(cut_ns)
+    env.audit.wait(mark, event__action="identity-revoked", user__id=svid.spiffe_id)
+
+
+def test_revoking_the_source_cuts(env):
+    flow = Flow(env)
+    revoke(env, flow, flow.web_svid)
+    assert not env.tag_of(flow.web)
+
+
+def test_revoking_the_destination_cuts(env):
+    flow = Flow(env)
+    revoke(env, flow, flow.db_svid)
+
+
+def test_revoking_cuts_across_a_veth(env):
+    flow = Flow(env, far=True)
+    revoke(env, flow, flow.web_svid)
+
+
+def test_a_revoked_svid_is_refused_until_a_new_one_is_issued(env):
+    svid = env.ca.issue("/web/revoked")
+    workload = env.workload("revoked", svid)
+    env.ctl("revoke", svid.spiffe_id, expect=0)
+    assert not env.tag_of(workload)
+    mark = env.audit.mark()
+    workload.attest(svid, expect=1)
+    env.audit.wait(mark, event__action="identity-refused")
+    workload.attest(env.ca.issue("/web/revoked"))
+    assert env.tag_of(workload)
+
+
+def test_revoking_what_nobody_carries_is_a_no(env):
+    env.ctl("revoke", spiffe("web/nobody"), expect=1)
+
+
+def deadline_ns(svid):
+    """When an SVID ends, on the clock of the records, plus what reading two clocks may differ by."""
+    return time.monotonic_ns() + int((svid.not_after - time.time()) * 1e9) + 20 * MS
+
+
+def expires(flow, svid, disable, enable):
+    end_ns = deadline_ns(svid)
+    disable()
+    assert time.monotonic_ns() < end_ns, "too slow: the SVID ended before the flow was in use"
+    try:
+        flow.flows()
+        wait_for(lambda: time.monotonic_ns() > end_ns, "the SVID to expire", 15)
+        flow.check_nothing_after(end_ns)
+        tcp, udp = flow.server_side()
+        for name, seen in (("TCP", tcp), ("UDP", udp)):
+            early = (end_ns - seen["last_sent_ns"]) / MS
+            assert early < 500, f"{name}: cut {early:.0f} ms before the deadline"
+    finally:
+        enable()
+
+
+SECONDS = 4 * PATIENCE
+
+
+def test_expiry_of_the_source_cuts_while_the_daemon_is_stopped(env):
+    flow = Flow(env, web_seconds=SECONDS)
+    expires(flow, flow.web_svid, env.stop_daemon, env.continue_daemon)
+
+
+def test_expiry_of_the_source_cuts_while_the_daemon_is_dead(env):
+    flow = Flow(env, web_seconds=SECONDS)
+    expires(flow, flow.web_svid, env.kill_daemon, env.start)
+
+
+def test_expiry_of_the_destination_cuts_while_the_daemon_is_dead(env):
+    flow = Flow(env, db_seconds=SECONDS)
+    expires(flow, flow.db_svid, env.kill_daemon, env.start)
+
+
+def test_expiry_cuts_across_a_veth_while_the_daemon_is_dead(env):
+    flow = Flow(env, far=True, web_seconds=SECONDS)
+    expires(flow, flow.web_svid, env.kill_daemon, env.start)
+
+
+def test_expiry_is_logged_and_the_tag_goes(env):
+    svid, mark = env.ca.issue("/web/short", seconds=2 * PATIENCE), env.audit.mark()
+    workload = env.workload("short", svid)
+    env.audit.wait(mark, event__action="identity-expired", user__id=svid.spiffe_id, seconds=10)
+    assert not env.tag_of(workload)
+    mark = env.audit.mark()
+    assert workload.tcp("127.0.0.1,5432") == "EPERM"
+    env.audit.wait(mark, event__action="flow-denied",
+                   event__code=lambda code: code in ("EXPIRED", "NO_IDENTITY"), zt__cgroup__id=workload.cgroup_id)
+
+
+def test_renewal_before_the_deadline_keeps_a_connection(env):
+    flow = Flow(env, web_seconds=SECONDS)
+    flow.web.attest(env.ca.issue(f"/web/{flow.stream}"))
+    end_ns = deadline_ns(flow.web_svid)
+    wait_for(lambda: time.monotonic_ns() > end_ns, "the first SVID to expire", 15)
+    flow.flows()
+    assert not flow.tcp.ended() and flow.udp.stat()["refused"] == 0

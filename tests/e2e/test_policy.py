@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""policyctl against a running daemon: what it answers, with which exit code, and what it leaves unchanged."""
+import json
+import os
+import re
+
+import harness
+from common import POLICY, POLICY_WITHOUT_WEB, TRUST_DOMAIN, line_of, ready as common_ready, setup, spiffe  # noqa: F401
+from harness import wait_for
+
+DB = "127.0.0.1,5432"
+YES, NO, USAGE, UNREACHABLE = 0, 1, 2, 3
+
+
+def ready(env):
+    common_ready(env)
+    env.server = env.db.tcp_server("::,5432", "::,6000")
+
+
+def bad(env, text, *messages, line=None):
+    """A policy that is refused: says where and why, and changes nothing."""
+    before, mark = env.status()["policy"], env.audit.mark()
+    path = env.write_policy(text, "bad.yaml")
+    try:
+        for command in ("apply", "check"):
+            result = env.ctl(command, path, expect=NO)
+            said = result.out + result.err
+            where = re.search(r"bad\.yaml:(\d+):(\d+): error: .+", said)
+            assert where, f"no position in {said!r}"
+            if line:
+                assert int(where.group(1)) == line, f"line {line} expected: {said}"
+            assert re.search(r"^\s*\^", said, re.M) or "^" in said, f"no caret: {said}"
+            for message in messages:
+                assert message in said, f"{message!r} is not in {said!r}"
+    finally:
+        os.remove(path)
+    after = env.status()["policy"]
+    assert (after["revision"], after["digest"]) == (before["revision"], before["digest"]), (before, after)
+    env.audit.wait(mark, event__action="policy-refused", event__outcome="failure")
+
+
+def test_a_bad_policy_changes_nothing(env):
+    stream = env.web.tcp_stream(DB, rate=200)
+    wait_for(lambda: stream.stat()["received"] > 10, "traffic")
+    bad(env, POLICY.replace("action: allow", "action: alow", 1), "alow", line=line_of(POLICY, "action: allow"))
+    before = stream.stat()["received"]
+    wait_for(lambda: stream.stat()["received"] > before + 20, "traffic to go on")
+    assert not stream.ended() and stream.stat()["out_of_order"] == 0
+    assert env.web.tcp(DB) == "ok" and env.web.tcp("127.0.0.1,6000") == "EPERM"
+
+
+def test_errors_of_each_kind_have_a_position(env):
+    bad(env, POLICY.replace("from: web", "frm: web", 1), "frm", line=line_of(POLICY, "from: web"))
+    bad(env, POLICY.replace("from: web", "from: wbe", 1), "wbe", line=line_of(POLICY, "from: web"))
+    bad(env, POLICY.replace("tcp/5432-5433", "tcp/5433-5432"), line=line_of(POLICY, "tcp/5432"))
+    bad(env, POLICY.replace("tcp/5432-5433", "tcp/70000"), line=line_of(POLICY, "tcp/5432"))
+    bad(env, POLICY.replace("10.77.0.0/16", "10.77.0.0/33"), line=line_of(POLICY, "10.77"))
+    bad(env, POLICY.replace("bulkhead: 1", "bulkhead: 9"), line=1)
+    bad(env, POLICY.replace("from: probe", "from: []"), line=line_of(POLICY, "from: probe"))
+    bad(env, POLICY.replace("name: web-pings", "name: web-to-db"), "web-to-db", line=line_of(POLICY, "name: web-pings"))
+    bad(env, POLICY + "  - {name: [\n")
+    bad(env, "")
+
+
+def test_all_errors_are_shown_at_once(env):
+    path = env.write_policy(POLICY.replace("from: web", "from: wbe", 1).replace("from: probe", "from: prob"), "bad.yaml")
+    try:
+        result = env.ctl("apply", path, expect=NO)
+        assert len(re.findall(r"bad\.yaml:\d+:\d+: error: ", result.out + result.err)) == 2, str(result)
+    finally:
+        os.remove(path)
+
+
+def test_what_is_not_supported_yet_is_an_error_that_says_so(env):
+    rule = "  - {name: x, action: allow, from: web, to: db, service: pg, %s}\n"
+    for addition in ("tiers: [guardrails, app]\n", "tests:\n  - {from: web, to: db, service: tcp/5432, expect: allow}\n"):
+        bad(env, POLICY + addition, "not supported")
+    for key in ("priority: 3", "mode: audit", "until: 2099-01-01T00:00:00Z"):
+        bad(env, POLICY + rule % key, "not supported")
+    bad(env, POLICY.replace("networks:\n", "  either: {any: [web, db]}\nnetworks:\n"), "not supported")
+    bad(env, POLICY + rule.replace("action: allow", "action: pass") % "log: none", "not supported")
+
+
+def test_apply_makes_a_new_revision(env):
+    before, mark = env.status()["policy"], env.audit.mark()
+    path = env.write_policy(POLICY_WITHOUT_WEB)
+    result = env.ctl_json("apply", path)
+    try:
+        assert result["revision"] == before["revision"] + 1, (before, result)
+        status = env.status()["policy"]
+        assert status["revision"] == result["revision"] and status["digest"] != before["digest"], status
+        assert env.web.tcp(DB) == "EPERM"
+        event = env.audit.wait(mark, event__action="policy-applied")
+        assert event["zt"]["policy"]["revision"] == result["revision"], event
+        assert event["zt"]["policy"]["previous_revision"] == before["revision"], event
+        assert event["zt"]["policy"]["digest"] == status["digest"], event
+    finally:
+        env.apply(POLICY)
+    assert env.web.tcp(DB) == "ok"
+
+
+def test_a_policy_is_the_union_of_the_files_of_a_directory(env):
+    directory = f"{env.dir}/union"
+    os.mkdir(directory)
+    head, rules = POLICY.split("rules:\n")
+    harness.write(f"{directory}/10-names.yaml", head)
+    harness.write(f"{directory}/20-rules.yaml", "bulkhead: 1\nrules:\n" + rules)
+    harness.write(f"{directory}/README", "not a policy")
+    try:
+        env.ctl("apply", directory, expect=YES)
+        mark = env.audit.mark()
+        assert env.web.tcp(DB) == "ok" and env.loose.tcp(DB) == "EPERM"
+        env.audit.wait(mark, rule__name="web-to-db", zt__rule__file=lambda f: f and f.endswith("20-rules.yaml"),
+                       zt__rule__line=3)
+        assert len(env.ctl_json("show")["files"]) == 2
+    finally:
+        env.apply(POLICY)
+
+
+def test_show_prints_the_policy_in_force_and_earlier_ones(env):
+    first = env.status()["policy"]["revision"]
+    env.apply(POLICY_WITHOUT_WEB)
+    try:
+        assert "service: tcp/1" in env.ctl("show", expect=YES).out
+        earlier = env.ctl_json("show", first)
+        assert earlier["revision"] == first and "service: pg" in json.dumps(earlier), earlier
+        env.ctl("show", 999999, expect=NO)
+        env.ctl("show", "x", expect=USAGE)
+    finally:
+        env.apply(POLICY)
+
+
+def test_the_policy_in_force_survives_a_restart(env):
+    before = env.status()["policy"]
+    assert env.stop() == 0
+    env.start()
+    after = env.status()["policy"]
+    assert (after["revision"], after["digest"]) == (before["revision"], before["digest"])
+    assert "web-to-db" in env.ctl("show", expect=YES).out
+
+
+def explain(env, who, to, service, *policy):
+    result = env.ctl("--json", "explain", *policy, "--from", who, "--to", to, service)
+    assert result.rc in (YES, NO), str(result)
+    return result
+
+
+def test_explain_says_what_the_kernel_does(env):
+    env.db.udp_server("::,5432", "::,6000")
+    env.web.tcp_server("::,5532")
+    path = env.write_policy(POLICY)
+    tested = 0
+    for who in (env.web, env.db, env.probe, env.loose):
+        name = spiffe(who.name) if who is not env.loose else "unidentified"
+        for target, ports in ((env.db, (5432, 6000)), (env.web, (5532,))):
+            for port in ports:
+                said = [explain(env, f"{name}@127.0.0.1", f"{spiffe(target.name)}@127.0.0.1", f"tcp/{port}", *policy).rc
+                        for policy in ((), ("--policy", path))]
+                found = who.tcp(f"127.0.0.1,{port}", timeout=300) == "ok"
+                assert said == [YES if found else NO] * 2, f"{who.name} to {target.name} {port}: {said}, found {found}"
+                tested += found
+    assert tested == 1
+
+
+def test_explain_names_rule_and_position(env):
+    result = explain(env, spiffe("web"), spiffe("db"), "tcp/5432")
+    assert result.rc == YES
+    said = json.dumps(result.json())
+    assert "web-to-db" in said and "policy.yaml" in said, said
+    assert str(line_of(POLICY, "name: web-to-db")) in said, said
+    text = env.ctl("explain", "--from", spiffe("db"), "--to", spiffe("web"), "tcp/5432", expect=NO).out
+    assert "default" in text, text
+
+
+def test_explain_takes_a_batch(env):
+    path = env.write_policy(POLICY)
+    lines = [(spiffe("web"), spiffe("db"), "tcp/5432"), (spiffe("db"), spiffe("web"), "udp/5432"),
+             (spiffe("probe"), spiffe("db"), "tcp/5432"), ("192.0.2.1", spiffe("db"), "tcp/7000")]
+    result = env.ctl("explain", "--policy", path, "--batch", "-",
+                     stdin="".join("\t".join(line) + "\n" for line in lines))
+    got = [line.split("\t") for line in result.out.splitlines()]
+    assert [g[0] for g in got] == ["allow", "deny", "deny", "allow"], str(result)
+    assert got[0][1:] == ["web-to-db", "web-to-db"] and got[2][1:] == ["probe-sends", "default"], got
+
+
+def test_status_tells_health(env):
+    status = env.ctl_json("status")
+    assert status["enforcing"] is True and status["subtree"] == env.subtree and status["instance"] == env.instance
+    assert status["programs"] and all(p["attached"] for p in status["programs"]), status["programs"]
+    assert status["policy"]["rules"] == POLICY.count("- name:"), status["policy"]
+    assert status["identities"]["tags"] >= 3 and status["identities"]["nearest_deadline"], status["identities"]
+    assert [b["trust_domain"] for b in status["bundles"]] == [TRUST_DOMAIN] and status["bundles"][0]["authorities"] == 1
+    assert env.ctl("status", expect=YES).out.startswith("ok"), "the first word"
+
+
+def test_identities_lists_tags_with_deadlines(env):
+    found = {t["spiffe_id"]: t for t in env.tags() if "spiffe_id" in t}
+    for name in ("web", "db", "probe"):
+        tag = found[spiffe(name)]
+        assert tag["cgroup_id"] == getattr(env, name).cgroup_id and 0 < tag["seconds_left"] <= 3600 and tag["serial"], tag
+    assert spiffe("web") in env.ctl("identities", expect=YES).out
+
+
+def test_without_a_daemon_the_exit_code_is_3(env):
+    for args in (("status",), ("identities",), ("show",), ("apply", env.write_policy(POLICY)), ("revoke", spiffe("web"))):
+        result = env.ctl(*args, run_dir=f"{env.dir}/nowhere", expect=UNREACHABLE)
+        assert result.err, "says why"
+
+
+def test_wrong_usage_has_exit_code_2(env):
+    for args in ((), ("nonsense",), ("apply",), ("explain",), ("status", "x"), ("attest",), ("run",), ("revoke",), ("svid",)):
+        env.ctl(*args, expect=USAGE)
+
+
+def test_each_command_has_help(env):
+    for command in ("check", "explain", "apply", "show", "status", "attest", "run", "identities", "revoke", "svid",
+                    "monitor", "why-denied"):
+        result = env.ctl(command, "--help", expect=YES)
+        assert "usage" in result.out.lower() and command in result.out, str(result)
+    assert "apply" in env.ctl("--help", expect=YES).out
+
+
+def test_check_accepts_a_good_policy(env):
+    env.ctl("check", env.write_policy(POLICY), expect=YES)
+    env.ctl("check", f"{env.dir}/policy", expect=YES)
+    assert env.ctl("check", f"{env.dir}/no-such-file").rc in (NO, USAGE)
+
+
+def test_why_denied_tells_who_what_and_which_rule(env):
+    mark = env.audit.mark()
+    assert env.probe.tcp(DB, timeout=300) == "ETIMEDOUT"
+    env.audit.wait(mark, event__action="flow-denied", zt__source__spiffe_id=spiffe("probe"))
+    for args in (("why-denied", "--last", "1"), ("--json", "why-denied", "--last", "1")):
+        said = env.ctl(*args, expect=YES).out
+        for part in (spiffe("probe"), spiffe("db"), "5432", "default"):
+            assert part in said, f"{part} is not in {said}"
+
+
+def test_monitor_shows_verdicts_as_they_happen(env):
+    monitor = env.spawn(env.ctl_argv("--json", "monitor"))
+    # What happens before it reads the log is not its business: try until one is seen.
+    wait_for(lambda: env.web.tcp(DB) == "ok" and any("web-to-db" in line for line in monitor.out), "a verdict", 10)
+    monitor.popen.terminate()
+    monitor.wait()
+
+
+def test_svid_verify_needs_no_daemon(env):
+    foreign = env.authority(TRUST_DOMAIN, name="foreign", trust=False)
+    args = ("svid", "verify", "--bundle", env.ca.cert, "--trust-domain", TRUST_DOMAIN)
+    good = env.ctl(*args, env.svid["web"].cert, run_dir="/nowhere", expect=YES)
+    assert good.out.startswith(f"ok {spiffe('web')} "), str(good)
+    result = env.ctl(*args, foreign.issue("/web").cert, run_dir="/nowhere", expect=NO)
+    assert "untrusted-issuer" in result.out + result.err, str(result)
+    result = env.ctl(*args, env.ca.issue("").cert, run_dir="/nowhere", expect=NO)
+    assert "leaf-no-path" in result.out + result.err, str(result)
+
+
+def test_reload_takes_a_new_bundle(env):
+    new = env.authority("new.example")
+    workload = env.workload("new")
+    workload.attest(new.issue("/x"), expect=1)
+    mark = env.audit.mark()
+    env.ctl("reload", expect=YES)
+    env.audit.wait(mark, event__action="bundle-loaded", zt__bundle__trust_domain="new.example")
+    workload.attest(new.issue("/x"))
+    os.remove(f"{env.dir}/bundles/new.example.pem")
+    env.ctl("reload", expect=YES)
+    env.workload("new2").attest(new.issue("/y"), expect=1)
+
+
+def test_without_any_policy_all_is_denied(env):  # pylint: disable=unused-argument
+    with harness.Environment() as fresh:
+        assert fresh.status()["policy"]["revision"] == 0
+        server, outside = fresh.workload("a").tcp_server("::,5432"), fresh.outside().tcp_server("::,5433")
+        assert fresh.workload("b").tcp("127.0.0.1,5432", timeout=300) != "ok"
+        assert fresh.outside().tcp("127.0.0.1,5432", timeout=300) != "ok"
+        assert fresh.workload("b").tcp("127.0.0.1,5433", timeout=300) != "ok"
+        assert fresh.outside().tcp("127.0.0.1,5433") == "ok", "outside the managed subtree nothing changes"
+        assert server.stat()["accepted"] == 0 and outside.stat()["accepted"] == 1

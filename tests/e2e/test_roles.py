@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon is several processes with few rights each; losing one, or all, does not weaken enforcement."""
+import contextlib
+import glob
+import os
+import signal
+import subprocess
+import threading
+
+import harness
+from common import POLICY, POLICY_WITHOUT_WEB, ready as common_ready, setup, spiffe  # noqa: F401
+from harness import read, wait_for
+
+DB = "127.0.0.1,5432"
+CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_BPF = 12, 21, 39
+NOBODY = 65534
+
+
+def ready(env):
+    common_ready(env)
+    env.server = env.db.tcp_server("::,5432")
+
+
+def rights(pid):
+    """What /proc/PID/status says about rights."""
+    fields = dict(line.split(":\t", 1) for line in read(f"/proc/{pid}/status").splitlines() if ":\t" in line)
+    return {"uids": {int(u) for u in fields["Uid"].split()}, "gids": {int(g) for g in fields["Gid"].split()},
+            "groups": fields.get("Groups", "").split(), "no_new_privs": fields["NoNewPrivs"], "seccomp": fields["Seccomp"],
+            "dumpable": os.stat(f"/proc/{pid}").st_uid,
+            **{cap: int(fields[cap], 16) for cap in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")}}
+
+
+def check_unprivileged(name, r):
+    assert r["uids"] == {NOBODY} and r["gids"] == {NOBODY} and not r["groups"], f"{name}: {r}"
+    assert not r["CapEff"] | r["CapPrm"] | r["CapInh"] | r["CapAmb"], f"{name} has capabilities: {r}"
+    assert r["no_new_privs"] == "1" and r["seccomp"] == "2", f"{name}: {r}"
+
+
+def enforces(env):
+    assert env.web.tcp(DB) == "ok", "web reaches db"
+    assert env.web.tcp("127.0.0.1,6000") == "EPERM"
+    assert env.loose.tcp(DB) == "EPERM"
+    assert env.probe.tcp(DB, timeout=250) == "ETIMEDOUT"
+
+
+def test_only_the_enforcer_has_privileges(env):
+    roles = env.role_pids()
+    assert {"enforcer", "identity", "auditor"} <= set(roles), roles
+    assert len(set(roles.values())) == len(roles), "each is a process of its own"
+    for name, pid in roles.items():
+        r = rights(pid)
+        if name != "enforcer":
+            check_unprivileged(name, r)
+            continue
+        assert r["CapEff"] >> CAP_BPF & 1 and r["CapEff"] >> CAP_NET_ADMIN & 1, r
+        assert not r["CapEff"] >> CAP_SYS_ADMIN & 1, "SYS_ADMIN is raised for a moment only"
+        assert bin(r["CapBnd"]).count("1") <= 12, f"bounding set: {r['CapBnd']:x}"
+
+
+def test_the_compiler_of_a_policy_has_no_privileges(env):
+    """It lives only as long as it compiles, so look while a large policy is applied."""
+    rules = "".join(f"  - {{name: r{i}, action: allow, from: web, to: db, service: tcp/{10000 + i}, log: none}}\n"
+                    for i in range(5000))
+    path, seen, done = env.write_policy(POLICY + rules, "large.yaml"), {}, threading.Event()
+    known = set(env.role_pids().values())
+
+    def look():
+        while not done.is_set():
+            for task in glob.glob(f"/proc/{env.daemon.pid}/task/*/children"):
+                for pid in read(task).split():
+                    if int(pid) not in known:
+                        with contextlib.suppress(OSError, KeyError, ValueError):
+                            seen.setdefault(int(pid), []).append(rights(int(pid)))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        env.ctl("apply", path, expect=0)
+    finally:
+        done.set()
+        watcher.join()
+        os.remove(path)
+        env.apply(POLICY)
+    assert seen, "no compiler process was seen"
+    # It drops its rights first of all: what counts is how it was from then on.
+    for pid, views in seen.items():
+        dropped = [v for v in views if v["seccomp"] == "2"]
+        assert dropped, f"process {pid} of the daemon never had a seccomp filter: {views[-1]}"
+        check_unprivileged("compiler", dropped[-1])
+
+
+def test_a_killed_role_comes_back_and_nothing_is_enforced_less(env):
+    stream = env.web.tcp_stream(DB, rate=200)
+    for role in ("identity", "auditor"):
+        pid, mark = env.role_pids()[role], env.audit.mark()
+        os.kill(pid, signal.SIGKILL)
+        enforces(env)
+        wait_for(lambda r=role, p=pid: env.role_pids().get(r) not in (None, 0, p), f"another {role}")
+        env.audit.wait(mark, event__action="role-restarted")
+        assert [r["restarts"] for r in env.status()["roles"] if r["role"] == role][0] >= 1
+        env.workload(f"after-{role}", env.ca.issue("/web"))
+        enforces(env)
+    assert not stream.ended() and env.daemon.pid == env.role_pids()["enforcer"]
+
+
+def test_a_role_that_hangs_is_replaced(env):
+    pid = env.role_pids()["identity"]
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: env.role_pids().get("identity") not in (None, 0, pid), "another identity role", 60)
+    env.workload("after-hang", env.ca.issue("/web"))
+
+
+def test_the_other_roles_end_with_the_enforcer(env):
+    pids = env.daemon_pids()
+    env.kill_daemon()
+    wait_for(lambda: not any(harness.alive(p) for p in pids), "all roles to end")
+    enforces(env)
+    env.start()
+    enforces(env)
+
+
+def test_a_clean_stop_leaves_enforcement_and_a_start_adopts_it(env):
+    before, tag = env.status(), env.tag_of(env.web)
+    stream = env.web.tcp_stream(DB, rate=200)
+    env.notified = []
+    assert env.stop() == 0
+    assert "STOPPING=1" in env.poll_notify(), env.notified
+    enforces(env)
+    env.ctl("status", expect=3)
+    env.start()
+    after = env.status()
+    assert after["adopted"] and after["enforcing"], after
+    assert after["policy"]["revision"] == before["policy"]["revision"]
+    assert env.tag_of(env.web)["deadline"] == tag["deadline"]
+    received = stream.stat()["received"]
+    wait_for(lambda: stream.stat()["received"] > received + 20, "the connection to go on")
+    enforces(env)
+    env.audit.wait(event__action="daemon-stopped")
+
+
+def test_the_watchdog_is_fed(env):
+    env.stop()
+    env.start(WATCHDOG_USEC="400000")
+    try:
+        for _ in range(3):
+            env.poll_notify()
+            env.notified = []
+            env.wait_notify("WATCHDOG=1")
+    finally:
+        env.stop()
+        env.start()
+
+
+def test_two_instances_do_not_disturb_each_other(env):
+    with harness.Environment() as other:
+        ca = other.authority("other.example")
+        other.ctl("reload", expect=0)
+        other.apply(POLICY.replace("e2e.example", "other.example"))
+        web, db = other.workload("web", ca.issue("/web")), other.workload("db", ca.issue("/db"))
+        db.tcp_server("::,5432")
+        assert web.tcp(DB) == "ok" and other.workload("loose").tcp(DB) == "EPERM"
+        enforces(env)
+        # The identities of one mean nothing to the other, nor does its subtree.
+        env.web.spawn(other.ctl_argv("attest", "--svid", env.svid["web"].cert, "--key", env.svid["web"].key)).wait()
+        assert not other.tag_of(env.web)
+        other.apply(POLICY_WITHOUT_WEB.replace("e2e.example", "other.example"))
+        assert web.tcp(DB) == "EPERM"
+        enforces(env)
+        other.kill_daemon()
+        enforces(env)
+    enforces(env)
+    assert env.status()["enforcing"]
+
+
+def test_a_second_daemon_of_the_same_instance_does_not_start(env):
+    second = subprocess.run(env.daemon_argv(), capture_output=True, text=True, check=False, timeout=30,
+                            stdin=subprocess.DEVNULL)
+    assert second.returncode not in (0, -signal.SIGSEGV) and second.stderr, second
+    assert env.status()["enforcing"]
+    enforces(env)
+
+
+def test_removing_the_pins_ends_enforcement(env):  # pylint: disable=unused-argument
+    """What every test relies on to leave nothing behind."""
+    fresh = harness.Environment()
+    try:
+        fresh.start()
+        fresh.workload("a").tcp_server("::,5432")
+        assert fresh.workload("b").tcp(DB, timeout=300) != "ok"
+        fresh.stop()
+        assert fresh.workload("b").tcp(DB, timeout=300) != "ok"
+        harness.remove_pins(fresh.pins)
+        wait_for(lambda: fresh.workload("b").tcp(DB, timeout=300) == "ok", "enforcement to end")
+    finally:
+        fresh.remove()

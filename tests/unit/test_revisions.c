@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "daemon/policy_pack.h"
+#include "daemon/revisions.h"
+
+static int dir_fd = -1;
+static char dir[] = "/tmp/bulkhead-revisions-XXXXXX";
+
+static int setup(void **state)
+{
+	(void)state;
+	if (!mkdtemp(dir))
+		return -1;
+	dir_fd = open(dir, O_RDONLY | O_DIRECTORY);
+	return dir_fd < 0 ? -1 : 0;
+}
+
+static int teardown(void **state)
+{
+	char name[64];
+
+	(void)state;
+	for (unsigned i = 0; i < 200; i++) {
+		snprintf(name, sizeof(name), "%08u.rev", i);
+		unlinkat(dir_fd, name, 0);
+	}
+	close(dir_fd);
+	return rmdir(dir);
+}
+
+static void store(uint32_t number)
+{
+	struct revision r = {.number = number, .uid = 7, .applied_usec = 42, .pack = "pack", .pack_len = 4, .image = "image",
+			     .image_len = 5};
+
+	strcpy(r.digest, "d");
+	strcpy(r.comment, "why");
+	assert_int_equal(revisions_store(dir_fd, &r), 0);
+}
+
+static void a_stored_revision_comes_back_as_it_was(void **state)
+{
+	struct revision r;
+
+	(void)state;
+	store(3);
+	assert_int_equal(revisions_load(dir_fd, 3, &r), 0);
+	assert_int_equal(r.number, 3);
+	assert_int_equal(r.uid, 7);
+	assert_int_equal(r.applied_usec, 42);
+	assert_string_equal(r.comment, "why");
+	assert_int_equal(r.pack_len, 4);
+	assert_memory_equal(r.pack, "pack", 4);
+	assert_int_equal(r.image_len, 5);
+	assert_memory_equal(r.image, "image", 5);
+	revision_clear(&r);
+}
+
+static void an_unknown_revision_is_said_to_be_missing(void **state)
+{
+	struct revision r;
+
+	(void)state;
+	assert_int_equal(revisions_load(dir_fd, 99, &r), -ENOENT);
+}
+
+static void a_truncated_revision_is_refused(void **state)
+{
+	struct revision r;
+
+	(void)state;
+	store(4);
+	for (off_t len = 0; len < 600; len += 50) {
+		int fd = openat(dir_fd, "00000004.rev", O_WRONLY);
+
+		assert_int_equal(ftruncate(fd, len), 0);
+		close(fd);
+		assert_int_equal(revisions_load(dir_fd, 4, &r), -EBADMSG);
+		store(4);
+	}
+}
+
+static void only_the_last_revisions_are_kept(void **state)
+{
+	struct revision r;
+
+	(void)state;
+	for (uint32_t i = 5; i < 5 + REVISIONS_KEPT + 3; i++)
+		store(i);
+	assert_int_equal(revisions_latest(dir_fd), 5 + REVISIONS_KEPT + 2);
+	assert_int_equal(revisions_load(dir_fd, 5 + 2, &r), -ENOENT);
+	assert_int_equal(revisions_load(dir_fd, 5 + 3, &r), 0);
+	revision_clear(&r);
+}
+
+static void a_packed_policy_unpacks_to_the_same_files(void **state)
+{
+	const struct policy_source files[] = {{"a.yaml", "one", 3}, {"b.yaml", "", 0}};
+	struct policy_source *out;
+	size_t len, n;
+	void *bytes;
+
+	(void)state;
+	assert_int_equal(policy_pack(files, 2, &bytes, &len), 0);
+	assert_int_equal(policy_unpack(bytes, len, &out, &n), 0);
+	assert_int_equal(n, 2);
+	assert_string_equal(out[0].name, "a.yaml");
+	assert_int_equal(out[0].len, 3);
+	assert_memory_equal(out[0].text, "one", 3);
+	assert_int_equal(out[1].len, 0);
+	policy_sources_free(out, n);
+	free(bytes);
+}
+
+static void a_damaged_pack_is_refused(void **state)
+{
+	const struct policy_source files[] = {{"a.yaml", "one", 3}};
+	struct policy_source *out;
+	size_t len, n;
+	uint8_t *bytes;
+
+	(void)state;
+	assert_int_equal(policy_pack(files, 1, (void **)&bytes, &len), 0);
+	for (size_t cut = 0; cut < len; cut++)
+		assert_int_equal(policy_unpack(bytes, cut, &out, &n), -EBADMSG);
+	memset(bytes + 4, 0xff, 8);
+	assert_int_equal(policy_unpack(bytes, len, &out, &n), -EBADMSG);
+	free(bytes);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_stored_revision_comes_back_as_it_was),
+		cmocka_unit_test(an_unknown_revision_is_said_to_be_missing),
+		cmocka_unit_test(a_truncated_revision_is_refused),
+		cmocka_unit_test(only_the_last_revisions_are_kept),
+		cmocka_unit_test(a_packed_policy_unpacks_to_the_same_files),
+		cmocka_unit_test(a_damaged_pack_is_refused),
+	};
+
+	return cmocka_run_group_tests_name("revisions", tests, setup, teardown);
+}

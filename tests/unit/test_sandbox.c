@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Each case runs in a child that sandboxes itself for real; without root there is nothing to give up, so skip. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/sandbox.h"
+
+#define EXIT_NO_SANDBOX 99
+
+/* Status of a child that sandboxes itself and then returns what `action` returns. */
+static int run_in(enum sandbox_profile profile, int (*action)(void))
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0) {
+		if (role_sandbox(profile) < 0)
+			_exit(EXIT_NO_SANDBOX);
+		_exit(action());
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return status;
+}
+
+static void assert_killed(int status)
+{
+	assert_true(WIFSIGNALED(status));
+	assert_int_equal(WTERMSIG(status), SIGSYS);
+}
+
+static void assert_done(int status)
+{
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static int make_inet_socket(void)
+{
+	return socket(AF_INET, SOCK_STREAM, 0) < 0;
+}
+
+static int make_unix_socket(void)
+{
+	return socket(AF_UNIX, SOCK_SEQPACKET, 0) < 0;
+}
+
+static int open_for_writing(void)
+{
+	return open("/tmp/bulkhead-sandbox-test", O_WRONLY | O_CREAT, 0600) < 0;
+}
+
+static int open_for_reading(void)
+{
+	return open("/proc/sys/kernel/osrelease", O_RDONLY) < 0;
+}
+
+static int execute(void)
+{
+	execl("/bin/true", "true", (char *)NULL);
+	return 1;
+}
+
+static int start_process(void)
+{
+	return syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0) < 0;
+}
+
+static int send_signal(void)
+{
+	return kill(getppid(), 0);
+}
+
+static int make_memory_executable(void)
+{
+	return mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED;
+}
+
+static int receive(void)
+{
+	char byte;
+
+	recv(0, &byte, 1, MSG_DONTWAIT);
+	return 0;
+}
+
+static int compute(void)
+{
+	void *big = malloc(64U << 20);
+	time_t now = time(NULL);
+	struct tm tm;
+
+	if (big == NULL || gmtime_r(&now, &tm) == NULL || timegm(&tm) != now)
+		return 1;
+	memset(big, 1, 64U << 20);
+	free(big);
+	return write(STDERR_FILENO, "", 0) != 0;
+}
+
+/* Asked by raw calls that the profile allows; what it does not allow is read before. */
+static int is_nobody(void)
+{
+	return getuid() != 65534 || geteuid() != 65534;
+}
+
+static void no_profile_can_make_a_socket(void **state)
+{
+	(void)state;
+	assert_killed(run_in(SANDBOX_IDENTITY, make_inet_socket));
+	assert_killed(run_in(SANDBOX_IDENTITY, make_unix_socket));
+	assert_killed(run_in(SANDBOX_AUDITOR, make_inet_socket));
+	assert_killed(run_in(SANDBOX_COMPILER, make_inet_socket));
+}
+
+static void no_profile_can_open_for_writing(void **state)
+{
+	(void)state;
+	assert_killed(run_in(SANDBOX_IDENTITY, open_for_writing));
+	assert_killed(run_in(SANDBOX_AUDITOR, open_for_writing));
+	assert_killed(run_in(SANDBOX_COMPILER, open_for_writing));
+	assert_int_equal(access("/tmp/bulkhead-sandbox-test", F_OK), -1);
+}
+
+static void auditor_alone_opens_for_reading(void **state)
+{
+	(void)state;
+	assert_done(run_in(SANDBOX_AUDITOR, open_for_reading));
+#ifndef __SANITIZE_ADDRESS__ /* its runtime reads /proc */
+	assert_killed(run_in(SANDBOX_IDENTITY, open_for_reading));
+	assert_killed(run_in(SANDBOX_COMPILER, open_for_reading));
+#endif
+}
+
+static void no_profile_can_start_a_program_or_signal_one(void **state)
+{
+	(void)state;
+	for (int profile = SANDBOX_COMPILER; profile <= SANDBOX_AUDITOR; profile++) {
+		assert_killed(run_in((enum sandbox_profile)profile, execute));
+		assert_killed(run_in((enum sandbox_profile)profile, start_process));
+		assert_killed(run_in((enum sandbox_profile)profile, send_signal));
+		assert_killed(run_in((enum sandbox_profile)profile, make_memory_executable));
+	}
+}
+
+static void compiler_receives_nothing(void **state)
+{
+	(void)state;
+	assert_killed(run_in(SANDBOX_COMPILER, receive));
+	assert_done(run_in(SANDBOX_IDENTITY, receive));
+}
+
+static void every_profile_can_compute(void **state)
+{
+	(void)state;
+	for (int profile = SANDBOX_COMPILER; profile <= SANDBOX_AUDITOR; profile++) {
+		assert_done(run_in((enum sandbox_profile)profile, compute));
+		assert_done(run_in((enum sandbox_profile)profile, is_nobody));
+	}
+}
+
+static int wait_for_end(void)
+{
+	char byte;
+
+	return read(STDIN_FILENO, &byte, 1) != 0;
+}
+
+/* Seen from outside, in /proc: ids, groups, capabilities, no_new_privs, seccomp. */
+static void sandboxed_process_has_no_rights(void **state)
+{
+	char path[64], line[256];
+	int pipes[2], ready[2], status;
+	unsigned found = 0;
+	pid_t pid;
+	FILE *file;
+
+	(void)state;
+	assert_int_equal(pipe(pipes), 0);
+	assert_int_equal(pipe(ready), 0);
+	pid = fork();
+	if (pid == 0) {
+		close(pipes[1]);
+		dup2(pipes[0], STDIN_FILENO);
+		if (role_sandbox(SANDBOX_IDENTITY) < 0)
+			_exit(EXIT_NO_SANDBOX);
+		_exit(write(ready[1], "r", 1) != 1 || wait_for_end());
+	}
+	assert_int_equal(read(ready[0], line, 1), 1);
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	file = fopen(path, "r");
+	assert_non_null(file);
+	while (fgets(line, sizeof(line), file) != NULL) {
+		static const char *const expected[] = {
+			"Uid:\t65534\t65534\t65534\t65534\n",
+			"Gid:\t65534\t65534\t65534\t65534\n",
+			"Groups:\t \n",
+			"CapInh:\t0000000000000000\n",
+			"CapPrm:\t0000000000000000\n",
+			"CapEff:\t0000000000000000\n",
+			"CapBnd:\t0000000000000000\n",
+			"CapAmb:\t0000000000000000\n",
+			"NoNewPrivs:\t1\n",
+			"Seccomp:\t2\n",
+		};
+
+		for (size_t i = 0; i < sizeof(expected) / sizeof(expected[0]); i++)
+			found += strcmp(line, expected[i]) == 0;
+	}
+	fclose(file);
+	close(pipes[1]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_done(status);
+	assert_int_equal(found, 10);
+	close(pipes[0]);
+	close(ready[0]);
+	close(ready[1]);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(no_profile_can_make_a_socket),
+		cmocka_unit_test(no_profile_can_open_for_writing),
+		cmocka_unit_test(auditor_alone_opens_for_reading),
+		cmocka_unit_test(no_profile_can_start_a_program_or_signal_one),
+		cmocka_unit_test(compiler_receives_nothing),
+		cmocka_unit_test(every_profile_can_compute),
+		cmocka_unit_test(sandboxed_process_has_no_rights),
+	};
+
+	if (geteuid() != 0) {
+		fprintf(stderr, "skipped: needs root\n");
+		return 0;
+	}
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
