@@ -182,7 +182,11 @@ static int prove(struct attester *a)
 		return rc == -EKEYREJECTED ? CLI_NO : CLI_UNREACHABLE;
 	}
 	if (a->result.code != ATTEST_OK) {
-		complain(a, "%s refused: %s: %s", a->spiffe_id, attest_code_name(a->result.code), a->result.text);
+		/* The text of a broken SVID rule begins with the rule's name. */
+		if (a->result.code > ATTEST_E_SVID)
+			complain(a, "%s refused: %s", a->spiffe_id, a->result.text);
+		else
+			complain(a, "%s refused: %s: %s", a->spiffe_id, attest_code_name(a->result.code), a->result.text);
 		return CLI_NO;
 	}
 	a->problem[0] = '\0';

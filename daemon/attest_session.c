@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "attest_message.h"
 #include "identity/process.h"
 #include "log.h"
 
@@ -212,61 +213,8 @@ static int session_refuse_peer(struct attest_session *session, int error)
 
 /* ---- receiving ---- */
 
-struct message {
-	size_t len;
-	bool rights; /* descriptors came along */
-	bool truncated;
-	int pidfd; /* of the sender; negative errno if the kernel could not make one */
-};
-
-/* Closes what it must not keep: rights, and the pidfd once its inode is known. */
-static void message_take_control(struct message *message, struct msghdr *msg)
-{
-	for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(msg); cmsg != NULL; cmsg = CMSG_NXTHDR(msg, cmsg)) {
-		size_t n = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-		if (cmsg->cmsg_level != SOL_SOCKET)
-			continue;
-		if (cmsg->cmsg_type == PROCESS_SCM_PIDFD && n == 1)
-			memcpy(&message->pidfd, CMSG_DATA(cmsg), sizeof(int));
-		if (cmsg->cmsg_type != SCM_RIGHTS)
-			continue;
-		message->rights = true;
-		for (size_t i = 0; i < n; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(int), sizeof(int));
-			close(fd);
-		}
-	}
-}
-
-/* Returns 1, 0 at end of file, or -errno. */
-static int message_receive(struct attest_session *session, struct message *message)
-{
-	union {
-		struct cmsghdr align;
-		char bytes[512];
-	} control;
-	struct iovec iov = {.iov_base = session->server->buffer, .iov_len = sizeof(session->server->buffer)};
-	struct msghdr msg = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control.bytes,
-		.msg_controllen = sizeof(control.bytes),
-	};
-	ssize_t n = recvmsg(session->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-
-	if (n < 0)
-		return -errno;
-	*message = (struct message){.len = (size_t)n, .pidfd = -ENOPROTOOPT};
-	message->truncated = (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0;
-	message_take_control(message, &msg);
-	return n > 0;
-}
-
 /* 0: the message is from the process that connected. Else the session is gone, and 1. */
-static int session_check_sender(struct attest_session *session, const struct message *message)
+static int session_check_sender(struct attest_session *session, const struct attest_message *message)
 {
 	struct stat st;
 	int r;
@@ -482,7 +430,7 @@ void attest_session_reply(struct attest_server *server, const struct ipc_tag_rep
 static int on_io(sd_event_source *source, int fd, uint32_t events, void *userdata)
 {
 	struct attest_session *session = userdata;
-	struct message message;
+	struct attest_message message;
 	int r;
 
 	(void)source;
@@ -491,12 +439,10 @@ static int on_io(sd_event_source *source, int fd, uint32_t events, void *userdat
 		session_free(session);
 		return 0;
 	}
-	r = message_receive(session, &message);
+	r = attest_message_receive(session->fd, session->server->buffer, sizeof(session->server->buffer), &message);
 	if (r == -EAGAIN || r == -EINTR)
 		return 0;
 	if (r <= 0) {
-		if (r == 0 && message.pidfd >= 0)
-			close(message.pidfd);
 		session_free(session);
 		return 0;
 	}

@@ -188,27 +188,26 @@ int enforcer_reload(void *ctx, uid_t uid, pid_t pid, char **textp)
 
 /* ---- roles ---- */
 
+/* At the first start there is nothing to say here: role_new() has not returned yet, and roles_start() goes on. */
 static void on_started(void *ctx, enum role_kind kind, int sock, unsigned restarts, const char *why)
 {
+	struct ipc_notice notice = enforcer_notice(NOTICE_ROLE_RESTARTED);
 	struct enforcer *e = ctx;
 
 	(void)sock;
-	if (restarts) {
-		struct ipc_notice notice = enforcer_notice(NOTICE_ROLE_RESTARTED);
-
-		notice.count = restarts;
-		snprintf(notice.text, sizeof(notice.text), "the %s role ended (%s) and was started again", role_name(kind), why);
-		enforcer_notice_post(e, &notice);
-		/* At the first start, role_new() has not returned yet: enforcer_roles_start() does this. */
-		if (kind == ROLE_IDENTITY)
-			bundles_reload(e);
-	}
-	if (restarts && kind == ROLE_AUDITOR) {
+	if (!restarts)
+		return;
+	if (kind == ROLE_IDENTITY) {
+		bundles_reload(e);
+	} else {
+		/* Names before the log: it writes as soon as it has one. */
 		enforcer_names_tell(e);
 		enforcer_policy_tell(e);
 		enforcer_audit_open(e);
-		enforcer_notice_flush(e);
 	}
+	notice.count = restarts;
+	snprintf(notice.text, sizeof(notice.text), "the %s role ended (%s) and was started again", role_name(kind), why);
+	enforcer_notice_post(e, &notice);
 }
 
 static void on_packet(void *ctx, enum role_kind kind, const void *packet, int type, int fd)

@@ -23,6 +23,9 @@
 #define ROLE_MAX_FDS 4
 #define RESTART_MAX_MS 5000
 #define STOP_TIMEOUT_MS 3000
+/* A role that has not answered for this long hangs: it is ended, and started again. */
+#define PING_USEC 10000000ULL
+#define PINGS_UNANSWERED_MAX 3
 
 struct role {
 	sd_event *event;
@@ -36,6 +39,8 @@ struct role {
 	unsigned restarts;
 	unsigned delay_ms;
 	char why[128]; /* how the last one ended */
+	unsigned unanswered; /* pings */
+	sd_event_source *ping;
 	sd_event_source *child;
 	sd_event_source *io;
 	sd_event_source *again;
@@ -98,6 +103,7 @@ static void role_stopped(struct role *role)
 {
 	role->child = sd_event_source_disable_unref(role->child);
 	role->io = sd_event_source_disable_unref(role->io);
+	role->ping = sd_event_source_disable_unref(role->ping);
 	if (role->sock >= 0)
 		close(role->sock);
 	role->sock = -1;
@@ -149,15 +155,34 @@ static int on_packet(sd_event_source *source, int fd, uint32_t events, void *dat
 	if (type <= 0) {
 		/* Its end is reported by on_child; a packet that is not well-formed is the end of trust in it. */
 		role->io = sd_event_source_disable_unref(role->io);
-		if (type < 0) {
+		if (type == -EBADMSG) {
 			log_error("malformed packet from the %s role: it is ended", names[role->kind]);
 			kill(role->pid, SIGKILL);
 		}
 		return 0;
 	}
 	role->delay_ms = 0; /* it works */
+	role->unanswered = 0;
+	if (type == IPC_PING)
+		return 0;
 	role->ops->packet(role->ctx, role->kind, buf, type, beside);
 	return 0;
+}
+
+static int on_ping(sd_event_source *source, uint64_t usec, void *data)
+{
+	struct ipc_header ping = {.type = IPC_PING, .len = sizeof(ping)};
+	struct role *role = data;
+
+	(void)usec;
+	if (role->unanswered++ >= PINGS_UNANSWERED_MAX) {
+		log_error("the %s role does not answer: it is ended", names[role->kind]);
+		kill(role->pid, SIGKILL);
+		return 0;
+	}
+	ipc_send(role->sock, &ping, -1);
+	sd_event_source_set_time_relative(source, PING_USEC);
+	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
 
 static int role_start(struct role *role)
@@ -182,6 +207,9 @@ static int role_start(struct role *role)
 	r = sd_event_add_child(role->event, &role->child, pid, WEXITED, on_child, role);
 	if (r >= 0)
 		r = sd_event_add_io(role->event, &role->io, role->sock, EPOLLIN, on_packet, role);
+	role->unanswered = 0;
+	if (r >= 0)
+		r = sd_event_add_time_relative(role->event, &role->ping, CLOCK_MONOTONIC, PING_USEC, 0, on_ping, role);
 	if (r < 0)
 		return r;
 	role->ops->started(role->ctx, role->kind, role->sock, role->restarts, role->why);

@@ -292,7 +292,7 @@ static unsigned edit_distance(const char *a, size_t n, const char *b, size_t m)
 void suggestion_offer(struct suggestion *suggestion, const char *name)
 {
 	size_t n = strlen(suggestion->wrong), m = strlen(name);
-	unsigned limit = n < 3 ? 1 : n < 9 ? 2 : 3;
+	unsigned limit = n < 5 ? 1 : n < 9 ? 2 : 3;
 	unsigned distance;
 
 	if (n > MAX_SUGGEST_BYTES || m > MAX_SUGGEST_BYTES || (n > m ? n - m : m - n) > limit)

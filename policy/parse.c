@@ -268,6 +268,7 @@ static void read_sources(struct reader *reader, const struct policy_source *sour
 			diagnostics_error(reader->diagnostics, (struct position){i, 0, 0},
 					  "the file is empty: `bulkhead: 1`, the language version, is required");
 	}
+	check_places(reader);
 	for (size_t i = 0; i < n && rules; i++)
 		for (uint32_t j = 0; rules[i] && j < rules[i]->n; j++)
 			read_rule(reader, rules[i]->items[j]);

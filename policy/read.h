@@ -55,6 +55,8 @@ const char *reader_where(struct reader *reader, struct position at);
 bool is_builtin_peer(const char *name, uint32_t *atomp, bool *anyp);
 
 void read_identity(struct reader *reader, const struct node *key, const struct node *value);
+/* After all definitions: is a cgroup given by its path also given as a unit, by another identity? */
+void check_places(struct reader *reader);
 void read_network(struct reader *reader, const struct node *key, const struct node *value);
 void read_service(struct reader *reader, const struct node *key, const struct node *value);
 /* Reports an inline service that is wrong. Returns false if the text is no inline service at all. */

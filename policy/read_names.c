@@ -147,6 +147,47 @@ static void claim_place(struct reader *reader, const struct node *node, const st
 	reader_hint(reader, "defined at %s", reader_where(reader, owner->at));
 }
 
+/* The unit that a path would be the cgroup of: below slices only. NULL if none. */
+static const char *unit_of_path(const char *path)
+{
+	const char *last = path + 1;
+
+	while (*component_end(last)) {
+		size_t len = (size_t)(component_end(last) - last);
+
+		if (len <= 6 || memcmp(last + len - 6, ".slice", 6) != 0)
+			return NULL;
+		last += len + 1;
+	}
+	return last + (*last == '_');
+}
+
+static void check_path(struct reader *reader, const struct identity *identity, const struct place *place)
+{
+	const char *unit = place->kind == POLICY_LOCAL_CGROUP ? unit_of_path(place->path) : NULL;
+	const char *text = unit ? arena_printf(&reader->arena, "unit %s", unit) : NULL;
+	const struct identity *owner;
+	uint32_t number;
+
+	if (!text || !intern_find(&reader->places, text, strlen(text), &number))
+		return;
+	owner = &reader->policy->identities[reader->place_owners.items[number]];
+	if (owner == identity)
+		return;
+	diagnostics_error(reader->diagnostics, identity->at, "'%s' is the cgroup of the unit of the identity '%s'",
+			  place->path, owner->name);
+	reader_hint(reader, "defined at %s", reader_where(reader, owner->at));
+}
+
+void check_places(struct reader *reader)
+{
+	const struct policy *policy = reader->policy;
+
+	for (size_t i = 0; i < policy->n_identities; i++)
+		for (uint32_t j = 0; j < policy->identities[i].n_places; j++)
+			check_path(reader, &policy->identities[i], &policy->identities[i].places[j]);
+}
+
 static void read_pattern(struct reader *reader, const struct node *node, struct identity *identity)
 {
 	const char *text = read_text(reader, node, "a SPIFFE ID pattern"), *problem;

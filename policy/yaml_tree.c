@@ -238,6 +238,9 @@ static void report_yaml_error(struct builder *b, const yaml_parser_t *parser)
 	/* `index` counts characters; it finds the byte only where all before are ASCII, else the hint stays away. */
 	if (offset < b->source->len && b->source->text[offset] == '\t')
 		diagnostics_hint(b->diagnostics, "YAML is indented with spaces, not tabs");
+	else if (parser->context && parser->context_mark.line < parser->problem_mark.line)
+		diagnostics_hint(b->diagnostics, "it begins at %s:%zu",
+				 diagnostics_source_name(b->diagnostics, b->index), parser->context_mark.line + 1);
 }
 
 static void parser_delete(yaml_parser_t *parser)

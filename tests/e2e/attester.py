@@ -24,8 +24,8 @@ import sys
 
 MAGIC = 0x3141545A
 HELLO, CHALLENGE, PROOF, RESULT = 1, 2, 3, 4
-CONTEXT = b"\x20" * 64 + b"ZT SVID attest v1, workload proof" + b"\0"
-CGROUP_ID_AT = 12 + 32 + 16  # header, nonce, boot id
+CONTEXT = b"\x20" * 64 + b"Bulkhead SVID attest v1, workload proof" + b"\0"
+CGROUP_ID_AT = 12 + 32 + 16  # after header, nonce, boot id; the inode of the peer's pidfd follows
 
 
 def emit(event, **fields):
@@ -135,7 +135,9 @@ def relay(args):
             kind = struct.unpack("<H", data[4:6])[0]
             emit("relayed", kind=kind)
             if kind == CHALLENGE and args.rewrite:
-                data = data[:CGROUP_ID_AT] + struct.pack("<Q", args.rewrite) + data[CGROUP_ID_AT + 8:]
+                pid = struct.unpack("iII", victim.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+                inode = os.fstat(os.pidfd_open(pid)).st_ino
+                data = data[:CGROUP_ID_AT] + struct.pack("<QQ", args.rewrite, inode) + data[CGROUP_ID_AT + 16:]
             if kind == RESULT:
                 result(data)
             there.send(data)
@@ -163,7 +165,7 @@ def main():
     if args.what == "blind":
         attest(connect(args.socket), args)
     else:
-        {"hand": hand, "take": take, "leave": leave, "relay": relay, "reuse": reuse, "unsigned": unsigned}[args.what](args)
+        globals()[args.what](args)
     return 0
 
 

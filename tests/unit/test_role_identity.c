@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -573,6 +574,39 @@ static void unexpected_message_is_refused(void **state)
 	raw_free(twice);
 }
 
+static unsigned descriptors_of(pid_t pid)
+{
+	char path[64];
+	unsigned count = 0;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	dir = opendir(path);
+	assert_non_null(dir);
+	while (readdir(dir) != NULL)
+		count++;
+	closedir(dir);
+	return count;
+}
+
+static void descriptors_sent_along_are_refused_and_closed(void **state)
+{
+	struct world *world = *state;
+	struct ipc_header header = {IPC_READY, sizeof(header)};
+	unsigned before = descriptors_of(world->role);
+
+	for (int i = 0; i < 3; i++) {
+		struct raw *raw = calloc(1, sizeof(*raw));
+
+		raw->sock = raw_connect(world->path);
+		assert_int_equal(ipc_send(raw->sock, &header, raw->sock), 0);
+		raw_expect_result(raw, ATTEST_E_PROTOCOL);
+		expect_refusal_notice(world, ATTEST_E_PROTOCOL);
+		raw_free(raw);
+	}
+	assert_int_equal(descriptors_of(world->role), before);
+}
+
 static void silent_connections_are_ended_after_their_time(void **state)
 {
 	struct world *world = *state;
@@ -756,6 +790,7 @@ int main(void)
 		TEST(proof_by_another_key_is_refused),
 		TEST(proof_of_another_challenge_is_refused),
 		TEST(unexpected_message_is_refused),
+		TEST(descriptors_sent_along_are_refused_and_closed),
 		TEST(silent_connections_are_ended_after_their_time),
 		TEST(bundle_that_changes_meanwhile_is_asked_again),
 		TEST(last_good_bundle_outlives_a_broken_one),
