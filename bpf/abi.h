@@ -173,6 +173,7 @@ enum bh_proof {
 	BH_PROOF_FORGED = 2, /* option present, MAC wrong */
 	BH_PROOF_REPLAYED = 3, /* MAC right, but the kernel sent no such segment, or it was used already */
 	BH_PROOF_MALFORMED = 4,
+	BH_PROOF_UNASKED = 5, /* denied before the peer was asked: no answer could have been allowed */
 };
 
 enum bh_sock_kind {

@@ -163,6 +163,7 @@ BH_GLOBAL int bh_judge_possible(struct bh_query *q)
 	/* For the log: what would be said of a peer that shows nothing. */
 	q->peer = BH_ID_WORLD;
 	bh_judge(q);
+	q->proof = BH_PROOF_UNASKED;
 	q->allow = 0;
 	if (q->reason == BH_REASON_POLICY && BH_CELL_RULE(q->cell) == 0)
 		q->reason = BH_REASON_IMPOSSIBLE;

@@ -92,6 +92,8 @@ static void print_other(const struct monitor *m, const json_t *event)
 		printf(" (cgroup %s)", cgroup);
 	if (*reason)
 		printf(": %s", reason);
+	if (audit_event_count(event) > 1)
+		printf(" x%" JSON_INTEGER_FORMAT, audit_event_count(event));
 	putchar('\n');
 }
 

@@ -139,6 +139,7 @@ static void print_text(const struct cli *cli, const struct svid_verdict *verdict
 	}
 	svid_verdict_text(verdict, text, sizeof(text));
 	printf("%srefused:%s %s\n", cli_colour(cli, "red"), cli_colour(cli, "reset"), text);
+	fflush(stdout); /* the two may go to one file */
 	fprintf(stderr, "  the rule: %s\n", svid_rule_text(verdict->rule));
 }
 

@@ -83,7 +83,7 @@ static const char *proof_name(unsigned proof)
 {
 	static const char *const names[] = {
 		[BH_PROOF_NONE] = "none",	  [BH_PROOF_VERIFIED] = "verified",   [BH_PROOF_FORGED] = "forged",
-		[BH_PROOF_REPLAYED] = "replayed", [BH_PROOF_MALFORMED] = "malformed",
+		[BH_PROOF_REPLAYED] = "replayed", [BH_PROOF_MALFORMED] = "malformed", [BH_PROOF_UNASKED] = "unasked",
 	};
 
 	return proof < sizeof(names) / sizeof(*names) ? names[proof] : "unknown";
@@ -134,6 +134,9 @@ static void flow_resolve(struct flow *flow, struct audit_record *record, const s
 	flow->subject = egress ? &flow->source : &flow->destination;
 	name_end(&flow->source, names, egress ? event->subject : event->peer);
 	name_end(&flow->destination, names, egress ? event->peer : event->subject);
+	if (event->proof == BH_PROOF_UNASKED)
+		*(egress ? &flow->destination : &flow->source) =
+			(struct flow_end){.key = egress ? "destination" : "source", .kind = "unknown"};
 	flow->transport = transport_name(event->proto);
 	flow->icmp = event->proto == IPPROTO_ICMP || event->proto == IPPROTO_ICMPV6;
 	flow->ipv4 = is_mapped(&event->src) && is_mapped(&event->dst);

@@ -12,7 +12,7 @@ import time
 
 PATIENCE_S = 1.0
 CHUNK = b"x" * 65536
-PAUSE_S = 0.005
+PAUSE_S = 0.01
 
 
 def reason(error):

@@ -73,7 +73,7 @@ place_remove() {
 	[ ! -d "$PINS" ] || rm -r "$PINS"
 	[ ! -d "$QUICKSTART_CGROUP" ] || find "$QUICKSTART_CGROUP" -depth -type d -exec rmdir {} +
 	if [ -e "$DIR/bpffs-is-ours" ] && [ "$(mount_point bpf)" = /sys/fs/bpf ]; then
-		umount /sys/fs/bpf
+		umount /sys/fs/bpf || return
 	fi
 	[ ! -d "$DIR" ] || rm -r "$DIR"
 }
@@ -83,5 +83,7 @@ place_left() { # names what is still there
 	for path in "$DIR" "$QUICKSTART_CGROUP" "$PINS"; do
 		[ ! -e "$path" ] || echo "$path"
 	done
-	pgrep -af "$DIR/" || true
+	for path in $(jobs -pr); do
+		echo "process $path"
+	done
 }

@@ -3,7 +3,8 @@
 """server.py PORT...: a workload that is talked to. Knows nothing of Bulkhead.
 
 A client's first line says what it wants: "ask TEXT" is answered with one line; "stream NAME" is followed by bytes
-without end, which are counted. The count is printed four times a second, and when the connection ends, how."""
+without end, which are counted. The count is printed four times a second and when nothing comes any more; and, when the
+connection ends, how it ended."""
 import errno
 import os
 import socket
@@ -12,25 +13,36 @@ import threading
 import time
 
 
+PRINT_EVERY_S = 0.25
+
+
+def clock(seconds):
+    return f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{int(seconds * 1000) % 1000:03d}"
+
+
 def say(text):
-    now = time.time()
-    print(f"{time.strftime('%H:%M:%S', time.localtime(now))}.{int(now * 1000) % 1000:03d} {text}", flush=True)
+    print(text, flush=True)
 
 
 def count(connection, name, received):
-    printed = 0.0
-    try:
-        while True:
-            if time.monotonic() - printed > 0.25:
-                printed = time.monotonic()
-                say(f"{name}: {received} bytes received")
+    printed, printed_at, last = -1, 0.0, time.time()
+    connection.settimeout(0.1)
+    while True:
+        idle = False
+        try:
             data = connection.recv(1 << 20)
             if not data:
                 say(f"{name}: {received} bytes received, ended: closed by the other end")
                 return
-            received += len(data)
-    except OSError as error:
-        say(f"{name}: {received} bytes received, ended: {os.strerror(error.errno)} ({errno.errorcode[error.errno]})")
+            received, last = received + len(data), time.time()
+        except TimeoutError:
+            idle = True
+        except OSError as error:
+            say(f"{name}: {received} bytes received, ended: {os.strerror(error.errno)} ({errno.errorcode[error.errno]})")
+            return
+        if received != printed and (idle or time.time() - printed_at > PRINT_EVERY_S):
+            printed, printed_at = received, time.time()
+            say(f"{name}: {received} bytes received, the last at {clock(last)}")
 
 
 def serve(connection):
