@@ -186,13 +186,8 @@ static int prove(struct attester *a)
 		if (a->result.code > ATTEST_E_SVID)
 			complain(a, "%s refused: %s", a->spiffe_id, a->result.text);
 		else
-			const char *code = attest_code_name(a->result.code);
-
-		/* What the SVID broke is told with the name of the rule, which is the code. */
-		if (strncmp(a->result.text, code, strlen(code)))
-			complain(a, "%s refused: %s: %s", a->spiffe_id, code, a->result.text);
-		else
-			complain(a, "%s refused: %s", a->spiffe_id, a->result.text);
+			complain(a, "%s refused: %s: %s", a->spiffe_id, attest_code_name(a->result.code),
+				 a->result.text);
 		return CLI_NO;
 	}
 	a->problem[0] = '\0';

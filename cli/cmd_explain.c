@@ -153,18 +153,39 @@ static int find_closest(const struct explainer *explainer, const struct argument
 			      MAX_CLOSEST);
 }
 
-static void print_closest(const struct explainer *explainer, const struct arguments *arguments,
-			  const struct policy_judgement *judgement, bool ingress)
+static void print_closest(const char *title, char *const *lines, int n)
 {
-	char *lines[MAX_CLOSEST];
-	int n = find_closest(explainer, arguments, judgement, ingress, lines);
-
 	if (n > 0)
-		printf("closest rules for %s:\n", ingress ? "ingress" : "egress");
-	for (int i = 0; i < n; i++) {
+		printf("%s\n", title);
+	for (int i = 0; i < n; i++)
 		printf("  %s\n", lines[i]);
-		free(lines[i]);
+}
+
+static bool same_lines(char *const *a, int n, char *const *b, int m)
+{
+	for (int i = 0; i < n && n == m; i++)
+		if (strcmp(a[i], b[i]) != 0)
+			return false;
+	return n == m;
+}
+
+static void print_both_closest(const struct explainer *explainer, const struct arguments *arguments,
+			       const struct policy_explanation *explanation)
+{
+	char *egress[MAX_CLOSEST], *ingress[MAX_CLOSEST];
+	int n = find_closest(explainer, arguments, &explanation->egress, false, egress);
+	int m = find_closest(explainer, arguments, &explanation->ingress, true, ingress);
+
+	if (same_lines(egress, n, ingress, m)) {
+		print_closest("closest rules:", egress, n);
+	} else {
+		print_closest("closest rules for egress:", egress, n);
+		print_closest("closest rules for ingress:", ingress, m);
 	}
+	while (n > 0)
+		free(egress[--n]);
+	while (m > 0)
+		free(ingress[--m]);
 }
 
 static json_t *closest_json(const struct explainer *explainer, const struct arguments *arguments,
@@ -204,8 +225,7 @@ static int explain_one(struct cli *cli, const struct explainer *explainer, const
 	       arguments->service);
 	print_judgement(cli, "egress", &explanation.egress);
 	print_judgement(cli, "ingress", &explanation.ingress);
-	print_closest(explainer, arguments, &explanation.egress, false);
-	print_closest(explainer, arguments, &explanation.ingress, true);
+	print_both_closest(explainer, arguments, &explanation);
 	return explanation.allow ? CLI_OK : CLI_NO;
 }
 

@@ -251,6 +251,15 @@ int datapath_attach(struct datapath *dp, char *why, size_t why_size)
 	return 0;
 }
 
+void datapath_unpin_unused(struct datapath *dp)
+{
+	for (size_t i = 0; i < N_PROGRAMS; i++)
+		if (dp->links[i] >= 0)
+			return;
+	bpf_object__unpin_maps(dp->skeleton->obj, NULL);
+	rmdir(dp->pin_dir);
+}
+
 const char *datapath_program(const struct datapath *dp, size_t index, bool *attachedp)
 {
 	struct bpf_link_info info = {};

@@ -32,6 +32,8 @@ int datapath_open(struct datapath **datapathp, const struct datapath_config *con
 		  size_t why_size);
 /* Puts the loaded programs into force. Returns 0 or -errno; on failure what was in force stays. */
 int datapath_attach(struct datapath *datapath, char *why, size_t why_size);
+/* Removes the pins of maps that nothing enforces with: for a start that failed before anything was attached. */
+void datapath_unpin_unused(struct datapath *datapath);
 /* Lets go of the descriptors; pins and enforcement stay. */
 void datapath_freep(struct datapath **datapathp);
 

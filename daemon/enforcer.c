@@ -418,8 +418,11 @@ static int kernel_start(struct enforcer *e)
 		r = enforcer_policy_start(e, why, sizeof(why));
 	if (!r)
 		r = datapath_attach(e->datapath, why, sizeof(why));
-	if (r)
+	if (r) {
 		log_error("%s", why[0] ? why : strerror(-r));
+		if (e->datapath)
+			datapath_unpin_unused(e->datapath);
+	}
 	return r;
 }
 

@@ -311,6 +311,15 @@ static int directory_enforce(struct enforcer *e, char *why, size_t why_size)
 			number = 0;
 		}
 	}
+	/* To deny everything on a part of the tree is safe; on all of it, it ends the operator's own session. */
+	if (r == 0 && !image && strcmp(e->config.subtree, "/") == 0 && !e->adopted) {
+		policy_sources_free(files, n);
+		snprintf(why, why_size,
+			 "no valid policy in %s: with the managed subtree / the built-in policy would deny every connection of this "
+			 "host, yours too. Write a policy there first, or choose a part of the cgroup tree with --subtree",
+			 e->config.policy_dir);
+		return -EINVAL;
+	}
 	if (r == 0 && !image)
 		r = image_make(&builtin, 1, &image, &text);
 	if (r == 0)

@@ -106,6 +106,14 @@ static void put_addresses(struct output *out, struct bh_tables *head, const stru
 	}
 }
 
+/* Without rules for one direction only, both judgements are the same, and so is their table: usually the largest. */
+static bool one_judgement(const struct compiler *c)
+{
+	size_t pairs = (size_t)c->from.n * c->to.n;
+
+	return memcmp(c->row_of[BH_EGRESS], c->row_of[BH_INGRESS], pairs * sizeof(uint32_t)) == 0;
+}
+
 static void put_verdicts(struct output *out, struct bh_tables *head, const struct compiler *c)
 {
 	size_t peers = (size_t)c->n_who * c->address_sets.n, pairs = (size_t)c->from.n * c->to.n;
@@ -114,9 +122,11 @@ static void put_verdicts(struct output *out, struct bh_tables *head, const struc
 	put_u16(out, c->from.class_of, peers);
 	head->to_off = (uint32_t)align(out);
 	put_u16(out, c->to.class_of, peers);
-	for (int d = 0; d < 2; d++) {
-		head->row_off[d] = (uint32_t)align(out);
-		put(out, c->row_of[d], pairs * sizeof(uint32_t));
+	head->row_off[BH_EGRESS] = head->row_off[BH_INGRESS] = (uint32_t)align(out);
+	put(out, c->row_of[BH_EGRESS], pairs * sizeof(uint32_t));
+	if (!one_judgement(c)) {
+		head->row_off[BH_INGRESS] = (uint32_t)align(out);
+		put(out, c->row_of[BH_INGRESS], pairs * sizeof(uint32_t));
 	}
 	head->cell_off = (uint32_t)align(out);
 	for (uint32_t i = 0; i < c->rows.n; i++)
@@ -140,7 +150,7 @@ static int check_size(struct compiler *c)
 	uint64_t peers = (uint64_t)c->n_who * c->address_sets.n, pairs = (uint64_t)c->from.n * c->to.n;
 	uint64_t size = sizeof(struct bh_tables) + c->addr4.n * sizeof(struct bh_range4) +
 			c->addr6.n * sizeof(struct bh_range6) + (c->tcp.n + c->udp.n) * sizeof(struct bh_range_port) +
-			2 * 256 * 2 + peers * 8 + pairs * 8 + (uint64_t)c->rows.n * c->n_svc * 4 +
+			2 * 256 * 2 + peers * 8 + pairs * (one_judgement(c) ? 4 : 8) + (uint64_t)c->rows.n * c->n_svc * 4 +
 			(uint64_t)c->poss_rows.n * c->n_svc + 16 * 8;
 
 	if (size > BH_TABLES_BYTES)

@@ -253,7 +253,8 @@ class Rig:
         for n in self.rules:
             self._add(f"bulkhead-{n}", lambda rig, name, n=n: Bulkhead(rig, name, n))
         if shutil.which("nft"):
-            self._add(f"nft-ct-{self.rules[0]}", lambda rig, name: NftConntrack(rig, name, self.rules[0]))
+            for n in dict.fromkeys(rulesets.parse_size(size)[0] for size in self.rules):
+                self._add(f"nft-ct-{n}", lambda rig, name, n=n: NftConntrack(rig, name, n))
         else:
             self.skipped.append("nft-ct: nft is not installed (packaging/deps install bench)")
 

@@ -8,14 +8,21 @@ def address(i):
     return f"172.{16 + (i >> 12) % 16}.{(i >> 4) & 255}.{(i & 15) << 4}"
 
 
-def bulkhead(rules, trust_domain, port, variant=0):
-    """Half of the rules name networks, half identities; every third denies. `variant` changes the ports."""
+def parse_size(text):
+    """"1000" is 1,000 rules, half of which name networks and half identities; "1000i" only identities, "1000n" only
+    networks."""
+    return (int(text[:-1]), text[-1]) if text[-1] in "in" else (int(text), "")
+
+
+def bulkhead(size, trust_domain, port, variant=0):
+    """Every third rule denies. `variant` changes the ports."""
+    rules, kind = parse_size(size)
     identities = [f"  web: spiffe://{trust_domain}/web", f"  db: spiffe://{trust_domain}/db"]
     networks, lines = [], []
     for i in range(rules - 1):
         service = f"tcp/{7000 + 100 * variant + i % PORTS}"
         action = "deny" if i % 3 == 2 else "allow"
-        if i % 2:
+        if (kind or "ni"[i % 2]) == "i":
             identities.append(f"  app{i}: spiffe://{trust_domain}/app/{i}")
             source = f"app{i}"
         else:

@@ -47,7 +47,7 @@ def apply_times(env, sizes):
 def nft_times(rig, sizes):
     """A table of the same size replaced by another, in a namespace of the measured system."""
     system = next((s for s in rig.systems if isinstance(s, bench.NftConntrack)), None)
-    for size in sizes if system else ():
+    for size in dict.fromkeys(rulesets.parse_size(s)[0] for s in sizes) if system else ():
         path = f"{rig.dir}/times{size}.nft"
         bench.harness.write(path, rulesets.nft(size, "127.0.0.1", bench.PORT))
         yield repeated(f"nft -f, {size} elements",
@@ -96,7 +96,7 @@ def measure(rig, sizes, attests):
         ca = env.authority(bench.Bulkhead.TRUST_DOMAIN)
         svid = ca.issue("/web")
         env.start()
-        env.apply(rulesets.bulkhead(10, bench.Bulkhead.TRUST_DOMAIN, bench.PORT))
+        env.apply(rulesets.bulkhead("10", bench.Bulkhead.TRUST_DOMAIN, bench.PORT))
         for i in range(4):
             env.workload(f"other{i}", ca.issue(f"/app/{i}"))
         if attests:

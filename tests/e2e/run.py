@@ -40,7 +40,7 @@ class Run:
                 print(f"#   {line}")
             print("#   --- last audit lines")
             for event in env.audit.poll()[-12:]:
-                print(f"#   {brief(event)[:500]}")
+                print(f"#   {brief(event)[:500]!a}")
         sys.stdout.flush()
 
 

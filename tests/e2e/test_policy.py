@@ -4,6 +4,7 @@ import json
 import os
 import re
 
+import control
 import harness
 from common import POLICY, POLICY_WITHOUT_WEB, TRUST_DOMAIN, line_of, ready as common_ready, setup, spiffe  # noqa: F401
 from harness import wait_for
@@ -18,22 +19,25 @@ def ready(env):
 
 
 def bad(env, text, *messages, line=None):
-    """A policy that is refused: says where and why, and changes nothing."""
+    """A policy that is refused, by policyctl and by the daemon itself: says where and why, and changes nothing."""
     before, mark = env.status()["policy"], env.audit.mark()
     path = env.write_policy(text, "bad.yaml")
     try:
         for command in ("apply", "check"):
             result = env.ctl(command, path, expect=NO)
             said = result.out + result.err
-            where = re.search(r"bad\.yaml:(\d+):(\d+): error: .+", said)
-            assert where, f"no position in {said!r}"
-            if line:
-                assert int(where.group(1)) == line, f"line {line} expected: {said}"
-            assert re.search(r"^\s*\^", said, re.M) or "^" in said, f"no caret: {said}"
+            lines = [int(n) for n in re.findall(r"bad\.yaml:(\d+):\d+: error: .+", said)]
+            assert lines or not text, f"no position in {said!r}"
+            assert not line or line in lines, f"line {line} expected: {said}"
+            assert not line or re.search(r"^ *\^$", said, re.M), f"no caret: {said}"
             for message in messages:
                 assert message in said, f"{message!r} is not in {said!r}"
     finally:
         os.remove(path)
+    error, said = control.apply(env.run_dir, "bad.yaml", text)
+    assert error == "org.bulkhead.Error.Invalid" and "bad.yaml" in said, (error, said)
+    for message in messages:
+        assert message in said, f"{message!r} is not in {said!r}"
     after = env.status()["policy"]
     assert (after["revision"], after["digest"]) == (before["revision"], before["digest"]), (before, after)
     env.audit.wait(mark, event__action="policy-refused", event__outcome="failure")
@@ -194,10 +198,12 @@ def test_status_tells_health(env):
 
 
 def test_identities_lists_tags_with_deadlines(env):
+    fresh = env.workload("fresh", env.ca.issue("/fresh"))
     found = {t["spiffe_id"]: t for t in env.tags() if "spiffe_id" in t}
-    for name in ("web", "db", "probe"):
-        tag = found[spiffe(name)]
-        assert tag["cgroup_id"] == getattr(env, name).cgroup_id and 0 < tag["seconds_left"] <= 3600 and tag["serial"], tag
+    for workload in (env.web, env.db, env.probe, fresh):
+        tag = found[spiffe(workload.name)]
+        assert tag["cgroup_id"] == workload.cgroup_id and 0 < tag["seconds_left"] <= 3600, tag
+    assert tag["serial"] and tag["pid"], tag
     assert spiffe("web") in env.ctl("identities", expect=YES).out
 
 
