@@ -52,9 +52,9 @@ static int check_sources(struct check *check)
 
 static json_t *diagnostic_json(const struct policy_diagnostic *diagnostic)
 {
-	json_t *object = json_pack("{s:s, s:s, s:s}", "severity",
-				   diagnostic->severity == POLICY_ERROR ? "error" : "warning", "file", diagnostic->file,
-				   "text", diagnostic->text);
+	json_t *object =
+		json_pack("{s:s, s:s, s:s}", "severity", diagnostic->severity == POLICY_ERROR ? "error" : "warning",
+			  "file", diagnostic->file, "text", diagnostic->text);
 
 	if (diagnostic->line) {
 		json_object_set_new(object, "line", json_integer(diagnostic->line));

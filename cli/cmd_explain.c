@@ -47,8 +47,8 @@ static int parse_arguments(struct arguments *arguments, int argc, char **argv)
 			arguments->service = argv[i];
 			continue;
 		}
-		if (strcmp(argv[i], "--policy") != 0 && strcmp(argv[i], "--from") != 0 && strcmp(argv[i], "--to") != 0 &&
-		    strcmp(argv[i], "--batch") != 0)
+		if (strcmp(argv[i], "--policy") != 0 && strcmp(argv[i], "--from") != 0 &&
+		    strcmp(argv[i], "--to") != 0 && strcmp(argv[i], "--batch") != 0)
 			return cli_usage_error(&cmd_explain, "unknown option %s", argv[i]);
 		if (!value)
 			return cli_usage_error(&cmd_explain, "%s needs a value", argv[i]);
@@ -207,7 +207,8 @@ static int explain_one(struct cli *cli, const struct explainer *explainer, const
 	__attribute__((cleanup(freep))) char *error = NULL;
 	struct policy_explanation explanation;
 
-	if (policy_explain(explainer->image, arguments->from, arguments->to, arguments->service, &explanation, &error)) {
+	if (policy_explain(explainer->image, arguments->from, arguments->to, arguments->service, &explanation,
+			   &error)) {
 		cli_error("%s", error ? error : "out of memory");
 		return CLI_USAGE;
 	}
@@ -306,17 +307,21 @@ const struct cli_command cmd_explain = {
 	.name = "explain",
 	.summary = "verdict of a flow, and the rules that decide it",
 	.usage = "[--policy PATH] --from X --to Y SERVICE | [--policy PATH] --batch FILE",
-	.help = "Judges a flow with the compiled policy, by the function that the kernel runs: egress at the source and\n"
-		"ingress at the destination. A flow passes if both allow it; an end outside any workload judges nothing.\n"
+	.help = "Judges a flow with the compiled policy, by the function that the kernel runs: egress at the source "
+		"and\n"
+		"ingress at the destination. A flow passes if both allow it; an end outside any workload judges "
+		"nothing.\n"
 		"\n"
 		"  --policy PATH  file or directory; may be repeated. Default: the policy in force, from the daemon\n"
-		"  --from, --to   SPIFFE ID, local identity of the policy, unidentified, host, world, or an address; any but\n"
+		"  --from, --to   SPIFFE ID, local identity of the policy, unidentified, host, world, or an address; "
+		"any but\n"
 		"                 the last also as X@ADDRESS\n"
 		"  SERVICE        tcp/443, udp/53, icmp/echo-request\n"
 		"  --batch FILE   reads lines FROM<TAB>TO<TAB>SERVICE (- is stdin) and writes, for each,\n"
 		"                 allow|deny<TAB>egress-rule<TAB>ingress-rule; `-` where an end judges nothing\n"
 		"\n"
-		"Exit codes: 0 allowed (or the batch is done), 1 denied or the policy is not valid, 2 usage, 3 no daemon.\n"
+		"Exit codes: 0 allowed (or the batch is done), 1 denied or the policy is not valid, 2 usage, 3 no "
+		"daemon.\n"
 		"\n"
 		"Example: policyctl explain --policy shop.yaml --from spiffe://prod.example/web \\\n"
 		"           --to spiffe://prod.example/db tcp/5432\n",

@@ -6,6 +6,7 @@
 
 #include "cli/cli.h"
 #include "daemon/control_api.h"
+#include "policy/suggestion.h"
 
 static const struct cli_command *const commands[] = {
 	&cmd_check, &cmd_explain,    &cmd_apply,  &cmd_show,   &cmd_status,  &cmd_attest,     &cmd_run,
@@ -44,51 +45,20 @@ static const struct cli_command *command_find(const char *name)
 	return NULL;
 }
 
-/* Number of single-character edits between two words. */
-static unsigned edit_distance(const char *a, const char *b)
-{
-	unsigned row[32];
-	size_t n = strlen(b);
-
-	if (n >= sizeof(row) / sizeof(row[0]) || strlen(a) > 64)
-		return 99;
-	for (size_t j = 0; j <= n; j++)
-		row[j] = (unsigned)j;
-	for (size_t i = 0; a[i]; i++) {
-		unsigned diagonal = row[0];
-
-		row[0] = (unsigned)i + 1;
-		for (size_t j = 0; j < n; j++) {
-			unsigned best = diagonal + (a[i] != b[j]);
-
-			if (row[j] + 1 < best)
-				best = row[j] + 1;
-			diagonal = row[j + 1];
-			if (diagonal + 1 < best)
-				best = diagonal + 1;
-			row[j + 1] = best;
-		}
-	}
-	return row[n];
-}
-
 static int unknown_command(const char *name)
 {
+	struct suggestion suggestion = {.wrong = name};
 	const char *near = NULL;
-	unsigned best = 3;
+	size_t len = strlen(name);
 
 	for (size_t i = 0; i < N_COMMANDS; i++) {
-		unsigned distance = edit_distance(name, commands[i]->name);
-		size_t len = strlen(name);
-
-		/* A beginning of a name is as good as one slip. */
-		if (len > 1 && !strncmp(name, commands[i]->name, len))
-			distance = 1;
-		if (distance < best) {
-			best = distance;
+		suggestion_offer(&suggestion, commands[i]->name);
+		/* A beginning of a name is better than a slip. */
+		if (len > 1 && !near && !strncmp(name, commands[i]->name, len))
 			near = commands[i]->name;
-		}
 	}
+	if (!near)
+		near = suggestion.best;
 	if (near)
 		cli_error("unknown command \"%s\"; did you mean \"%s\"?", name, near);
 	else

@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "files.h"
 #include "ipc.h"
 #include "log.h"
 #include "policy/image.h"
@@ -49,23 +50,6 @@ static void freep(void *p)
 
 /* ---- child ---- */
 
-static int write_all(int fd, const void *bytes, size_t len)
-{
-	const char *p = bytes;
-
-	while (len) {
-		ssize_t n = write(fd, p, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		p += n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 static int result_write(int fd, uint32_t status, const void *body, size_t body_len, const char *text)
 {
 	size_t text_len = text ? strlen(text) : 0;
@@ -73,11 +57,11 @@ static int result_write(int fd, uint32_t status, const void *body, size_t body_l
 	int r;
 
 	result.text_len = (uint32_t)(text_len < COMPILE_MAX_TEXT ? text_len : COMPILE_MAX_TEXT);
-	r = write_all(fd, &result, sizeof(result));
+	r = file_write_all(fd, &result, sizeof(result));
 	if (!r && body_len)
-		r = write_all(fd, body, body_len);
+		r = file_write_all(fd, body, body_len);
 	if (!r && result.text_len)
-		r = write_all(fd, text, result.text_len);
+		r = file_write_all(fd, text, result.text_len);
 	return r ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <yaml.h>
 
+#include "policy/suggestion.h"
+
 struct setting {
 	const char *key; /* in the file; the option is the same with '-' */
 	const char *argument;
@@ -166,49 +168,14 @@ static int reader_next(struct reader *r)
 	return flaw_at(r, &r->parser.problem_mark, "%s", r->parser.problem ? r->parser.problem : "not YAML");
 }
 
-/* Number of single-character edits between two short words, for "did you mean". */
-static unsigned edit_distance(const char *a, const char *b)
-{
-	unsigned row[32];
-	size_t n = strlen(b);
-
-	if (n >= sizeof(row) / sizeof(row[0]) || strlen(a) > 64)
-		return 99;
-	for (size_t j = 0; j <= n; j++)
-		row[j] = (unsigned)j;
-	for (size_t i = 0; a[i]; i++) {
-		unsigned diagonal = row[0];
-
-		row[0] = (unsigned)i + 1;
-		for (size_t j = 0; j < n; j++) {
-			unsigned best = diagonal + (a[i] != b[j]);
-
-			if (row[j] + 1 < best)
-				best = row[j] + 1;
-			diagonal = row[j + 1];
-			if (diagonal + 1 < best)
-				best = diagonal + 1;
-			row[j + 1] = best;
-		}
-	}
-	return row[n];
-}
-
 static int unknown_key(struct reader *r, const char *key)
 {
-	const char *near = NULL;
-	unsigned best = 3;
+	struct suggestion suggestion = {.wrong = key};
 
-	for (size_t i = 0; i < CONFIG_KEYS; i++) {
-		unsigned distance = edit_distance(key, settings[i].key);
-
-		if (distance < best) {
-			best = distance;
-			near = settings[i].key;
-		}
-	}
-	if (near)
-		return flaw_at(r, &r->event.start_mark, "unknown key \"%.64s\"; did you mean \"%s\"?", key, near);
+	for (size_t i = 0; i < CONFIG_KEYS; i++)
+		suggestion_offer(&suggestion, settings[i].key);
+	if (suggestion.best)
+		return flaw_at(r, &r->event.start_mark, "unknown key \"%.64s\"; did you mean \"%s\"?", key, suggestion.best);
 	return flaw_at(r, &r->event.start_mark,
 		       "unknown key \"%.64s\"; known: instance, subtree, run_dir, state_dir, audit_log, bundle_dir, "
 		       "policy_dir, pin_dir",

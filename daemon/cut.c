@@ -19,6 +19,7 @@
 
 #include "bpf/decide.h"
 #include "log.h"
+#include "netlink.h"
 
 #ifndef SOCK_DESTROY
 #define SOCK_DESTROY 21
@@ -137,23 +138,6 @@ static int socket_message(const struct nlmsghdr *nlh, void *data)
 	return MNL_CB_OK;
 }
 
-static int exchange(struct mnl_socket *nl, struct nlmsghdr *nlh, mnl_cb_t callback, void *data)
-{
-	char buf[65536];
-	ssize_t n;
-	int r;
-
-	if (mnl_socket_sendto(nl, nlh, nlh->nlmsg_len) < 0)
-		return -errno;
-	do {
-		n = mnl_socket_recvfrom(nl, buf, sizeof(buf));
-		if (n < 0)
-			return -errno;
-		r = mnl_cb_run(buf, (size_t)n, 0, mnl_socket_get_portid(nl), callback, data);
-	} while (r > MNL_CB_STOP);
-	return r < 0 ? -errno : 0;
-}
-
 static int sockets_list(struct mnl_socket *nl, struct cut *cut, uint8_t family)
 {
 	char buf[MNL_NLMSG_HDRLEN + sizeof(struct inet_diag_req_v2) + 64];
@@ -171,7 +155,7 @@ static int sockets_list(struct mnl_socket *nl, struct cut *cut, uint8_t family)
 	nest = mnl_attr_nest_start(nlh, INET_DIAG_REQ_SK_BPF_STORAGES);
 	mnl_attr_put_u32(nlh, SK_DIAG_BPF_STORAGE_REQ_MAP_FD, (uint32_t)datapath_sockets_fd(cut->datapath));
 	mnl_attr_nest_end(nlh, nest);
-	return exchange(nl, nlh, socket_message, cut);
+	return netlink_exchange(nl, nlh, socket_message, cut);
 }
 
 static int socket_destroy(struct mnl_socket *nl, const struct victim *victim)
@@ -187,22 +171,16 @@ static int socket_destroy(struct mnl_socket *nl, const struct victim *victim)
 	req->sdiag_protocol = IPPROTO_TCP;
 	req->idiag_states = ~0U;
 	req->id = victim->id;
-	return exchange(nl, nlh, NULL, NULL);
-}
-
-static void mnl_closep(struct mnl_socket **nlp)
-{
-	if (*nlp)
-		mnl_socket_close(*nlp);
+	return netlink_exchange(nl, nlh, NULL, NULL);
 }
 
 static int namespace_cut(void *ctx)
 {
-	__attribute__((cleanup(mnl_closep))) struct mnl_socket *nl = mnl_socket_open2(NETLINK_SOCK_DIAG, SOCK_CLOEXEC);
+	__attribute__((cleanup(netlink_closep))) struct mnl_socket *nl = netlink_open(NETLINK_SOCK_DIAG);
 	struct cut *cut = ctx;
 	int r;
 
-	if (!nl || mnl_socket_bind(nl, 0, MNL_SOCKET_AUTOPID) < 0)
+	if (!nl)
 		return -errno;
 	cut->n = 0;
 	r = sockets_list(nl, cut, AF_INET);

@@ -48,3 +48,20 @@ int file_read(int dir_fd, const char *path, size_t max, char **textp, size_t *le
 	*lenp = len;
 	return 0;
 }
+
+int file_write_all(int fd, const void *bytes, size_t len)
+{
+	const char *p = bytes;
+
+	while (len) {
+		ssize_t n = write(fd, p, len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		p += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "netns.h"
 
-#include <cap-ng.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libmnl/libmnl.h>
@@ -16,6 +15,7 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "netlink.h"
 #include "privileges.h"
 
 #ifndef SO_NETNS_COOKIE
@@ -141,39 +141,21 @@ static int address_message(const struct nlmsghdr *nlh, void *data)
 	return MNL_CB_OK;
 }
 
-static void mnl_closep(struct mnl_socket **nlp)
-{
-	if (*nlp)
-		mnl_socket_close(*nlp);
-}
-
 static int addresses_read(void *ctx)
 {
-	__attribute__((cleanup(mnl_closep))) struct mnl_socket *nl = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
+	__attribute__((cleanup(netlink_closep))) struct mnl_socket *nl = netlink_open(NETLINK_ROUTE);
+	char buf[MNL_NLMSG_HDRLEN + MNL_ALIGN(sizeof(struct ifaddrmsg))];
 	struct collection *c = ctx;
-	char buf[32768];
 	socklen_t len = sizeof(c->cookie);
 	struct nlmsghdr *nlh;
-	ssize_t n;
-	int r;
 
-	if (!nl || mnl_socket_bind(nl, 0, MNL_SOCKET_AUTOPID) < 0)
-		return -errno;
-	if (getsockopt(mnl_socket_get_fd(nl), SOL_SOCKET, SO_NETNS_COOKIE, &c->cookie, &len) < 0)
+	if (!nl || getsockopt(mnl_socket_get_fd(nl), SOL_SOCKET, SO_NETNS_COOKIE, &c->cookie, &len) < 0)
 		return -errno;
 	nlh = mnl_nlmsg_put_header(buf);
 	nlh->nlmsg_type = RTM_GETADDR;
 	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
 	mnl_nlmsg_put_extra_header(nlh, sizeof(struct ifaddrmsg));
-	if (mnl_socket_sendto(nl, nlh, nlh->nlmsg_len) < 0)
-		return -errno;
-	do {
-		n = mnl_socket_recvfrom(nl, buf, sizeof(buf));
-		if (n < 0)
-			return -errno;
-		r = mnl_cb_run(buf, (size_t)n, 0, mnl_socket_get_portid(nl), address_message, c);
-	} while (r > MNL_CB_STOP);
-	return r < 0 ? -errno : 0;
+	return netlink_exchange(nl, nlh, address_message, c);
 }
 
 static int addresses_write(struct datapath *dp, const struct collection *c)

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "files.h"
 #include "policy/image.h"
 #include "policy_pack.h"
 
@@ -43,23 +44,6 @@ void revision_clear(struct revision *revision)
 	free(revision->pack);
 	free(revision->image);
 	*revision = (struct revision){};
-}
-
-static int write_all(int fd, const void *bytes, size_t len)
-{
-	const char *p = bytes;
-
-	while (len) {
-		ssize_t n = write(fd, p, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		p += n;
-		len -= (size_t)n;
-	}
-	return 0;
 }
 
 static int read_all(int fd, void *bytes, size_t len)
@@ -115,11 +99,11 @@ int revisions_store(int dir_fd, const struct revision *revision)
 	fd = openat(dir_fd, "new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
-	r = write_all(fd, &h, sizeof(h));
+	r = file_write_all(fd, &h, sizeof(h));
 	if (!r)
-		r = write_all(fd, revision->pack, revision->pack_len);
+		r = file_write_all(fd, revision->pack, revision->pack_len);
 	if (!r)
-		r = write_all(fd, revision->image, revision->image_len);
+		r = file_write_all(fd, revision->image, revision->image_len);
 	if (!r && (fsync(fd) < 0 || renameat(dir_fd, "new", dir_fd, name) < 0 || fsync(dir_fd) < 0))
 		r = -errno;
 	if (r) {

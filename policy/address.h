@@ -23,11 +23,11 @@ struct address_range {
 
 enum address_problem {
 	ADDRESS_OK,
-	ADDRESS_INVALID, /* neither address nor CIDR */
-	ADDRESS_PREFIX, /* prefix length out of range */
+	ADDRESS_INVALID,   /* neither address nor CIDR */
+	ADDRESS_PREFIX,	   /* prefix length out of range */
 	ADDRESS_HOST_BITS, /* bits set behind the prefix; the range is the block that was meant */
-	ADDRESS_MAPPED, /* IPv4-mapped IPv6 */
-	ADDRESS_ZONE, /* fe80::1%eth0 */
+	ADDRESS_MAPPED,	   /* IPv4-mapped IPv6 */
+	ADDRESS_ZONE,	   /* fe80::1%eth0 */
 };
 
 /* An address, or a CIDR block. */

@@ -63,8 +63,8 @@ static bool term_matches(const struct selector_term *term, const struct matches 
 	bool who = !term->n_who, where = !term->n_networks;
 
 	for (uint32_t i = 0; i < term->n_who && !who; i++)
-		who = term->who[i] < WHO_IDENTITY ? matches->atoms[term->who[i]] :
-						    matches->identities[term->who[i] - WHO_IDENTITY];
+		who = term->who[i] < WHO_IDENTITY ? matches->atoms[term->who[i]]
+						  : matches->identities[term->who[i] - WHO_IDENTITY];
 	for (uint32_t i = 0; i < term->n_networks && !where; i++)
 		where = matches->networks[term->networks[i]];
 	return who && where;
@@ -78,8 +78,8 @@ static bool selector_matches(const struct selector *selector, const struct match
 	return false;
 }
 
-static unsigned differences(const struct rule *rule, const struct matches *from, const struct matches *to, uint32_t point,
-			    unsigned direction)
+static unsigned differences(const struct rule *rule, const struct matches *from, const struct matches *to,
+			    uint32_t point, unsigned direction)
 {
 	unsigned differs = DIFFERS_SERVICE;
 
@@ -109,13 +109,11 @@ static const char *atom_name(const struct policy *policy, uint32_t atom)
 static void describe_term(const struct policy *policy, const struct selector_term *term, FILE *out)
 {
 	for (uint32_t i = 0; i < term->n_who && i <= MAX_NAMES; i++)
-		fprintf(out, "%s%s", i ? ", " : "",
-			i < MAX_NAMES ? atom_name(policy, term->who[i]) : "...");
+		fprintf(out, "%s%s", i ? ", " : "", i < MAX_NAMES ? atom_name(policy, term->who[i]) : "...");
 	if (term->n_who && term->n_networks)
 		fputs(" in ", out);
 	for (uint32_t i = 0; i < term->n_networks && i <= MAX_NAMES; i++)
-		fprintf(out, "%s%s", i ? ", " : "",
-			i < MAX_NAMES ? policy->networks[term->networks[i]].name : "...");
+		fprintf(out, "%s%s", i ? ", " : "", i < MAX_NAMES ? policy->networks[term->networks[i]].name : "...");
 }
 
 static void describe_selector(const struct policy *policy, const struct selector *selector, FILE *out)
@@ -202,8 +200,8 @@ int policy_closest(const struct policy *policy, const char *from, const char *to
 		for (size_t i = 0; i < policy->n_rules && n < max; i++) {
 			const struct rule *rule = &policy->rules[i];
 			unsigned differs = rule->allow ? differences(rule, &source, &destination, point,
-								     ingress ? RULE_INGRESS : RULE_EGRESS) :
-							 0;
+								     ingress ? RULE_INGRESS : RULE_EGRESS)
+						       : 0;
 
 			/* A rule about two other peers is no near miss. */
 			if (__builtin_popcount(differs) != wanted ||

@@ -66,7 +66,7 @@ static void compiler_free(struct compiler *compiler)
 
 int policy_compile(const struct policy *policy, void **imagep, size_t *lenp, char **errorp)
 {
-	static int (*const steps[])(struct compiler *compiler) = {
+	static int (*const steps[])(struct compiler * compiler) = {
 		compile_who, compile_ranges, compile_sides, compile_rows, compile_possible,
 	};
 	_cleanup_(compiler_free) struct compiler compiler = {.policy = policy};

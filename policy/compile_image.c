@@ -150,8 +150,8 @@ static int check_size(struct compiler *c)
 	uint64_t peers = (uint64_t)c->n_who * c->address_sets.n, pairs = (uint64_t)c->from.n * c->to.n;
 	uint64_t size = sizeof(struct bh_tables) + c->addr4.n * sizeof(struct bh_range4) +
 			c->addr6.n * sizeof(struct bh_range6) + (c->tcp.n + c->udp.n) * sizeof(struct bh_range_port) +
-			2 * 256 * 2 + peers * 8 + pairs * (one_judgement(c) ? 4 : 8) + (uint64_t)c->rows.n * c->n_svc * 4 +
-			(uint64_t)c->poss_rows.n * c->n_svc + 16 * 8;
+			2 * 256 * 2 + peers * 8 + pairs * (one_judgement(c) ? 4 : 8) +
+			(uint64_t)c->rows.n * c->n_svc * 4 + (uint64_t)c->poss_rows.n * c->n_svc + 16 * 8;
 
 	if (size > BH_TABLES_BYTES)
 		return compiler_too_large(
@@ -255,8 +255,8 @@ static void put_rules(struct writer *w)
 	const struct policy *policy = w->compiler->policy;
 	struct image_rule rule = {
 		.name = string_at(w, "default"),
-		.file = policy->has_defaults ? string_at(w, policy->source_names[policy->defaults_at.source]) :
-					       IMAGE_NO_STRING,
+		.file = policy->has_defaults ? string_at(w, policy->source_names[policy->defaults_at.source])
+					     : IMAGE_NO_STRING,
 		.line = policy->has_defaults ? policy->defaults_at.line : 0,
 	};
 

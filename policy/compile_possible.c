@@ -10,8 +10,8 @@
 
 struct possible {
 	struct compiler *compiler;
-	size_t words; /* of a set of service classes */
-	uint32_t *allowed; /* by row: service classes that the row allows */
+	size_t words;				     /* of a set of service classes */
+	uint32_t *allowed;			     /* by row: service classes that the row allows */
 	struct intern source_sets, destination_sets; /* of classes: by who, by address class */
 	uint32_t *source_set, *destination_set;
 	struct intern service_sets;

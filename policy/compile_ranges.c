@@ -19,7 +19,7 @@ struct sweep {
 	struct compiler *compiler;
 	struct span_event *events;
 	size_t n, capacity;
-	uint32_t *open; /* by set: how many of its spans are open; they may overlap */
+	uint32_t *open;	    /* by set: how many of its spans are open; they may overlap */
 	struct list active; /* sets with an open span, sorted */
 };
 
@@ -151,7 +151,8 @@ static int intern_services(struct compiler *c)
 		return -ENOMEM;
 	for (size_t i = 0; i < policy->n_rules; i++)
 		if (intern_bytes(&c->service_lists, policy->rules[i].services,
-				 policy->rules[i].n_services * sizeof(struct service_range), &c->service_of_rule[i]) < 0)
+				 policy->rules[i].n_services * sizeof(struct service_range),
+				 &c->service_of_rule[i]) < 0)
 			return -ENOMEM;
 	return 0;
 }

@@ -12,11 +12,11 @@
 struct row_builder {
 	struct compiler *compiler;
 	struct list *classes_of_selector; /* destination classes, by `to` selector */
-	struct list *matching; /* rules in order, by destination class */
-	struct list rules; /* of one source class */
+	struct list *matching;		  /* rules in order, by destination class */
+	struct list rules;		  /* of one source class */
 	struct intern rule_lists;
 	struct list row_of_list;
-	uint32_t *cells; /* of one row */
+	uint32_t *cells;	/* of one row */
 	uint32_t *deny, *allow; /* by service class: number of the first such rule, or 0 */
 };
 
@@ -183,7 +183,7 @@ static int merge_sources(struct compiler *c)
 		if (r < 0)
 			return r;
 		for (uint32_t d = 0; d < 2 && r == 1; d++)
-			memmove(c->row_of[d] + (size_t)class[f] * c->to.n, c->row_of[d] + (size_t)f * c->to.n,
+			memmove(c->row_of[d] + (size_t) class[f] * c -> to.n, c->row_of[d] + (size_t)f * c->to.n,
 				c->to.n * sizeof(uint32_t));
 	}
 	for (size_t i = 0; i < peers; i++)
@@ -282,10 +282,11 @@ int compile_rows(struct compiler *c)
 	int r;
 
 	if (pairs > COMPILER_MAX_PAIRS)
-		return compiler_too_large(c,
-					  "the rules tell %u sources and %u destinations apart: %zu pairs, the limit is "
-					  "%u",
-					  c->from.n, c->to.n, pairs, COMPILER_MAX_PAIRS);
+		return compiler_too_large(
+			c,
+			"the rules tell %u sources and %u destinations apart: %zu pairs, the limit is "
+			"%u",
+			c->from.n, c->to.n, pairs, COMPILER_MAX_PAIRS);
 	b.classes_of_selector = arena_array(arena, c->to.n_selectors, sizeof(struct list));
 	b.matching = arena_array(arena, c->to.n, sizeof(struct list));
 	b.cells = arena_array(arena, c->n_svc, sizeof(uint32_t));

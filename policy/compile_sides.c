@@ -27,7 +27,7 @@ struct side_builder {
 	struct list *terms_of_atom; /* enum who_atom */
 	struct list *terms_of_network;
 	size_t n_atoms;
-	struct list always; /* selectors that match every peer */
+	struct list always;		     /* selectors that match every peer */
 	struct intern who_terms, addr_terms; /* sets of terms */
 	uint32_t *who_key, *addr_key;
 	struct list scratch;
@@ -118,8 +118,8 @@ static int number_selectors(struct side_builder *b)
 }
 
 /* The terms that each of `n` things satisfies, by what it is made of: who by atoms, address classes by networks. */
-static int key_of(struct side_builder *b, struct intern *keys, const uint32_t *parts, size_t n, const struct list *terms_of,
-		  uint32_t *keyp)
+static int key_of(struct side_builder *b, struct intern *keys, const uint32_t *parts, size_t n,
+		  const struct list *terms_of, uint32_t *keyp)
 {
 	struct list *terms = &b->scratch;
 
@@ -145,7 +145,8 @@ static int make_keys(struct side_builder *b)
 	if (!b->who_key || !b->addr_key)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < c->n_who && r == 0; i++)
-		r = key_of(b, &b->who_terms, c->who_atoms[i].items, c->who_atoms[i].n, b->terms_of_atom, &b->who_key[i]);
+		r = key_of(b, &b->who_terms, c->who_atoms[i].items, c->who_atoms[i].n, b->terms_of_atom,
+			   &b->who_key[i]);
 	for (uint32_t i = 0; i < n_addr && r == 0; i++) {
 		size_t n;
 		const uint32_t *networks = intern_get(&c->address_sets, i, &n);

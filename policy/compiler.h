@@ -40,9 +40,9 @@ struct side {
 	uint32_t *selector_of_rule;
 	uint32_t n_selectors;
 	struct list *rules_of_selector;
-	uint32_t *class_of; /* n_who * n_addr */
+	uint32_t *class_of;    /* n_who * n_addr */
 	struct intern classes; /* sets of selectors */
-	uint32_t n; /* classes, after merging */
+	uint32_t n;	       /* classes, after merging */
 };
 
 struct compiler {
@@ -53,10 +53,10 @@ struct compiler {
 
 	/* who */
 	uint32_t n_who, first_spiffe;
-	struct list *who_atoms; /* by who: enum who_atom, sorted */
-	uint32_t *local_who; /* by identity; 0: not local */
+	struct list *who_atoms;	      /* by who: enum who_atom, sorted */
+	uint32_t *local_who;	      /* by identity; 0: not local */
 	struct intern spiffe_classes; /* sets of identities */
-	struct image_state *states; /* edges name segments by number in `segments` */
+	struct image_state *states;   /* edges name segments by number in `segments` */
 	size_t n_states, states_capacity;
 	struct image_edge *edges;
 	size_t n_edges, edges_capacity;
@@ -67,16 +67,16 @@ struct compiler {
 	struct range_classes addr4, addr6;
 	struct intern service_lists; /* sets of ranges, as they stand in rules */
 	uint32_t *service_of_rule;
-	struct intern service_sets; /* sets of service lists, by service class */
+	struct intern service_sets;	 /* sets of service lists, by service class */
 	struct list *classes_of_service; /* by service list */
 	struct range_classes tcp, udp, icmp, icmp6;
 	uint32_t n_svc; /* after merging */
 
 	/* sides and rows */
 	struct side from, to;
-	uint32_t *row_of[2]; /* by judgement: from.n * to.n */
-	struct intern rows; /* of cells */
-	uint32_t *poss_row; /* n_who * n_addr */
+	uint32_t *row_of[2];	 /* by judgement: from.n * to.n */
+	struct intern rows;	 /* of cells */
+	uint32_t *poss_row;	 /* n_who * n_addr */
 	struct intern poss_rows; /* of bits, by service class */
 };
 

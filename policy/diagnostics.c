@@ -8,14 +8,13 @@
 
 #define MAX_SUGGESTIONS 100U
 #define MAX_LINE_CHARS 160U /* of a source line shown */
-#define MAX_SUGGEST_BYTES 64U
 
 struct diagnostic {
 	struct policy_diagnostic public;
 	struct position at;
 	size_t order;
 	const char *line; /* source line, printable; NULL: none to show */
-	unsigned caret; /* characters before the caret in `line` */
+	unsigned caret;	  /* characters before the caret in `line` */
 };
 
 struct policy_diagnostics {
@@ -257,52 +256,4 @@ void policy_diagnostics_print(const struct policy_diagnostics *diagnostics, FILE
 	}
 	if (diagnostics->suppressed)
 		fprintf(out, "and %zu more\n", diagnostics->suppressed);
-}
-
-/* Edits (insert, delete, replace, swap of neighbours) from one word to another; both at most MAX_SUGGEST_BYTES. */
-static unsigned edit_distance(const char *a, size_t n, const char *b, size_t m)
-{
-	unsigned rows[3][MAX_SUGGEST_BYTES + 1];
-	unsigned *before = rows[0], *last = rows[1], *row = rows[2];
-
-	for (size_t j = 0; j <= m; j++)
-		last[j] = (unsigned)j;
-	for (size_t i = 1; i <= n; i++) {
-		unsigned *spare = before;
-
-		row[0] = (unsigned)i;
-		for (size_t j = 1; j <= m; j++) {
-			unsigned best = last[j - 1] + (a[i - 1] != b[j - 1]);
-
-			if (last[j] + 1 < best)
-				best = last[j] + 1;
-			if (row[j - 1] + 1 < best)
-				best = row[j - 1] + 1;
-			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && before[j - 2] + 1 < best)
-				best = before[j - 2] + 1;
-			row[j] = best;
-		}
-		before = last;
-		last = row;
-		row = spare;
-	}
-	return last[m];
-}
-
-void suggestion_offer(struct suggestion *suggestion, const char *name)
-{
-	size_t n = strlen(suggestion->wrong), m = strlen(name);
-	unsigned limit = n < 5 ? 1 : n < 9 ? 2 : 3;
-	unsigned distance;
-
-	if (n > MAX_SUGGEST_BYTES || m > MAX_SUGGEST_BYTES || (n > m ? n - m : m - n) > limit)
-		return;
-	distance = edit_distance(suggestion->wrong, n, name, m);
-	/* A word of which nothing is left is no correction. */
-	if (distance > limit || distance >= n)
-		return;
-	if (!suggestion->best || distance < suggestion->distance) {
-		suggestion->best = name;
-		suggestion->distance = distance;
-	}
 }

@@ -12,6 +12,7 @@
 
 #include "policy/memory.h"
 #include "policy/policy.h"
+#include "policy/suggestion.h"
 
 /* After so many the rest is only counted: a broken generator must not make a report of gigabytes. */
 #define POLICY_MAX_DIAGNOSTICS 1000U
@@ -19,7 +20,7 @@
 /* A place in a source. */
 struct position {
 	uint32_t source;
-	uint32_t line; /* from 1; 0: the file as a whole */
+	uint32_t line;	 /* from 1; 0: the file as a whole */
 	uint32_t column; /* from 1, in characters */
 };
 
@@ -40,14 +41,5 @@ bool diagnostics_may_suggest(struct policy_diagnostics *diagnostics);
 /* Sorts by file and line. Returns 0 or -ENOMEM if anything was lost for want of memory. */
 int diagnostics_finish(struct policy_diagnostics *diagnostics);
 const char *diagnostics_source_name(const struct policy_diagnostics *diagnostics, uint32_t source);
-
-/* The nearest of some names to a misspelt one, offered one by one. */
-struct suggestion {
-	const char *wrong;
-	const char *best; /* NULL: none is near */
-	unsigned distance;
-};
-
-void suggestion_offer(struct suggestion *suggestion, const char *name);
 
 #endif

@@ -44,9 +44,10 @@ static int who_of(const struct policy_image *image, const struct flow_end *end, 
 	case FLOW_END_NAME:
 		if (find_local(image, end->id, whop))
 			return 0;
-		return flow_error(errorp,
-				  "'%s' is no SPIFFE ID, no address, and no local identity (unit or cgroup) of the policy",
-				  end->id);
+		return flow_error(
+			errorp,
+			"'%s' is no SPIFFE ID, no address, and no local identity (unit or cgroup) of the policy",
+			end->id);
 	case FLOW_END_UNIDENTIFIED:
 		*whop = BH_ID_UNIDENTIFIED;
 		return 0;

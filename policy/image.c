@@ -198,8 +198,9 @@ bool policy_image_local_below(const struct policy_image *image, const char *cgro
 	struct policy_local local;
 
 	for (size_t i = 0; policy_image_local(image, i, &local); i++) {
-		if (local.kind == POLICY_LOCAL_UNIT ? slices :
-						      strncmp(local.path, cgroup_path, len) == 0 && local.path[len] == '/')
+		if (local.kind == POLICY_LOCAL_UNIT
+			    ? slices
+			    : strncmp(local.path, cgroup_path, len) == 0 && local.path[len] == '/')
 			return true;
 	}
 	return false;
@@ -236,12 +237,14 @@ bool policy_image_binding(const struct policy_image *image, const char *spiffe_i
 		if (within)
 			continue;
 		if (binding->n_places == 0)
-			snprintf(why, why_size, "identity '%s' is bound to no cgroup", view->strings + binding->identity);
+			snprintf(why, why_size, "identity '%s' is bound to no cgroup",
+				 view->strings + binding->identity);
 		else
 			snprintf(why, why_size, "identity '%s' is bound to %s %s%s; %s is not within it",
 				 view->strings + binding->identity,
-				 places[0].kind == POLICY_LOCAL_UNIT ? "unit" : "cgroup", view->strings + places[0].path,
-				 binding->n_places > 1 ? " and others" : "", cgroup_path);
+				 places[0].kind == POLICY_LOCAL_UNIT ? "unit" : "cgroup",
+				 view->strings + places[0].path, binding->n_places > 1 ? " and others" : "",
+				 cgroup_path);
 		return false;
 	}
 	return true;

@@ -44,8 +44,8 @@ static const char *check_addresses(const struct bh_tables *head)
 	const struct bh_range4 *four;
 	const struct bh_range6 *six;
 
-	if (!head->addr4_count || head->addr4_count > MAX_RANGES || !head->addr6_count || head->addr6_count > MAX_RANGES ||
-	    !holds(head, head->addr4_off, head->addr4_count, sizeof(*four), 4) ||
+	if (!head->addr4_count || head->addr4_count > MAX_RANGES || !head->addr6_count ||
+	    head->addr6_count > MAX_RANGES || !holds(head, head->addr4_off, head->addr4_count, sizeof(*four), 4) ||
 	    !holds(head, head->addr6_off, head->addr6_count, sizeof(*six), 8))
 		return "address ranges out of bounds";
 	four = at(head, head->addr4_off);
@@ -54,8 +54,9 @@ static const char *check_addresses(const struct bh_tables *head)
 			return "IPv4 ranges out of order";
 	six = at(head, head->addr6_off);
 	for (uint32_t i = 0; i < head->addr6_count; i++) {
-		bool ordered = i ? six[i].hi > six[i - 1].hi || (six[i].hi == six[i - 1].hi && six[i].lo > six[i - 1].lo) :
-				   !six[i].hi && !six[i].lo;
+		bool ordered =
+			i ? six[i].hi > six[i - 1].hi || (six[i].hi == six[i - 1].hi && six[i].lo > six[i - 1].lo)
+			  : !six[i].hi && !six[i].lo;
 
 		if (six[i].class >= head->n_addr || !ordered)
 			return "IPv6 ranges out of order";
@@ -95,7 +96,8 @@ static const char *check_verdicts(const struct bh_tables *head)
 	if (!holds(head, head->from_off, peers, 2, 2) || !holds(head, head->to_off, peers, 2, 2) ||
 	    !holds(head, head->poss_off, peers, 4, 4))
 		return "peer classes out of bounds";
-	if (!classes16(head, head->from_off, peers, head->n_from) || !classes16(head, head->to_off, peers, head->n_to) ||
+	if (!classes16(head, head->from_off, peers, head->n_from) ||
+	    !classes16(head, head->to_off, peers, head->n_to) ||
 	    !classes32(head, head->poss_off, peers, head->n_poss_rows))
 		return "peer class out of range";
 	for (int d = 0; d < 2; d++)
@@ -171,8 +173,8 @@ static const char *check_names(const struct image_view *view, const struct bh_ta
 	for (uint32_t i = 0; i < head->sections[IMAGE_LOCALS].count; i++) {
 		const struct image_local *local = &view->locals[i];
 
-		if (!is_string(view, local->name) || !is_string(view, local->path) || local->kind > POLICY_LOCAL_CGROUP ||
-		    local->who <= BH_ID_WORLD || local->who >= head->first_spiffe)
+		if (!is_string(view, local->name) || !is_string(view, local->path) ||
+		    local->kind > POLICY_LOCAL_CGROUP || local->who <= BH_ID_WORLD || local->who >= head->first_spiffe)
 			return "local identity out of bounds";
 	}
 	return NULL;

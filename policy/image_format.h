@@ -12,16 +12,16 @@
 #define IMAGE_NO_STRING 0xffffffffU
 
 enum image_section {
-	IMAGE_TABLES, /* struct bh_tables and what follows it; counted in bytes */
+	IMAGE_TABLES,  /* struct bh_tables and what follows it; counted in bytes */
 	IMAGE_STRINGS, /* each ended by NUL; counted in bytes */
-	IMAGE_RULES, /* struct image_rule, by rule number */
-	IMAGE_LOCALS, /* struct image_local, sorted by name */
-	IMAGE_STATES, /* struct image_state; 0: nothing can match any more, 1: the start, before the trust domain */
-	IMAGE_EDGES, /* struct image_edge, of each state sorted by segment */
+	IMAGE_RULES,   /* struct image_rule, by rule number */
+	IMAGE_LOCALS,  /* struct image_local, sorted by name */
+	IMAGE_STATES,  /* struct image_state; 0: nothing can match any more, 1: the start, before the trust domain */
+	IMAGE_EDGES,   /* struct image_edge, of each state sorted by segment */
 	IMAGE_CLASSES, /* struct image_class, by SPIFFE class: who less first_spiffe */
 	IMAGE_CLASS_BINDINGS, /* uint32_t: index of a binding */
-	IMAGE_BINDINGS, /* struct image_binding */
-	IMAGE_PLACES, /* struct image_place */
+	IMAGE_BINDINGS,	      /* struct image_binding */
+	IMAGE_PLACES,	      /* struct image_place */
 	IMAGE_SECTIONS
 };
 
@@ -54,7 +54,7 @@ struct image_state {
 	uint32_t first_edge;
 	uint32_t n_edges;
 	uint32_t otherwise; /* state after a segment that no edge names */
-	uint32_t who; /* of an ID that ends here */
+	uint32_t who;	    /* of an ID that ends here */
 };
 
 struct image_edge {

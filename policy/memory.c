@@ -117,9 +117,14 @@ int array_grow(void *itemsp, size_t *capacityp, size_t n, size_t item_size)
 	return 0;
 }
 
+int list_reserve(struct list *list)
+{
+	return array_grow(&list->items, &list->capacity, list->n, sizeof(*list->items));
+}
+
 int list_push(struct list *list, uint32_t item)
 {
-	if (array_grow(&list->items, &list->capacity, list->n, sizeof(item)) < 0)
+	if (list_reserve(list) < 0)
 		return -ENOMEM;
 	list->items[list->n++] = item;
 	return 0;

@@ -29,7 +29,7 @@ struct arena {
 
 /* Zeroed, aligned for any type. Returns NULL when out of memory. */
 void *arena_alloc(struct arena *arena, size_t size);
-void *arena_array(struct arena *arena, size_t n, size_t item_size); /* likewise, overflow-checked */
+void *arena_array(struct arena *arena, size_t n, size_t item_size);   /* likewise, overflow-checked */
 void *arena_copy(struct arena *arena, const void *bytes, size_t len); /* with a NUL behind */
 char *arena_printf(struct arena *arena, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void arena_free(struct arena *arena);
@@ -42,6 +42,7 @@ struct list {
 };
 
 int list_push(struct list *list, uint32_t item); /* 0 or -ENOMEM */
+int list_reserve(struct list *list);		 /* so that the next push cannot fail */
 void list_sort_unique(struct list *list);
 void list_free(struct list *list);
 
@@ -59,9 +60,9 @@ struct intern {
 	struct intern_entry *entries;
 	uint32_t n;
 	size_t capacity;
-	uint32_t *slots; /* entry + 1; 0: free */
+	uint32_t *slots;  /* entry + 1; 0: free */
 	uint32_t n_slots; /* a power of two, or 0 */
-	size_t bytes; /* held, of all entries */
+	size_t bytes;	  /* held, of all entries */
 	uint64_t seed;
 };
 

@@ -12,7 +12,8 @@
 
 static const char *const kind_names[] = {[NODE_SCALAR] = "a string", [NODE_LIST] = "a list", [NODE_MAP] = "a map"};
 
-static void report_key(struct reader *reader, const struct node *node, const char *what, const struct key *keys, size_t n)
+static void report_key(struct reader *reader, const struct node *node, const char *what, const struct key *keys,
+		       size_t n)
 {
 	struct suggestion suggestion = {.wrong = node->text};
 
@@ -79,7 +80,10 @@ int read_word(struct reader *reader, const struct node *node, const char *what, 
 		if (strcmp(text, words[i]) == 0)
 			return i;
 		suggestion_offer(&suggestion, words[i]);
-		snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s%s", !i ? "" : i == n - 1 ? " or " : ", ",
+		snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s%s",
+			 !i	      ? ""
+			 : i == n - 1 ? " or "
+				      : ", ",
 			 words[i]);
 	}
 	reader_error(reader, node, "%s must be %s, not '%s'", what, list, text);
@@ -116,7 +120,8 @@ bool read_name(struct reader *reader, const struct node *node, const char *kind,
 	good = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-");
 	if (!len || len > max || good < len || text[0] == '-' || text[0] == '.' || text[0] == '_') {
 		reader_error(reader, node, "'%.*s' cannot name %s", (int)(len > 80 ? 80 : len), text, kind);
-		reader_hint(reader, "a name has 1 to %zu letters, digits, '_', '.' and '-', and begins with a letter or digit",
+		reader_hint(reader,
+			    "a name has 1 to %zu letters, digits, '_', '.' and '-', and begins with a letter or digit",
 			    max);
 		return false;
 	}
@@ -126,8 +131,8 @@ bool read_name(struct reader *reader, const struct node *node, const char *kind,
 
 const char *reader_where(struct reader *reader, struct position at)
 {
-	const char *text = arena_printf(&reader->arena, "%s:%u",
-					diagnostics_source_name(reader->diagnostics, at.source), at.line);
+	const char *text =
+		arena_printf(&reader->arena, "%s:%u", diagnostics_source_name(reader->diagnostics, at.source), at.line);
 
 	return text ? text : "";
 }
@@ -200,8 +205,8 @@ static const struct node *read_file(struct reader *reader, const struct node *ro
 	const struct node *version = NULL, *identities = NULL, *networks = NULL, *services = NULL, *defaults = NULL,
 			  *rules = NULL;
 	const struct key keys[] = {
-		{"bulkhead", &version}, {"identities", &identities}, {"networks", &networks}, {"services", &services},
-		{"defaults", &defaults}, {"rules", &rules}, {"tiers", NULL}, {"tests", NULL},
+		{"bulkhead", &version},	 {"identities", &identities}, {"networks", &networks}, {"services", &services},
+		{"defaults", &defaults}, {"rules", &rules},	      {"tiers", NULL},	       {"tests", NULL},
 	};
 
 	/* The version is looked at first: another version may have other keys. */
@@ -240,12 +245,12 @@ static void warn_unused(struct reader *reader)
 					    "no rule uses the identity '%s'", policy->identities[i].name);
 	for (size_t i = 0; i < policy->n_networks; i++)
 		if (!policy->networks[i].used)
-			diagnostics_warning(reader->diagnostics, policy->networks[i].at, "no rule uses the network '%s'",
-					    policy->networks[i].name);
+			diagnostics_warning(reader->diagnostics, policy->networks[i].at,
+					    "no rule uses the network '%s'", policy->networks[i].name);
 	for (size_t i = 0; i < policy->n_services; i++)
 		if (!policy->services[i].used)
-			diagnostics_warning(reader->diagnostics, policy->services[i].at, "no rule uses the service '%s'",
-					    policy->services[i].name);
+			diagnostics_warning(reader->diagnostics, policy->services[i].at,
+					    "no rule uses the service '%s'", policy->services[i].name);
 }
 
 static void read_sources(struct reader *reader, const struct policy_source *sources, size_t n)

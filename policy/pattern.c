@@ -100,8 +100,8 @@ static const char *parse(struct pattern *pattern, const char *text, size_t len)
 		if (pattern && rest && at)
 			return "'**' can only stand at the end";
 		if (!pattern || (!star && !rest)) {
-			problem = n ? segment_problem(segment.text, segment.len) :
-				      trust_domain_problem(segment.text, segment.len);
+			problem = n ? segment_problem(segment.text, segment.len)
+				    : trust_domain_problem(segment.text, segment.len);
 			if (problem)
 				return problem;
 		}

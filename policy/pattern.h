@@ -25,8 +25,8 @@ struct segment {
 struct pattern {
 	const char *text;
 	struct segment *segments; /* [0] is the trust domain */
-	uint32_t n_segments; /* without the `**` */
-	bool rest; /* ends in `**` */
+	uint32_t n_segments;	  /* without the `**` */
+	bool rest;		  /* ends in `**` */
 };
 
 /* Parses a pattern into the arena. Returns NULL, or what is wrong (borrowed, a literal). `text` must outlive the

@@ -16,12 +16,12 @@ struct reader {
 	struct policy_diagnostics *diagnostics;
 	struct intern service_names;
 	struct intern rule_names;
-	struct list rule_owners; /* by number in `rule_names`: rule */
-	struct list peers; /* by number in policy->peer_names: index << 1 | is a network */
-	struct intern places; /* "unit NAME" or "path PATH" of local identities */
+	struct list rule_owners;  /* by number in `rule_names`: rule */
+	struct list peers;	  /* by number in policy->peer_names: index << 1 | is a network */
+	struct intern places;	  /* "unit NAME" or "path PATH" of local identities */
 	struct list place_owners; /* by number in `places`: identity */
-	struct arena arena; /* for the time of reading */
-	bool incomplete; /* a file could not be read: names may be missing through no fault of the rules */
+	struct arena arena;	  /* for the time of reading */
+	bool incomplete;	  /* a file could not be read: names may be missing through no fault of the rules */
 };
 
 /* A key of a map, and where its value goes. */

@@ -2,6 +2,7 @@
 /*
  * read_names.c - identities, networks and services: what rules refer to by name.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "bpf/abi.h"
@@ -40,11 +41,14 @@ static bool define_peer(struct reader *reader, const struct node *key, const cha
 		reader_error(reader, key, "'%s' is a built-in name and cannot be defined", name);
 		return false;
 	}
-	r = intern_bytes(&policy->peer_names, name, strlen(name), &number);
-	if (r < 0 || (r == 1 && list_push(&reader->peers, (uint32_t)(index << 1 | network)) < 0)) {
+	/* Room first: what has a number must have a place behind that number, also when memory runs out. */
+	r = list_reserve(&reader->peers) < 0 ? -ENOMEM : intern_bytes(&policy->peer_names, name, strlen(name), &number);
+	if (r < 0) {
 		policy->arena.out_of_memory = true;
 		return false;
 	}
+	if (r == 1)
+		list_push(&reader->peers, (uint32_t)(index << 1 | network));
 	if (r == 0) {
 		uint32_t other = reader->peers.items[number];
 		struct position at = other & 1 ? policy->networks[other >> 1].at : policy->identities[other >> 1].at;
@@ -135,11 +139,14 @@ static void claim_place(struct reader *reader, const struct node *node, const st
 
 	if (!text)
 		return;
-	r = intern_bytes(&reader->places, text, strlen(text), &number);
-	if (r < 0 || (r == 1 && list_push(&reader->place_owners, identity) < 0)) {
+	r = list_reserve(&reader->place_owners) < 0 ? -ENOMEM
+						    : intern_bytes(&reader->places, text, strlen(text), &number);
+	if (r < 0) {
 		reader->arena.out_of_memory = true;
 		return;
 	}
+	if (r == 1)
+		list_push(&reader->place_owners, identity);
 	if (r == 1 || reader->place_owners.items[number] == identity)
 		return;
 	owner = &reader->policy->identities[reader->place_owners.items[number]];
@@ -202,8 +209,7 @@ static void read_pattern(struct reader *reader, const struct node *node, struct 
 static void read_spiffe_map(struct reader *reader, const struct node *map, struct identity *identity)
 {
 	const struct node *spiffe = NULL, *only = NULL;
-	const struct key keys[] = {{"spiffe", &spiffe}, {"only", &only}, {"any", NULL}, {"all", NULL},
-				   {"not", NULL}};
+	const struct key keys[] = {{"spiffe", &spiffe}, {"only", &only}, {"any", NULL}, {"all", NULL}, {"not", NULL}};
 	struct arena *arena = &reader->policy->arena;
 	struct items items;
 
@@ -252,7 +258,8 @@ static void read_identity_items(struct reader *reader, const struct node *value,
 		if (item->kind == NODE_SCALAR) {
 			read_pattern(reader, item, identity);
 		} else if (has_key(item, "spiffe")) {
-			reader_error(reader, item, "`spiffe` in a list: give the identity as one map, `{spiffe: [...], only: ...}`");
+			reader_error(reader, item,
+				     "`spiffe` in a list: give the identity as one map, `{spiffe: [...], only: ...}`");
 		} else if (item->kind == NODE_LIST) {
 			reader_error(reader, item, "a list within a list");
 		} else if (read_place(reader, item, place)) {
@@ -269,13 +276,13 @@ void read_identity(struct reader *reader, const struct node *key, const struct n
 	uint32_t index = (uint32_t)policy->n_identities;
 	bool map = value->kind == NODE_MAP && !has_key(value, "unit") && !has_key(value, "cgroup");
 
-	if (!read_name(reader, key, "an identity", POLICY_MAX_NAME, &identity.name) ||
-	    !define_peer(reader, key, identity.name, false, index))
-		return;
 	if (array_grow(&policy->identities, &policy->identities_capacity, index, sizeof(identity)) < 0) {
 		policy->arena.out_of_memory = true;
 		return;
 	}
+	if (!read_name(reader, key, "an identity", POLICY_MAX_NAME, &identity.name) ||
+	    !define_peer(reader, key, identity.name, false, index))
+		return;
 	policy->identities[policy->n_identities++] = identity;
 	if (map && value->n == 0)
 		reader_error(reader, value, "the identity '%s' is empty", identity.name);
@@ -329,13 +336,13 @@ void read_network(struct reader *reader, const struct node *key, const struct no
 	struct network network = {.at = key->at};
 	struct items items;
 
-	if (!read_name(reader, key, "a network", POLICY_MAX_NAME, &network.name) ||
-	    !define_peer(reader, key, network.name, true, policy->n_networks))
-		return;
 	if (array_grow(&policy->networks, &policy->networks_capacity, policy->n_networks, sizeof(network)) < 0) {
 		policy->arena.out_of_memory = true;
 		return;
 	}
+	if (!read_name(reader, key, "a network", POLICY_MAX_NAME, &network.name) ||
+	    !define_peer(reader, key, network.name, true, policy->n_networks))
+		return;
 	policy->networks[policy->n_networks] = network;
 	if (value->kind == NODE_MAP && value->n == 0) {
 		reader_error(reader, value, "the network '%s' is empty", network.name);
@@ -407,8 +414,10 @@ void read_service(struct reader *reader, const struct node *key, const struct no
 		reader_error(reader, key, "'%s' is a built-in name and cannot be defined", service.name);
 		return;
 	}
-	r = intern_bytes(&reader->service_names, service.name, strlen(service.name), &number);
-	if (r < 0 || array_grow(&policy->services, &policy->services_capacity, policy->n_services, sizeof(service)) < 0) {
+	r = array_grow(&policy->services, &policy->services_capacity, policy->n_services, sizeof(service));
+	if (r == 0)
+		r = intern_bytes(&reader->service_names, service.name, strlen(service.name), &number);
+	if (r < 0) {
 		policy->arena.out_of_memory = true;
 		return;
 	}

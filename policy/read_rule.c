@@ -2,6 +2,7 @@
 /*
  * read_rule.c - rules: selectors, services, and the names in them.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -71,9 +72,9 @@ static void report_peer(struct reader *reader, const struct node *node, const ch
 	if (reader->incomplete)
 		return;
 	reader_error(reader, node, "no %s is named '%.100s'",
-		     want == WANT_NETWORK  ? "network" :
-		     want == WANT_IDENTITY ? "identity" :
-					     "identity or network",
+		     want == WANT_NETWORK    ? "network"
+		     : want == WANT_IDENTITY ? "identity"
+					     : "identity or network",
 		     name);
 	suggest_peer(reader, name, want & WANT_IDENTITY, want & WANT_NETWORK);
 }
@@ -125,7 +126,8 @@ static void gather_peers(struct reader *reader, const struct node *node, const c
 		gather_peer(reader, items.items[i], what, want, gathering);
 }
 
-static void add_term(struct reader *reader, struct selector *selector, const struct list *who, const struct list *networks)
+static void add_term(struct reader *reader, struct selector *selector, const struct list *who,
+		     const struct list *networks)
 {
 	struct arena *arena = &reader->policy->arena;
 	struct selector_term *term = &selector->terms[selector->n_terms++];
@@ -145,8 +147,8 @@ static void read_pair(struct reader *reader, const struct node *map, const char 
 		      struct selector *selector)
 {
 	const struct node *identity = NULL, *network = NULL;
-	const struct key keys[] = {{"identity", &identity}, {"network", &network}, {"any", NULL}, {"all", NULL},
-				   {"not", NULL}};
+	const struct key keys[] = {
+		{"identity", &identity}, {"network", &network}, {"any", NULL}, {"all", NULL}, {"not", NULL}};
 	bool whoever;
 
 	if (!read_keys(reader, map, what, keys, sizeof(keys) / sizeof(keys[0])))
@@ -288,7 +290,8 @@ static void read_services(struct reader *reader, const struct node *node, struct
 	rule->services = arena_copy(&reader->policy->arena, ranges.items, rule->n_services * sizeof(*rule->services));
 }
 
-static void read_rule_name(struct reader *reader, const struct node *rule_node, const struct node *node, struct rule *rule)
+static void read_rule_name(struct reader *reader, const struct node *rule_node, const struct node *node,
+			   struct rule *rule)
 {
 	uint32_t number;
 	int r;
@@ -303,9 +306,13 @@ static void read_rule_name(struct reader *reader, const struct node *rule_node, 
 		reader_error(reader, node, "'default' is a built-in name and cannot be defined");
 		return;
 	}
-	r = intern_bytes(&reader->rule_names, rule->name, strlen(rule->name), &number);
-	if (r < 0 || (r == 1 && list_push(&reader->rule_owners, (uint32_t)reader->policy->n_rules) < 0))
+	r = list_reserve(&reader->rule_owners) < 0
+		    ? -ENOMEM
+		    : intern_bytes(&reader->rule_names, rule->name, strlen(rule->name), &number);
+	if (r < 0)
 		reader->arena.out_of_memory = true;
+	if (r == 1)
+		list_push(&reader->rule_owners, (uint32_t)reader->policy->n_rules);
 	if (r != 0)
 		return;
 	reader_error(reader, node, "duplicate name '%s': it is a rule already", rule->name);
@@ -342,9 +349,10 @@ void read_rule(struct reader *reader, const struct node *node)
 	const struct node *name = NULL, *action = NULL, *from = NULL, *to = NULL, *service = NULL, *direction = NULL,
 			  *log = NULL;
 	const struct key keys[] = {
-		{"name", &name}, {"action", &action}, {"from", &from}, {"to", &to}, {"service", &service},
-		{"direction", &direction}, {"log", &log}, {"tier", NULL}, {"priority", NULL}, {"mode", NULL},
-		{"until", NULL},
+		{"name", &name}, {"action", &action},	{"from", &from},
+		{"to", &to},	 {"service", &service}, {"direction", &direction},
+		{"log", &log},	 {"tier", NULL},	{"priority", NULL},
+		{"mode", NULL},	 {"until", NULL},
 	};
 	struct policy *policy = reader->policy;
 	struct rule rule = {
@@ -353,6 +361,10 @@ void read_rule(struct reader *reader, const struct node *node)
 		.log = policy->default_log,
 	};
 
+	if (array_grow(&policy->rules, &policy->rules_capacity, policy->n_rules, sizeof(rule)) < 0) {
+		policy->arena.out_of_memory = true;
+		return;
+	}
 	if (!read_keys(reader, node, "a rule", keys, sizeof(keys) / sizeof(keys[0])))
 		return;
 	read_rule_name(reader, node, name, &rule);
@@ -360,8 +372,5 @@ void read_rule(struct reader *reader, const struct node *node)
 	read_selector(reader, node, from, "from", &rule.from);
 	read_selector(reader, node, to, "to", &rule.to);
 	read_services(reader, service, &rule);
-	if (array_grow(&policy->rules, &policy->rules_capacity, policy->n_rules, sizeof(rule)) < 0)
-		policy->arena.out_of_memory = true;
-	else
-		policy->rules[policy->n_rules++] = rule;
+	policy->rules[policy->n_rules++] = rule;
 }

@@ -65,10 +65,20 @@ static enum service_problem parse_ports(struct service_range *range, uint32_t ba
 static enum service_problem parse_type(struct service_range *range, size_t protocol, const char *text)
 {
 	static const char *const later[] = {
-		"echo-reply",		"destination-unreachable", "redirect",		    "time-exceeded",
-		"parameter-problem",	"timestamp-request",	   "timestamp-reply",	    "packet-too-big",
-		"router-solicitation",	"router-advertisement",	   "neighbor-solicitation", "neighbor-advertisement",
-		"neighbour-solicitation", "neighbour-advertisement",
+		"echo-reply",
+		"destination-unreachable",
+		"redirect",
+		"time-exceeded",
+		"parameter-problem",
+		"timestamp-request",
+		"timestamp-reply",
+		"packet-too-big",
+		"router-solicitation",
+		"router-advertisement",
+		"neighbor-solicitation",
+		"neighbor-advertisement",
+		"neighbour-solicitation",
+		"neighbour-advertisement",
 	};
 	bool v6 = protocols[protocol].protocol == IPPROTO_ICMPV6;
 	uint32_t point = protocols[protocol].first + (v6 ? ECHO_REQUEST_6 : ECHO_REQUEST_4);
@@ -94,7 +104,8 @@ enum service_problem service_parse(struct service_range *range, const char *text
 		if (strlen(protocols[i].name) != len || memcmp(text, protocols[i].name, len) != 0)
 			continue;
 		if (!slash) {
-			*range = (struct service_range){protocols[i].first, protocols[i].first + protocols[i].count - 1};
+			*range =
+				(struct service_range){protocols[i].first, protocols[i].first + protocols[i].count - 1};
 			return SERVICE_OK;
 		}
 		if (protocols[i].count == 256)

@@ -23,11 +23,11 @@ struct service_range {
 
 enum service_problem {
 	SERVICE_OK,
-	SERVICE_NOT_INLINE, /* no protocol: a name, or a mistake */
+	SERVICE_NOT_INLINE,  /* no protocol: a name, or a mistake */
 	SERVICE_UNSUPPORTED, /* of the language, but not yet */
-	SERVICE_PORT, /* not a number, or not in 1..65535 */
-	SERVICE_REVERSED, /* the range ends before it begins */
-	SERVICE_TYPE, /* not an ICMP type */
+	SERVICE_PORT,	     /* not a number, or not in 1..65535 */
+	SERVICE_REVERSED,    /* the range ends before it begins */
+	SERVICE_TYPE,	     /* not an ICMP type */
 };
 
 /* An inline service such as tcp/443, udp, icmp/echo-request. */

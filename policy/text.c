@@ -57,8 +57,8 @@ bool text_line_break(const char *text, size_t len, size_t at)
 /* Control characters, and those that turn the direction of the text around them. */
 static bool is_printable(uint32_t c)
 {
-	return c >= 0x20 && !(c >= 0x7f && c < 0xa0) && !(c >= 0x202a && c <= 0x202e) && !(c >= 0x2066 && c <= 0x2069) &&
-	       c != 0x2028 && c != 0x2029 && c != 0xfeff;
+	return c >= 0x20 && !(c >= 0x7f && c < 0xa0) && !(c >= 0x202a && c <= 0x202e) &&
+	       !(c >= 0x2066 && c <= 0x2069) && c != 0x2028 && c != 0x2029 && c != 0xfeff;
 }
 
 char *text_printable(struct arena *arena, const char *text, size_t len)

@@ -89,8 +89,8 @@ static void remember_anchor(struct builder *b, const yaml_char_t *anchor, struct
 	b->anchor_nodes.items[number] = (uint32_t)b->n_anchored++;
 }
 
-static struct node *node_new(struct builder *b, enum node_kind kind, const yaml_event_t *event, const yaml_char_t *anchor,
-			     const yaml_char_t *tag)
+static struct node *node_new(struct builder *b, enum node_kind kind, const yaml_event_t *event,
+			     const yaml_char_t *anchor, const yaml_char_t *tag)
 {
 	struct position at = position_of(b, event->start_mark);
 	struct node *node;
@@ -328,4 +328,3 @@ void yaml_tree_read(struct node **rootp, struct arena *arena, const struct polic
 	if (!b.failed)
 		*rootp = b.root;
 }
-

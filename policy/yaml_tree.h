@@ -24,9 +24,9 @@ enum node_kind {
 struct node {
 	struct position at;
 	enum node_kind kind;
-	uint32_t n; /* items of a list; of a map twice the entries: key, value, key, value */
-	uint32_t weight; /* nodes met by a walk, itself included */
-	bool open; /* while it is read */
+	uint32_t n;	   /* items of a list; of a map twice the entries: key, value, key, value */
+	uint32_t weight;   /* nodes met by a walk, itself included */
+	bool open;	   /* while it is read */
 	struct node *self; /* so that one value can be read as a list of one */
 	union {
 		const char *text; /* scalar, no NUL within */

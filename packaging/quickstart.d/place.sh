@@ -61,6 +61,10 @@ daemon_is_ours() {
 # In this order: nobody who acts, then nobody who guards, then what was in force, then the places.
 place_remove() {
 	local pid
+	# Anybody may make a directory of that name in /tmp; only root's tells us what to undo.
+	if [ -L "$DIR" ] || { [ -e "$DIR" ] && ! [ -O "$DIR" ]; }; then
+		return 1
+	fi
 	if [ -d "$QUICKSTART_CGROUP" ]; then
 		echo 1 >"$QUICKSTART_CGROUP/cgroup.kill"
 		within 5 empty "$QUICKSTART_CGROUP"

@@ -42,7 +42,8 @@ def summarize(samples):
                 if common and base != system:
                     row[f"to_{base}"] = spread([rates[r] / systems[base][r] for r in common])
                     if workload != "stream":
-                        row[f"ns_over_{base}"] = statistics.median(1e9 / rates[r] - 1e9 / systems[base][r] for r in common)
+                        row[f"ns_over_{base}"] = statistics.median(1e9 / rates[r] - 1e9 / systems[base][r]
+                                                                   for r in common)
             rows.append(row)
     return rows
 
@@ -61,9 +62,10 @@ def table(rows):
     for row in rows:
         unit, scale = UNITS[row["workload"]]
         rate = row["rate"]["median"] * scale
+        shown = f"{rate:.2f}" if rate < 1000 else f"{rate:.0f}"
         ns = f"{row['ns_over_empty']:+.0f}" if "ns_over_empty" in row else ""
-        body.append([row["place"], row["workload"], row["system"], f"{rate:.2f}" if rate < 1000 else f"{rate:.0f}", unit,
-                     *ratio(row, "to_none"), *ratio(row, "to_empty"), ns])
+        body.append([row["place"], row["workload"], row["system"], shown, unit, *ratio(row, "to_none"),
+                     *ratio(row, "to_empty"), ns])
     return head, body
 
 

@@ -6,6 +6,7 @@ samples can be taken in turn.
 Every system has two network namespaces of its own, joined by a veth pair: place `loopback` is traffic within the first,
 `veth` is from the first to the second. Everything carries the name of this process and is removed at the end."""
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -143,8 +144,8 @@ class EmptyPrograms(NoFilter):
         bpftool("prog", "loadall", EMPTY, pins)
         for direction in ("ingress", "egress"):
             # Attached without a link: the attachment goes with the cgroup.
-            bpftool("cgroup", "attach", self.cgroup(), f"cgroup_inet_{direction}", "pinned", f"{pins}/empty_{direction}",
-                    "multi")
+            bpftool("cgroup", "attach", self.cgroup(), f"cgroup_inet_{direction}",
+                    "pinned", f"{pins}/empty_{direction}", "multi")
         harness.remove_pins(pins)
 
     def programs(self):
@@ -189,8 +190,8 @@ class Bulkhead(System):
 
 
 class NftConntrack(NoFilter):
-    """nftables: established connections pass by conntrack, new ones by a hash of (address, port). It judges on the server's
-    side only, and knows no identities; nothing stands in the client's way on the veth pair."""
+    """nftables: established connections pass by conntrack, new ones by a hash of (address, port). It judges on the
+    server's side only, and knows no identities; nothing stands in the client's way on the veth pair."""
 
     def __init__(self, rig, name, rules):
         super().__init__(rig, name)
@@ -281,7 +282,6 @@ class Rig:
 
 
 def bpftool(*args):
-    import json
     tool = shutil.which("bpftool", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     done = subprocess.run([tool, "-j", *[str(a) for a in args]], capture_output=True, text=True, check=False)
     if done.returncode:

@@ -66,8 +66,8 @@ def attest_times(env, svid, count):
         return
     yield {"what": "attest, HELLO to RESULT", **report.spread([int(v) / 1e3 for v in lines])}
     # The clock must be inside the cgroup, or it would time the way into it.
-    script = ('n=$1; shift; i=0; while [ $i -lt "$n" ]; do s=$(date +%s%N); "$@" >/dev/null || exit 1; e=$(date +%s%N); '
-              'echo $((e - s)); i=$((i + 1)); done')
+    script = ('n=$1; shift; i=0; while [ $i -lt "$n" ]; do s=$(date +%s%N); "$@" >/dev/null || exit 1; '
+              'e=$(date +%s%N); echo $((e - s)); i=$((i + 1)); done')
     ctl = [bench.harness.POLICYCTL, "--run-dir", env.run_dir]
     for what, argv in (("policyctl attest, whole command", [*ctl, "attest", "--svid", svid.cert, "--key", svid.key]),
                        ("the same clock around policyctl --version", [*ctl, "--version"])):

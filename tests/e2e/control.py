@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Apply() over the control socket, without policyctl: it checks a policy itself before it asks the daemon, and a test of
-what the daemon refuses must not depend on that. Just enough D-Bus for one call, peer to peer."""
+"""Apply() over the control socket, without policyctl: that one checks a policy itself before it asks the daemon, and a
+test of what the daemon refuses must not depend on it. Just enough D-Bus for one call, peer to peer."""
 import os
 import socket
 import struct
@@ -58,10 +58,11 @@ def call(path, member, signature, body):
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(20)
         sock.connect(path)
-        sock.sendall(b"\0AUTH EXTERNAL " + str(os.getuid()).encode().hex().encode() + b"\r\n")
+        # As sd-bus does: the whole authentication at once, and nothing else before the answer.
+        sock.sendall(b"\0AUTH EXTERNAL " + str(os.getuid()).encode().hex().encode() + b"\r\nBEGIN\r\n")
         answer = sock.recv(4096)
         assert answer.startswith(b"OK"), answer
-        sock.sendall(b"BEGIN\r\n" + bytes(w.data) + body)
+        sock.sendall(bytes(w.data) + body)
         stream = sock.makefile("rb")
         while True:
             head = stream.read(16)

@@ -399,8 +399,9 @@ def sweep():
         found = re.match(pattern, name)
         return found and not os.path.exists(f"/proc/{found.group(1)}")
 
-    places = [(mount_of("bpf"), remove_pins, rf"{PREFIX}(\d+)-"), (mount_of("cgroup2"), remove_cgroup, rf"{PREFIX}(\d+)-"),
-              (tempfile.gettempdir(), shutil.rmtree, rf"{PREFIX}(\d+)-"),
+    ours = rf"{PREFIX}(\d+)-"
+    places = [(mount_of("bpf"), remove_pins, ours), (mount_of("cgroup2"), remove_cgroup, ours),
+              (tempfile.gettempdir(), shutil.rmtree, ours),
               ("/run/netns", lambda path: ip("netns", "del", os.path.basename(path)), r"bh(\d+)x\d+-")]
     for place, remove, pattern in places:
         for name in os.listdir(place) if place and os.path.isdir(place) else []:

@@ -187,7 +187,8 @@ class DaemonProcess(Process):
         env = {k: v for k, v in os.environ.items() if k not in ("WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS")}
         with open(log_path, "ab") as log:
             self.popen = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
-                                          env={**env, **settings})
+                                          env={**env, **settings},
+                                          preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM))
         self.pid = self.popen.pid
 
     def wait(self, seconds=10.0):

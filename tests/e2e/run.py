@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the e2e tests: run.py [FILTER...]
 
-A test is a function test_BEHAVIOUR(env) in a file test_AREA.py. The tests of a file share one Environment with a running
-daemon; `setup(env)` of the file prepares it before the daemon starts, `ready(env)` after. A filter is a part of
+A test is a function test_BEHAVIOUR(env) in a file test_AREA.py. The tests of a file share one Environment with a
+running daemon; `setup(env)` of the file prepares it before the daemon starts, `ready(env)` after. A filter is a part of
 AREA.BEHAVIOUR; without one, all run. Set BULKHEAD_BUILD to test another build than build/dev. Output is TAP."""
 import glob
 import importlib
@@ -46,8 +46,8 @@ class Run:
 
 def brief(event):
     """What of an audit line helps to understand a failure."""
-    names = ("@timestamp", "event.action", "event.code", "network.direction", "network.transport", "source.ip", "source.port",
-             "destination.ip", "destination.port", "rule.name", "rule.version", "event.reason", "zt")
+    names = ("@timestamp", "event.action", "event.code", "network.direction", "network.transport", "source.ip",
+             "source.port", "destination.ip", "destination.port", "rule.name", "rule.version", "event.reason", "zt")
     return " ".join(f"{n.rsplit('.', 1)[-1]}={v}" for n in names if (v := harness.field(event, n)) is not None)
 
 

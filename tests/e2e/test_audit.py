@@ -83,8 +83,8 @@ def test_each_line_has_the_documented_fields(env):
         if is_flow(line):
             # A caller that is told no has no source address yet.
             early = line["network"]["direction"] == "egress" and line["event"]["action"] == "flow-denied"
-            for name in (*(() if early else ("source.ip",)), "destination.ip", "network.transport", "network.direction", "network.type",
-                         "event.code", "event.reason", "rule.version", "zt.proof", "zt.cgroup.id"):
+            for name in (*(() if early else ("source.ip",)), "destination.ip", "network.transport", "network.direction",
+                         "network.type", "event.code", "event.reason", "rule.version", "zt.proof", "zt.cgroup.id"):
                 assert field(line, name) is not None, f"{name} is missing: {line}"
 
 

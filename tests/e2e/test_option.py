@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The identity in the TCP handshake cannot be made up nor used twice: whoever tries is `world`, known by address only."""
+"""The identity in the TCP handshake cannot be made up nor used twice: who tries is `world`, known by address only."""
 import os
 import struct
 
@@ -85,7 +85,7 @@ def captured(env, dev, dst):
     tool.wait_event("ready")
     assert env.web.tcp(f"{dst},{DB}") == "ok"
     # While the connection is there, a second SYN of it would not be the listener's business.
-    wait_for(lambda: not any(c["open"] for s in env.servers for c in s.stat()["connections"]), "the connection to be over")
+    wait_for(lambda: not any(c["open"] for s in env.servers for c in s.stat()["connections"]), "the connection to end")
     return tool.wait_event("captured")["frame"]
 
 

@@ -67,7 +67,8 @@ def test_errors_of_each_kind_have_a_position(env):
 
 
 def test_all_errors_are_shown_at_once(env):
-    path = env.write_policy(POLICY.replace("from: web", "from: wbe", 1).replace("from: probe", "from: prob"), "bad.yaml")
+    text = POLICY.replace("from: web", "from: wbe", 1).replace("from: probe", "from: prob")
+    path = env.write_policy(text, "bad.yaml")
     try:
         result = env.ctl("apply", path, expect=NO)
         assert len(re.findall(r"bad\.yaml:\d+:\d+: error: ", result.out + result.err)) == 2, str(result)
@@ -77,7 +78,8 @@ def test_all_errors_are_shown_at_once(env):
 
 def test_what_is_not_supported_yet_is_an_error_that_says_so(env):
     rule = "  - {name: x, action: allow, from: web, to: db, service: pg, %s}\n"
-    for addition in ("tiers: [guardrails, app]\n", "tests:\n  - {from: web, to: db, service: tcp/5432, expect: allow}\n"):
+    for addition in ("tiers: [guardrails, app]\n",
+                     "tests:\n  - {from: web, to: db, service: tcp/5432, expect: allow}\n"):
         bad(env, POLICY + addition, "not supported")
     for key in ("priority: 3", "mode: audit", "until: 2099-01-01T00:00:00Z"):
         bad(env, POLICY + rule % key, "not supported")
@@ -208,13 +210,15 @@ def test_identities_lists_tags_with_deadlines(env):
 
 
 def test_without_a_daemon_the_exit_code_is_3(env):
-    for args in (("status",), ("identities",), ("show",), ("apply", env.write_policy(POLICY)), ("revoke", spiffe("web"))):
+    for args in (("status",), ("identities",), ("show",), ("apply", env.write_policy(POLICY)),
+                 ("revoke", spiffe("web"))):
         result = env.ctl(*args, run_dir=f"{env.dir}/nowhere", expect=UNREACHABLE)
         assert result.err, "says why"
 
 
 def test_wrong_usage_has_exit_code_2(env):
-    for args in ((), ("nonsense",), ("apply",), ("explain",), ("status", "x"), ("attest",), ("run",), ("revoke",), ("svid",)):
+    for args in ((), ("nonsense",), ("apply",), ("explain",), ("status", "x"), ("attest",), ("run",), ("revoke",),
+                 ("svid",)):
         env.ctl(*args, expect=USAGE)
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who reaches whom: TCP, UDP and ICMP echo, over IPv4, IPv6 and v4-mapped addresses, on the loopback device and across a
-veth pair between two network namespaces."""
+"""Who reaches whom: TCP, UDP and ICMP echo, over IPv4, IPv6 and v4-mapped addresses, on the loopback device and across
+a veth pair between two network namespaces."""
 from common import LOOPBACK, ready as common_ready, setup, stream_of  # noqa: F401
 from harness import wait_for
 

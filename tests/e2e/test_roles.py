@@ -8,7 +8,7 @@ import subprocess
 import threading
 
 import harness
-from common import POLICY, POLICY_WITHOUT_WEB, ready as common_ready, setup, spiffe  # noqa: F401
+from common import POLICY, POLICY_WITHOUT_WEB, ready as common_ready, setup  # noqa: F401
 from harness import read, wait_for
 
 DB = "127.0.0.1,5432"
@@ -25,8 +25,8 @@ def rights(pid):
     """What /proc/PID/status says about rights."""
     fields = dict(line.split(":\t", 1) for line in read(f"/proc/{pid}/status").splitlines() if ":\t" in line)
     return {"uids": {int(u) for u in fields["Uid"].split()}, "gids": {int(g) for g in fields["Gid"].split()},
-            "groups": fields.get("Groups", "").split(), "no_new_privs": fields["NoNewPrivs"], "seccomp": fields["Seccomp"],
-            "dumpable": os.stat(f"/proc/{pid}").st_uid,
+            "groups": fields.get("Groups", "").split(), "no_new_privs": fields["NoNewPrivs"],
+            "seccomp": fields["Seccomp"],
             **{cap: int(fields[cap], 16) for cap in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")}}
 
 

@@ -21,19 +21,20 @@ def ready(env):
     env.udp = env.db.udp_server("::,5432")
     env.allowed_tcp = env.web.tcp_stream(DB, rate=200, stream=ALLOWED)
     env.allowed_udp = env.web.udp_stream(DB, rate=500, stream=ALLOWED)
-    wait_for(lambda: env.allowed_udp.stat()["received"] > 10 and env.allowed_tcp.stat()["received"] > 10, "both to flow")
+    wait_for(lambda: all(s.stat()["received"] > 10 for s in (env.allowed_udp, env.allowed_tcp)), "both to flow")
 
 
 class Flood:
     """Who may not, all at once: denied by the receiver (probe, outside) or at the source (loose)."""
 
     def __init__(self, env):
-        self.udp = [env.probe.udp_stream(DB, rate=7000, stream=PROBE), env.nobody.udp_stream(DB, rate=4000, stream=OUTSIDE),
+        self.udp = [env.probe.udp_stream(DB, rate=7000, stream=PROBE),
+                    env.nobody.udp_stream(DB, rate=4000, stream=OUTSIDE),
                     env.loose.udp_stream(DB, rate=2000, stream=LOOSE)]
         self.tcp = [w.traffic("tcp-flood", "--to", DB, "--rate", 100) for w in (env.probe, env.loose, env.nobody)]
         self.start = time.monotonic()
-        wait_for(lambda: all(t.stat()["tried"] > 10 for t in self.tcp) and all(u.stat()["made"] > 100 for u in self.udp),
-                 "the floods to run")
+        wait_for(lambda: all(t.stat()["tried"] > 10 for t in self.tcp), "the TCP floods to run")
+        wait_for(lambda: all(u.stat()["made"] > 100 for u in self.udp), "the UDP floods to run")
 
     def check(self, env, accepted):
         packets = sum(u.stat()["made"] for u in self.udp) + sum(t.stat()["tried"] for t in self.tcp)
@@ -45,7 +46,8 @@ class Flood:
         assert env.web.udp(DB, stream=9) == "ok"
         assert [t.stat()["connected"] for t in self.tcp] == [0, 0, 0]
         assert [u.stat()["received"] for u in self.udp] == [0, 0, 0]
-        arrived = {s["stream"]: s["received"] for s in env.udp.stat()["streams"] if s["stream"] in (PROBE, LOOSE, OUTSIDE)}
+        denied = (PROBE, LOOSE, OUTSIDE)
+        arrived = {s["stream"]: s["received"] for s in env.udp.stat()["streams"] if s["stream"] in denied}
         assert not arrived, f"denied datagrams arrived: {arrived}"
         assert env.tcp.stat()["accepted"] == accepted, "a denied connection was accepted"
         assert SANITIZED or rate >= 10000, f"only {rate:.0f} denied packets a second: this proves less than it should"
@@ -55,14 +57,15 @@ def check_no_gap(env):
     """The allowed flows lost nothing."""
     for stream in (env.allowed_tcp, env.allowed_udp):
         stream.command("rate 0")
-    sent = wait_for(env.allowed_udp.stat, "counters")["sent"]
+    sent = env.allowed_udp.stat()["sent"]
     wait_for(lambda: env.allowed_udp.stat()["received"] == sent, "all UDP records to come back")
     tcp, udp = env.allowed_tcp.stat(), env.allowed_udp.stat()
     wait_for(lambda: env.allowed_tcp.stat()["received"] == tcp["sent"], "all TCP records to come back")
     assert not env.allowed_tcp.ended()
     assert udp["refused"] == 0 and udp["out_of_order"] == 0, udp
     assert stream_of(env.udp, ALLOWED)["out_of_order"] == 0
-    print(f"# longest pause of the allowed flows: TCP {tcp['max_gap_ns'] / 1e6:.1f} ms, UDP {udp['max_gap_ns'] / 1e6:.1f} ms")
+    pauses = ", ".join(f"{name} {s['max_gap_ns'] / 1e6:.1f} ms" for name, s in (("TCP", tcp), ("UDP", udp)))
+    print(f"# longest pause of the allowed flows: {pauses}")
     for stream in (env.allowed_tcp, env.allowed_udp):
         stream.command("rate 200")
 

@@ -231,7 +231,8 @@ static void ports_between_are_not_meant(void **state)
 
 static void a_rule_without_service_is_about_everything(void **state)
 {
-	static const char *const services[] = {"tcp/1", "tcp/65535", "udp/53", "icmp/echo-request", "icmpv6/echo-request"};
+	static const char *const services[] = {"tcp/1", "tcp/65535", "udp/53", "icmp/echo-request",
+					       "icmpv6/echo-request"};
 
 	(void)state;
 	load("  - {name: r, action: allow, from: web, to: db}\n");

@@ -18,21 +18,22 @@
 #include "policy/image.h"
 #include "policy/policy.h"
 
-static const char shop[] = "bulkhead: 1\n"
-			   "identities:\n"
-			   "  web: spiffe://td/ns/shop/web\n"
-			   "  anyns: spiffe://td/ns/*/web\n"
-			   "  all: spiffe://td/**\n"
-			   "  backup: [{unit: backup.service}, {cgroup: /legacy.slice/app}]\n"
-			   "  mem: {unit: memory.service}\n"
-			   "  ops: {spiffe: \"spiffe://td/ops/*\", only: [{unit: ops.service}, {cgroup: /srv/ops}]}\n"
-			   "  unused: spiffe://td/ns/other\n"
-			   "networks:\n"
-			   "  lan: [10.0.0.0/8, \"fd00::/8\"]\n"
-			   "defaults: {action: deny, log: none}\n"
-			   "rules:\n"
-			   "  - {name: r1, action: allow, from: [web, anyns, all], to: [backup, mem], service: tcp/1-10, log: all}\n"
-			   "  - {name: r2, action: deny, from: lan, to: any, service: [tcp/5, udp/5], log: new}\n";
+static const char shop[] =
+	"bulkhead: 1\n"
+	"identities:\n"
+	"  web: spiffe://td/ns/shop/web\n"
+	"  anyns: spiffe://td/ns/*/web\n"
+	"  all: spiffe://td/**\n"
+	"  backup: [{unit: backup.service}, {cgroup: /legacy.slice/app}]\n"
+	"  mem: {unit: memory.service}\n"
+	"  ops: {spiffe: \"spiffe://td/ops/*\", only: [{unit: ops.service}, {cgroup: /srv/ops}]}\n"
+	"  unused: spiffe://td/ns/other\n"
+	"networks:\n"
+	"  lan: [10.0.0.0/8, \"fd00::/8\"]\n"
+	"defaults: {action: deny, log: none}\n"
+	"rules:\n"
+	"  - {name: r1, action: allow, from: [web, anyns, all], to: [backup, mem], service: tcp/1-10, log: all}\n"
+	"  - {name: r2, action: deny, from: lan, to: any, service: [tcp/5, udp/5], log: new}\n";
 
 static void *compile(const char *text, size_t *lenp)
 {
@@ -109,7 +110,8 @@ static void what_is_no_id_is_in_no_identity(void **state)
 	const struct policy_image *image = *state;
 
 	for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++)
-		assert_int_equal(policy_image_classify(image, ids[i]), policy_image_classify(image, "spiffe://other/x"));
+		assert_int_equal(policy_image_classify(image, ids[i]),
+				 policy_image_classify(image, "spiffe://other/x"));
 }
 
 static void local_is(const struct policy_image *image, const char *path, const char *name)
@@ -147,9 +149,8 @@ static void a_unit_is_its_cgroup_below_slices_only(void **state)
 static void directories_are_watched_where_local_identities_can_appear(void **state)
 {
 	const struct policy_image *image = *state;
-	struct policy_image *paths_only =
-		open_policy("bulkhead: 1\nidentities: {a: {cgroup: /x/y}}\n"
-			    "rules: [{name: r, action: allow, from: a, to: any}]\n");
+	struct policy_image *paths_only = open_policy("bulkhead: 1\nidentities: {a: {cgroup: /x/y}}\n"
+						      "rules: [{name: r, action: allow, from: a, to: any}]\n");
 
 	assert_true(policy_image_local_below(image, "/"));
 	assert_true(policy_image_local_below(image, "/system.slice"));

@@ -85,7 +85,7 @@ struct ref_selector {
 struct ref_rule {
 	bool allow;
 	int direction; /* 1 egress, 2 ingress, 3 both */
-	int log; /* index into log_names; -1: default */
+	int log;       /* index into log_names; -1: default */
 	struct ref_selector from, to;
 	int n_services;
 	struct ref_service services[3];
@@ -340,8 +340,8 @@ static void write_item(int item, FILE *out)
 
 static int make_who(const struct ref_policy *policy)
 {
-	static const int builtins[] = {BUILTIN_ANY, BUILTIN_VERIFIED, BUILTIN_VERIFIED, BUILTIN_UNIDENTIFIED, BUILTIN_HOST,
-				       BUILTIN_WORLD};
+	static const int builtins[] = {BUILTIN_ANY,	     BUILTIN_VERIFIED, BUILTIN_VERIFIED,
+				       BUILTIN_UNIDENTIFIED, BUILTIN_HOST,     BUILTIN_WORLD};
 
 	return rnd(3) ? (int)rnd((uint32_t)policy->n_identities) : builtins[rnd(6)];
 }
@@ -367,7 +367,8 @@ static void make_selector(const struct ref_policy *policy, struct ref_selector *
 	if (!selector->pair) {
 		selector->n = 1 + (int)rnd(3);
 		for (int i = 0; i < selector->n; i++)
-			selector->items[i] = rnd(3) ? make_who(policy) : NETWORK_BASE + (int)rnd((uint32_t)policy->n_networks);
+			selector->items[i] =
+				rnd(3) ? make_who(policy) : NETWORK_BASE + (int)rnd((uint32_t)policy->n_networks);
 		write_items(selector->items, selector->n, out);
 		return;
 	}
@@ -399,10 +400,10 @@ static void make_service(struct ref_service *service, FILE *out)
 
 	service->protocol = protocols[rnd(5)];
 	service->low = service->high = -1;
-	name = service->protocol == IPPROTO_TCP ? "tcp" :
-	       service->protocol == IPPROTO_UDP ? "udp" :
-	       service->protocol == IPPROTO_ICMP ? "icmp" :
-						   "icmpv6";
+	name = service->protocol == IPPROTO_TCP	   ? "tcp"
+	       : service->protocol == IPPROTO_UDP  ? "udp"
+	       : service->protocol == IPPROTO_ICMP ? "icmp"
+						   : "icmpv6";
 	fputs(name, out);
 	if (rnd(5) == 0)
 		return;
@@ -559,8 +560,8 @@ static void judge_flow(const struct ref_policy *policy, const struct policy_imag
 		uint32_t expected = ref_judge(policy, d == BH_EGRESS ? 1 : 2, &from, &to, protocol, port);
 
 		if (cell != expected)
-			fail_msg("cell %08x, expected %08x; from kind %d %s, to kind %d %s, protocol %d port %d\n%s", cell,
-				 expected, from.kind, from.id, to.kind, to.id, protocol, port, text);
+			fail_msg("cell %08x, expected %08x; from kind %d %s, to kind %d %s, protocol %d port %d\n%s",
+				 cell, expected, from.kind, from.id, to.kind, to.id, protocol, port, text);
 	}
 	check_possible(tables, from_who, to_addr, svc);
 }
