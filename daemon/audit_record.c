@@ -139,7 +139,8 @@ static void flow_resolve(struct flow *flow, struct audit_record *record, const s
 			(struct flow_end){.key = egress ? "destination" : "source", .kind = "unknown"};
 	flow->transport = transport_name(event->proto);
 	flow->icmp = event->proto == IPPROTO_ICMP || event->proto == IPPROTO_ICMPV6;
-	flow->ipv4 = is_mapped(&event->src) && is_mapped(&event->dst);
+	/* A source address is not chosen yet when a connect() is refused: the destination tells. */
+	flow->ipv4 = is_mapped(&event->dst);
 	address_end(&flow->source, &event->src, event->sport, has_ports(event->proto));
 	address_end(&flow->destination, &event->dst, event->dport, has_ports(event->proto));
 	if (!record->cid || !flow->source.has_ip || !flow->destination.has_ip ||

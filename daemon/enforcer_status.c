@@ -142,6 +142,8 @@ int enforcer_identities(void *ctx, char **textp)
 	uint64_t now = enforcer_boottime_ns();
 	json_t *list = json_array();
 
+	enforcer_sweep(e, false, "a workload's cgroup is gone"); /* no answer with what is gone */
+
 	for (size_t i = 0; i < e->n_tags; i++) {
 		const struct tag *tag = &e->tags[i];
 		json_t *item;

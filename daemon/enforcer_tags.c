@@ -676,8 +676,9 @@ int enforcer_tags_start(struct enforcer *e)
 			tag->local = kernel.identity < BH_MAX_IDENTITIES && e->names[kernel.identity] &&
 				     e->names[kernel.identity]->local;
 			if (!tag->local && tag->deadline_ns)
-				tag->not_after = (int64_t)((enforcer_realtime_ns() + tag->deadline_ns - enforcer_boottime_ns()) /
-							   1000000000ULL);
+				tag->not_after = (int64_t)((enforcer_realtime_ns() + tag->deadline_ns -
+							    enforcer_boottime_ns() + 500000000ULL) /
+							   1000000000ULL); /* two clocks: rounded */
 		}
 		key = next;
 		at = &key;
