@@ -77,7 +77,9 @@ static void find_closest(struct why *why, const json_t *event, struct closest *o
 	audit_event_explain_end(event, AUDIT_DESTINATION, to, sizeof(to));
 	audit_event_service(event, service, sizeof(service));
 	ingress = !strcmp(cli_json_string(event, "network.direction"), "ingress");
-	out->n = policy_closest(policy, from, to, service, ingress, out->lines, MAX_CLOSEST);
+	/* Refused before the peer was asked: it is not who keeps a rule from matching. */
+	out->n = policy_closest(policy, from, strcmp(cli_json_string(event, "zt.proof"), "unasked") ? to : NULL, service,
+				ingress, out->lines, MAX_CLOSEST);
 	if (out->n < 0)
 		out->n = 0;
 }

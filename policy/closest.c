@@ -188,7 +188,7 @@ int policy_closest(const struct policy *policy, const char *from, const char *to
 	char *error = NULL;
 	size_t n = 0;
 
-	if (flow_end_parse(&from_end, from, &error) || flow_end_parse(&to_end, to, &error) ||
+	if (flow_end_parse(&from_end, from, &error) || flow_end_parse(&to_end, to ? to : "world", &error) ||
 	    flow_service_parse(&point, service, &error)) {
 		free(error);
 		return 0;
@@ -203,6 +203,8 @@ int policy_closest(const struct policy *policy, const char *from, const char *to
 								     ingress ? RULE_INGRESS : RULE_EGRESS)
 						       : 0;
 
+			if (!to)
+				differs &= ~DIFFERS_TO;
 			/* A rule about two other peers is no near miss. */
 			if (__builtin_popcount(differs) != wanted ||
 			    (differs & (DIFFERS_FROM | DIFFERS_TO)) == (DIFFERS_FROM | DIFFERS_TO))

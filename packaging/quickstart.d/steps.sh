@@ -233,7 +233,7 @@ step_audit() {
 	within 5 logged '.event.action == "flow-denied" and .event.code == "EXPIRED"' || die "no audit line of the expired identity"
 	within 5 logged '.event.action == "daemon-started" and (.event.reason | test("adopted"))' || die "no audit line of the adoption"
 	in_background monitor.out policyctl monitor --all --since-start
-	within 5 grep -q 'adopted' monitor.out || die "policyctl monitor does not show what is in the log"
+	within 5 grep -qs adopted monitor.out || die "policyctl monitor does not show what is in the log"
 	kill $!
 	wait $! || true
 	audit_line "identity attested" 'identity-attested .*sa/web'
