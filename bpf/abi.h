@@ -17,10 +17,10 @@
 #define BH_ABI_VERSION 1U
 
 /* Capacities. A map that is full denies; user space reports the map and its size. */
-#define BH_MAX_IDENTITIES 16384U /* identity numbers, reserved ones included */
-#define BH_MAX_TAGS 65536U /* tagged cgroups */
-#define BH_MAX_RULES 131072U /* rules that can be named in a verdict */
-#define BH_MAX_DEPTH 16U /* cgroup levels below the managed subtree that can carry a tag */
+#define BH_MAX_IDENTITIES 16384U   /* identity numbers, reserved ones included */
+#define BH_MAX_TAGS 65536U	   /* tagged cgroups */
+#define BH_MAX_RULES 131072U	   /* rules that can be named in a verdict */
+#define BH_MAX_DEPTH 16U	   /* cgroup levels below the managed subtree that can carry a tag */
 #define BH_TABLES_BYTES (4U << 20) /* one compiled policy; a power of two, the kernel masks offsets with it */
 
 /* The TCP option that carries an identity in SYN and SYN-ACK (RFC 6994 experiment). */
@@ -33,7 +33,7 @@ struct bh_tcpopt {
 	__u8 len;
 	__be16 exid;
 	__be32 identity; /* identity number of the sender */
-	__u8 mac[8]; /* SipHash-2-4 over struct bh_mac_input, little endian */
+	__u8 mac[8];	 /* SipHash-2-4 over struct bh_mac_input, little endian */
 } __attribute__((packed));
 
 /* What the MAC covers. `ack` is 0 in a SYN and the acknowledgement number in a SYN-ACK, so that neither can stand for
@@ -51,8 +51,8 @@ struct bh_mac_input {
 /* Identity numbers. The reserved ones are never tags; numbers from BH_ID_FIRST on name one identity each. */
 enum bh_identity {
 	BH_ID_UNIDENTIFIED = 0, /* a managed workload without a tag in force */
-	BH_ID_HOST = 1, /* the kernel and what is outside any workload of this host */
-	BH_ID_WORLD = 2, /* a peer known by address only */
+	BH_ID_HOST = 1,		/* the kernel and what is outside any workload of this host */
+	BH_ID_WORLD = 2,	/* a peer known by address only */
 	BH_ID_FIRST = 16,
 };
 
@@ -66,10 +66,12 @@ struct bh_tag {
 /* One word that every program reads once per packet: which table set is in force, and the generation of everything a
  * cached verdict rests on. It is written with one 8-byte store, so no packet sees half of a change. */
 struct bh_state {
-	__u64 word; /* generation << 1 | slot */
+	__u64 word;	   /* generation << 1 | slot */
 	__u32 revision[2]; /* policy revision held by each slot */
+	__u32 abi;	   /* BH_ABI_VERSION of whoever made the maps; 0: new */
+	__u32 pad;
 };
-#define BH_WORD_SLOT(word) ((__u32)((word) & 1))
+#define BH_WORD_SLOT(word) ((__u32)((word)&1))
 
 /* Key of the handshake MAC, by epoch; one epoch per boot until keys are shared between hosts. */
 struct bh_key {
@@ -103,17 +105,17 @@ struct bh_tables {
 	__u32 n_svc;
 	__u32 n_rows;
 	__u32 n_poss_rows;
-	__u32 n_rules; /* rule numbers in cells are below this; 0 is the default action */
+	__u32 n_rules;		      /* rule numbers in cells are below this; 0 is the default action */
 	__u32 addr4_off, addr4_count; /* struct bh_range4, sorted by first; item 0 begins at address 0 */
 	__u32 addr6_off, addr6_count; /* struct bh_range6, likewise */
-	__u32 tcp_off, tcp_count; /* struct bh_range_port, likewise */
+	__u32 tcp_off, tcp_count;     /* struct bh_range_port, likewise */
 	__u32 udp_off, udp_count;
 	__u32 icmp_off; /* __u16[256] by ICMP type */
 	__u32 icmp6_off;
-	__u32 from_off; /* __u16[n_who * n_addr]: class of a source */
-	__u32 to_off; /* __u16[n_who * n_addr]: class of a destination */
+	__u32 from_off;	  /* __u16[n_who * n_addr]: class of a source */
+	__u32 to_off;	  /* __u16[n_who * n_addr]: class of a destination */
 	__u32 row_off[2]; /* __u32[n_from * n_to], by judgement (enum bh_direction) */
-	__u32 cell_off; /* __u32[n_rows * n_svc]: cells */
+	__u32 cell_off;	  /* __u32[n_rows * n_svc]: cells */
 	__u32 poss_off; /* __u32[n_who * n_addr]: row of "can any egress rule allow", by subject and destination address */
 	__u32 poss_cell_off; /* __u8[n_poss_rows * n_svc] */
 	__u32 pad;
@@ -136,11 +138,11 @@ struct bh_range_port {
 };
 
 /* A cell: the verdict of one judgement. */
-#define BH_CELL_RULE(cell) ((cell) & 0x00ffffffU) /* 0: no rule matched, the default decided */
+#define BH_CELL_RULE(cell) ((cell)&0x00ffffffU) /* 0: no rule matched, the default decided */
 #define BH_CELL_ALLOW 0x80000000U
 #define BH_CELL_LOG_ALLOWED 0x01000000U /* an event for a flow that is allowed */
-#define BH_CELL_LOG_DENIED 0x02000000U /* an event for a flow that is denied */
-#define BH_CELL_LOG_AGAIN 0x04000000U /* also when a policy or identity change judges the flow again */
+#define BH_CELL_LOG_DENIED 0x02000000U	/* an event for a flow that is denied */
+#define BH_CELL_LOG_AGAIN 0x04000000U	/* also when a policy or identity change judges the flow again */
 
 enum bh_direction {
 	BH_EGRESS = 0,
@@ -151,26 +153,27 @@ enum bh_direction {
 
 /* Why a verdict is what it is. The text of each stands in one table in user space; the numbers go to the audit log. */
 enum bh_reason {
-	BH_REASON_POLICY = 0, /* a rule or the default decided: see the rule number */
+	BH_REASON_POLICY = 0,	   /* a rule or the default decided: see the rule number */
 	BH_REASON_NO_IDENTITY = 1, /* the subject's cgroup carries no tag */
-	BH_REASON_EXPIRED = 2, /* the subject's tag is past its deadline */
+	BH_REASON_EXPIRED = 2,	   /* the subject's tag is past its deadline */
 	BH_REASON_FRAGMENT = 3,
-	BH_REASON_PARSE = 4, /* header malformed, truncated, or extension header chain too long */
-	BH_REASON_PROTO = 5, /* protocol that no rule can name yet */
+	BH_REASON_PARSE = 4,	  /* header malformed, truncated, or extension header chain too long */
+	BH_REASON_PROTO = 5,	  /* protocol that no rule can name yet */
 	BH_REASON_RAW_SOCKET = 6, /* TCP or UDP made by hand in a raw socket */
-	BH_REASON_NO_FLOW = 7, /* reply or handshake packet of no flow that was allowed */
+	BH_REASON_NO_FLOW = 7,	  /* reply or handshake packet of no flow that was allowed */
 	BH_REASON_OLD_SOCKET = 8, /* socket opened before enforcement: nothing is known of its peer */
 	BH_REASON_MAP_FULL = 9,
 	BH_REASON_EARLY_DATA = 10, /* payload in a SYN, before the peer has shown its identity */
 	BH_REASON_IMPOSSIBLE = 11, /* no rule can allow it, whoever the peer turns out to be */
+	BH_REASON_UNPROVEN = 12,   /* the segment should show who sends it, and has no room for the option */
 	BH_REASON_MAX
 };
 
 /* What is known of the peer's identity. */
 enum bh_proof {
-	BH_PROOF_NONE = 0, /* the peer showed nothing, or is not known yet */
+	BH_PROOF_NONE = 0,     /* the peer showed nothing, or is not known yet */
 	BH_PROOF_VERIFIED = 1, /* handshake option verified, or UDP endpoint of this host */
-	BH_PROOF_FORGED = 2, /* option present, MAC wrong */
+	BH_PROOF_FORGED = 2,   /* option present, MAC wrong */
 	BH_PROOF_REPLAYED = 3, /* MAC right, but the kernel sent no such segment, or it was used already */
 	BH_PROOF_MALFORMED = 4,
 	BH_PROOF_UNASKED = 5, /* denied before the peer was asked: no answer could have been allowed */
@@ -180,9 +183,9 @@ enum bh_sock_kind {
 	BH_SOCK_NEW = 0, /* created under enforcement, nothing judged yet */
 	BH_SOCK_LISTEN = 1,
 	BH_SOCK_CONNECT = 2, /* SYN sent, peer not yet known */
-	BH_SOCK_ACTIVE = 3, /* established, this end initiated */
+	BH_SOCK_ACTIVE = 3,  /* established, this end initiated */
 	BH_SOCK_PASSIVE = 4, /* established, the peer initiated */
-	BH_SOCK_HOST = 5, /* of no workload: lives in the root of the hierarchy */
+	BH_SOCK_HOST = 5,    /* of no workload: lives in the root of the hierarchy */
 };
 
 /* Kept with each socket (BPF_MAP_TYPE_SK_STORAGE). `word` is the state word that the cached verdict belongs to. The
@@ -190,21 +193,23 @@ enum bh_sock_kind {
 struct bh_sock {
 	__u64 word;
 	__u64 valid_until_ns; /* earliest deadline the verdict rests on */
-	__u64 netns; /* cookie of the socket's network namespace */
-	__u64 cgroup; /* cgroup of the creator, where the creation was seen; else 0 */
-	__u32 identity; /* subject, as of `word` */
-	__u32 peer; /* identity number of the peer (TCP) */
-	__u32 cell; /* the cached verdict */
-	__u32 isn; /* of the SYN sent: only its answer may name the peer */
-	__u8 kind; /* enum bh_sock_kind */
-	__u8 proof; /* enum bh_proof, of the peer */
-	__u8 reason; /* enum bh_reason, of the cached verdict */
-	__u8 verdict; /* 1 allow */
-	__u8 registered; /* UDP: counted in the endpoint map under `local`, `lport` */
+	__u64 netns;	      /* cookie of the socket's network namespace */
+	__u64 cgroup;	      /* cgroup of the creator, where the creation was seen; else 0 */
+	__u64 peer_tag;	      /* cgroup whose tag gave the peer its identity (TCP) */
+	__u32 identity;	      /* subject, as of `word` */
+	__u32 peer;	      /* identity number of the peer (TCP) */
+	__u32 cell;	      /* the cached verdict */
+	__u32 isn;	      /* of the SYN sent: only its answer may name the peer */
+	__u8 kind;	      /* enum bh_sock_kind */
+	__u8 proof;	      /* enum bh_proof, of the peer */
+	__u8 reason;	      /* enum bh_reason, of the cached verdict */
+	__u8 verdict;	      /* 1 allow */
+	__u8 answered;	      /* the SYN was answered by a peer that is allowed: may become established */
 	__u8 proto;
 	__u16 lport;
 	__u16 rport;
-	__u16 pad[3];
+	__u16 pad;
+	__u32 registered; /* UDP: 1 while it stands in the endpoint map under `local`, `lport` */
 	struct bh_addr local;
 	struct bh_addr remote;
 };
@@ -222,6 +227,7 @@ struct bh_tuple {
 struct bh_handshake {
 	__u64 word;
 	__u64 valid_until_ns;
+	__u64 peer_tag;
 	__u32 identity; /* subject: the listener's */
 	__u32 peer;
 	__u32 cell;
@@ -240,10 +246,27 @@ struct bh_endpoint_key {
 };
 
 struct bh_endpoint {
-	__u64 cookie; /* of the socket that registered first: names this registration */
-	__u32 refs; /* sockets on it (SO_REUSEPORT) */
-	__u32 shared; /* 1: of several cgroups, so it is nobody's */
+	__u64 cookie;		    /* of the socket that registered first: names this registration */
+	__u32 refs;		    /* sockets on it (SO_REUSEPORT) */
+	__u32 shared;		    /* 1: of several cgroups, so it is nobody's */
 	__u64 levels[BH_MAX_DEPTH]; /* cgroup ids from below the managed subtree downwards; 0 ends */
+};
+
+/* A SYN or SYN-ACK under way between two sockets of this host, in the slot that its MAC names. */
+struct bh_syn_ticket {
+	__u64 mac;
+	__u64 tag; /* cgroup whose tag gave the sender its identity; 0: none */
+};
+
+/* A datagram under way between two sockets of this host, by its struct bh_tuple (local is the source; netns is 0 unless it
+ * is on a loopback device). The sender's egress writes it, the receiver's ingress takes it: so an identity belongs to
+ * packets that this kernel sent for it, not to an address that anybody could write. */
+struct bh_ticket {
+	__u64 time_ns;
+	__u64 tag;    /* cgroup whose tag gave the sender its identity; 0: none */
+	__u64 cookie; /* of the sender's socket */
+	__u32 identity;
+	__s32 credits; /* datagrams sent and not yet received */
 };
 
 /* One UDP or ICMP echo flow, seen from one socket. LRU: losing one means the next packet is judged as a new flow. */
@@ -260,8 +283,10 @@ struct bh_udp_key {
 struct bh_udp_flow {
 	__u64 word;
 	__u64 valid_until_ns;
-	__u64 seen_ns; /* last packet, to a second */
-	__u64 peer_cookie; /* registration of the peer's endpoint; 0: none */
+	__u64 seen_ns;	   /* last packet, to a second */
+	__u64 resolved_ns; /* when it was last looked up who is there */
+	__u64 peer_cookie; /* of the peer's socket on this host; 0: none */
+	__u64 peer_tag;
 	__u32 identity;
 	__u32 peer;
 	__u32 cell;
@@ -275,26 +300,26 @@ struct bh_udp_flow {
 
 /* One verdict, as the programs write it to the ring buffer. `src` is always the flow's source. */
 struct bh_event {
-	__u64 time_ns; /* CLOCK_BOOTTIME */
+	__u64 time_ns;	/* CLOCK_BOOTTIME */
 	__u64 first_ns; /* time of the first packet folded into this event */
-	__u64 cgroup; /* subject's cgroup */
-	__u64 cookie; /* subject's socket */
-	__u32 subject; /* identity number */
+	__u64 cgroup;	/* subject's cgroup */
+	__u64 cookie;	/* subject's socket */
+	__u32 subject;	/* identity number */
 	__u32 peer;
 	__u32 revision; /* policy revision that judged */
-	__u32 rule; /* number within that revision; 0: default */
-	__u32 count; /* packets folded into this event */
-	__u32 pid; /* where the caller is known (connect, sendmsg), else 0 */
+	__u32 rule;	/* number within that revision; 0: default */
+	__u32 count;	/* packets folded into this event */
+	__u32 pid;	/* where the caller is known (connect, sendmsg), else 0 */
 	struct bh_addr src;
 	struct bh_addr dst;
 	__u16 sport;
 	__u16 dport; /* ICMP: the type */
 	__u8 proto;
 	__u8 direction; /* enum bh_direction: which judgement */
-	__u8 verdict; /* 1 allow */
-	__u8 reason; /* enum bh_reason */
-	__u8 proof; /* enum bh_proof */
-	__u8 again; /* 1: an established flow judged again */
+	__u8 verdict;	/* 1 allow */
+	__u8 reason;	/* enum bh_reason */
+	__u8 proof;	/* enum bh_proof */
+	__u8 again;	/* 1: an established flow judged again */
 	__u8 pad[2];
 	char comm[16]; /* where the caller is known */
 };
@@ -316,7 +341,7 @@ struct bh_denial_key {
 struct bh_denial {
 	__u64 reported_ns;
 	__u64 first_ns; /* of those not yet reported */
-	__u64 count; /* not yet reported */
+	__u64 count;	/* not yet reported */
 };
 
 /* Event accounting, exact and across restarts: made = written + lost (+ what still stands in the ring). One pinned
@@ -350,16 +375,18 @@ struct bh_name {
 BH_ASSERT_SIZE(struct bh_tcpopt, BH_TCPOPT_LEN);
 BH_ASSERT_SIZE(struct bh_mac_input, 48);
 BH_ASSERT_SIZE(struct bh_tag, 16);
-BH_ASSERT_SIZE(struct bh_state, 16);
+BH_ASSERT_SIZE(struct bh_state, 24);
 BH_ASSERT_SIZE(struct bh_tables, 112);
 BH_ASSERT_SIZE(struct bh_range6, 24);
-BH_ASSERT_SIZE(struct bh_sock, 96);
+BH_ASSERT_SIZE(struct bh_sock, 104);
 BH_ASSERT_SIZE(struct bh_tuple, 48);
-BH_ASSERT_SIZE(struct bh_handshake, 32);
+BH_ASSERT_SIZE(struct bh_handshake, 40);
 BH_ASSERT_SIZE(struct bh_endpoint_key, 32);
 BH_ASSERT_SIZE(struct bh_endpoint, 16 + 8 * BH_MAX_DEPTH);
+BH_ASSERT_SIZE(struct bh_syn_ticket, 16);
+BH_ASSERT_SIZE(struct bh_ticket, 32);
 BH_ASSERT_SIZE(struct bh_udp_key, 48);
-BH_ASSERT_SIZE(struct bh_udp_flow, 48);
+BH_ASSERT_SIZE(struct bh_udp_flow, 64);
 BH_ASSERT_SIZE(struct bh_event, 120);
 BH_ASSERT_SIZE(struct bh_denial_key, 40);
 BH_ASSERT_SIZE(struct bh_denial, 24);

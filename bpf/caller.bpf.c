@@ -18,7 +18,7 @@
 static __always_inline bool caller_subject(struct bh_sock *ss, struct bh_query *q)
 {
 	q->word = bh_state_word();
-	q->now = bpf_ktime_get_boot_ns();
+	q->now = bh_now();
 	bh_subject_of_current(q);
 	return !q->host && (!ss->cgroup || ss->cgroup == q->cgroup);
 }
@@ -45,8 +45,14 @@ static __always_inline int on_connect(struct bpf_sock_addr *ctx, const struct bh
 	if (!sk || ctx->type != BH_SOCK_STREAM || ctx->protocol != IPPROTO_TCP)
 		return BH_PROCEED;
 	ss = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!ss || !caller_subject(ss, &q))
+	if (!ss)
 		return BH_PROCEED;
+	ss->identity = BH_ID_UNIDENTIFIED;
+	if (!caller_subject(ss, &q)) {
+		if (q.host)
+			ss->identity = BH_ID_HOST;
+		return BH_PROCEED;
+	}
 	ss->identity = q.subject;
 	ss->valid_until_ns = q.valid_until;
 	return caller_asks(ctx, &q);
@@ -123,7 +129,6 @@ int bh_sock_create(struct bpf_sock *ctx)
 /* A UDP socket that binds can be found by its peers from now on, before it has sent anything. */
 static __always_inline int on_bind(struct bpf_sock *ctx, const struct bh_addr *bound)
 {
-	struct bh_endpoint_key key = {.addr = *bound};
 	struct bh_endpoint fresh = {.refs = 1};
 	struct bh_sock *ss;
 
@@ -131,7 +136,7 @@ static __always_inline int on_bind(struct bpf_sock *ctx, const struct bh_addr *b
 		return BH_PROCEED;
 	ss = bpf_sk_storage_get(&sockets, ctx, 0, 0);
 	/* Bound by another than its creator: it is registered when it sends, under its own cgroup. */
-	if (!ss || ss->registered || ss->cgroup != bpf_get_current_cgroup_id())
+	if (!ss || ss->cgroup != bpf_get_current_cgroup_id())
 		return BH_PROCEED;
 	for (__u32 i = 0; i < BH_MAX_DEPTH; i++) {
 		fresh.levels[i] = bpf_get_current_ancestor_cgroup_id(subtree_level + 1 + i);
@@ -139,13 +144,7 @@ static __always_inline int on_bind(struct bpf_sock *ctx, const struct bh_addr *b
 			break;
 	}
 	fresh.cookie = bpf_get_socket_cookie(ctx);
-	key.netns = ss->netns;
-	key.port = ctx->src_port;
-	if (bh_endpoint_add(&key, &fresh))
-		return BH_PROCEED;
-	ss->local = *bound;
-	ss->lport = ctx->src_port;
-	ss->registered = 1;
+	bh_endpoint_move(ss, bound, ctx->src_port, &fresh);
 	return BH_PROCEED;
 }
 
@@ -169,17 +168,10 @@ int bh_post_bind6(struct bpf_sock *ctx)
 SEC("cgroup/sock_release")
 int bh_sock_release(struct bpf_sock *ctx)
 {
-	struct bh_endpoint_key key = {};
-	struct bh_sock *ss;
+	struct bh_sock *ss = bpf_sk_storage_get(&sockets, ctx, 0, 0);
 
-	ss = bpf_sk_storage_get(&sockets, ctx, 0, 0);
-	if (!ss || !ss->registered)
-		return BH_PROCEED;
-	key.addr = ss->local;
-	key.netns = ss->netns;
-	key.port = ss->lport;
-	bh_endpoint_drop(&key);
-	ss->registered = 0;
+	if (ss)
+		bh_endpoint_leave(ss);
 	return BH_PROCEED;
 }
 

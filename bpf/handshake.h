@@ -18,11 +18,37 @@ static __always_inline struct bh_key *bh_key_of(const struct bh_addr *peer)
 	return bpf_map_lookup_elem(&keys, &epoch);
 }
 
+/*
+ * Is a segment to this address to show who sends it? To where a workload of this host can be: loopback, the namespaces'
+ * addresses, and all private ones (an address is known a moment after its namespace is; a container's is private). On the
+ * public Internet nobody could check it, some would drop it, and all could read it.
+ */
+static __always_inline bool bh_shows_identity(const struct bh_addr *to)
+{
+	__u32 v4 = bpf_ntohl(to->w[3]), top = bpf_ntohl(to->w[0]);
+
+	if (bh_addr_is_loopback(to))
+		return true;
+	if (bh_addr_is_v4(to)) {
+		if ((v4 >> 24) == 10 || (v4 >> 20) == 0xac1 || (v4 >> 16) == 0xc0a8 || (v4 >> 22) == 0x191 ||
+		    (v4 >> 16) == 0xa9fe)
+			return true; /* 10/8, 172.16/12, 192.168/16, 100.64/10, 169.254/16 */
+	} else if ((top >> 25) == 0x7e || (top >> 22) == 0x3fa) {
+		return true; /* fc00::/7, fe80::/10 */
+	}
+	return bpf_map_lookup_elem(&addresses, to) != 0;
+}
+
 /* Finds the option in a parsed TCP packet. Returns 1 found, 0 absent, -1 malformed. */
 BH_SUBPROGRAM int bh_option_find(struct __sk_buff *skb, const struct bh_packet *p, struct bh_tcpopt *out)
 {
 	__u32 off = p->transport + sizeof(struct tcphdr), end = p->transport + p->tcp_header;
 
+	/* Our own kernel writes it last. */
+	if (p->tcp_header >= sizeof(struct tcphdr) + BH_TCPOPT_LEN &&
+	    !bpf_skb_load_bytes(skb, end - BH_TCPOPT_LEN, out, sizeof(*out)) && out->kind == BH_TCPOPT_KIND &&
+	    out->len == BH_TCPOPT_LEN && out->exid == bpf_htons(BH_TCPOPT_EXID))
+		return 1;
 	/* 40 bytes of options at most, none shorter than one byte. */
 	for (int i = 0; i < 40; i++) {
 		__u8 kl[2];
@@ -58,6 +84,31 @@ static __always_inline __u64 bh_option_mac(const struct bh_tcpopt *option)
 	return mac;
 }
 
+static __always_inline void bh_syn_ticket_put(__u64 mac, __u64 tag)
+{
+	__u32 key = mac % BH_TICKET_SLOTS;
+	struct bh_syn_ticket *slot = bpf_map_lookup_elem(&tickets, &key);
+
+	if (slot) {
+		slot->tag = tag;
+		asm volatile("" ::: "memory");
+		*(volatile __u64 *)&slot->mac = mac;
+	}
+}
+
+/* One receiver gets it. A tag that another segment wrote into the slot meanwhile is noticed: it carries another identity,
+ * or the same one. */
+static __always_inline bool bh_syn_ticket_take(__u64 mac, __u64 *tag)
+{
+	__u32 key = mac % BH_TICKET_SLOTS;
+	struct bh_syn_ticket *slot = bpf_map_lookup_elem(&tickets, &key);
+
+	if (!slot)
+		return false;
+	*tag = *(volatile __u64 *)&slot->tag;
+	return __sync_val_compare_and_swap(&slot->mac, mac, 0) == mac;
+}
+
 /* MAC over a segment from src to dst. */
 BH_GLOBAL int bh_segment_mac(const struct bh_mac_input *input, __u64 *mac)
 {
@@ -72,11 +123,12 @@ BH_GLOBAL int bh_segment_mac(const struct bh_mac_input *input, __u64 *mac)
 	return 0;
 }
 
-static __always_inline void bh_mac_input_of(struct bh_mac_input *in, const struct bh_packet *p, __be32 identity)
+/* Of a segment that arrived. */
+static __always_inline void bh_mac_input_of(struct bh_mac_input *in, const struct bh_query *q,
+					    const struct bh_packet *p, __be32 identity)
 {
-	__builtin_memset(in, 0, sizeof(*in));
-	__builtin_memcpy(in->src, p->src.w, sizeof(in->src));
-	__builtin_memcpy(in->dst, p->dst.w, sizeof(in->dst));
+	__builtin_memcpy(in->src, q->remote.w, sizeof(in->src));
+	__builtin_memcpy(in->dst, q->local.w, sizeof(in->dst));
 	in->sport = bpf_htons(p->sport);
 	in->dport = bpf_htons(p->dport);
 	in->seq = p->seq;
@@ -85,8 +137,9 @@ static __always_inline void bh_mac_input_of(struct bh_mac_input *in, const struc
 }
 
 /*
- * Who sent this SYN or SYN-ACK: sets peer and proof. Without a proof the peer is known by address: `host` if the packet
- * never left this host's loopback device, `world` otherwise; with a wrong proof it is `world` wherever it came from.
+ * Who sent this SYN or SYN-ACK: sets peer and proof. Every managed socket of this host writes the option, also one
+ * without identity, which is then verified to be `unidentified`. So a segment without it on the loopback device comes
+ * from outside any workload: `host`. Elsewhere it is `world`, and so is who shows a wrong proof, wherever it came from.
  */
 BH_SUBPROGRAM int bh_peer_of_segment(struct __sk_buff *skb, const struct bh_packet *p, struct bh_query *q)
 {
@@ -106,15 +159,15 @@ BH_SUBPROGRAM int bh_peer_of_segment(struct __sk_buff *skb, const struct bh_pack
 		q->proof = BH_PROOF_MALFORMED;
 		return 0;
 	}
-	bh_mac_input_of(&in, p, option.identity);
+	bh_mac_input_of(&in, q, p, option.identity);
 	shown = bh_option_mac(&option);
-	if (bh_segment_mac(&in, &mac) || mac != shown || bpf_ntohl(option.identity) < BH_ID_FIRST) {
+	if (bh_segment_mac(&in, &mac) || mac != shown ||
+	    (option.identity && bpf_ntohl(option.identity) < BH_ID_FIRST)) {
 		q->proof = BH_PROOF_FORGED;
 		BH_COUNT(handshakes_forged);
 		return 0;
 	}
-	/* A SYN-ACK is bound to the SYN it answers by the acknowledgement number; a SYN by its ticket. */
-	if (!(p->tcp_flags & BH_TCP_ACK) && bpf_map_delete_elem(&tickets, &mac)) {
+	if (!bh_syn_ticket_take(mac, &q->peer_tag)) {
 		q->proof = BH_PROOF_REPLAYED;
 		BH_COUNT(handshakes_replayed);
 		return 0;

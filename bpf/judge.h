@@ -20,6 +20,8 @@ struct bh_query {
 	__u64 word;
 	__u64 now;
 	__u64 valid_until; /* in and out: earliest deadline the verdict rests on */
+	__u64 subject_tag; /* cgroup that carries it; 0: none */
+	__u64 peer_tag;	   /* likewise of the peer */
 	__u64 cgroup;
 	__u64 cookie;
 	__u32 subject;
@@ -35,12 +37,13 @@ struct bh_query {
 	__u8 proof;
 	__u8 again;
 	__u8 expired; /* the subject's tag is past its deadline */
-	__u8 host; /* the subject is no workload */
+	__u8 host;    /* the subject is no workload */
 };
 
 /* A tag counts while its deadline lies ahead. */
-static __always_inline void bh_subject_take(struct bh_query *q, const struct bh_tag *tag)
+static __always_inline void bh_subject_take(struct bh_query *q, __u64 cgroup, const struct bh_tag *tag)
 {
+	q->subject_tag = cgroup;
 	q->expired = tag->deadline_ns <= q->now;
 	q->subject = q->expired ? BH_ID_UNIDENTIFIED : tag->identity;
 	q->valid_until = q->expired ? ~0ULL : tag->deadline_ns;
@@ -52,6 +55,7 @@ BH_SUBPROGRAM int bh_subject_of_skb(struct __sk_buff *skb, struct bh_query *q)
 {
 	q->subject = BH_ID_UNIDENTIFIED;
 	q->valid_until = ~0ULL;
+	q->subject_tag = 0;
 	q->cgroup = bpf_skb_cgroup_id(skb);
 	for (__u32 i = 0; i < BH_MAX_DEPTH; i++) {
 		__u64 id = bpf_skb_ancestor_cgroup_id(skb, subtree_level + 1 + i);
@@ -64,7 +68,7 @@ BH_SUBPROGRAM int bh_subject_of_skb(struct __sk_buff *skb, struct bh_query *q)
 		}
 		tag = bpf_map_lookup_elem(&tags, &id);
 		if (tag)
-			bh_subject_take(q, tag);
+			bh_subject_take(q, id, tag);
 	}
 	return 0;
 }
@@ -77,6 +81,7 @@ BH_GLOBAL int bh_subject_of_current(struct bh_query *q)
 		return 0;
 	q->subject = BH_ID_UNIDENTIFIED;
 	q->valid_until = ~0ULL;
+	q->subject_tag = 0;
 	q->cgroup = bpf_get_current_cgroup_id();
 	for (__u32 i = 0; i < BH_MAX_DEPTH; i++) {
 		__u64 id = bpf_get_current_ancestor_cgroup_id(subtree_level + 1 + i);
@@ -88,7 +93,7 @@ BH_GLOBAL int bh_subject_of_current(struct bh_query *q)
 		}
 		tag = bpf_map_lookup_elem(&tags, &id);
 		if (tag)
-			bh_subject_take(q, tag);
+			bh_subject_take(q, id, tag);
 	}
 	return 0;
 }
@@ -104,6 +109,22 @@ static __always_inline __u32 bh_who(__u32 slot, __u32 identity)
 static __always_inline __u8 *bh_tables_of(__u32 slot)
 {
 	return bpf_map_lookup_elem(&tables, &slot);
+}
+
+/* The peer's identity as it counts now. A connection remembers the tag that gave it, not the identity alone: where that
+ * tag has ended, the peer is nobody, whoever else carries the same identity. Lowers valid_until to its end. */
+static __always_inline __u32 bh_peer_alive(struct bh_query *q)
+{
+	struct bh_tag *tag;
+
+	if (q->peer < BH_ID_FIRST)
+		return q->peer;
+	tag = bpf_map_lookup_elem(&tags, &q->peer_tag);
+	if (!tag || tag->identity != q->peer || tag->deadline_ns <= q->now)
+		return BH_ID_UNIDENTIFIED;
+	if (tag->deadline_ns < q->valid_until)
+		q->valid_until = tag->deadline_ns;
+	return q->peer;
 }
 
 /* Judges q's flow in q->direction: sets cell, allow, reason. */
@@ -126,7 +147,7 @@ BH_GLOBAL int bh_judge(struct bh_query *q)
 		return 0;
 	}
 	subject = bh_who(slot, q->subject);
-	peer = bh_who(slot, q->peer);
+	peer = bh_who(slot, bh_peer_alive(q));
 	local = bh_addr_class(t, &q->local);
 	remote = bh_addr_class(t, &q->remote);
 	if (q->direction == BH_EGRESS)
@@ -154,8 +175,7 @@ BH_GLOBAL int bh_judge_possible(struct bh_query *q)
 	q->allow = 0;
 	if (t) {
 		svc = bh_service_class(t, q->proto, q->rport);
-		if (svc != BH_SVC_NONE &&
-		    bh_possible(t, bh_who(slot, q->subject), bh_addr_class(t, &q->remote), svc)) {
+		if (svc != BH_SVC_NONE && bh_possible(t, bh_who(slot, q->subject), bh_addr_class(t, &q->remote), svc)) {
 			q->allow = 1;
 			return 0;
 		}
@@ -172,20 +192,23 @@ BH_GLOBAL int bh_judge_possible(struct bh_query *q)
 
 /* ---- events ---- */
 
-static __always_inline void bh_event_write(const struct bh_query *q, __u32 count, __u64 first_ns)
+BH_GLOBAL int bh_event_write(const struct bh_query *q, __u32 count, __u64 first_ns)
 {
 	struct bh_event *e;
-	__u32 zero = 0, slot = BH_WORD_SLOT(q->word);
+	__u32 zero = 0, slot;
 	struct bh_state *s = bpf_map_lookup_elem(&state, &zero);
 
+	if (!q)
+		return 0;
+	slot = BH_WORD_SLOT(q->word);
 	BH_COUNT(events_made);
 	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 	if (!e) {
 		BH_COUNT(events_lost);
-		return;
+		return 0;
 	}
 	__builtin_memset(e, 0, sizeof(*e));
-	e->time_ns = q->now;
+	e->time_ns = bpf_ktime_get_boot_ns();
 	e->first_ns = first_ns;
 	e->cgroup = q->cgroup;
 	e->cookie = q->cookie;
@@ -216,6 +239,7 @@ static __always_inline void bh_event_write(const struct bh_query *q, __u32 count
 		bpf_get_current_comm(e->comm, sizeof(e->comm));
 	}
 	bpf_ringbuf_submit(e, 0);
+	return 0;
 }
 
 /* A denial of the same kind within a second is counted, not reported: a flood must not cost the log its other lines. */
@@ -249,7 +273,8 @@ BH_GLOBAL int bh_report_denied(struct bh_query *q)
 		bh_event_write(q, 1, q->now);
 		return 0;
 	}
-	if (q->now - d->reported_ns < BH_SECOND) {
+	/* Signed: another CPU may have reported after our clock was read. */
+	if ((__s64)(q->now - d->reported_ns) < (__s64)BH_SECOND) {
 		if (__sync_fetch_and_add(&d->count, 1) == 0)
 			d->first_ns = q->now;
 		BH_COUNT(denials_folded);
@@ -263,17 +288,16 @@ BH_GLOBAL int bh_report_denied(struct bh_query *q)
 }
 
 /* Records the verdict as the cell asks. */
-BH_GLOBAL int bh_report(struct bh_query *q)
+static __always_inline void bh_report(struct bh_query *q)
 {
-	if (!q)
-		return 0;
-	if (!q->allow)
-		return bh_report_denied(q);
+	if (!q->allow) {
+		bh_report_denied(q);
+		return;
+	}
 	if (!q->again)
 		BH_COUNT(flows_allowed);
 	if ((q->cell & BH_CELL_LOG_ALLOWED) && (!q->again || (q->cell & BH_CELL_LOG_AGAIN)))
 		bh_event_write(q, 1, q->now);
-	return 0;
 }
 
 /* Structural refusal: no policy was asked. */

@@ -95,13 +95,14 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } handshakes __weak SEC(".maps");
 
-/* A SYN that this kernel sent for a tagged socket, by its MAC; taken by the first receiver. What is replayed finds no
- * ticket. */
+/* A SYN or SYN-ACK that this kernel sent for a managed socket, in the slot that its MAC names, taken by the first
+ * receiver. What is replayed finds no ticket; what lost its slot to another one under way is sent again. */
+#define BH_TICKET_SLOTS 32768U
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 32768);
-	__type(key, __u64);
-	__type(value, __u32);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, BH_TICKET_SLOTS);
+	__type(key, __u32);
+	__type(value, struct bh_syn_ticket);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } tickets __weak SEC(".maps");
 
@@ -124,6 +125,14 @@ struct {
 	__type(value, __u64);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } addresses __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct bh_tuple);
+	__type(value, struct bh_ticket);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} udp_tickets __weak SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -156,6 +165,19 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } counters __weak SEC(".maps");
 
+/* The clock as it was read last on this CPU, and in which tick. */
+struct bh_clock {
+	__u64 tick;
+	__u64 now_ns;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct bh_clock);
+} clock __weak SEC(".maps");
+
 static __always_inline struct bh_counters *bh_counters(void)
 {
 	__u32 zero = 0;
@@ -169,6 +191,27 @@ static __always_inline struct bh_counters *bh_counters(void)
 		if (counters_)                                                                                         \
 			__sync_fetch_and_add(&counters_->field, 1);                                                    \
 	} while (0)
+
+/*
+ * CLOCK_BOOTTIME in ns, to a tick of the kernel (1 to 10 ms). Reading the hardware clock waits for the stores of the packet
+ * at hand, 50 to 80 ns, which is more than all else that an established flow costs here; once a tick is enough for a
+ * deadline. The tick is stored last: who is interrupted in between leaves a pair that nobody matches.
+ */
+static __always_inline __u64 bh_now(void)
+{
+	__u64 tick = bpf_jiffies64(), now;
+	__u32 zero = 0;
+	struct bh_clock *c = bpf_map_lookup_elem(&clock, &zero);
+
+	if (!c)
+		return ~0ULL; /* past every deadline */
+	if (*(volatile __u64 *)&c->tick == tick)
+		return *(volatile __u64 *)&c->now_ns;
+	now = bpf_ktime_get_boot_ns();
+	*(volatile __u64 *)&c->now_ns = now;
+	*(volatile __u64 *)&c->tick = tick;
+	return now;
+}
 
 static __always_inline __u64 bh_state_word(void)
 {

@@ -25,9 +25,7 @@
 #define BH_MAX_EXTENSIONS 8
 
 struct bh_packet {
-	struct bh_addr src;
-	struct bh_addr dst;
-	__u32 transport; /* offset of the transport header */
+	__u32 transport;   /* offset of the transport header */
 	__u32 payload_len; /* TCP: bytes behind the header */
 	__be32 seq;
 	__be32 ack;
@@ -35,7 +33,7 @@ struct bh_packet {
 	__u16 dport;
 	__u8 proto;
 	__u8 icmp_type;
-	__u8 tcp_flags; /* as byte 13 of the header */
+	__u8 tcp_flags;	 /* as byte 13 of the header */
 	__u8 tcp_header; /* bytes */
 };
 
@@ -73,7 +71,8 @@ static __always_inline bool bh_addr_is_loopback(const struct bh_addr *a)
 }
 
 /* Walks the extension headers that a host may send through a socket: hop-by-hop, routing, destination options. */
-static __always_inline int bh_parse_v6(struct __sk_buff *skb, struct bh_packet *p, __u32 *end)
+static __always_inline int bh_parse_v6(struct __sk_buff *skb, struct bh_packet *p, struct bh_addr *src,
+				       struct bh_addr *dst, __u32 *end)
 {
 	struct ipv6hdr ip6;
 	__u32 off = sizeof(ip6);
@@ -81,13 +80,13 @@ static __always_inline int bh_parse_v6(struct __sk_buff *skb, struct bh_packet *
 
 	if (bpf_skb_load_bytes(skb, 0, &ip6, sizeof(ip6)))
 		return BH_REASON_PARSE;
-	bh_addr_v6(&p->src, ip6.saddr.s6_addr32);
-	bh_addr_v6(&p->dst, ip6.daddr.s6_addr32);
+	bh_addr_v6(src, ip6.saddr.s6_addr32);
+	bh_addr_v6(dst, ip6.daddr.s6_addr32);
 	*end = sizeof(ip6) + bpf_ntohs(ip6.payload_len);
 	next = ip6.nexthdr;
 
 	for (int i = 0; i < BH_MAX_EXTENSIONS; i++) {
-		__u8 ext[2];
+		__u8 ext[4];
 
 		if (next == IPPROTO_FRAGMENT)
 			return BH_REASON_FRAGMENT;
@@ -98,39 +97,45 @@ static __always_inline int bh_parse_v6(struct __sk_buff *skb, struct bh_packet *
 		}
 		if (bpf_skb_load_bytes(skb, off, ext, sizeof(ext)))
 			return BH_REASON_PARSE;
+		/* With segments left, the destination stands in the routing header, not where it is judged. */
+		if (next == IPPROTO_ROUTING && ext[3])
+			return BH_REASON_PARSE;
 		next = ext[0];
 		off += ((__u32)ext[1] + 1) * 8;
 	}
 	return BH_REASON_PARSE;
 }
 
-static __always_inline int bh_parse_v4(struct __sk_buff *skb, struct bh_packet *p, __u32 *end)
+static __always_inline int bh_parse_v4(struct __sk_buff *skb, struct bh_packet *p, struct bh_addr *src,
+				       struct bh_addr *dst, __u32 *end)
 {
 	struct iphdr ip;
 
-	if (bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
+	/* No options: with a source route among them the header names the first hop, not the destination. */
+	if (bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl != 5)
 		return BH_REASON_PARSE;
 	if (ip.frag_off & bpf_htons(0x3fff))
 		return BH_REASON_FRAGMENT;
-	bh_addr_v4(&p->src, ip.saddr);
-	bh_addr_v4(&p->dst, ip.daddr);
+	bh_addr_v4(src, ip.saddr);
+	bh_addr_v4(dst, ip.daddr);
 	p->proto = ip.protocol;
-	p->transport = ip.ihl * 4;
+	p->transport = sizeof(ip);
 	*end = bpf_ntohs(ip.tot_len);
 	return 0;
 }
 
-/* Fills *p. Returns 0 or the enum bh_reason to deny with; what was read until then is in *p. */
-static __always_inline int bh_parse(struct __sk_buff *skb, struct bh_packet *p)
+/* Fills *p and the addresses. Returns 0 or the enum bh_reason to deny with; what was read until then stays. */
+static __attribute__((noinline, unused)) int bh_parse(struct __sk_buff *skb, struct bh_packet *p, struct bh_addr *src,
+						      struct bh_addr *dst)
 {
 	__u32 end = 0;
 	int err;
 
 	__builtin_memset(p, 0, sizeof(*p));
 	if (skb->protocol == bpf_htons(ETH_P_IP))
-		err = bh_parse_v4(skb, p, &end);
+		err = bh_parse_v4(skb, p, src, dst, &end);
 	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
-		err = bh_parse_v6(skb, p, &end);
+		err = bh_parse_v6(skb, p, src, dst, &end);
 	else
 		err = BH_REASON_PROTO;
 	if (err)
@@ -139,10 +144,9 @@ static __always_inline int bh_parse(struct __sk_buff *skb, struct bh_packet *p)
 	switch (p->proto) {
 	case IPPROTO_TCP: {
 		struct tcphdr tcp;
-		__u8 bytes[2];
+		const __u8 *bytes = (const __u8 *)&tcp + 12; /* data offset and flags, without bit fields */
 
-		if (bpf_skb_load_bytes(skb, p->transport, &tcp, sizeof(tcp)) ||
-		    bpf_skb_load_bytes(skb, p->transport + 12, bytes, sizeof(bytes)))
+		if (bpf_skb_load_bytes(skb, p->transport, &tcp, sizeof(tcp)))
 			return BH_REASON_PARSE;
 		p->sport = bpf_ntohs(tcp.source);
 		p->dport = bpf_ntohs(tcp.dest);

@@ -43,6 +43,7 @@ static __always_inline void sock_store(struct bh_sock *ss, const struct bh_query
 	ss->valid_until_ns = q->valid_until;
 	ss->identity = q->subject;
 	ss->peer = q->peer;
+	ss->peer_tag = q->peer_tag;
 	ss->cell = q->cell;
 	ss->proof = q->proof;
 	ss->reason = q->reason;
@@ -67,6 +68,7 @@ static __always_inline int tcp_established(struct bh_sock *ss, const struct bh_p
 {
 	q->direction = ss->kind == BH_SOCK_ACTIVE ? BH_EGRESS : BH_INGRESS;
 	q->peer = ss->peer;
+	q->peer_tag = ss->peer_tag;
 	q->proof = ss->proof;
 	q->again = 1;
 	if (ss->word == q->word && q->now < ss->valid_until_ns) {
@@ -86,9 +88,11 @@ static __always_inline int tcp_established(struct bh_sock *ss, const struct bh_p
 }
 
 /* A packet of a handshake that the listener accepted before: judged again only if something changed since. */
-static __always_inline int tcp_handshake_known(struct bh_tuple *tuple, const struct bh_packet *p, struct bh_query *q)
+static __always_inline int tcp_handshake_known(struct __sk_buff *skb, struct bh_tuple *tuple, const struct bh_packet *p,
+					       struct bh_query *q)
 {
 	struct bh_handshake *h = bpf_map_lookup_elem(&handshakes, tuple);
+	struct bh_tcpopt option;
 
 	q->direction = BH_INGRESS;
 	if (!h) {
@@ -97,10 +101,20 @@ static __always_inline int tcp_handshake_known(struct bh_tuple *tuple, const str
 		bh_refuse(q, BH_REASON_NO_FLOW);
 		return BH_DENY;
 	}
-	if (h->word == q->word && q->now < h->valid_until_ns)
-		return BH_ALLOW;
 	q->peer = h->peer;
+	q->peer_tag = h->peer_tag;
 	q->proof = h->proof;
+	/* A SYN-ACK that cannot say who we are would make us somebody else to the peer. */
+	if ((p->tcp_flags & BH_TCP_SYN) && bh_shows_identity(&q->remote)) {
+		if (bh_option_find(skb, p, &option) != 1) {
+			bh_refuse(q, BH_REASON_UNPROVEN);
+			return BH_DENY;
+		}
+		bh_syn_ticket_put(bh_option_mac(&option), q->subject_tag);
+	}
+	/* The listener may be another than the one that accepted (SO_REUSEPORT): then it is judged for this one. */
+	if (h->word == q->word && q->now < h->valid_until_ns && h->identity == q->subject)
+		return BH_ALLOW;
 	q->again = 1;
 	bh_judge(q);
 	bh_report(q);
@@ -123,7 +137,7 @@ static __always_inline int tcp_listener(struct __sk_buff *skb, struct bh_sock *s
 
 	tuple_of(&tuple, q, ss->netns);
 	if (hook == BH_EGRESS || (p->tcp_flags & (BH_TCP_SYN | BH_TCP_ACK)) != BH_TCP_SYN)
-		return tcp_handshake_known(&tuple, p, q);
+		return tcp_handshake_known(skb, &tuple, p, q);
 
 	q->direction = BH_INGRESS;
 	bh_peer_of_segment(skb, p, q);
@@ -135,6 +149,7 @@ static __always_inline int tcp_listener(struct __sk_buff *skb, struct bh_sock *s
 	h.valid_until_ns = q->valid_until;
 	h.identity = q->subject;
 	h.peer = q->peer;
+	h.peer_tag = q->peer_tag;
 	h.cell = q->cell;
 	h.proof = q->proof;
 	if (bpf_map_update_elem(&handshakes, &tuple, &h, BPF_ANY)) {
@@ -150,8 +165,6 @@ static __always_inline int tcp_syn_sent(struct __sk_buff *skb, struct bh_sock *s
 					struct bh_query *q)
 {
 	struct bh_tcpopt option;
-	__u32 one = 1;
-	__u64 mac;
 
 	q->direction = BH_EGRESS;
 	if (!(p->tcp_flags & BH_TCP_SYN))
@@ -169,13 +182,17 @@ static __always_inline int tcp_syn_sent(struct __sk_buff *skb, struct bh_sock *s
 		bh_report_denied(q);
 		return BH_DENY;
 	}
-	if (bh_option_find(skb, p, &option) == 1) {
-		/* Written before a change of tag: the retransmission says it right. */
-		if (bpf_ntohl(option.identity) != q->subject)
-			return BH_DENY;
-		mac = bh_option_mac(&option);
-		bpf_map_update_elem(&tickets, &mac, &one, BPF_ANY);
+	if (!bh_shows_identity(&q->remote))
+		return BH_ALLOW;
+	/* No segment of a workload may pass for one of the host, or of the world, by leaving out who sends it. */
+	if (bh_option_find(skb, p, &option) != 1) {
+		bh_refuse(q, BH_REASON_UNPROVEN);
+		return BH_DENY;
 	}
+	/* Written before a change of tag, or for another process's connect(): the retransmission says it right. */
+	if (bpf_ntohl(option.identity) != q->subject)
+		return BH_DENY;
+	bh_syn_ticket_put(bh_option_mac(&option), q->subject_tag);
 	return BH_ALLOW;
 }
 
@@ -194,13 +211,16 @@ static __always_inline int tcp_answer(struct __sk_buff *skb, struct bh_sock *ss,
 	bh_peer_of_segment(skb, p, q);
 	bh_judge(q);
 	sock_store(ss, q);
+	ss->answered = q->allow;
 	bh_report(q);
 	return q->allow ? BH_ALLOW : BH_DENY;
 }
 
-static __always_inline int tcp_packet(struct __sk_buff *skb, struct bh_sock *ss, const struct bh_packet *p,
-				      struct bh_query *q, __u32 hook)
+static __noinline int tcp_packet(struct __sk_buff *skb, struct bh_sock *ss, const struct bh_packet *p,
+				 struct bh_query *q, __u32 hook)
 {
+	if (!ss)
+		return BH_DENY;
 	switch (ss->kind) {
 	case BH_SOCK_ACTIVE:
 	case BH_SOCK_PASSIVE:
@@ -236,27 +256,15 @@ static __always_inline void sock_bound_address(struct bpf_sock *sk, struct bh_ad
 /* Makes the socket findable by its peers. */
 static __noinline int udp_register(struct __sk_buff *skb, struct bh_sock *ss, const struct bh_addr *bound, __u16 port)
 {
-	struct bh_endpoint_key key = {.addr = *bound, .netns = ss->netns, .port = port};
 	struct bh_endpoint fresh = {.refs = 1};
 
-	if (ss->registered) {
-		struct bh_endpoint_key old = {.addr = ss->local, .netns = ss->netns, .port = ss->lport};
-
-		bh_endpoint_drop(&old);
-		ss->registered = 0;
-	}
 	fresh.cookie = bpf_get_socket_cookie(skb);
 	for (__u32 i = 0; i < BH_MAX_DEPTH; i++) {
 		fresh.levels[i] = bpf_skb_ancestor_cgroup_id(skb, subtree_level + 1 + i);
 		if (!fresh.levels[i])
 			break;
 	}
-	if (bh_endpoint_add(&key, &fresh))
-		return -1;
-	ss->local = *bound;
-	ss->lport = port;
-	ss->registered = 1;
-	return 0;
+	return bh_endpoint_move(ss, bound, port, &fresh);
 }
 
 static __always_inline void udp_flow_store(struct bh_udp_flow *f, const struct bh_query *q, __u64 peer_cookie)
@@ -264,7 +272,9 @@ static __always_inline void udp_flow_store(struct bh_udp_flow *f, const struct b
 	f->word = q->word;
 	f->valid_until_ns = q->valid_until;
 	f->seen_ns = q->now;
+	f->resolved_ns = q->now;
 	f->peer_cookie = peer_cookie;
+	f->peer_tag = q->peer_tag;
 	f->identity = q->subject;
 	f->peer = q->peer;
 	f->cell = q->cell;
@@ -274,21 +284,30 @@ static __always_inline void udp_flow_store(struct bh_udp_flow *f, const struct b
 	f->verdict = q->allow;
 }
 
-/* One packet of a flow without handshake. q holds both ends; `hook` is the packet's direction. Replies belong to the flow
- * of the first packet. Only allowed flows are remembered. */
+/* One packet of a flow without handshake. q holds both ends, `f` is the flow if it is known; `hook` is the packet's
+ * direction. Replies belong to the flow of the first packet. Only allowed flows are remembered. */
 static __noinline int flow_packet(struct bh_query *q, struct bh_udp_key *key, __u64 peer_cookie, __u32 hook)
 {
 	struct bh_udp_flow fresh = {}, *f = bpf_map_lookup_elem(&udp_flows, key);
 
-	if (f && q->now - f->seen_ns >= BH_UDP_IDLE)
+	/* Signed: another CPU may have seen a packet after our clock was read. */
+	if (f && (__s64)(q->now - f->seen_ns) >= (__s64)BH_UDP_IDLE)
 		f = 0;
 	q->direction = hook;
 	if (f) {
 		q->again = 1;
 		q->direction = f->initiator ? BH_EGRESS : BH_INGRESS;
+		/* Our answer goes to who asked: that was proved when the question came in. */
+		if (hook == BH_EGRESS && !f->initiator) {
+			q->peer = f->peer;
+			q->peer_tag = f->peer_tag;
+			q->proof = f->proof;
+			peer_cookie = f->peer_cookie;
+		}
 		if (f->word == q->word && q->now < f->valid_until_ns && f->peer == q->peer &&
-		    f->peer_cookie == peer_cookie) {
-			if (q->now - f->seen_ns > BH_SECOND)
+		    f->peer_tag == q->peer_tag && f->peer_cookie == peer_cookie) {
+			f->resolved_ns = q->now;
+			if ((__s64)(q->now - f->seen_ns) > (__s64)BH_SECOND)
 				f->seen_ns = q->now;
 			return BH_ALLOW;
 		}
@@ -319,27 +338,102 @@ static __always_inline void flow_key_of(struct bh_udp_key *key, const struct bh_
 	key->proto = q->proto;
 }
 
-static __always_inline int udp_packet(struct __sk_buff *skb, struct bpf_sock *sk, struct bh_sock *ss,
-				      struct bh_query *q, __u32 hook)
+/* Keeps who the subject is with a UDP socket: it is the same for all its flows. */
+static __always_inline void udp_subject_store(struct bh_sock *ss, const struct bh_query *q)
 {
+	*(volatile __u64 *)&ss->word = ~0ULL;
+	ss->identity = q->subject;
+	ss->valid_until_ns = q->valid_until;
+	ss->cgroup = q->cgroup;
+	ss->peer_tag = q->subject_tag; /* a UDP socket has no one peer: the field keeps its own tag */
+	ss->proto = IPPROTO_UDP;
+	asm volatile("" ::: "memory");
+	*(volatile __u64 *)&ss->word = q->word;
+}
+
+/* Who holds a destination's port is looked up again after this long; the receiver is judged by its own hook all the
+ * same. */
+#define BH_RESOLVE_NS (BH_SECOND / 100)
+
+/*
+ * A packet of a flow that was allowed, with nothing changed since: two map lookups. Anything else, also anything odd, goes
+ * the whole way. Returns 1 allow, 0 not for here.
+ */
+static __always_inline int udp_known(struct __sk_buff *skb, struct bh_sock *ss, __u64 word, __u64 now, __u32 hook)
+{
+	struct bh_query q = {.word = word, .now = now, .subject = ss->identity, .subject_tag = ss->peer_tag};
+	__u32 loopback = skb->ifindex == 1, segments = skb->gso_segs;
+	struct bh_udp_flow *f;
+	struct bh_udp_key key;
+	struct bh_packet p;
+	__u64 cookie;
+
+	if (hook == BH_EGRESS ? bh_parse(skb, &p, &q.local, &q.remote) : bh_parse(skb, &p, &q.remote, &q.local))
+		return 0;
+	if (p.proto != IPPROTO_UDP)
+		return 0;
+	q.lport = hook == BH_EGRESS ? p.sport : p.dport;
+	q.rport = hook == BH_EGRESS ? p.dport : p.sport;
+	q.proto = p.proto;
+	q.cookie = bpf_get_socket_cookie(skb);
+	flow_key_of(&key, &q);
+	f = bpf_map_lookup_elem(&udp_flows, &key);
+	if (!f || f->word != word || now >= f->valid_until_ns || (__s64)(now - f->seen_ns) >= (__s64)BH_SECOND)
+		return 0;
+	if (hook == BH_EGRESS) {
+		if (f->initiator && (__s64)(now - f->resolved_ns) >= (__s64)BH_RESOLVE_NS)
+			return 0;
+		if (bh_shows_identity(&q.remote))
+			bh_ticket_write(&q, loopback ? ss->netns : 0, segments ? segments : 1);
+		return 1;
+	}
+	q.valid_until = ~0ULL;
+	cookie = bh_ticket_take(&q, loopback ? ss->netns : 0);
+	if (cookie && cookie == f->peer_cookie && q.peer == f->peer && q.peer_tag == f->peer_tag)
+		return 1;
+	if (cookie)
+		bh_ticket_return(&q, loopback ? ss->netns : 0);
+	return 0;
+}
+
+static __always_inline int udp_egress(struct __sk_buff *skb, struct bpf_sock *sk, struct bh_sock *ss,
+				      struct bh_query *q)
+{
+	__u32 loopback = skb->ifindex == 1, segments = skb->gso_segs;
+	struct bh_addr bound;
 	struct bh_udp_key key;
 	__u64 peer_cookie;
 
-	if (hook == BH_EGRESS && (!ss->registered || ss->lport != q->lport)) {
-		struct bh_addr bound;
-
-		sock_bound_address(sk, &bound);
+	sock_bound_address(sk, &bound);
+	if (!ss->registered || ss->lport != q->lport || !bh_addr_equal(&ss->local, &bound) ||
+	    !bh_endpoint_is_there(ss)) {
 		if (udp_register(skb, ss, &bound, q->lport)) {
 			bh_refuse(q, BH_REASON_MAP_FULL);
 			return BH_DENY;
 		}
 	}
 	flow_key_of(&key, q);
-	peer_cookie = bh_peer_of_endpoint(q, ss->netns, skb->ifindex == 1);
-	if (!flow_packet(q, &key, peer_cookie, hook))
+	peer_cookie = bh_peer_of_destination(q, ss->netns, loopback);
+	if (!flow_packet(q, &key, peer_cookie, BH_EGRESS))
 		return BH_DENY;
+	udp_subject_store(ss, q);
+	if (bh_shows_identity(&q->remote) || bh_addr_is_multicast(&q->remote))
+		bh_ticket_write(q, loopback ? ss->netns : 0, segments ? segments : 1);
+	return BH_ALLOW;
+}
+
+static __always_inline int udp_ingress(struct __sk_buff *skb, struct bh_sock *ss, struct bh_query *q)
+{
+	struct bh_udp_key key;
+	__u64 peer_cookie;
+
+	flow_key_of(&key, q);
+	peer_cookie = bh_peer_of_source(q, ss->netns, skb->ifindex == 1);
+	if (!flow_packet(q, &key, peer_cookie, BH_INGRESS))
+		return BH_DENY;
+	udp_subject_store(ss, q);
 	/* Tells the sendmsg hook that this socket answers others. */
-	if (hook == BH_INGRESS && !ss->verdict)
+	if (!ss->verdict)
 		ss->verdict = 1;
 	return BH_ALLOW;
 }
@@ -369,14 +463,34 @@ static __always_inline int icmp_packet(struct __sk_buff *skb, const struct bh_pa
 	return flow_packet(q, &key, 0, hook);
 }
 
+/*
+ * A network namespace has sockets of the kernel's own, which belong to the cgroup of the process that made the namespace:
+ * for neighbour discovery, for multicast listening, for ICMPv6 answers, for TCP segments of connections that are over. A
+ * socket that a process opens has storage, so it is never taken for one. None of these carries a process's payload.
+ */
+static __always_inline bool is_of_kernel(struct bpf_sock *sk, const struct bh_packet *p)
+{
+	if (sk->type != BH_SOCK_RAW)
+		return false;
+	if (p->proto == IPPROTO_TCP)
+		return p->payload_len == 0 && !(p->tcp_flags & BH_TCP_SYN);
+	return p->proto == IPPROTO_ICMPV6 && p->icmp_type != ICMPV6_ECHO_REQUEST_TYPE;
+}
+
 /* ---- hooks ---- */
 
-static __always_inline int packet(struct __sk_buff *skb, struct bpf_sock *sk, struct bh_sock *ss, __u64 word, __u64 now,
-				  __u32 hook)
+static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, __u64 word, __u64 now, __u32 hook)
 {
 	struct bh_query q = {.word = word, .now = now, .direction = hook};
+	struct bpf_sock *sk = skb->sk;
 	struct bh_packet p;
 	int err;
+
+	if (!sk)
+		return BH_DENY;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return BH_DENY;
 
 	bh_subject_of_skb(skb, &q);
 	if (q.host) {
@@ -385,14 +499,14 @@ static __always_inline int packet(struct __sk_buff *skb, struct bpf_sock *sk, st
 		return BH_ALLOW;
 	}
 	q.cookie = bpf_get_socket_cookie(skb);
-	err = bh_parse(skb, &p);
-	q.local = hook == BH_EGRESS ? p.src : p.dst;
-	q.remote = hook == BH_EGRESS ? p.dst : p.src;
+	err = hook == BH_EGRESS ? bh_parse(skb, &p, &q.local, &q.remote) : bh_parse(skb, &p, &q.remote, &q.local);
 	q.lport = hook == BH_EGRESS ? p.sport : p.dport;
 	q.rport = hook == BH_EGRESS ? p.dport : p.sport;
 	q.proto = p.proto;
 	q.peer = BH_ID_WORLD;
 
+	if (!err && !ss && is_of_kernel(sk, &p))
+		return BH_ALLOW;
 	if (sk->type == BH_SOCK_RAW && p.proto != IPPROTO_ICMP && p.proto != IPPROTO_ICMPV6)
 		err = BH_REASON_RAW_SOCKET;
 	else if (!err && !ss)
@@ -402,12 +516,35 @@ static __always_inline int packet(struct __sk_buff *skb, struct bpf_sock *sk, st
 			return icmp_packet(skb, &p, &q, hook);
 		if (p.proto == IPPROTO_TCP && sk->protocol == IPPROTO_TCP)
 			return tcp_packet(skb, ss, &p, &q, hook);
+		if (p.proto == IPPROTO_UDP && sk->protocol == IPPROTO_UDP && hook == BH_EGRESS)
+			return udp_egress(skb, sk, ss, &q);
 		if (p.proto == IPPROTO_UDP && sk->protocol == IPPROTO_UDP)
-			return udp_packet(skb, sk, ss, &q, hook);
+			return udp_ingress(skb, ss, &q);
 		err = BH_REASON_PROTO;
 	}
 	bh_refuse(&q, err);
 	return BH_DENY;
+}
+
+/* Functions of their own, so that the way a packet usually takes does not share their stack. */
+static __noinline int packet_in(struct __sk_buff *skb, struct bh_sock *ss, __u64 word, __u64 now)
+{
+	return packet(skb, ss, word, now, BH_INGRESS);
+}
+
+static __noinline int packet_out(struct __sk_buff *skb, struct bh_sock *ss, __u64 word, __u64 now)
+{
+	return packet(skb, ss, word, now, BH_EGRESS);
+}
+
+static __noinline int udp_known_in(struct __sk_buff *skb, struct bh_sock *ss, __u64 word, __u64 now)
+{
+	return ss ? udp_known(skb, ss, word, now, BH_INGRESS) : 0;
+}
+
+static __noinline int udp_known_out(struct __sk_buff *skb, struct bh_sock *ss, __u64 word, __u64 now)
+{
+	return ss ? udp_known(skb, ss, word, now, BH_EGRESS) : 0;
 }
 
 static __always_inline int hook(struct __sk_buff *skb, __u32 direction)
@@ -415,14 +552,12 @@ static __always_inline int hook(struct __sk_buff *skb, __u32 direction)
 	struct bpf_sock *sk = skb->sk;
 	struct bh_sock *ss;
 	__u64 word, now;
+	int known;
 
 	if (!sk)
 		return BH_DENY;
-	sk = bpf_sk_fullsock(sk);
-	if (!sk)
-		return BH_DENY;
 	word = bh_state_word();
-	now = bpf_ktime_get_boot_ns();
+	now = bh_now();
 	ss = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	if (ss) {
 		if ((ss->kind == BH_SOCK_ACTIVE || ss->kind == BH_SOCK_PASSIVE) && ss->word == word && ss->verdict &&
@@ -430,8 +565,15 @@ static __always_inline int hook(struct __sk_buff *skb, __u32 direction)
 			return BH_ALLOW;
 		if (ss->kind == BH_SOCK_HOST)
 			return BH_ALLOW;
+		/* Set when a datagram of this socket was allowed. */
+		if (ss->proto == IPPROTO_UDP && ss->word == word && now < ss->valid_until_ns) {
+			known = direction == BH_EGRESS ? udp_known_out(skb, ss, word, now)
+						       : udp_known_in(skb, ss, word, now);
+			if (known)
+				return BH_ALLOW;
+		}
 	}
-	return packet(skb, sk, ss, word, now, direction);
+	return direction == BH_EGRESS ? packet_out(skb, ss, word, now) : packet_in(skb, ss, word, now);
 }
 
 SEC("cgroup_skb/ingress")

@@ -45,54 +45,55 @@ static __always_inline struct bh_sock *ops_sock(struct bpf_sock_ops *ops)
 	return ss;
 }
 
-/* Who this end is in the handshake under way: the connecting socket's subject, or the listener's that accepted. */
-static __always_inline __u32 own_identity(struct bpf_sock_ops *ops, const struct bh_tuple *t, bool synack)
+/* Who this end is in the handshake under way: the connecting socket's subject, or the listener's that accepted. Returns
+ * false where no option is wanted. */
+static __always_inline bool own_identity(struct bpf_sock_ops *ops, const struct bh_tuple *t, __u32 *identity)
 {
-	__u64 now = bpf_ktime_get_boot_ns();
+	__u64 now = bh_now();
 	struct bh_handshake *h;
 	struct bpf_sock *sk;
 	struct bh_sock *ss;
 
-	if (synack) {
+	if (!(ops->skb_tcp_flags & BH_TCP_SYN) || !bh_shows_identity(&t->remote))
+		return false;
+	if (ops->skb_tcp_flags & BH_TCP_ACK) {
 		h = bpf_map_lookup_elem(&handshakes, t);
-		return h && now < h->valid_until_ns ? h->identity : BH_ID_UNIDENTIFIED;
+		*identity = h && now < h->valid_until_ns ? h->identity : BH_ID_UNIDENTIFIED;
+		return h != 0;
 	}
 	sk = ops->sk;
 	if (!sk)
-		return BH_ID_UNIDENTIFIED;
+		return false;
 	ss = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	return ss && ss->kind == BH_SOCK_CONNECT && now < ss->valid_until_ns ? ss->identity : BH_ID_UNIDENTIFIED;
+	*identity = ss && now < ss->valid_until_ns ? ss->identity : BH_ID_UNIDENTIFIED;
+	return ss && ss->kind == BH_SOCK_CONNECT;
 }
 
 static __always_inline void option_reserve(struct bpf_sock_ops *ops)
 {
 	struct bh_tuple t;
-	bool synack = (ops->skb_tcp_flags & BH_TCP_ACK) != 0;
+	__u32 identity;
 
-	if (!(ops->skb_tcp_flags & BH_TCP_SYN))
-		return;
 	ops_addresses(ops, &t);
-	if (own_identity(ops, &t, synack) >= BH_ID_FIRST)
+	if (own_identity(ops, &t, &identity))
 		bpf_reserve_hdr_opt(ops, BH_TCPOPT_LEN, 0);
 }
 
 static __always_inline void option_write(struct bpf_sock_ops *ops)
 {
 	struct bh_tcpopt option = {.kind = BH_TCPOPT_KIND, .len = BH_TCPOPT_LEN, .exid = bpf_htons(BH_TCPOPT_EXID)};
-	bool synack = (ops->skb_tcp_flags & BH_TCP_ACK) != 0;
 	struct tcphdr *th = ops->skb_data;
 	struct bh_mac_input in = {};
 	struct bh_tuple t;
 	__u32 identity;
 	__u64 mac;
 
-	if (!(ops->skb_tcp_flags & BH_TCP_SYN) || (void *)(th + 1) > ops->skb_data_end)
+	if ((void *)(th + 1) > ops->skb_data_end)
 		return;
 	in.seq = th->seq;
-	in.ack = synack ? th->ack_seq : 0;
+	in.ack = ops->skb_tcp_flags & BH_TCP_ACK ? th->ack_seq : 0;
 	ops_addresses(ops, &t);
-	identity = own_identity(ops, &t, synack);
-	if (identity < BH_ID_FIRST)
+	if (!own_identity(ops, &t, &identity))
 		return;
 	option.identity = bpf_htonl(identity);
 	in.identity = option.identity;
@@ -104,6 +105,18 @@ static __always_inline void option_write(struct bpf_sock_ops *ops)
 		return;
 	__builtin_memcpy(option.mac, &mac, sizeof(option.mac));
 	bpf_store_hdr_opt(ops, &option, sizeof(option), 0);
+}
+
+/* A socket starts over: nothing of a connection that it had before counts. */
+static __always_inline void sock_begin(struct bh_sock *ss, __u8 kind)
+{
+	ss->word = ~0ULL;
+	ss->verdict = 0;
+	ss->answered = 0;
+	ss->peer = BH_ID_WORLD;
+	ss->proof = BH_PROOF_NONE;
+	ss->isn = 0;
+	ss->kind = kind;
 }
 
 static __always_inline void flags_set(struct bpf_sock_ops *ops, __u32 on)
@@ -134,6 +147,7 @@ static __always_inline void passive_established(struct bpf_sock_ops *ops)
 	ss->proto = IPPROTO_TCP;
 	ss->identity = h->identity;
 	ss->peer = h->peer;
+	ss->peer_tag = h->peer_tag;
 	ss->cell = h->cell;
 	ss->proof = h->proof;
 	ss->valid_until_ns = h->valid_until_ns;
@@ -152,14 +166,14 @@ int bh_sockops(struct bpf_sock_ops *ops)
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
 		ss = ops_sock(ops);
 		if (ss) {
-			ss->kind = BH_SOCK_CONNECT;
+			sock_begin(ss, ss->identity == BH_ID_HOST ? BH_SOCK_HOST : BH_SOCK_CONNECT);
 			flags_set(ops, HANDSHAKE_FLAGS);
 		}
 		break;
 	case BPF_SOCK_OPS_TCP_LISTEN_CB:
 		ss = ops_sock(ops);
 		if (ss) {
-			ss->kind = BH_SOCK_LISTEN;
+			sock_begin(ss, BH_SOCK_LISTEN);
 			flags_set(ops, HANDSHAKE_FLAGS);
 		}
 		break;
@@ -171,8 +185,9 @@ int bh_sockops(struct bpf_sock_ops *ops)
 		break;
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
 		ss = ops_sock(ops);
+		/* A socket can be made established without a handshake (TCP_REPAIR): nobody judged that. */
 		if (ss && ss->kind == BH_SOCK_CONNECT)
-			ss->kind = BH_SOCK_ACTIVE;
+			ss->kind = ss->answered ? BH_SOCK_ACTIVE : BH_SOCK_NEW;
 		flags_set(ops, 0);
 		break;
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:

@@ -21,23 +21,23 @@ enum cli_exit {
 };
 
 struct cli {
-	bool json; /* --json */
-	bool colour; /* stdout is a terminal and NO_COLOR is not set */
-	bool colour_err; /* likewise stderr */
+	bool json;	     /* --json */
+	bool colour;	     /* stdout is a terminal and NO_COLOR is not set */
+	bool colour_err;     /* likewise stderr */
 	const char *run_dir; /* --run-dir, BULKHEAD_RUN_DIR, or BH_RUN_DIR */
 };
 
 struct cli_command {
 	const char *name;
-	const char *summary; /* one line, for the list of commands */
-	const char *usage; /* arguments, one line */
-	const char *help; /* the rest of `--help`: options, exit codes, an example */
+	const char *summary;				    /* one line, for the list of commands */
+	const char *usage;				    /* arguments, one line */
+	const char *help;				    /* the rest of `--help`: options, exit codes, an example */
 	int (*run)(struct cli *cli, int argc, char **argv); /* argv[0] is the command's name */
 };
 
 /* One per command, defined in its cmd_NAME.c. */
-extern const struct cli_command cmd_check, cmd_explain, cmd_apply, cmd_show, cmd_status, cmd_attest, cmd_run, cmd_identities,
-	cmd_revoke, cmd_reload, cmd_svid, cmd_monitor, cmd_why_denied;
+extern const struct cli_command cmd_check, cmd_explain, cmd_apply, cmd_show, cmd_status, cmd_attest, cmd_run,
+	cmd_identities, cmd_revoke, cmd_reload, cmd_svid, cmd_monitor, cmd_why_denied;
 
 /* Prints "policyctl NAME: MESSAGE" and a pointer to --help; returns CLI_USAGE. */
 int cli_usage_error(const struct cli_command *command, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -78,8 +78,8 @@ static void find_closest(struct why *why, const json_t *event, struct closest *o
 	audit_event_service(event, service, sizeof(service));
 	ingress = !strcmp(cli_json_string(event, "network.direction"), "ingress");
 	/* Refused before the peer was asked: it is not who keeps a rule from matching. */
-	out->n = policy_closest(policy, from, strcmp(cli_json_string(event, "zt.proof"), "unasked") ? to : NULL, service,
-				ingress, out->lines, MAX_CLOSEST);
+	out->n = policy_closest(policy, from, strcmp(cli_json_string(event, "zt.proof"), "unasked") ? to : NULL,
+				service, ingress, out->lines, MAX_CLOSEST);
 	if (out->n < 0)
 		out->n = 0;
 }

@@ -35,18 +35,17 @@ static int add_file(struct sources *out, const char *path)
 	}
 	if (cli_read_file(path, POLICY_MAX_SOURCE_BYTES - out->bytes, &text, &source.len))
 		return CLI_USAGE;
-	source.text = text;
-	source.name = strdup(strcmp(path, "-") ? path : "<stdin>");
 	items = reallocarray(out->items, out->n + 1, sizeof(*items));
 	if (items)
 		out->items = items;
-	if (!items || !source.name) {
-		free((char *)source.name);
+	source.text = text;
+	source.name = items ? strdup(strcmp(path, "-") ? path : "<stdin>") : NULL;
+	if (!source.name) {
 		free(text);
 		cli_error("out of memory");
 		return CLI_USAGE;
 	}
-	out->items[out->n++] = source;
+	out->items[out->n++] = source; /* cppcheck-suppress memleak ; owned by the list now */
 	out->bytes += source.len;
 	return CLI_OK;
 }

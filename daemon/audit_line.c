@@ -82,6 +82,8 @@ const char *audit_time_text(struct audit_record *record, char out[AUDIT_TIME_SIZ
 static const char *level_name(enum audit_severity severity)
 {
 	switch (severity) {
+	case SEVERITY_CRITICAL:
+		return "critical";
 	case SEVERITY_ERROR:
 		return "error";
 	case SEVERITY_WARNING:

@@ -29,6 +29,7 @@ struct audit_record {
 
 /* Syslog severities (RFC 5424) and their names in ECS log.level. */
 enum audit_severity {
+	SEVERITY_CRITICAL = 2,
 	SEVERITY_ERROR = 3,
 	SEVERITY_WARNING = 4,
 	SEVERITY_NOTICE = 5,

@@ -115,6 +115,20 @@ static const struct audit_classing notices[] = {
 				"success",
 				SEVERITY_NOTICE,
 				"sockets whose flow is no longer allowed were destroyed"},
+	[NOTICE_ENFORCEMENT_LOST] = {"enforcement-lost",
+				     "bulkhead.daemon",
+				     "host",
+				     {"change"},
+				     "failure",
+				     SEVERITY_CRITICAL,
+				     "the kernel no longer enforces on the managed subtree"},
+	[NOTICE_ENFORCEMENT_RESTORED] = {"enforcement-restored",
+					 "bulkhead.daemon",
+					 "host",
+					 {"change", "info"},
+					 "success",
+					 SEVERITY_NOTICE,
+					 "the kernel enforces on the managed subtree again"},
 };
 
 static const struct audit_classing unknown_notice = {

@@ -109,6 +109,11 @@ static int node_add(struct walk *w, int fd, uint64_t parent, uint32_t depth, con
 	return 0;
 }
 
+static int is_left_out(const char *name, uint32_t depth)
+{
+	return strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || (depth == 0 && strcmp(name, CGROUP_KEEPER) == 0);
+}
+
 /* Takes over fd. */
 static int walk_directory(struct walk *w, int fd, uint64_t parent, uint32_t depth, const char *path)
 {
@@ -130,7 +135,7 @@ static int walk_directory(struct walk *w, int fd, uint64_t parent, uint32_t dept
 		char below[4096];
 		int child;
 
-		if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
+		if (entry->d_type != DT_DIR || is_left_out(entry->d_name, depth))
 			continue;
 		if (snprintf(below, sizeof(below), "%s/%s", depth ? path : "", entry->d_name) >= (int)sizeof(below))
 			continue;

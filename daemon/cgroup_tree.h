@@ -14,11 +14,15 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/* A cgroup directly below the managed subtree that holds nothing: the kernel removes no cgroup with another below it, so
+ * nobody takes enforcement away by rmdir(2) of the subtree. It is no workload and is left out of the tree. */
+#define CGROUP_KEEPER ".bulkhead"
+
 struct cgroup_node {
 	uint64_t id;
 	uint64_t parent; /* id; 0 for the managed subtree itself */
-	uint32_t depth; /* 0: the managed subtree itself */
-	uid_t uid; /* owner of the directory */
+	uint32_t depth;	 /* 0: the managed subtree itself */
+	uid_t uid;	 /* owner of the directory */
 	mode_t mode;
 	char *path; /* relative to the managed subtree, "/" first */
 };

@@ -16,6 +16,8 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <systemd/sd-daemon.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "files.h"
@@ -27,6 +29,8 @@
 #include "sandbox.h"
 
 #define COMPILE_TIMEOUT_MS 20000
+#define COMPILE_WAIT_MS 1000 /* between two signs of life to the service manager */
+#define COMPILE_POLL_MS 10   /* where the kernel gives no pidfd to wait with */
 #define COMPILE_MAX_TEXT (4U << 20)
 #define COMPILE_MEMORY (2ULL << 30)
 
@@ -138,7 +142,8 @@ int role_compiler_main(enum compile_job job, const char *name, int in_fd, int ou
 
 	setrlimit(RLIMIT_AS, &memory);
 #endif
-	if (!digest_ready() || role_sandbox(SANDBOX_COMPILER) < 0 || ipc_memfd_read(in_fd, POLICY_PACK_MAX_BYTES, &input, &len) < 0)
+	if (!digest_ready() || role_sandbox(SANDBOX_COMPILER) < 0 ||
+	    ipc_memfd_read(in_fd, POLICY_PACK_MAX_BYTES, &input, &len) < 0)
 		return EXIT_FAILURE;
 	switch (job) {
 	case COMPILE_POLICY:
@@ -151,21 +156,43 @@ int role_compiler_main(enum compile_job job, const char *name, int in_fd, int ou
 
 /* ---- parent ---- */
 
-/* Waits for the child, and ends one that does not. Returns 0, or -errno with a sentence. */
-static int child_wait(pid_t pid, char **textp)
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* Returns whether the child ended in time. The caller does nothing else meanwhile, but it is not hung. */
+static bool child_ends(pid_t pid, int *statusp)
 {
 	__attribute__((cleanup(closep))) int pidfd = pidfd_open(pid, 0);
 	struct pollfd p = {.fd = pidfd, .events = POLLIN};
-	int status = 0, r;
+	int64_t now = now_ms(), until = now + COMPILE_TIMEOUT_MS, told = now;
 
-	do
-		r = poll(&p, 1, COMPILE_TIMEOUT_MS);
-	while (r < 0 && errno == EINTR);
-	if (r <= 0)
+	while (now < until) {
+		poll(&p, 1, pidfd < 0 ? COMPILE_POLL_MS : COMPILE_WAIT_MS);
+		if (waitpid(pid, statusp, WNOHANG) == pid)
+			return true;
+		now = now_ms();
+		if (now - told >= COMPILE_WAIT_MS) {
+			sd_notify(0, "WATCHDOG=1");
+			told = now;
+		}
+	}
+	return false;
+}
+
+/* Waits for the child, and ends one that does not. Returns 0, or -errno with a sentence. */
+static int child_wait(pid_t pid, char **textp)
+{
+	int status = 0;
+
+	if (!child_ends(pid, &status)) {
 		kill(pid, SIGKILL);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	if (r <= 0) {
+		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+			;
 		if (asprintf(textp, "the compiler took longer than %d s and was ended", COMPILE_TIMEOUT_MS / 1000) < 0)
 			*textp = NULL;
 		return -ETIMEDOUT;
@@ -179,8 +206,8 @@ static int child_wait(pid_t pid, char **textp)
 }
 
 /* Runs one job. Returns its status with body and text (malloc()ed), or -errno. */
-static int job_run(enum compile_job job, const char *name, const void *input, size_t len, void **bodyp, size_t *body_len,
-		   char **textp)
+static int job_run(enum compile_job job, const char *name, const void *input, size_t len, void **bodyp,
+		   size_t *body_len, char **textp)
 {
 	__attribute__((cleanup(closep))) int in = ipc_memfd("bulkhead-input", input, len);
 	__attribute__((cleanup(closep))) int out = memfd_create("bulkhead-result", MFD_CLOEXEC);

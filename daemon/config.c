@@ -175,7 +175,8 @@ static int unknown_key(struct reader *r, const char *key)
 	for (size_t i = 0; i < CONFIG_KEYS; i++)
 		suggestion_offer(&suggestion, settings[i].key);
 	if (suggestion.best)
-		return flaw_at(r, &r->event.start_mark, "unknown key \"%.64s\"; did you mean \"%s\"?", key, suggestion.best);
+		return flaw_at(r, &r->event.start_mark, "unknown key \"%.64s\"; did you mean \"%s\"?", key,
+			       suggestion.best);
 	return flaw_at(r, &r->event.start_mark,
 		       "unknown key \"%.64s\"; known: instance, subtree, run_dir, state_dir, audit_log, bundle_dir, "
 		       "policy_dir, pin_dir",

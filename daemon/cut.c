@@ -60,12 +60,25 @@ static uint32_t subject_of(const struct cut *cut, uint64_t cgroup_id)
 	return BH_ID_UNIDENTIFIED;
 }
 
+/* As bh_peer_alive(): the peer counts as long as the tag that gave it its identity does. */
+static uint32_t peer_of(const struct cut *cut, const struct bh_sock *ss)
+{
+	struct bh_tag tag;
+
+	if (ss->peer < BH_ID_FIRST)
+		return ss->peer;
+	if (datapath_tag_get(cut->datapath, ss->peer_tag, &tag) < 0 || tag.identity != ss->peer ||
+	    tag.deadline_ns <= boottime_ns())
+		return BH_ID_UNIDENTIFIED;
+	return ss->peer;
+}
+
 /* Would the kernel let the next packet of this socket pass? */
 static int is_allowed(const struct cut *cut, const struct bh_sock *ss, uint64_t cgroup_id)
 {
 	const uint8_t *t = datapath_tables(cut->datapath);
 	uint32_t self = datapath_who(cut->datapath, subject_of(cut, cgroup_id));
-	uint32_t peer = datapath_who(cut->datapath, ss->peer);
+	uint32_t peer = datapath_who(cut->datapath, peer_of(cut, ss));
 	uint32_t local = bh_addr_class(t, &ss->local), remote = bh_addr_class(t, &ss->remote), svc;
 
 	switch (ss->kind) {

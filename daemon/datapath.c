@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -25,12 +26,13 @@ struct datapath {
 	struct bulkhead *skeleton;
 	struct datapath_config config;
 	char pin_dir[1024];
+	int pin_fd; /* of the directory: locked as long as we live */
 	int links[MAX_PROGRAMS];
 	size_t n_programs;
-	struct bh_state *state; /* mapped */
+	struct bh_state *state;	      /* mapped */
 	struct bh_counters *counters; /* mapped */
-	uint16_t *who; /* mapped, both slots */
-	const uint8_t *tables; /* mapped read-only, both slots; for user space's own judgements */
+	uint16_t *who;		      /* mapped, both slots */
+	const uint8_t *tables;	      /* mapped read-only, both slots; for user space's own judgements */
 };
 
 /* Attached in this order: what only notes comes before what denies by what was noted. */
@@ -66,12 +68,19 @@ static void link_path(const struct datapath *dp, const char *program, char *out,
 	snprintf(out, size, "%s/link_%s", dp->pin_dir, program);
 }
 
-/* The pinned link of a program, if it is still on our cgroup: a subtree that was removed and made again has another id,
- * and the old link enforces nothing there. */
-static int link_open(const struct datapath *dp, const char *program)
+static bool link_is_ours(const struct datapath *dp, int fd)
 {
 	struct bpf_link_info info = {};
 	uint32_t len = sizeof(info);
+
+	return bpf_obj_get_info_by_fd(fd, &info, &len) == 0 && info.type == BPF_LINK_TYPE_CGROUP &&
+	       info.cgroup.cgroup_id == dp->config.cgroup_id;
+}
+
+/* The pinned link of a program, if it is still on our cgroup: a subtree that was removed and made again has another id,
+ * and the old link enforces nothing there. Its pin stays until another takes its place. */
+static int link_open(const struct datapath *dp, const char *program)
+{
 	char path[1200];
 	int fd;
 
@@ -79,12 +88,24 @@ static int link_open(const struct datapath *dp, const char *program)
 	fd = bpf_obj_get(path);
 	if (fd < 0)
 		return -ENOENT;
-	if (bpf_obj_get_info_by_fd(fd, &info, &len) == 0 && info.type == BPF_LINK_TYPE_CGROUP &&
-	    info.cgroup.cgroup_id == dp->config.cgroup_id)
+	if (link_is_ours(dp, fd))
 		return fd;
 	close(fd);
-	unlink(path);
 	return -ENOENT;
+}
+
+/* Takes the place of a pin that is there already, without a moment in which neither is. */
+static int link_pin(const struct datapath *dp, const char *program, int fd)
+{
+	char path[1200], fresh[1210];
+
+	link_path(dp, program, path, sizeof(path));
+	snprintf(fresh, sizeof(fresh), "%s_new", path); /* bpffs takes no dots */
+	if (unlink(fresh) < 0 && errno != ENOENT)
+		return -errno;
+	if (bpf_obj_pin(fd, fresh))
+		return -errno;
+	return rename(fresh, path) < 0 ? -errno : 0;
 }
 
 void datapath_freep(struct datapath **datapathp)
@@ -105,6 +126,8 @@ void datapath_freep(struct datapath **datapathp)
 		if (dp->links[i] >= 0)
 			close(dp->links[i]);
 	bulkhead__destroy(dp->skeleton);
+	if (dp->pin_fd >= 0)
+		close(dp->pin_fd);
 	free(dp);
 	*datapathp = NULL;
 }
@@ -135,6 +158,40 @@ static int maps_map(struct datapath *dp)
 	dp->who = map_memory(bpf_map__fd(s->maps.who), 2 * BH_MAX_IDENTITIES * 8, PROT_READ | PROT_WRITE);
 	dp->tables = map_memory(bpf_map__fd(s->maps.tables), 2UL * BH_TABLES_BYTES, PROT_READ);
 	return dp->state && dp->counters && dp->who && dp->tables ? 0 : -errno;
+}
+
+/* Maps of one size may mean different things: what another version pinned is not taken for ours. */
+static int abi_check(struct datapath *dp, char *why, size_t why_size)
+{
+	uint32_t found = __atomic_load_n(&dp->state->abi, __ATOMIC_ACQUIRE);
+
+	if (found == BH_ABI_VERSION)
+		return 0;
+	if (found == 0) {
+		__atomic_store_n(&dp->state->abi, BH_ABI_VERSION, __ATOMIC_RELEASE);
+		return 0;
+	}
+	snprintf(why, why_size,
+		 "the maps pinned in %s are of another version of Bulkhead (layout %u, this one reads %u); what they "
+		 "enforce "
+		 "goes on. Start the version that made them, or remove them with `rm -r` of that directory, which ends "
+		 "enforcement",
+		 dp->pin_dir, found, BH_ABI_VERSION);
+	return -EPROTONOSUPPORT;
+}
+
+/* One daemon for each pin directory, whatever state directory it has: two would swap each other's policies. */
+static int pin_dir_lock(struct datapath *dp, char *why, size_t why_size)
+{
+	dp->pin_fd = open(dp->pin_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dp->pin_fd >= 0 && flock(dp->pin_fd, LOCK_EX | LOCK_NB) == 0)
+		return 0;
+	if (dp->pin_fd >= 0 && errno == EWOULDBLOCK) {
+		snprintf(why, why_size, "another bulkheadd runs with the pin directory %s", dp->pin_dir);
+		return -EBUSY;
+	}
+	snprintf(why, why_size, "cannot lock the pin directory %s: %s", dp->pin_dir, strerror(errno));
+	return -errno;
 }
 
 static int directory_make(const char *path)
@@ -169,6 +226,7 @@ int datapath_open(struct datapath **datapathp, const struct datapath_config *con
 		return -ENOMEM;
 	for (size_t i = 0; i < MAX_PROGRAMS; i++)
 		dp->links[i] = -1;
+	dp->pin_fd = -1;
 	dp->config = *config;
 	snprintf(dp->pin_dir, sizeof(dp->pin_dir), "%s", config->pin_dir);
 	dp->config.pin_dir = dp->pin_dir;
@@ -180,6 +238,9 @@ int datapath_open(struct datapath **datapathp, const struct datapath_config *con
 			 strerror(-r));
 		return r;
 	}
+	r = pin_dir_lock(dp, why, why_size);
+	if (r < 0)
+		return r;
 	dp->skeleton = bulkhead__open_opts(&options);
 	if (!dp->skeleton) {
 		snprintf(why, why_size, "cannot open the BPF object: %s", strerror(errno));
@@ -188,10 +249,11 @@ int datapath_open(struct datapath **datapathp, const struct datapath_config *con
 	dp->skeleton->rodata->subtree_level = config->subtree_level;
 	r = bulkhead__load(dp->skeleton);
 	if (r < 0) {
-		snprintf(why, why_size,
-			 "the kernel refused the BPF programs or the maps pinned in %s: %s (pins of another version are "
-			 "removed by `rm -r` of that directory, which ends enforcement)",
-			 dp->pin_dir, strerror(-r));
+		snprintf(
+			why, why_size,
+			"the kernel refused the BPF programs or the maps pinned in %s: %s (pins of another version are "
+			"removed by `rm -r` of that directory, which ends enforcement)",
+			dp->pin_dir, strerror(-r));
 		return r;
 	}
 	r = key_make(dp);
@@ -201,6 +263,9 @@ int datapath_open(struct datapath **datapathp, const struct datapath_config *con
 		snprintf(why, why_size, "cannot map the BPF maps: %s", strerror(-r));
 		return r;
 	}
+	r = abi_check(dp, why, why_size);
+	if (r < 0)
+		return r;
 	*adoptedp = true;
 	for (size_t i = 0; i < N_PROGRAMS; i++) {
 		dp->links[i] = link_open(dp, attach_order[i]);
@@ -215,21 +280,18 @@ static int program_attach(struct datapath *dp, size_t i)
 {
 	struct bpf_program *program = bpf_object__find_program_by_name(dp->skeleton->obj, attach_order[i]);
 	LIBBPF_OPTS(bpf_link_create_opts, options);
-	char path[1200];
-	int fd;
+	int fd, r;
 
 	if (!program)
 		return -ENOENT;
 	if (dp->links[i] >= 0)
 		return bpf_link_update(dp->links[i], bpf_program__fd(program), NULL) ? -errno : 0;
-	fd = bpf_link_create(bpf_program__fd(program), dp->config.cgroup_fd,
-			     bpf_program__expected_attach_type(program), &options);
+	fd = bpf_link_create(bpf_program__fd(program), dp->config.cgroup_fd, bpf_program__expected_attach_type(program),
+			     &options);
 	if (fd < 0)
 		return -errno;
-	link_path(dp, attach_order[i], path, sizeof(path));
-	if (bpf_obj_pin(fd, path)) {
-		int r = -errno;
-
+	r = link_pin(dp, attach_order[i], fd);
+	if (r < 0) {
 		close(fd);
 		return r;
 	}
@@ -251,24 +313,38 @@ int datapath_attach(struct datapath *dp, char *why, size_t why_size)
 	return 0;
 }
 
+int datapath_restore(struct datapath *dp, int cgroup_fd, uint64_t cgroup_id, char *why, size_t why_size)
+{
+	dp->config.cgroup_fd = cgroup_fd;
+	dp->config.cgroup_id = cgroup_id;
+	for (size_t i = 0; i < N_PROGRAMS; i++) {
+		if (dp->links[i] < 0 || link_is_ours(dp, dp->links[i]))
+			continue;
+		close(dp->links[i]);
+		dp->links[i] = -1;
+	}
+	return datapath_attach(dp, why, why_size);
+}
+
 void datapath_unpin_unused(struct datapath *dp)
 {
-	for (size_t i = 0; i < N_PROGRAMS; i++)
-		if (dp->links[i] >= 0)
+	char path[1200];
+
+	/* A pinned link enforces with these maps, if not here then on the subtree that was managed before. */
+	for (size_t i = 0; i < N_PROGRAMS; i++) {
+		link_path(dp, attach_order[i], path, sizeof(path));
+		if (dp->links[i] >= 0 || access(path, F_OK) == 0)
 			return;
+	}
 	bpf_object__unpin_maps(dp->skeleton->obj, NULL);
 	rmdir(dp->pin_dir);
 }
 
 const char *datapath_program(const struct datapath *dp, size_t index, bool *attachedp)
 {
-	struct bpf_link_info info = {};
-	uint32_t len = sizeof(info);
-
 	if (index >= N_PROGRAMS)
 		return NULL;
-	*attachedp = dp->links[index] >= 0 && bpf_obj_get_info_by_fd(dp->links[index], &info, &len) == 0 &&
-		     info.cgroup.cgroup_id == dp->config.cgroup_id;
+	*attachedp = dp->links[index] >= 0 && link_is_ours(dp, dp->links[index]);
 	return attach_order[index];
 }
 
@@ -306,6 +382,37 @@ static void word_next(struct datapath *dp, uint32_t slot)
 	__atomic_store_n(&dp->state->word, generation << 1 | slot, __ATOMIC_RELEASE);
 }
 
+/* Writing a map of maps waits, too. */
+static int rcu_wait_by_map(void)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, options);
+	int inner = bpf_map_create(BPF_MAP_TYPE_ARRAY, "bh_wait_item", sizeof(uint32_t), sizeof(uint32_t), 1, NULL);
+	int outer = -1, r = -1;
+	uint32_t zero = 0;
+
+	if (inner >= 0) {
+		options.inner_map_fd = (uint32_t)inner;
+		outer = bpf_map_create(BPF_MAP_TYPE_ARRAY_OF_MAPS, "bh_wait", sizeof(uint32_t), sizeof(uint32_t), 1,
+				       &options);
+	}
+	if (outer >= 0)
+		r = bpf_map_update_elem(outer, &zero, &inner, BPF_ANY);
+	if (inner >= 0)
+		close(inner);
+	if (outer >= 0)
+		close(outer);
+	return r;
+}
+
+/* Waits until every program that runs now has ended. Kernels with nohz_full have no membarrier of that kind; a program
+ * runs for microseconds with preemption possible, so where neither way is there, a second is more than any takes. */
+static void programs_wait(void)
+{
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) == 0 || rcu_wait_by_map() == 0)
+		return;
+	sleep(1);
+}
+
 int datapath_policy_swap(struct datapath *dp, const void *tables, size_t len, const uint16_t *who, uint32_t revision)
 {
 	uint32_t slot = 1 - slot_in_force(dp);
@@ -314,8 +421,7 @@ int datapath_policy_swap(struct datapath *dp, const void *tables, size_t len, co
 	if (len > BH_TABLES_BYTES)
 		return -E2BIG;
 	/* Waits until no program that read the former word can still be looking at the set to be filled. */
-	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) < 0)
-		return -errno;
+	programs_wait();
 	to = mmap(NULL, BH_TABLES_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(dp->skeleton->maps.tables),
 		  (off_t)slot * BH_TABLES_BYTES);
 	if (to == MAP_FAILED)
@@ -418,4 +524,29 @@ int datapath_address_next(const struct datapath *dp, const struct bh_addr *addre
 	if (bpf_map_get_next_key(fd, address, next) < 0)
 		return -errno;
 	return negative(bpf_map_lookup_elem(fd, next, netns_cookie));
+}
+
+/* ---- UDP endpoints ---- */
+
+int datapath_endpoint_next(const struct datapath *dp, const struct bh_endpoint_key *key, struct bh_endpoint_key *next,
+			   uint64_t *cookie)
+{
+	int fd = bpf_map__fd(dp->skeleton->maps.endpoints);
+	struct bh_endpoint endpoint = {};
+
+	if (bpf_map_get_next_key(fd, key, next) < 0)
+		return -errno;
+	/* It may be gone since: cookie 0 is nobody's. */
+	*cookie = bpf_map_lookup_elem(fd, next, &endpoint) == 0 ? endpoint.cookie : 0;
+	return 0;
+}
+
+int datapath_endpoint_set(struct datapath *dp, const struct bh_endpoint_key *key, const struct bh_endpoint *endpoint)
+{
+	return negative(bpf_map_update_elem(bpf_map__fd(dp->skeleton->maps.endpoints), key, endpoint, BPF_EXIST));
+}
+
+int datapath_endpoint_delete(struct datapath *dp, const struct bh_endpoint_key *key)
+{
+	return negative(bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.endpoints), key));
 }

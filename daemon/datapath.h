@@ -27,11 +27,14 @@ struct datapath_config {
 };
 
 /* Loads programs and opens or makes the maps. *adoptedp: links of an earlier daemon enforce already. Returns 0 or -errno
- * with a sentence in `why`. */
+ * with a sentence in `why`; -EBUSY: another daemon has this pin directory. */
 int datapath_open(struct datapath **datapathp, const struct datapath_config *config, bool *adoptedp, char *why,
 		  size_t why_size);
 /* Puts the loaded programs into force. Returns 0 or -errno; on failure what was in force stays. */
 int datapath_attach(struct datapath *datapath, char *why, size_t why_size);
+/* Puts them into force again where the kernel no longer has them: on another directory, after the managed subtree was
+ * removed (which detaches everything) and made again, or where somebody detached one. What is attached stays. */
+int datapath_restore(struct datapath *datapath, int cgroup_fd, uint64_t cgroup_id, char *why, size_t why_size);
 /* Removes the pins of maps that nothing enforces with: for a start that failed before anything was attached. */
 void datapath_unpin_unused(struct datapath *datapath);
 /* Lets go of the descriptors; pins and enforcement stay. */
@@ -80,5 +83,15 @@ int datapath_address_set(struct datapath *datapath, const struct bh_addr *addres
 int datapath_address_delete(struct datapath *datapath, const struct bh_addr *address);
 int datapath_address_next(const struct datapath *datapath, const struct bh_addr *address, struct bh_addr *next,
 			  uint64_t *netns_cookie);
+
+/* ---- UDP endpoints, as the kernel programs note them ---- */
+
+/* Iterates: `key` NULL starts. *cookie names the registration. Returns 0 or -ENOENT at the end. */
+int datapath_endpoint_next(const struct datapath *datapath, const struct bh_endpoint_key *key,
+			   struct bh_endpoint_key *next, uint64_t *cookie);
+/* Replaces one that is there. */
+int datapath_endpoint_set(struct datapath *datapath, const struct bh_endpoint_key *key,
+			  const struct bh_endpoint *endpoint);
+int datapath_endpoint_delete(struct datapath *datapath, const struct bh_endpoint_key *key);
 
 #endif

@@ -128,8 +128,8 @@ static void bundles_reload(struct enforcer *e)
 	struct dirent *entry;
 
 	if (!dir) {
-		log_warning("cannot read the bundle directory %s: %s: no further trust domain is known", e->config.bundle_dir,
-			    strerror(errno));
+		log_warning("cannot read the bundle directory %s: %s: no further trust domain is known",
+			    e->config.bundle_dir, strerror(errno));
 		return;
 	}
 	for (size_t i = 0; i < e->n_bundles; i++)
@@ -171,7 +171,8 @@ static void bundle_loaded(struct enforcer *e, const struct ipc_bundle_loaded *lo
 	bundle->why[0] = '\0';
 	notice.count = (uint32_t)loaded->authorities;
 	snprintf(notice.spiffe_id, sizeof(notice.spiffe_id), "%s", bundle->trust_domain);
-	snprintf(notice.text, sizeof(notice.text), "%d authorities, %u entries dropped", loaded->authorities, loaded->dropped);
+	snprintf(notice.text, sizeof(notice.text), "%d authorities, %u entries dropped", loaded->authorities,
+		 loaded->dropped);
 	enforcer_notice_post(e, &notice);
 }
 
@@ -206,7 +207,8 @@ static void on_started(void *ctx, enum role_kind kind, int sock, unsigned restar
 		enforcer_audit_open(e);
 	}
 	notice.count = restarts;
-	snprintf(notice.text, sizeof(notice.text), "the %s role ended (%s) and was started again", role_name(kind), why);
+	snprintf(notice.text, sizeof(notice.text), "the %s role ended (%s) and was started again", role_name(kind),
+		 why);
 	enforcer_notice_post(e, &notice);
 }
 
@@ -228,7 +230,26 @@ static void on_packet(void *ctx, enum role_kind kind, const void *packet, int ty
 		close(fd);
 }
 
-static const struct role_ops role_ops = {.started = on_started, .packet = on_packet};
+static void on_unsent(void *ctx, enum role_kind kind, const void *packet)
+{
+	const struct ipc_header *header = packet;
+
+	if (kind == ROLE_AUDITOR && header->type == IPC_AUDIT_NOTICE)
+		enforcer_notice_keep(ctx, packet);
+}
+
+static void on_ended(void *ctx, enum role_kind kind)
+{
+	if (kind == ROLE_AUDITOR)
+		enforcer_notice_account(ctx);
+}
+
+static const struct role_ops role_ops = {
+	.started = on_started,
+	.unsent = on_unsent,
+	.ended = on_ended,
+	.packet = on_packet,
+};
 
 /* A number that grows with every start of the auditor, so that event ids never repeat. */
 static int auditor_config_fd(struct enforcer *e)
@@ -339,21 +360,19 @@ static uint32_t depth_of(const char *path)
 	return depth;
 }
 
-static int subtree_open(struct enforcer *e, struct datapath_config *config)
+/* Where the kernel objects are: the managed subtree and the pins. */
+static int places_open(struct enforcer *e, struct datapath_config *config)
 {
-	char root[1024], path[2100], bpffs[1024];
-	struct stat st;
+	char root[1024], bpffs[1024];
+	int r;
 
 	if (mount_find("cgroup2", e->cgroup_mount, sizeof(e->cgroup_mount), root, sizeof(root)) < 0) {
 		log_error("no cgroup2 file system is mounted: Bulkhead needs cgroup v2");
 		return -ENOENT;
 	}
-	snprintf(path, sizeof(path), "%s%s", e->cgroup_mount, e->config.subtree);
-	if (mkdir(path, 0755) < 0 && errno != EEXIST)
-		return fail("make the managed subtree", path, -errno);
-	e->cgroup_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (e->cgroup_fd < 0 || fstat(e->cgroup_fd, &st) < 0)
-		return fail("open the managed subtree", path, -errno);
+	r = enforcer_subtree_open(e);
+	if (r < 0)
+		return r;
 
 	if (e->config.pin_dir[0]) {
 		snprintf(e->pin_dir, sizeof(e->pin_dir), "%s", e->config.pin_dir);
@@ -366,7 +385,7 @@ static int subtree_open(struct enforcer *e, struct datapath_config *config)
 	*config = (struct datapath_config){
 		.pin_dir = e->pin_dir,
 		.cgroup_fd = e->cgroup_fd,
-		.cgroup_id = st.st_ino,
+		.cgroup_id = e->cgroup_id,
 		.subtree_level = depth_of(root) + depth_of(e->config.subtree),
 	};
 	return 0;
@@ -408,7 +427,7 @@ static int kernel_start(struct enforcer *e)
 	char why[1024] = "";
 	int r;
 
-	r = subtree_open(e, &config);
+	r = places_open(e, &config);
 	if (r)
 		return r;
 	r = datapath_open(&e->datapath, &config, &e->adopted, why, sizeof(why));
@@ -431,7 +450,7 @@ static int on_sweep(sd_event_source *source, uint64_t usec, void *data)
 	struct enforcer *e = data;
 
 	(void)usec;
-	enforcer_sweep(e, false, "a workload's cgroup is gone");
+	enforcer_sweep(e, enforcer_subtree_check(e), "a workload's cgroup is gone");
 	sd_event_source_set_time_relative(source, SWEEP_USEC);
 	return 0;
 }
@@ -535,6 +554,9 @@ static void enforcer_free(struct enforcer *e)
 	control_freep(&e->control);
 	role_freep(&e->identity);
 	role_freep(&e->auditor); /* last: it writes what the others reported */
+	e->queue_len = 0;
+	if (e->datapath)
+		enforcer_notice_account(e); /* nobody is left to write the rest */
 	sd_event_source_disable_unref(e->sweep_timer);
 	sd_event_source_disable_unref(e->expiry_timer);
 	sd_event_source_disable_unref(e->queue_timer);
@@ -542,6 +564,7 @@ static void enforcer_free(struct enforcer *e)
 	enforcer_tags_free(e);
 	policy_image_freep(&e->image);
 	datapath_freep(&e->datapath);
+	netns_stale_clear(&e->stale_endpoints);
 	free(e->bundles);
 	free(e->queue);
 }

@@ -5,6 +5,8 @@
  *   enforcer.c           start, event loop, stop; roles and bundles
  *   enforcer_policy.c    compile, store, swap; adopting what is in force
  *   enforcer_tags.c      identities and tags: attest, renew, expire, revoke, remove; local identities
+ *   enforcer_sweep.c     tags, addresses and sockets in line with the cgroups there are
+ *   enforcer_subtree.c   the managed subtree, and that the kernel still enforces on it
  *   enforcer_notice.c    what the daemon itself has to say to the audit log
  *   enforcer_status.c    the answers of the control socket
  */
@@ -27,8 +29,9 @@
 /* One tag, with what people want to know of it. The kernel's map is the truth; this is its mirror. */
 struct tag {
 	uint64_t cgroup_id;
-	uint64_t deadline_ns; /* 0: expired or revoked; it stays so that the workload does not fall back to its parent's */
-	int64_t not_after; /* UTC seconds; 0: local or unknown */
+	uint64_t
+		deadline_ns; /* 0: expired or revoked; it stays so that the workload does not fall back to its parent's */
+	int64_t not_after;   /* UTC seconds; 0: local or unknown */
 	uint32_t identity;
 	uint32_t pid;
 	bool local;
@@ -61,11 +64,13 @@ struct enforcer {
 
 	char cgroup_mount[1024];
 	char pin_dir[1200];
-	int cgroup_fd; /* managed subtree */
+	char subtree_path[2100];
+	int cgroup_fd; /* managed subtree; the number never changes */
+	uint64_t cgroup_id;
+	bool enforcement_lost; /* and not restored yet */
 	int attest_fd;
-	int state_fd; /* directory */
+	int state_fd;	  /* directory */
 	int revisions_fd; /* directory */
-	int counters_fd_dup;
 	bool adopted;
 	bool identity_ready;
 	uint64_t started_ns; /* CLOCK_BOOTTIME */
@@ -79,6 +84,9 @@ struct enforcer {
 	struct bh_name **names;
 	uint32_t next_identity;
 
+	bool cut_due; /* sockets have to be judged again, and could not be yet */
+	struct netns_stale stale_endpoints;
+	uint64_t endpoints_due_ns; /* CLOCK_BOOTTIME */
 	struct tag *tags;
 	size_t n_tags, tags_room;
 	struct revocation *revocations;
@@ -86,7 +94,7 @@ struct enforcer {
 	struct bundle *bundles;
 	size_t n_bundles;
 
-	struct ipc_notice *queue; /* NOTICE_QUEUE items, waiting for the auditor */
+	struct ipc_notice *queue; /* NOTICE_QUEUE items, waiting for the auditor to run */
 	size_t queue_head, queue_len;
 
 	sd_event_source *sweep_timer;
@@ -112,21 +120,48 @@ void enforcer_tags_free(struct enforcer *e);
 void enforcer_tag_request(struct enforcer *e, const struct ipc_tag_request *request, int pidfd);
 /* Who index of an identity number under the given policy. */
 uint16_t enforcer_who_of(const struct enforcer *e, const struct policy_image *image, uint32_t identity);
-/* Brings tags in line with the cgroups there are and the policy in force; `cut`: also judges all sockets again. Returns
- * the number of sockets destroyed. */
-int enforcer_sweep(struct enforcer *e, bool cut, const char *why);
 int enforcer_revoke(void *ctx, const char *identity, uid_t uid, pid_t pid, struct control_revoke_result *out,
 		    char **textp);
 void enforcer_names_tell(struct enforcer *e); /* to the auditor */
 /* "spiffe://..." or a local identity's name; "" if unknown. */
 const char *enforcer_identity_name(const struct enforcer *e, uint32_t identity);
+/* The number of an identity, a new one if it was never seen. Returns 0 or -errno. */
+int enforcer_identity_number(struct enforcer *e, const char *text, bool local, uint32_t *number);
+
+/* The mirror. Pointers hold until the next tag is added or removed. */
+struct tag *enforcer_tag_find(struct enforcer *e, uint64_t cgroup_id);
+struct tag *enforcer_tag_add(struct enforcer *e, uint64_t cgroup_id);
+int enforcer_tag_write(struct enforcer *e, const struct tag *tag); /* to the kernel */
+void enforcer_tag_restore(struct enforcer *e, struct tag *tag, const struct tag *before);
+void enforcer_tag_end(struct enforcer *e, struct tag *tag, enum notice_kind kind, const char *text);
+struct ipc_notice enforcer_tag_notice(struct enforcer *e, enum notice_kind kind, const struct tag *tag);
+bool enforcer_tags_expire(struct enforcer *e); /* returns whether any did */
+void enforcer_expiry_arm(struct enforcer *e);
+
+/* ---- enforcer_sweep.c ---- */
+
+/* Brings tags in line with the cgroups there are and the policy in force; `cut`: also judges all sockets again. Returns
+ * the number of sockets destroyed. */
+int enforcer_sweep(struct enforcer *e, bool cut, const char *why);
+
+/* ---- enforcer_subtree.c ---- */
+
+/* Opens the managed subtree, making it and its keeper where they are not there. Returns 0 or -errno. */
+int enforcer_subtree_open(struct enforcer *e);
+/* Looks whether the kernel still enforces on it, and puts everything into force again where not. Returns whether it had
+ * to: then sockets are to be judged again. */
+bool enforcer_subtree_check(struct enforcer *e);
 
 /* ---- enforcer_notice.c ---- */
 
 /* A notice with kind and time set, to be filled and posted. */
 struct ipc_notice enforcer_notice(enum notice_kind kind);
-/* Posts to the auditor; queued while it does not take them, counted as lost beyond NOTICE_QUEUE. */
+/* Posts to the auditor; queued while it does not run, counted as lost beyond NOTICE_QUEUE. */
 void enforcer_notice_post(struct enforcer *e, const struct ipc_notice *notice);
+/* The auditor ended before it took this one: it is posted again, without being counted as made again. */
+void enforcer_notice_keep(struct enforcer *e, const struct ipc_notice *notice);
+/* The auditor ended: what it had taken and not written is lost, so that made = written + lost (+ queued) holds. */
+void enforcer_notice_account(struct enforcer *e);
 void enforcer_notice_flush(struct enforcer *e);
 int enforcer_audit_open(struct enforcer *e); /* opens the audit log (again) and hands it to the auditor */
 

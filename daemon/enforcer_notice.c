@@ -44,22 +44,37 @@ void enforcer_notice_flush(struct enforcer *e)
 		e->queue_len--;
 	}
 	if (e->queue_len && !e->queue_timer)
-		sd_event_add_time_relative(e->event, &e->queue_timer, CLOCK_MONOTONIC, QUEUE_RETRY_USEC, 0, on_queue_timer,
-					   e);
+		sd_event_add_time_relative(e->event, &e->queue_timer, CLOCK_MONOTONIC, QUEUE_RETRY_USEC, 0,
+					   on_queue_timer, e);
 }
 
-void enforcer_notice_post(struct enforcer *e, const struct ipc_notice *notice)
+void enforcer_notice_keep(struct enforcer *e, const struct ipc_notice *notice)
 {
-	struct bh_counters *counters = datapath_counters(e->datapath);
-
-	__atomic_fetch_add(&counters->notices_made, 1, __ATOMIC_RELAXED);
 	if (e->queue_len == NOTICE_QUEUE) {
-		__atomic_fetch_add(&counters->notices_lost, 1, __ATOMIC_RELAXED);
+		__atomic_fetch_add(&datapath_counters(e->datapath)->notices_lost, 1, __ATOMIC_RELAXED);
 		return;
 	}
 	e->queue[(e->queue_head + e->queue_len) % NOTICE_QUEUE] = *notice;
 	e->queue_len++;
+}
+
+void enforcer_notice_post(struct enforcer *e, const struct ipc_notice *notice)
+{
+	__atomic_fetch_add(&datapath_counters(e->datapath)->notices_made, 1, __ATOMIC_RELAXED);
+	enforcer_notice_keep(e, notice);
 	enforcer_notice_flush(e);
+}
+
+/* Nobody else counts notices now: the auditor is gone, and the next one is not started yet. */
+void enforcer_notice_account(struct enforcer *e)
+{
+	struct bh_counters *counters = datapath_counters(e->datapath);
+	uint64_t made = __atomic_load_n(&counters->notices_made, __ATOMIC_RELAXED);
+	uint64_t known = __atomic_load_n(&counters->notices_written, __ATOMIC_RELAXED) +
+			 __atomic_load_n(&counters->notices_lost, __ATOMIC_RELAXED) + e->queue_len;
+
+	if (made > known)
+		__atomic_fetch_add(&counters->notices_lost, made - known, __ATOMIC_RELAXED);
 }
 
 int enforcer_audit_open(struct enforcer *e)

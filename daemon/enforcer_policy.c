@@ -158,7 +158,8 @@ int enforcer_apply(void *ctx, const struct policy_source *files, size_t n, const
 	r = revision_write(e, image, files, n, comment, uid, number, now_usec);
 	if (r < 0) {
 		free(*textp);
-		if (asprintf(textp, "cannot store the revision: %s; revision %u stays in force", strerror(-r), e->revision) < 0)
+		if (asprintf(textp, "cannot store the revision: %s; revision %u stays in force", strerror(-r),
+			     e->revision) < 0)
 			*textp = NULL;
 		return r;
 	}
@@ -315,8 +316,10 @@ static int directory_enforce(struct enforcer *e, char *why, size_t why_size)
 	if (r == 0 && !image && strcmp(e->config.subtree, "/") == 0 && !e->adopted) {
 		policy_sources_free(files, n);
 		snprintf(why, why_size,
-			 "no valid policy in %s: with the managed subtree / the built-in policy would deny every connection of this "
-			 "host, yours too. Write a policy there first, or choose a part of the cgroup tree with --subtree",
+			 "no valid policy in %s: with the managed subtree / the built-in policy would deny every "
+			 "connection of this "
+			 "host, yours too. Write a policy there first, or choose a part of the cgroup tree with "
+			 "--subtree",
 			 e->config.policy_dir);
 		return -EINVAL;
 	}
@@ -325,8 +328,8 @@ static int directory_enforce(struct enforcer *e, char *why, size_t why_size)
 	if (r == 0)
 		r = image_enforce(e, &image, number, now_usec);
 	if (r)
-		snprintf(why, why_size, "no policy can be put into force: %s%s%s", r < 0 ? strerror(-r) : "", text ? "\n" : "",
-			 text ? text : "");
+		snprintf(why, why_size, "no policy can be put into force: %s%s%s", r < 0 ? strerror(-r) : "",
+			 text ? "\n" : "", text ? text : "");
 	policy_sources_free(files, n);
 	return r > 0 ? -EINVAL : r;
 }
@@ -349,8 +352,9 @@ int enforcer_policy_start(struct enforcer *e, char *why, size_t why_size)
 		return 0;
 	}
 	if (in_force)
-		log_warning("revision %u is in force but its file is missing or damaged: a stored policy takes its place",
-			    in_force);
+		log_warning(
+			"revision %u is in force but its file is missing or damaged: a stored policy takes its place",
+			in_force);
 	if (latest) {
 		r = revision_image(e, latest, &image, &applied_usec);
 		if (r == 0)

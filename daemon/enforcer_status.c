@@ -33,7 +33,8 @@ static json_t *json_roles(const struct enforcer *e)
 {
 	json_t *roles = json_array();
 
-	json_array_append_new(roles, json_pack("{s:s, s:i, s:i}", "role", "enforcer", "pid", (int)getpid(), "restarts", 0));
+	json_array_append_new(roles,
+			      json_pack("{s:s, s:i, s:i}", "role", "enforcer", "pid", (int)getpid(), "restarts", 0));
 	json_array_append_new(roles, json_pack("{s:s, s:i, s:i}", "role", "identity", "pid", (int)role_pid(e->identity),
 					       "restarts", (int)role_restarts(e->identity)));
 	json_array_append_new(roles, json_pack("{s:s, s:i, s:i}", "role", "auditor", "pid", (int)role_pid(e->auditor),
@@ -67,9 +68,10 @@ static json_t *json_bundles(const struct enforcer *e)
 	for (size_t i = 0; i < e->n_bundles; i++) {
 		const struct bundle *b = &e->bundles[i];
 
-		json_array_append_new(bundles, json_pack("{s:s, s:i, s:i, s:s?}", "trust_domain", b->trust_domain,
-							 "authorities", b->authorities < 0 ? 0 : b->authorities, "dropped",
-							 (int)b->dropped, "error", b->why[0] ? b->why : NULL));
+		json_array_append_new(bundles,
+				      json_pack("{s:s, s:i, s:i, s:s?}", "trust_domain", b->trust_domain, "authorities",
+						b->authorities < 0 ? 0 : b->authorities, "dropped", (int)b->dropped,
+						"error", b->why[0] ? b->why : NULL));
 	}
 	return bundles;
 }
@@ -110,11 +112,12 @@ int enforcer_status(void *ctx, char **textp)
 
 	policy_image_tables(e->image, &table_bytes);
 	snprintf(attest, sizeof(attest), "%s/%s", e->config.run_dir, BH_ATTEST_SOCKET);
-	status = json_pack("{s:s, s:s, s:i, s:I, s:b, s:b, s:s, s:s, s:s, s:s, s:s}", "version", BULKHEAD_VERSION, "instance",
-			   e->config.instance, "pid", (int)getpid(), "uptime_s",
-			   (json_int_t)((enforcer_boottime_ns() - e->started_ns) / 1000000000ULL), "adopted", (int)e->adopted,
-			   "enforcing", (int)enforcing, "subtree", e->config.subtree, "cgroup_mount", e->cgroup_mount, "pins",
-			   e->pin_dir, "attest_socket", attest, "audit_log", e->config.audit_log);
+	status = json_pack("{s:s, s:s, s:i, s:I, s:b, s:b, s:s, s:s, s:s, s:s, s:s}", "version", BULKHEAD_VERSION,
+			   "instance", e->config.instance, "pid", (int)getpid(), "uptime_s",
+			   (json_int_t)((enforcer_boottime_ns() - e->started_ns) / 1000000000ULL), "adopted",
+			   (int)e->adopted, "enforcing", (int)enforcing, "subtree", e->config.subtree, "cgroup_mount",
+			   e->cgroup_mount, "pins", e->pin_dir, "attest_socket", attest, "audit_log",
+			   e->config.audit_log);
 	if (!status) {
 		json_decref(programs);
 		return -ENOMEM;
@@ -130,7 +133,8 @@ int enforcer_status(void *ctx, char **textp)
 	json_object_set_new(status, "events", json_counters(e));
 	json_object_set_new(status, "handshakes",
 			    json_pack("{s:I, s:I, s:I}", "verified", (json_int_t)c->handshakes_verified, "forged",
-				      (json_int_t)c->handshakes_forged, "replayed", (json_int_t)c->handshakes_replayed));
+				      (json_int_t)c->handshakes_forged, "replayed",
+				      (json_int_t)c->handshakes_replayed));
 	json_object_set_new(status, "programs", programs);
 	json_object_set_new(status, "map_full", json_integer((json_int_t)c->map_full));
 	return json_done(status, textp);
@@ -152,12 +156,14 @@ int enforcer_identities(void *ctx, char **textp)
 			continue;
 		item = json_pack("{s:s, s:i, s:I, s:s, s:s, s:i}", tag->local ? "local" : "spiffe_id",
 				 enforcer_identity_name(e, tag->identity), "identity", (int)tag->identity, "cgroup_id",
-				 (json_int_t)tag->cgroup_id, "cgroup", tag->path, "serial", tag->serial, "pid", (int)tag->pid);
+				 (json_int_t)tag->cgroup_id, "cgroup", tag->path, "serial", tag->serial, "pid",
+				 (int)tag->pid);
 		json_object_set_new(item, "deadline", json_time(tag->local ? 0 : tag->not_after));
 		json_object_set_new(item, "seconds_left",
-				    tag->local              ? json_null()
-				    : tag->deadline_ns > now ? json_integer((json_int_t)((tag->deadline_ns - now) / 1000000000ULL))
-							     : json_integer(0));
+				    tag->local ? json_null()
+				    : tag->deadline_ns > now
+					    ? json_integer((json_int_t)((tag->deadline_ns - now) / 1000000000ULL))
+					    : json_integer(0));
 		json_array_append_new(list, item);
 	}
 	return json_done(list, textp);

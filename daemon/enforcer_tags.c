@@ -70,7 +70,7 @@ void enforcer_names_tell(struct enforcer *e)
 }
 
 /* The number of an identity, a new one if it was never seen. Numbers are not used again: a socket may remember one. */
-static int identity_number(struct enforcer *e, const char *text, bool local, uint32_t *number)
+int enforcer_identity_number(struct enforcer *e, const char *text, bool local, uint32_t *number)
 {
 	struct bh_name *name;
 	int r;
@@ -102,7 +102,7 @@ static int identity_number(struct enforcer *e, const char *text, bool local, uin
 
 /* ---- the mirror ---- */
 
-static struct tag *tag_find(struct enforcer *e, uint64_t cgroup_id)
+struct tag *enforcer_tag_find(struct enforcer *e, uint64_t cgroup_id)
 {
 	for (size_t i = 0; i < e->n_tags; i++)
 		if (e->tags[i].cgroup_id == cgroup_id)
@@ -110,7 +110,7 @@ static struct tag *tag_find(struct enforcer *e, uint64_t cgroup_id)
 	return NULL;
 }
 
-static struct tag *tag_add(struct enforcer *e, uint64_t cgroup_id)
+struct tag *enforcer_tag_add(struct enforcer *e, uint64_t cgroup_id)
 {
 	if (e->n_tags == e->tags_room) {
 		size_t room = e->tags_room ? e->tags_room * 2 : 64;
@@ -125,13 +125,13 @@ static struct tag *tag_add(struct enforcer *e, uint64_t cgroup_id)
 	return &e->tags[e->n_tags++];
 }
 
-static int tag_write(struct enforcer *e, const struct tag *tag)
+int enforcer_tag_write(struct enforcer *e, const struct tag *tag)
 {
 	return datapath_tag_set(e->datapath, tag->cgroup_id,
 				&(struct bh_tag){.deadline_ns = tag->deadline_ns, .identity = tag->identity});
 }
 
-static struct ipc_notice tag_notice(struct enforcer *e, enum notice_kind kind, const struct tag *tag)
+struct ipc_notice enforcer_tag_notice(struct enforcer *e, enum notice_kind kind, const struct tag *tag)
 {
 	struct ipc_notice notice = enforcer_notice(kind);
 
@@ -146,13 +146,25 @@ static struct ipc_notice tag_notice(struct enforcer *e, enum notice_kind kind, c
 	return notice;
 }
 
-/* Ends a tag but keeps it as a mark. */
-static void tag_end(struct enforcer *e, struct tag *tag, enum notice_kind kind, const char *text)
+/* As it was before a change that did not hold; `before` all 0: it was not there. */
+void enforcer_tag_restore(struct enforcer *e, struct tag *tag, const struct tag *before)
 {
-	struct ipc_notice notice = tag_notice(e, kind, tag);
+	if (before->cgroup_id) {
+		*tag = *before;
+		enforcer_tag_write(e, tag);
+	} else {
+		datapath_tag_delete(e->datapath, tag->cgroup_id);
+		*tag = e->tags[--e->n_tags];
+	}
+}
+
+/* Ends a tag but keeps it as a mark. */
+void enforcer_tag_end(struct enforcer *e, struct tag *tag, enum notice_kind kind, const char *text)
+{
+	struct ipc_notice notice = enforcer_tag_notice(e, kind, tag);
 
 	tag->deadline_ns = 0;
-	tag_write(e, tag);
+	enforcer_tag_write(e, tag);
 	snprintf(notice.text, sizeof(notice.text), "%s", text);
 	enforcer_notice_post(e, &notice);
 }
@@ -170,7 +182,7 @@ static int on_expiry(sd_event_source *source, uint64_t usec, void *data)
 }
 
 /* The kernel ends an expired tag by itself; this is for the notice, and to end the connections for both sides. */
-static void expiry_arm(struct enforcer *e)
+void enforcer_expiry_arm(struct enforcer *e)
 {
 	uint64_t nearest = UINT64_MAX;
 
@@ -182,7 +194,7 @@ static void expiry_arm(struct enforcer *e)
 		sd_event_add_time(e->event, &e->expiry_timer, CLOCK_BOOTTIME, nearest / 1000 + 1, 1000, on_expiry, e);
 }
 
-static bool tags_expire(struct enforcer *e)
+bool enforcer_tags_expire(struct enforcer *e)
 {
 	uint64_t now = enforcer_boottime_ns();
 	bool any = false;
@@ -192,7 +204,7 @@ static bool tags_expire(struct enforcer *e)
 
 		if (!tag->deadline_ns || tag->deadline_ns > now)
 			continue;
-		tag_end(e, tag, NOTICE_IDENTITY_EXPIRED, "a certificate on the chain is past its notAfter");
+		enforcer_tag_end(e, tag, NOTICE_IDENTITY_EXPIRED, "a certificate on the chain is past its notAfter");
 		any = true;
 	}
 	return any;
@@ -280,7 +292,8 @@ int enforcer_revoke(void *ctx, const char *identity, uid_t uid, pid_t pid, struc
 			continue;
 		if (tag->local) {
 			if (asprintf(textp,
-				     "%s is a local identity: it holds as long as the policy names it; apply a policy without it",
+				     "%s is a local identity: it holds as long as the policy names it; apply a policy "
+				     "without it",
 				     identity) < 0)
 				*textp = NULL;
 			return CONTROL_NO_IDENTITY;
@@ -301,7 +314,7 @@ int enforcer_revoke(void *ctx, const char *identity, uid_t uid, pid_t pid, struc
 	snprintf(text, sizeof(text), "revoked by the operator (policyctl process %d)", (int)pid);
 	for (size_t i = 0; i < e->n_tags; i++)
 		if (e->tags[i].deadline_ns && strcmp(enforcer_identity_name(e, e->tags[i].identity), identity) == 0)
-			tag_end(e, &e->tags[i], NOTICE_IDENTITY_REVOKED, text);
+			enforcer_tag_end(e, &e->tags[i], NOTICE_IDENTITY_REVOKED, text);
 	datapath_changed(e->datapath);
 	out->sockets_cut = (uint32_t)enforcer_sweep(e, true, "identity revoked");
 	return CONTROL_DONE;
@@ -315,6 +328,7 @@ struct attempt {
 	int pidfd;
 	uint32_t code;
 	bool renewal;
+	bool taken_back; /* a tag that was in force for a moment */
 	char text[512];
 };
 
@@ -365,12 +379,13 @@ static bool cgroup_fits(struct enforcer *e, struct attempt *a)
 
 	if (!a->node || a->node->depth == 0)
 		refuse(a, ATTEST_E_CGROUP_UNMANAGED,
-		       "the process is in a cgroup that is not below the managed subtree %s: start the workload in a cgroup of "
+		       "the process is in a cgroup that is not below the managed subtree %s: start the workload in a "
+		       "cgroup of "
 		       "its own there (policyctl run does)",
 		       e->config.subtree);
 	else if (a->node->depth > BH_MAX_DEPTH)
-		refuse(a, ATTEST_E_CGROUP_DEPTH, "cgroup %s is more than %u levels below the managed subtree", a->node->path,
-		       BH_MAX_DEPTH);
+		refuse(a, ATTEST_E_CGROUP_DEPTH, "cgroup %s is more than %u levels below the managed subtree",
+		       a->node->path, BH_MAX_DEPTH);
 	else if (is_delegated(e, a->node))
 		refuse(a, ATTEST_E_CGROUP_DELEGATED,
 		       "cgroup %s can be entered by others than root, who would gain its identity", a->node->path);
@@ -383,7 +398,7 @@ static bool cgroup_fits(struct enforcer *e, struct attempt *a)
 
 static bool identity_fits(struct enforcer *e, struct attempt *a)
 {
-	const struct tag *tag = tag_find(e, a->request->cgroup_id);
+	const struct tag *tag = enforcer_tag_find(e, a->request->cgroup_id);
 	int64_t revoked = revoked_at(e, a->request->spiffe_id);
 
 	if (a->request->deadline_ns <= enforcer_boottime_ns()) {
@@ -413,24 +428,26 @@ static bool identity_fits(struct enforcer *e, struct attempt *a)
 static bool tag_give(struct enforcer *e, struct attempt *a)
 {
 	const struct ipc_tag_request *request = a->request;
-	struct tag *tag = tag_find(e, request->cgroup_id), before = {};
+	struct tag *tag = enforcer_tag_find(e, request->cgroup_id), before = {};
 	uint32_t number;
 	int r;
 
-	r = identity_number(e, request->spiffe_id, false, &number);
+	r = enforcer_identity_number(e, request->spiffe_id, false, &number);
 	if (r < 0) {
-		refuse(a, ATTEST_E_FULL, "no room for another identity (%u at most): %s", BH_MAX_IDENTITIES, strerror(-r));
+		refuse(a, ATTEST_E_FULL, "no room for another identity (%u at most): %s", BH_MAX_IDENTITIES,
+		       strerror(-r));
 		return false;
 	}
 	if (tag)
 		before = *tag;
 	else
-		tag = tag_add(e, request->cgroup_id);
+		tag = enforcer_tag_add(e, request->cgroup_id);
 	if (!tag) {
 		refuse(a, ATTEST_E_FULL, "out of memory");
 		return false;
 	}
 	tag->identity = number;
+	tag->local = false;
 	if (!a->renewal || request->deadline_ns > tag->deadline_ns) {
 		tag->deadline_ns = request->deadline_ns;
 		tag->not_after = request->not_after;
@@ -438,27 +455,23 @@ static bool tag_give(struct enforcer *e, struct attempt *a)
 	tag->pid = request->pid;
 	snprintf(tag->path, sizeof(tag->path), "%s", a->node->path);
 	snprintf(tag->serial, sizeof(tag->serial), "%s", request->serial);
-	r = tag_write(e, tag);
+	r = enforcer_tag_write(e, tag);
 	/* Once more: had the process moved before the tag was there, its proof was for another group. */
 	if (r == 0 && peer_holds(a))
 		return true;
 	if (r < 0)
 		refuse(a, ATTEST_E_FULL, "the kernel's map of tags (%u entries) takes no more: %s", BH_MAX_TAGS,
 		       strerror(-r));
-	if (before.cgroup_id) {
-		*tag = before;
-		tag_write(e, tag);
-	} else {
-		datapath_tag_delete(e->datapath, tag->cgroup_id);
-		*tag = e->tags[--e->n_tags];
-	}
+	enforcer_tag_restore(e, tag, &before);
+	/* A packet may have been judged by it meanwhile. */
+	a->taken_back = true;
 	return false;
 }
 
 static void attempt_notice(struct enforcer *e, const struct attempt *a)
 {
 	const struct ipc_tag_request *request = a->request;
-	struct ipc_notice notice = enforcer_notice(a->code      ? NOTICE_IDENTITY_REFUSED
+	struct ipc_notice notice = enforcer_notice(a->code	? NOTICE_IDENTITY_REFUSED
 						   : a->renewal ? NOTICE_IDENTITY_RENEWED
 								: NOTICE_IDENTITY_ATTESTED);
 
@@ -511,120 +524,14 @@ void enforcer_tag_request(struct enforcer *e, const struct ipc_tag_request *requ
 		if (!a.renewal)
 			datapath_changed(e->datapath);
 		netns_addresses_refresh(e->datapath, &tree);
-		expiry_arm(e);
+		enforcer_expiry_arm(e);
+	} else if (a.taken_back) {
+		datapath_changed(e->datapath);
+		enforcer_sweep(e, true, "an attestation did not hold");
 	}
 	/* The notice first: who sees the answer can expect to find it. */
 	attempt_notice(e, &a);
 	role_send(e->identity, &reply, -1);
-}
-
-/* ---- sweep ---- */
-
-/* Tags the cgroup with the local identity that the policy gives it. Returns whether anything changed. */
-static bool local_give(struct enforcer *e, const struct cgroup_node *node)
-{
-	struct tag *tag = tag_find(e, node->id);
-	struct policy_local local;
-	uint32_t number;
-
-	if (node->depth == 0 || node->depth > BH_MAX_DEPTH || !policy_image_local_of(e->image, node->path, &local)) {
-		/* What an earlier policy gave. */
-		if (tag && tag->local && tag->deadline_ns) {
-			tag_end(e, tag, NOTICE_IDENTITY_REMOVED, "the policy no longer names it");
-			return true;
-		}
-		return false;
-	}
-	if (identity_number(e, local.name, true, &number) < 0)
-		return false;
-	if (tag && tag->deadline_ns && (!tag->local || tag->identity == number))
-		return false;
-	if (!tag)
-		tag = tag_add(e, node->id);
-	if (!tag)
-		return false;
-	tag->identity = number;
-	tag->local = true;
-	tag->deadline_ns = UINT64_MAX;
-	tag->not_after = 0;
-	snprintf(tag->path, sizeof(tag->path), "%s", node->path);
-	if (tag_write(e, tag) < 0) {
-		*tag = e->tags[--e->n_tags];
-		return false;
-	}
-	struct ipc_notice notice = tag_notice(e, NOTICE_IDENTITY_LOCAL, tag);
-
-	enforcer_notice_post(e, &notice);
-	return true;
-}
-
-/* Bindings of the policy in force hold for tags given under an earlier one too. */
-static bool bindings_check(struct enforcer *e)
-{
-	bool any = false;
-	char why[400];
-
-	for (size_t i = 0; i < e->n_tags; i++) {
-		struct tag *tag = &e->tags[i];
-
-		if (tag->local || !tag->deadline_ns || !tag->path[0] ||
-		    policy_image_binding(e->image, enforcer_identity_name(e, tag->identity), tag->path, why, sizeof(why)))
-			continue;
-		tag_end(e, tag, NOTICE_IDENTITY_REVOKED, why);
-		any = true;
-	}
-	return any;
-}
-
-int enforcer_sweep(struct enforcer *e, bool cut, const char *why)
-{
-	__attribute__((cleanup(cgroup_tree_clear))) struct cgroup_tree tree = {};
-	bool changed = tags_expire(e);
-	int destroyed = 0, r;
-
-	privileges_raise();
-	r = cgroup_tree_read(&tree, e->cgroup_fd, 1);
-	privileges_lower();
-	if (r < 0) {
-		log_warning("cannot read the managed subtree: %s", strerror(-r));
-		return 0;
-	}
-	for (size_t i = 0; i < e->n_tags;) {
-		struct tag *tag = &e->tags[i];
-		const struct cgroup_node *node = cgroup_tree_find(&tree, tag->cgroup_id);
-
-		if (node) {
-			if (!tag->path[0])
-				snprintf(tag->path, sizeof(tag->path), "%s", node->path);
-			i++;
-			continue;
-		}
-		struct ipc_notice notice = tag_notice(e, NOTICE_IDENTITY_REMOVED, tag);
-
-		snprintf(notice.text, sizeof(notice.text), "its cgroup is gone");
-		datapath_tag_delete(e->datapath, tag->cgroup_id);
-		*tag = e->tags[--e->n_tags];
-		enforcer_notice_post(e, &notice);
-		changed = true;
-	}
-	changed |= bindings_check(e);
-	for (size_t i = 0; i < tree.n_nodes; i++)
-		changed |= local_give(e, &tree.nodes[i]);
-	if (changed)
-		datapath_changed(e->datapath);
-	netns_addresses_refresh(e->datapath, &tree);
-	if (changed || cut)
-		destroyed = netns_sockets_cut(e->datapath, &tree);
-	if (destroyed > 0) {
-		struct ipc_notice notice = enforcer_notice(NOTICE_SOCKETS_CUT);
-
-		notice.count = (uint32_t)destroyed;
-		notice.revision = e->revision;
-		snprintf(notice.text, sizeof(notice.text), "%s", why);
-		enforcer_notice_post(e, &notice);
-	}
-	expiry_arm(e);
-	return destroyed > 0 ? destroyed : 0;
 }
 
 /* ---- start ---- */
@@ -667,7 +574,7 @@ int enforcer_tags_start(struct enforcer *e)
 		struct bh_tag kernel;
 
 		if (datapath_tag_get(e->datapath, next, &kernel) == 0) {
-			struct tag *tag = tag_add(e, next);
+			struct tag *tag = enforcer_tag_add(e, next);
 
 			if (!tag)
 				return -ENOMEM;

@@ -16,16 +16,16 @@
 
 enum ipc_type {
 	/* enforcer -> identity */
-	IPC_BUNDLE = 1, /* struct ipc_bundle, fd: PEM text; without fd: the trust domain is gone */
+	IPC_BUNDLE = 1,	   /* struct ipc_bundle, fd: PEM text; without fd: the trust domain is gone */
 	IPC_TAG_REPLY = 2, /* struct ipc_tag_reply */
 	/* identity -> enforcer */
-	IPC_BUNDLE_LOADED = 16, /* struct ipc_bundle_loaded */
-	IPC_TAG_REQUEST = 17, /* struct ipc_tag_request, fd: pidfd of the peer */
+	IPC_BUNDLE_LOADED = 16,	 /* struct ipc_bundle_loaded */
+	IPC_TAG_REQUEST = 17,	 /* struct ipc_tag_request, fd: pidfd of the peer */
 	IPC_ATTEST_REFUSED = 18, /* struct ipc_tag_request with its refusal filled, for the audit log; no fd */
 	/* enforcer -> auditor */
-	IPC_AUDIT_LOG = 32, /* struct ipc_header, fd: audit log, O_APPEND; replaces the one in use (rotation) */
-	IPC_AUDIT_IMAGE = 33, /* struct ipc_audit_image, fd: compiled policy of a revision */
-	IPC_AUDIT_NAME = 34, /* struct ipc_audit_name */
+	IPC_AUDIT_LOG = 32,    /* struct ipc_header, fd: audit log, O_APPEND; replaces the one in use (rotation) */
+	IPC_AUDIT_IMAGE = 33,  /* struct ipc_audit_image, fd: compiled policy of a revision */
+	IPC_AUDIT_NAME = 34,   /* struct ipc_audit_name */
 	IPC_AUDIT_NOTICE = 35, /* struct ipc_notice */
 	/* any role -> enforcer */
 	IPC_READY = 48, /* struct ipc_header */
@@ -35,7 +35,7 @@ enum ipc_type {
 
 struct ipc_header {
 	uint32_t type; /* enum ipc_type */
-	uint32_t len; /* of the whole packet */
+	uint32_t len;  /* of the whole packet */
 };
 
 struct ipc_bundle {
@@ -55,9 +55,9 @@ struct ipc_bundle_loaded {
 struct ipc_tag_request {
 	struct ipc_header h;
 	uint64_t request;
-	uint64_t cgroup_id; /* as challenged and signed */
+	uint64_t cgroup_id;   /* as challenged and signed */
 	uint64_t deadline_ns; /* CLOCK_BOOTTIME; earliest notAfter on the path */
-	int64_t not_before; /* UTC seconds */
+	int64_t not_before;   /* UTC seconds */
 	int64_t not_after;
 	uint32_t pid; /* for people; never for decisions */
 	uint32_t uid;
@@ -75,7 +75,7 @@ struct ipc_tag_reply {
 	struct ipc_header h;
 	uint64_t request;
 	uint64_t cgroup_id;
-	uint32_t code; /* enum attest_code */
+	uint32_t code;	  /* enum attest_code */
 	uint32_t renewal; /* 1: the cgroup carried this identity already */
 	char text[512];
 };
@@ -102,22 +102,24 @@ enum notice_kind {
 	NOTICE_IDENTITY_EXPIRED,
 	NOTICE_IDENTITY_REVOKED,
 	NOTICE_IDENTITY_REMOVED, /* its cgroup is gone */
-	NOTICE_IDENTITY_LOCAL, /* a local identity was tagged */
+	NOTICE_IDENTITY_LOCAL,	 /* a local identity was tagged */
 	NOTICE_POLICY_APPLIED,
 	NOTICE_POLICY_REFUSED,
 	NOTICE_BUNDLE_LOADED,
 	NOTICE_BUNDLE_REFUSED,
 	NOTICE_DAEMON_STARTED, /* text: adopted or fresh */
 	NOTICE_DAEMON_STOPPED,
-	NOTICE_ROLE_RESTARTED, /* text: which, why */
-	NOTICE_SOCKETS_CUT, /* count: sockets destroyed; text: why */
+	NOTICE_ROLE_RESTARTED,	 /* text: which, why */
+	NOTICE_SOCKETS_CUT,	 /* count: sockets destroyed; text: why */
+	NOTICE_ENFORCEMENT_LOST, /* text: what the kernel no longer has, and where */
+	NOTICE_ENFORCEMENT_RESTORED,
 };
 
 /* An event of the daemon itself. Fields that a kind has no use for are 0 or "". */
 struct ipc_notice {
 	struct ipc_header h;
-	uint32_t kind; /* enum notice_kind */
-	uint32_t code; /* enum attest_code of a refusal */
+	uint32_t kind;	  /* enum notice_kind */
+	uint32_t code;	  /* enum attest_code of a refusal */
 	uint64_t time_ns; /* CLOCK_REALTIME */
 	uint64_t cgroup_id;
 	int64_t not_before; /* UTC seconds */
@@ -133,7 +135,7 @@ struct ipc_notice {
 	char serial[64];
 	char issuer[256];
 	char digest[65]; /* policy: SHA-256, hex */
-	char text[512]; /* reason, or operator's comment */
+	char text[512];	 /* reason, or operator's comment */
 	uint8_t leaf_sha256[32];
 };
 

@@ -59,7 +59,8 @@ int main(int argc, char **argv)
 		break;
 	}
 	if (geteuid() != 0) {
-		fprintf(stderr, "bulkheadd: needs root, to load programs into the kernel; it gives up what it does not need\n");
+		fprintf(stderr,
+			"bulkheadd: needs root, to load programs into the kernel; it gives up what it does not need\n");
 		return EXIT_FAILURE;
 	}
 	if (config_read(&options, &file))

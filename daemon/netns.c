@@ -5,13 +5,16 @@
 #include <fcntl.h>
 #include <libmnl/libmnl.h>
 #include <linux/if_addr.h>
+#include <linux/nsfs.h>
 #include <linux/rtnetlink.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -21,6 +24,8 @@
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
 #endif
+
+#define NAMESPACE_MAX_ADDRESSES 1024
 
 static int netns_open(pid_t pid)
 {
@@ -71,23 +76,19 @@ int netns_each(const struct cgroup_tree *tree, int (*work)(void *ctx), void *ctx
 struct address {
 	struct bh_addr addr;
 	uint64_t cookie; /* 0: in several namespaces */
+	bool is_there;	 /* in the map, with this cookie */
 };
 
 struct collection {
 	struct address *items;
 	size_t n, room;
-	uint64_t cookie; /* of the namespace being read */
+	size_t n_before;  /* items of the namespaces read before */
+	uint64_t cookie;  /* of the namespace being read */
+	struct stat user; /* the enforcer's user namespace */
 };
 
 static int collection_add(struct collection *c, const struct bh_addr *addr)
 {
-	for (size_t i = 0; i < c->n; i++) {
-		if (memcmp(&c->items[i].addr, addr, sizeof(*addr)) != 0)
-			continue;
-		if (c->items[i].cookie != c->cookie)
-			c->items[i].cookie = 0;
-		return 0;
-	}
 	if (c->n == c->room) {
 		size_t room = c->room ? c->room * 2 : 64;
 		struct address *items = reallocarray(c->items, room, sizeof(*items));
@@ -99,6 +100,29 @@ static int collection_add(struct collection *c, const struct bh_addr *addr)
 	}
 	c->items[c->n++] = (struct address){.addr = *addr, .cookie = c->cookie};
 	return 0;
+}
+
+static int address_order(const void *a, const void *b)
+{
+	return memcmp(&((const struct address *)a)->addr, &((const struct address *)b)->addr, sizeof(struct bh_addr));
+}
+
+/* One item for each address, in order; of several namespaces', cookie 0. */
+static void collection_sort(struct collection *c)
+{
+	size_t n = 0;
+
+	if (c->n)
+		qsort(c->items, c->n, sizeof(*c->items), address_order);
+	for (size_t i = 0; i < c->n; i++) {
+		if (n && address_order(&c->items[n - 1], &c->items[i]) == 0) {
+			if (c->items[n - 1].cookie != c->items[i].cookie)
+				c->items[n - 1].cookie = 0;
+			continue;
+		}
+		c->items[n++] = c->items[i];
+	}
+	c->n = n;
 }
 
 /* Loopback addresses are everybody's own; they are never looked up by address. */
@@ -136,9 +160,33 @@ static int address_message(const struct nlmsghdr *nlh, void *data)
 			have = 1;
 		}
 	}
-	if (have && !is_loopback(&addr) && collection_add(c, &addr) < 0)
+	if (!have || is_loopback(&addr))
+		return MNL_CB_OK;
+	if (c->n - c->n_before >= NAMESPACE_MAX_ADDRESSES) {
+		log_warning(
+			"a network namespace has more than %d addresses: the rest is not known by its workloads' names",
+			NAMESPACE_MAX_ADDRESSES);
+		return MNL_CB_STOP;
+	}
+	if (collection_add(c, &addr) < 0) {
+		errno = ENOMEM;
 		return MNL_CB_ERROR;
+	}
 	return MNL_CB_OK;
+}
+
+/* Is the namespace that we are in owned by our own user namespace? Of a descendant's, its owner is root only there. */
+static bool is_trusted(const struct collection *c)
+{
+	int net = netns_open(0), user = net < 0 ? -1 : ioctl(net, NS_GET_USERNS);
+	struct stat st;
+	bool ours = user >= 0 && fstat(user, &st) == 0 && st.st_dev == c->user.st_dev && st.st_ino == c->user.st_ino;
+
+	if (user >= 0)
+		close(user);
+	if (net >= 0)
+		close(net);
+	return ours;
 }
 
 static int addresses_read(void *ctx)
@@ -151,6 +199,9 @@ static int addresses_read(void *ctx)
 
 	if (!nl || getsockopt(mnl_socket_get_fd(nl), SOL_SOCKET, SO_NETNS_COOKIE, &c->cookie, &len) < 0)
 		return -errno;
+	if (!is_trusted(c))
+		return 0;
+	c->n_before = c->n;
 	nlh = mnl_nlmsg_put_header(buf);
 	nlh->nlmsg_type = RTM_GETADDR;
 	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
@@ -158,39 +209,41 @@ static int addresses_read(void *ctx)
 	return netlink_exchange(nl, nlh, address_message, c);
 }
 
-static int addresses_write(struct datapath *dp, const struct collection *c)
+static int addresses_write(struct datapath *dp, struct collection *c)
 {
-	struct bh_addr key, next;
 	const struct bh_addr *at = NULL;
-	uint64_t cookie;
+	struct address key, next = {};
 	int r = 0;
 
 	/* Gone ones first: their room may be needed. The next key is read before this one is deleted. */
-	while (datapath_address_next(dp, at, &next, &cookie) == 0) {
-		size_t i = 0;
+	while (datapath_address_next(dp, at, &next.addr, &next.cookie) == 0) {
+		struct address *item = c->n ? bsearch(&next, c->items, c->n, sizeof(next), address_order) : NULL;
 
-		while (i < c->n && memcmp(&c->items[i].addr, &next, sizeof(next)) != 0)
-			i++;
-		if (i == c->n) {
-			datapath_address_delete(dp, &next);
+		if (!item) {
+			datapath_address_delete(dp, &next.addr);
 			continue; /* from the key before, which is still there */
 		}
+		item->is_there = item->cookie == next.cookie;
 		key = next;
-		at = &key;
+		at = &key.addr;
 	}
 	for (size_t i = 0; i < c->n && r == 0; i++)
-		r = datapath_address_set(dp, &c->items[i].addr, c->items[i].cookie);
+		if (!c->items[i].is_there)
+			r = datapath_address_set(dp, &c->items[i].addr, c->items[i].cookie);
 	return r;
 }
 
 int netns_addresses_refresh(struct datapath *dp, const struct cgroup_tree *tree)
 {
 	struct collection c = {};
-	int r = netns_each(tree, addresses_read, &c);
+	int r, r2;
 
+	if (stat("/proc/self/ns/user", &c.user) < 0)
+		return -errno;
+	r = netns_each(tree, addresses_read, &c);
+	collection_sort(&c);
 	/* Also after a fault: an address that is not there only denies. */
-	int r2 = addresses_write(dp, &c);
-
+	r2 = addresses_write(dp, &c);
 	free(c.items);
 	return r ? r : r2;
 }

@@ -6,7 +6,7 @@
 #include <sys/prctl.h>
 
 static const unsigned kept[] = {CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_KILL};
-static const unsigned raised[] = {CAP_SYS_ADMIN, CAP_SYS_PTRACE};
+static const unsigned raised[] = {CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_DAC_OVERRIDE};
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 

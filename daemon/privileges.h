@@ -9,7 +9,8 @@
  * Keeps what the enforcer needs and drops everything else for good, from the bounding set too:
  *   effective: BPF, NET_ADMIN (links, maps, sock_diag), PERFMON (loading without the unprivileged verifier's rewrites),
  *              SETUID, SETGID, SETPCAP (starting the roles as nobody), KILL (ending them)
- *   permitted only: SYS_ADMIN, SYS_PTRACE (entering a workload's network namespace), raised by privileges_raise()
+ *   permitted only, raised by privileges_raise(): SYS_ADMIN, SYS_PTRACE (entering a workload's network namespace),
+ *              DAC_OVERRIDE (making the managed subtree again: the hierarchy's root is writable by nobody)
  * Returns 0 or -EPERM.
  */
 int privileges_drop(void);

@@ -13,7 +13,8 @@ static const struct {
 	[BH_REASON_EXPIRED] = {"EXPIRED", "the workload's identity is past its deadline: attest a renewed SVID"},
 	[BH_REASON_FRAGMENT] = {"FRAGMENT",
 				"an IP fragment whose first part was not seen carries no ports to judge by"},
-	[BH_REASON_PARSE] = {"PARSE", "a header is malformed or cut short, or there are too many extension headers"},
+	[BH_REASON_PARSE] = {"PARSE",
+			     "a header is malformed or cut short, has IP options or a route, or too many extensions"},
 	[BH_REASON_PROTO] = {"PROTO_UNSUPPORTED", "no rule can name this IP protocol"},
 	[BH_REASON_RAW_SOCKET] = {"RAW_SOCKET", "TCP or UDP was made by hand in a raw socket"},
 	[BH_REASON_NO_FLOW] = {"NO_FLOW", "the packet belongs to no flow that was allowed"},
@@ -22,6 +23,8 @@ static const struct {
 	[BH_REASON_MAP_FULL] = {"MAP_FULL", "a kernel map is full: see `policyctl status`"},
 	[BH_REASON_EARLY_DATA] = {"EARLY_DATA", "payload came in the SYN, before the peer has shown its identity"},
 	[BH_REASON_IMPOSSIBLE] = {"IMPOSSIBLE", "no rule can allow it, whoever answers"},
+	[BH_REASON_UNPROVEN] = {"UNPROVEN",
+				"the segment must show who sends it, and its TCP options leave no room for that"},
 };
 
 const char *reason_code(unsigned reason, bool allow, uint32_t rule)

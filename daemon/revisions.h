@@ -13,7 +13,7 @@
 
 struct revision {
 	uint32_t number;
-	uint32_t uid; /* who applied it */
+	uint32_t uid;	       /* who applied it */
 	uint64_t applied_usec; /* CLOCK_REALTIME */
 	char digest[65];
 	char comment[512];

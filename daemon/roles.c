@@ -11,17 +11,22 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "audit_record.h"
 #include "compile.h"
 #include "ipc.h"
 #include "log.h"
+#include "outbox.h"
 #include "role_auditor.h"
 #include "role_identity.h"
 
 #define ROLE_MAX_FDS 4
+#define RESTART_MIN_MS 50
 #define RESTART_MAX_MS 5000
+/* A role that lived this long works: its next end is a new one, not the same again. */
+#define RESTART_FORGIVEN_USEC 10000000ULL
 #define STOP_TIMEOUT_MS 3000
 /* A role that has not answered for this long hangs: it is ended, and started again. */
 #define PING_USEC 10000000ULL
@@ -38,7 +43,9 @@ struct role {
 	int sock;
 	unsigned restarts;
 	unsigned delay_ms;
-	char why[128]; /* how the last one ended */
+	uint64_t started_usec; /* CLOCK_MONOTONIC */
+	struct outbox outbox;
+	char why[128];	     /* how the last one ended */
 	unsigned unanswered; /* pings */
 	sd_event_source *ping;
 	sd_event_source *child;
@@ -98,6 +105,7 @@ pid_t role_spawn_compiler(int job, const char *name, int in_fd, int out_fd)
 }
 
 static int role_start(struct role *role);
+static void role_start_later(struct role *role);
 
 static void role_stopped(struct role *role)
 {
@@ -110,6 +118,30 @@ static void role_stopped(struct role *role)
 	role->pid = 0;
 }
 
+static void role_unsent(void *ctx, const void *packet)
+{
+	struct role *role = ctx;
+
+	if (role->ops->unsent)
+		role->ops->unsent(role->ctx, role->kind, packet);
+}
+
+/* After its process has ended: nothing that waits for it can reach it any more. */
+static void role_ended(struct role *role)
+{
+	outbox_clear(&role->outbox, role_unsent, role);
+	if (role->ops->ended)
+		role->ops->ended(role->ctx, role->kind);
+}
+
+static uint64_t now_usec(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000ULL + (uint64_t)ts.tv_nsec / 1000;
+}
+
 static int on_again(sd_event_source *source, uint64_t usec, void *data)
 {
 	struct role *role = data;
@@ -119,9 +151,27 @@ static int on_again(sd_event_source *source, uint64_t usec, void *data)
 	(void)source;
 	role->again = sd_event_source_disable_unref(role->again);
 	r = role_start(role);
-	if (r < 0)
-		log_error("cannot start the %s role: %s", names[role->kind], strerror(-r));
+	if (r < 0) {
+		log_error("cannot start the %s role: %s; it is tried again", names[role->kind], strerror(-r));
+		role_start_later(role);
+	}
 	return 0;
+}
+
+/* Without this timer the role would stay away for good, so a failure to set it is the end of the loop: the service
+ * manager starts the daemon again, which adopts what is enforced. */
+static void role_start_later(struct role *role)
+{
+	int r = sd_event_add_time_relative(role->event, &role->again, CLOCK_MONOTONIC, role->delay_ms * 1000ULL, 0,
+					   on_again, role);
+
+	if (r < 0) {
+		log_error("cannot plan the start of the %s role: %s", names[role->kind], strerror(-r));
+		sd_event_exit(role->event, r);
+	}
+	role->delay_ms = role->delay_ms ? role->delay_ms * 2 : RESTART_MIN_MS;
+	if (role->delay_ms > RESTART_MAX_MS)
+		role->delay_ms = RESTART_MAX_MS;
 }
 
 static int on_child(sd_event_source *source, const siginfo_t *si, void *data)
@@ -133,12 +183,22 @@ static int on_child(sd_event_source *source, const siginfo_t *si, void *data)
 		 si->si_status);
 	log_warning("the %s role ended (%s); it is started again", names[role->kind], role->why);
 	role_stopped(role);
+	role_ended(role);
 	role->restarts++;
-	sd_event_add_time_relative(role->event, &role->again, CLOCK_MONOTONIC, role->delay_ms * 1000ULL, 0, on_again, role);
-	role->delay_ms = role->delay_ms ? role->delay_ms * 2 : 50;
-	if (role->delay_ms > RESTART_MAX_MS)
-		role->delay_ms = RESTART_MAX_MS;
+	if (now_usec() - role->started_usec >= RESTART_FORGIVEN_USEC)
+		role->delay_ms = 0;
+	role_start_later(role);
 	return 0;
+}
+
+/* Sends what waits, and asks to be called again as long as something does. */
+static void outbox_continue(struct role *role)
+{
+	int r = outbox_flush(&role->outbox, role->sock);
+
+	/* After another fault than a full socket there is nothing to wait for but its end. */
+	if (role->io)
+		sd_event_source_set_io_events(role->io, r == -EAGAIN ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
 static int on_packet(sd_event_source *source, int fd, uint32_t events, void *data)
@@ -148,7 +208,10 @@ static int on_packet(sd_event_source *source, int fd, uint32_t events, void *dat
 	int beside, type;
 
 	(void)source;
-	(void)events;
+	if (events & EPOLLOUT)
+		outbox_continue(role);
+	if (!(events & ~(uint32_t)EPOLLOUT))
+		return 0;
 	type = ipc_receive(fd, buf, &beside);
 	if (type == -EAGAIN)
 		return 0;
@@ -161,7 +224,6 @@ static int on_packet(sd_event_source *source, int fd, uint32_t events, void *dat
 		}
 		return 0;
 	}
-	role->delay_ms = 0; /* it works */
 	role->unanswered = 0;
 	if (type == IPC_PING)
 		return 0;
@@ -180,7 +242,7 @@ static int on_ping(sd_event_source *source, uint64_t usec, void *data)
 		kill(role->pid, SIGKILL);
 		return 0;
 	}
-	ipc_send(role->sock, &ping, -1);
+	role_send(role, &ping, -1);
 	sd_event_source_set_time_relative(source, PING_USEC);
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
@@ -204,14 +266,21 @@ static int role_start(struct role *role)
 	role->pid = pid;
 	role->sock = pair[0];
 	fcntl(role->sock, F_SETFL, O_NONBLOCK);
+	role->started_usec = now_usec();
+	role->unanswered = 0;
 	r = sd_event_add_child(role->event, &role->child, pid, WEXITED, on_child, role);
 	if (r >= 0)
 		r = sd_event_add_io(role->event, &role->io, role->sock, EPOLLIN, on_packet, role);
-	role->unanswered = 0;
 	if (r >= 0)
 		r = sd_event_add_time_relative(role->event, &role->ping, CLOCK_MONOTONIC, PING_USEC, 0, on_ping, role);
-	if (r < 0)
+	if (r < 0) {
+		siginfo_t si;
+
+		role_stopped(role);
+		kill(pid, SIGKILL);
+		waitid(P_PID, (id_t)pid, &si, WEXITED);
 		return r;
+	}
 	role->ops->started(role->ctx, role->kind, role->sock, role->restarts, role->why);
 	return 0;
 }
@@ -252,8 +321,11 @@ void role_freep(struct role **rolep)
 	sd_event_source_disable_unref(role->again);
 	if (role->pid) {
 		pid_t pid = role->pid;
+		uint64_t until_usec = now_usec() + STOP_TIMEOUT_MS * 1000ULL;
 		int waited = 0;
 
+		while (outbox_flush(&role->outbox, role->sock) == -EAGAIN && now_usec() < until_usec)
+			poll(&(struct pollfd){.fd = role->sock, .events = POLLOUT}, 1, 10);
 		role_stopped(role);
 		/* The end of its socket tells a role to finish. */
 		while (waited < STOP_TIMEOUT_MS) {
@@ -267,16 +339,28 @@ void role_freep(struct role **rolep)
 			kill(pid, SIGKILL);
 			waitid(P_PID, (id_t)pid, &si, WEXITED);
 		}
+		role_ended(role);
 	}
 	free(role);
 	*rolep = NULL;
 }
 
+void role_renew(struct role *role)
+{
+	if (role && role->sock >= 0)
+		shutdown(role->sock, SHUT_WR);
+}
+
 int role_send(struct role *role, const void *packet, int fd)
 {
+	int r;
+
 	if (!role || role->sock < 0)
 		return -ENOTCONN;
-	return ipc_send(role->sock, packet, fd);
+	r = outbox_send(&role->outbox, role->sock, packet, fd);
+	if (r == 0 && role->outbox.head && role->io)
+		r = sd_event_source_set_io_events(role->io, EPOLLIN | EPOLLOUT);
+	return r < 0 ? r : 0;
 }
 
 pid_t role_pid(const struct role *role)

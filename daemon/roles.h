@@ -4,8 +4,8 @@
  *
  * A role is this program executed anew with `--role`, so that nothing of the enforcer's memory is in it. It finds its
  * descriptors at fixed numbers, gives up all rights before it reads input, and talks to the enforcer over one
- * socketpair. A role that ends is started again, at once the first time and then with growing delay; enforcement does
- * not depend on it.
+ * socketpair. What it does not take at once waits for it, in order (outbox.h). A role that ends is started again, at once
+ * the first time and then with growing delay; enforcement does not depend on it.
  */
 #ifndef BULKHEAD_DAEMON_ROLES_H
 #define BULKHEAD_DAEMON_ROLES_H
@@ -31,6 +31,10 @@ struct role;
 struct role_ops {
 	/* The role was started (again): its socket is ready for what it needs to know. */
 	void (*started)(void *ctx, enum role_kind kind, int sock, unsigned restarts, const char *why);
+	/* The role ended. First `unsent` for each packet that waited for it, in order; then `ended`. What the role has to
+	 * know it is told anew when it starts again. Each may be NULL. */
+	void (*unsent)(void *ctx, enum role_kind kind, const void *packet);
+	void (*ended)(void *ctx, enum role_kind kind);
 	/* A packet came; `fd` is the callee's. */
 	void (*packet)(void *ctx, enum role_kind kind, const void *packet, int type, int fd);
 };
@@ -39,9 +43,12 @@ struct role_ops {
  * -errno. */
 int role_new(struct role **rolep, sd_event *event, enum role_kind kind, const int *fds, size_t n,
 	     const struct role_ops *ops, void *ctx);
-/* Ends the role: closes its socket, lets it finish for a moment, then kills it. */
+/* Ends the role: lets it take what waits for it, closes its socket, lets it finish for a moment, then kills it. */
 void role_freep(struct role **rolep);
-/* Sends a packet; `fd` is borrowed. Returns 0, -ENOTCONN while the role is not running, or -errno. */
+/* Lets the role finish and be started again with the descriptors as they are now. */
+void role_renew(struct role *role);
+/* Sends a packet, or keeps it until the role takes it; `fd` is borrowed. Returns 0, -ENOTCONN while the role is not
+ * running, -ENOBUFS when too much waits already, or -errno. */
 int role_send(struct role *role, const void *packet, int fd);
 pid_t role_pid(const struct role *role);
 unsigned role_restarts(const struct role *role);

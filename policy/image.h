@@ -42,7 +42,7 @@ const char *policy_image_digest(const struct policy_image *image);
 uint32_t policy_image_classify(const struct policy_image *image, const char *spiffe_id);
 
 enum policy_local_kind {
-	POLICY_LOCAL_UNIT, /* a systemd unit */
+	POLICY_LOCAL_UNIT,   /* a systemd unit */
 	POLICY_LOCAL_CGROUP, /* a path under the managed subtree */
 };
 

@@ -34,7 +34,7 @@ enum policy_severity {
 struct policy_diagnostic {
 	enum policy_severity severity;
 	const char *file;
-	unsigned line; /* from 1; 0: the file as a whole */
+	unsigned line;	 /* from 1; 0: the file as a whole */
 	unsigned column; /* from 1, in characters */
 	const char *text;
 	const char *hint; /* "did you mean ...", "defined at FILE:LINE"; NULL if there is none */

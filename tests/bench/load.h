@@ -17,6 +17,9 @@
  *   udpto       the same on an unconnected one
  * The server answers `stat` with what it received, for which there is no other witness than the receiver.
  *
+ * Both tell the CPU time they used: on a machine that does other things beside this it says more than a rate. What the
+ * kernel does for a packet on the way to the other end is charged to who sent it, as far as it runs in his context.
+ *
  * crr and rr run with both ends on --cpu: then the CPU is what limits, and every nanosecond of a filter shows. stream and
  * udp send from --spare-cpu to --cpu.
  */
@@ -50,6 +53,8 @@ int load_server(const struct load *load);
 int load_client(const struct load *load);
 
 uint64_t load_now_ns(void);
+/* CPU time of the process so far. */
+uint64_t load_cpu_ns(void);
 void load_pin(int cpu);
 struct sockaddr_storage load_endpoint(const struct load *load, enum load_port port, socklen_t *len);
 /* Of the endpoint's family; leaves with a message if there is none. */

@@ -161,10 +161,13 @@ int load_client(const struct load *load)
 
 	printf("{\"event\": \"ready\"}\n");
 	while (fgets(line, sizeof(line), stdin) && sscanf(line, "%15s %u", workload, &ms) == 2) {
+		uint64_t cpu_ns = load_cpu_ns();
 		struct sample sample = run(load, workload, ms);
 
-		printf("{\"event\": \"sample\", \"ops\": %" PRIu64 ", \"ns\": %" PRIu64 ", \"failed\": \"%s\"}\n",
-		       sample.ops, sample.ns, sample.failed ? strerrorname_np(sample.failed) : "");
+		printf("{\"event\": \"sample\", \"ops\": %" PRIu64 ", \"ns\": %" PRIu64 ", \"cpu_ns\": %" PRIu64
+		       ", \"failed\": \"%s\"}\n",
+		       sample.ops, sample.ns, load_cpu_ns() - cpu_ns,
+		       sample.failed ? strerrorname_np(sample.failed) : "");
 	}
 	return 0;
 }

@@ -133,9 +133,9 @@ int load_server(const struct load *load)
 		if (strcmp(line, "stat\n"))
 			break;
 		printf("{\"event\": \"stat\", \"crr\": %" PRIu64 ", \"rr\": %" PRIu64 ", \"stream\": %" PRIu64
-		       ", \"udp\": %" PRIu64 "}\n",
+		       ", \"udp\": %" PRIu64 ", \"cpu_ns\": %" PRIu64 "}\n",
 		       services[LOAD_CRR].received, services[LOAD_RR].received, services[LOAD_STREAM].received,
-		       services[LOAD_UDP].received);
+		       services[LOAD_UDP].received, load_cpu_ns());
 	}
 	exit(0); /* with the threads */
 }

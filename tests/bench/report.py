@@ -7,6 +7,7 @@ import subprocess
 
 UNITS = {"crr": ("connections/s", 1), "rr": ("transactions/s", 1), "stream": ("Gbit/s", 8e-9), "udp": ("packets/s", 1),
          "udpto": ("packets/s", 1)}
+SCALE = {"stream": 1 << 20}  # CPU time per MiB
 
 
 def machine():
@@ -29,21 +30,21 @@ def spread(values):
 
 
 def summarize(samples):
-    """samples: [{round, place, workload, system, rate}]. A ratio is always between two samples of the same round."""
+    """samples: [{round, place, workload, system, rate, cpu_ns_per_op}]. What is compared is of the same round."""
     by = {}
     for s in samples:
-        by.setdefault((s["place"], s["workload"]), {}).setdefault(s["system"], {})[s["round"]] = s["rate"]
+        by.setdefault((s["place"], s["workload"]), {}).setdefault(s["system"], {})[s["round"]] = s
     rows = []
     for (place, workload), systems in by.items():
-        for system, rates in systems.items():
-            row = {"place": place, "workload": workload, "system": system, "rate": spread(list(rates.values()))}
+        for system, own in systems.items():
+            row = {"place": place, "workload": workload, "system": system,
+                   "rate": spread([s["rate"] for s in own.values()]),
+                   "cpu_ns": spread([s["cpu_ns_per_op"] * SCALE.get(workload, 1) for s in own.values()])}
             for base in ("none", "empty"):
-                common = [r for r in rates if r in systems.get(base, {})]
-                if common and base != system:
-                    row[f"to_{base}"] = spread([rates[r] / systems[base][r] for r in common])
-                    if workload != "stream":
-                        row[f"ns_over_{base}"] = statistics.median(1e9 / rates[r] - 1e9 / systems[base][r]
-                                                                   for r in common)
+                pairs = [(own[r], systems[base][r]) for r in own if r in systems.get(base, {})]
+                if pairs and base != system:
+                    row[f"to_{base}"] = spread([a["rate"] / b["rate"] for a, b in pairs])
+                    row[f"cpu_to_{base}"] = spread([b["cpu_ns_per_op"] / a["cpu_ns_per_op"] for a, b in pairs])
             rows.append(row)
     return rows
 
@@ -56,16 +57,17 @@ def ratio(row, key):
 
 
 def table(rows):
+    """The last columns are the same comparison in CPU time instead of rate: what the machine does beside this is not in
+    it."""
     head = ["place", "workload", "system", "median", "unit", "to none", "min..max", "to empty", "min..max",
-            "ns over empty"]
+            "CPU ns/op", "CPU to empty", "min..max"]
     body = []
     for row in rows:
         unit, scale = UNITS[row["workload"]]
         rate = row["rate"]["median"] * scale
         shown = f"{rate:.2f}" if rate < 1000 else f"{rate:.0f}"
-        ns = f"{row['ns_over_empty']:+.0f}" if "ns_over_empty" in row else ""
         body.append([row["place"], row["workload"], row["system"], shown, unit, *ratio(row, "to_none"),
-                     *ratio(row, "to_empty"), ns])
+                     *ratio(row, "to_empty"), f"{row['cpu_ns']['median']:.0f}", *ratio(row, "cpu_to_empty")])
     return head, body
 
 

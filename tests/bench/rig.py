@@ -48,28 +48,32 @@ class Pair:
         self.client.command(f"{workload} {ms}")
         return self.client.wait_event("sample", since=since, seconds=ms / 1000 + 5)
 
-    def _received(self, key):
-        """What the server got, once no more is coming."""
-        last = self.server.stat()[key]
+    def _settled(self, key):
+        """The server's counters, once no more is coming."""
+        last = self.server.stat()
         for _ in range(50):
             time.sleep(0.002)
-            now = self.server.stat()[key]
-            if now == last:
-                break
+            now = self.server.stat()
+            if now[key] == last[key]:
+                return now
             last = now
         return last
 
     def sample(self, workload, ms):
-        """Rate per second, of what arrived. The first tenth is not counted: caches and the idle CPU wake up."""
+        """Rate per second of what arrived, and the CPU time of both ends per operation. The first tenth is not counted:
+        caches and the idle CPU wake up."""
         self._run(workload, max(ms // 10, 5))
         key = "udp" if workload == "udpto" else workload
-        one_way = workload in ("stream", "udp", "udpto")
-        before = self._received(key) if one_way else 0
+        before = self._settled(key)
         event = self._run(workload, ms)
+        after = self._settled(key)
         if event["failed"] or not event["ns"]:
             raise RuntimeError(f"{workload}: {event['failed'] or 'nothing'} after {event['ops']} operations")
-        arrived = self._received(key) - before if one_way else event["ops"]
-        return {"rate": arrived * 1e9 / event["ns"], "sent": event["ops"], "arrived": arrived, "ns": event["ns"]}
+        arrived = after[key] - before[key] if workload in ("stream", "udp", "udpto") else event["ops"]
+        # Of a datagram the sender's side: it runs until the socket's queue, and there is no waiting in it.
+        cpu_ns = event["cpu_ns"] if key == "udp" else event["cpu_ns"] + after["cpu_ns"] - before["cpu_ns"]
+        return {"rate": arrived * 1e9 / event["ns"], "sent": event["ops"], "arrived": arrived, "ns": event["ns"],
+                "cpu_ns_per_op": cpu_ns / event["ops"]}
 
     def works(self):
         """Also TCP and UDP that no packet came through for yet."""
@@ -261,7 +265,15 @@ class Rig:
 
     def start(self, places=PLACES):
         for system in list(self.systems):
-            system.start(places)
+            try:
+                system.start(places)
+            except AssertionError as error:
+                # A policy that this version cannot hold; the smallest one is what the benchmark is about.
+                if not isinstance(system, Bulkhead) or system.rules == self.rules[0]:
+                    raise
+                self.skipped.append(f"{system.name}: {str(error).strip().splitlines()[-1]}")
+                self.systems.remove(system)
+                system.remove()
         return self
 
     def __exit__(self, *_):

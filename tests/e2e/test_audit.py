@@ -14,6 +14,7 @@ def ready(env):
     common_ready(env)
     env.tcp_server = env.db.tcp_server("::,5432")
     env.udp_server = env.db.udp_server("::,5432")
+    env.kills = 0
 
 
 def balanced(env):
@@ -38,7 +39,9 @@ def is_loss(event):
 
 
 def check_log_agrees(env):
-    """What the counters say was written stands in the log, and what they say was lost is told there."""
+    """What the counters say was written stands in the log, and what they say was lost is told there. An auditor that is
+    killed between writing a line and counting it leaves that line to its successor, who writes it once more: a line too
+    many, never one too few."""
     e = balanced(env)
 
     def agrees():
@@ -46,7 +49,8 @@ def check_log_agrees(env):
         told = sum(x["zt"]["lost"]["count"] for x in lines if is_loss(x) and x["zt"]["lost"]["what"] == "flow")
         flows = sum(map(is_flow, lines))
         notices = sum(not is_flow(x) for x in lines)
-        return (flows, notices, told) == (e["written"], e["notices_written"], e["lost"]) or None
+        spare = flows - e["written"] + notices - e["notices_written"]
+        return flows >= e["written"] and notices >= e["notices_written"] and spare <= env.kills and told == e["lost"]
     try:
         wait_for(agrees, "the log to agree with the counters", 10)
     except AssertionError as error:
@@ -184,6 +188,7 @@ def test_a_killed_auditor_loses_nothing_that_is_not_counted(env):
         pid = env.role_pids()["auditor"]
         written = env.status()["events"]["written"]
         wait_for(lambda w=written: env.status()["events"]["written"] > w, "events to be written")
+        env.kills += 1
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda p=pid: env.role_pids().get("auditor") not in (p, None, 0), "another auditor")
     flood.quit()
@@ -195,6 +200,7 @@ def test_a_killed_daemon_loses_nothing_that_is_not_counted(env):
     for _ in range(3):
         written = env.status()["events"]["written"]
         wait_for(lambda w=written: env.status()["events"]["written"] > w, "events to be written")
+        env.kills += 1
         env.kill_daemon()
         env.start()
     flood.quit()

@@ -504,6 +504,8 @@ static void each_notice_has_its_classing(void **state)
 		{NOTICE_DAEMON_STOPPED, "daemon-stopped", "bulkhead.daemon", "process", "end", "success"},
 		{NOTICE_ROLE_RESTARTED, "role-restarted", "bulkhead.daemon", "process", "change", "success"},
 		{NOTICE_SOCKETS_CUT, "sockets-cut", "bulkhead.policy", "network", "connection", "success"},
+		{NOTICE_ENFORCEMENT_LOST, "enforcement-lost", "bulkhead.daemon", "host", "change", "failure"},
+		{NOTICE_ENFORCEMENT_RESTORED, "enforcement-restored", "bulkhead.daemon", "host", "change", "success"},
 	};
 	struct ipc_notice n = {0};
 	json_t *r;
@@ -519,9 +521,9 @@ static void each_notice_has_its_classing(void **state)
 		assert_text(r, "event.outcome", cases[i].outcome);
 		assert_true(strlen(json_string_value(audit_get(r, "event.reason"))) > 10);
 	}
-	assert_int_equal(sizeof(cases) / sizeof(*cases), NOTICE_SOCKETS_CUT);
+	assert_int_equal(sizeof(cases) / sizeof(*cases), NOTICE_ENFORCEMENT_RESTORED);
 	assert_null(audit_notice_action(0));
-	assert_null(audit_notice_action(NOTICE_SOCKETS_CUT + 1));
+	assert_null(audit_notice_action(NOTICE_ENFORCEMENT_RESTORED + 1));
 }
 
 static void an_applied_policy_names_revision_digest_and_operator(void **state)

@@ -41,7 +41,12 @@ static int teardown(void **state)
 
 static void store(uint32_t number)
 {
-	struct revision r = {.number = number, .uid = 7, .applied_usec = 42, .pack = "pack", .pack_len = 4, .image = "image",
+	struct revision r = {.number = number,
+			     .uid = 7,
+			     .applied_usec = 42,
+			     .pack = "pack",
+			     .pack_len = 4,
+			     .image = "image",
 			     .image_len = 5};
 
 	strcpy(r.digest, "d");

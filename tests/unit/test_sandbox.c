@@ -124,6 +124,36 @@ static int compute(void)
 }
 
 /* Asked by raw calls that the profile allows; what it does not allow is read before. */
+static int compare_ints(const void *a, const void *b)
+{
+	int left = *(const int *)a, right = *(const int *)b;
+
+	return (left > right) - (left < right);
+}
+
+/* Large arrays make glibc ask how much memory there is. */
+static int sort_much(void)
+{
+	size_t n = 1U << 20;
+	int *items = malloc(n * sizeof(*items));
+
+	if (items == NULL)
+		return 1;
+	for (size_t i = 0; i < n; i++)
+		items[i] = (int)(n - i);
+	qsort(items, n, sizeof(*items), compare_ints);
+	return items[0] != 1;
+}
+
+static int raise_limit(void)
+{
+	struct rlimit limit = {0, 0};
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return 1;
+	return setrlimit(RLIMIT_NOFILE, &limit) < 0;
+}
+
 static int is_nobody(void)
 {
 	return getuid() != 65534 || geteuid() != 65534;
@@ -165,6 +195,7 @@ static void no_profile_can_start_a_program_or_signal_one(void **state)
 		assert_killed(run_in((enum sandbox_profile)profile, start_process));
 		assert_killed(run_in((enum sandbox_profile)profile, send_signal));
 		assert_killed(run_in((enum sandbox_profile)profile, make_memory_executable));
+		assert_killed(run_in((enum sandbox_profile)profile, raise_limit));
 	}
 }
 
@@ -181,6 +212,7 @@ static void every_profile_can_compute(void **state)
 	for (int profile = SANDBOX_COMPILER; profile <= SANDBOX_AUDITOR; profile++) {
 		assert_done(run_in((enum sandbox_profile)profile, compute));
 		assert_done(run_in((enum sandbox_profile)profile, is_nobody));
+		assert_done(run_in((enum sandbox_profile)profile, sort_much));
 	}
 }
 

@@ -32,7 +32,8 @@ static void siphash_of_16_bytes_is_the_published_value(void **state)
 
 static void mac_depends_on_each_field(void **state)
 {
-	struct bh_mac_input a = {.src = {1, 2, 3, 4}, .dst = {5, 6, 7, 8}, .sport = 9, .dport = 10, .seq = 11, .ack = 12};
+	struct bh_mac_input a = {
+		.src = {1, 2, 3, 4}, .dst = {5, 6, 7, 8}, .sport = 9, .dport = 10, .seq = 11, .ack = 12};
 	__u64 whole = bh_mac(&key, &a);
 
 	(void)state;

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The sweep: every second, and whenever something has changed, tags are brought in line with the cgroups there are and
+ * the policy in force, addresses and endpoints with the namespaces, and sockets with all of it.
+ */
+#include "enforcer_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "log.h"
+#include "privileges.h"
+
+/* Two looks at an endpoint are this far apart, however often something else makes a sweep. */
+#define ENDPOINTS_NS 900000000ULL
+
+/* Tags the cgroup with the local identity that the policy gives it. Returns whether anything changed. */
+static bool local_give(struct enforcer *e, const struct cgroup_node *node)
+{
+	struct tag *tag = enforcer_tag_find(e, node->id), before = {};
+	struct policy_local local;
+	uint32_t number;
+
+	if (node->depth == 0 || node->depth > BH_MAX_DEPTH || !policy_image_local_of(e->image, node->path, &local)) {
+		/* What an earlier policy gave. */
+		if (tag && tag->local && tag->deadline_ns) {
+			enforcer_tag_end(e, tag, NOTICE_IDENTITY_REMOVED, "the policy no longer names it");
+			return true;
+		}
+		return false;
+	}
+	if (enforcer_identity_number(e, local.name, true, &number) < 0)
+		return false;
+	if (tag && tag->deadline_ns && (!tag->local || tag->identity == number))
+		return false;
+	if (tag)
+		before = *tag;
+	else
+		tag = enforcer_tag_add(e, node->id);
+	if (!tag)
+		return false;
+	*tag = (struct tag){.cgroup_id = node->id, .identity = number, .local = true, .deadline_ns = UINT64_MAX};
+	snprintf(tag->path, sizeof(tag->path), "%s", node->path);
+	if (enforcer_tag_write(e, tag) < 0) {
+		enforcer_tag_restore(e, tag, &before);
+		return false;
+	}
+	struct ipc_notice notice = enforcer_tag_notice(e, NOTICE_IDENTITY_LOCAL, tag);
+
+	enforcer_notice_post(e, &notice);
+	return true;
+}
+
+/* Bindings of the policy in force hold for tags given under an earlier one too. */
+static bool bindings_check(struct enforcer *e)
+{
+	bool any = false;
+	char why[400];
+
+	for (size_t i = 0; i < e->n_tags; i++) {
+		struct tag *tag = &e->tags[i];
+
+		if (tag->local || !tag->deadline_ns || !tag->path[0] ||
+		    policy_image_binding(e->image, enforcer_identity_name(e, tag->identity), tag->path, why,
+					 sizeof(why)))
+			continue;
+		enforcer_tag_end(e, tag, NOTICE_IDENTITY_REVOKED, why);
+		any = true;
+	}
+	return any;
+}
+
+/* Tags of cgroups that are gone. */
+static bool gone_remove(struct enforcer *e, const struct cgroup_tree *tree)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < e->n_tags;) {
+		struct tag *tag = &e->tags[i];
+		const struct cgroup_node *node = cgroup_tree_find(tree, tag->cgroup_id);
+
+		if (node) {
+			if (!tag->path[0])
+				snprintf(tag->path, sizeof(tag->path), "%s", node->path);
+			i++;
+			continue;
+		}
+		struct ipc_notice notice = enforcer_tag_notice(e, NOTICE_IDENTITY_REMOVED, tag);
+
+		snprintf(notice.text, sizeof(notice.text), "its cgroup is gone");
+		datapath_tag_delete(e->datapath, tag->cgroup_id);
+		*tag = e->tags[--e->n_tags];
+		enforcer_notice_post(e, &notice);
+		any = true;
+	}
+	return any;
+}
+
+/* Returns the number of sockets destroyed. A fault leaves it due for the next sweep. */
+static int sockets_cut(struct enforcer *e, const struct cgroup_tree *tree, const char *why)
+{
+	struct ipc_notice notice = enforcer_notice(NOTICE_SOCKETS_CUT);
+	int destroyed = netns_sockets_cut(e->datapath, tree);
+
+	if (destroyed < 0) {
+		if (!e->cut_due)
+			log_warning("cannot judge all sockets again: %s; it is tried again (their packets are judged "
+				    "all the same)",
+				    strerror(-destroyed));
+		e->cut_due = true;
+		return 0;
+	}
+	e->cut_due = false;
+	if (destroyed == 0)
+		return 0;
+	notice.count = (uint32_t)destroyed;
+	notice.revision = e->revision;
+	snprintf(notice.text, sizeof(notice.text), "%s", why);
+	enforcer_notice_post(e, &notice);
+	return destroyed;
+}
+
+static void endpoints_clean(struct enforcer *e, const struct cgroup_tree *tree)
+{
+	uint64_t now = enforcer_boottime_ns();
+
+	if (now < e->endpoints_due_ns)
+		return;
+	e->endpoints_due_ns = now + ENDPOINTS_NS;
+	netns_endpoints_clean(e->datapath, tree, &e->stale_endpoints);
+}
+
+int enforcer_sweep(struct enforcer *e, bool cut, const char *why)
+{
+	__attribute__((cleanup(cgroup_tree_clear))) struct cgroup_tree tree = {};
+	bool changed = enforcer_tags_expire(e);
+	int destroyed = 0, r;
+
+	privileges_raise();
+	r = cgroup_tree_read(&tree, e->cgroup_fd, 1);
+	privileges_lower();
+	if (r == 0) {
+		changed |= gone_remove(e, &tree);
+		changed |= bindings_check(e);
+		for (size_t i = 0; i < tree.n_nodes; i++)
+			changed |= local_give(e, &tree.nodes[i]);
+	}
+	/* What is known to have ended counts at once, also when the rest cannot be seen. */
+	if (changed)
+		datapath_changed(e->datapath);
+	enforcer_expiry_arm(e);
+	if (r < 0) {
+		log_warning("cannot read the managed subtree: %s", strerror(-r));
+		e->cut_due |= changed || cut;
+		return 0;
+	}
+	netns_addresses_refresh(e->datapath, &tree);
+	endpoints_clean(e, &tree);
+	if (changed || cut || e->cut_due)
+		destroyed = sockets_cut(e, &tree, why);
+	return destroyed;
+}
