@@ -166,6 +166,7 @@ enum bh_reason {
 	BH_REASON_EARLY_DATA = 10, /* payload in a SYN, before the peer has shown its identity */
 	BH_REASON_IMPOSSIBLE = 11, /* no rule can allow it, whoever the peer turns out to be */
 	BH_REASON_UNPROVEN = 12,   /* the segment should show who sends it, and has no room for the option */
+	BH_REASON_PEER_ENDED = 13, /* the peer's identity has expired, or was revoked, since the flow began */
 	BH_REASON_MAX
 };
 

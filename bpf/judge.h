@@ -130,7 +130,7 @@ static __always_inline __u32 bh_peer_alive(struct bh_query *q)
 /* Judges q's flow in q->direction: sets cell, allow, reason. */
 BH_GLOBAL int bh_judge(struct bh_query *q)
 {
-	__u32 slot, subject, peer, local, remote, svc;
+	__u32 slot, subject, peer, local, remote, svc, alive;
 	__u8 *t;
 
 	if (!q)
@@ -147,7 +147,8 @@ BH_GLOBAL int bh_judge(struct bh_query *q)
 		return 0;
 	}
 	subject = bh_who(slot, q->subject);
-	peer = bh_who(slot, bh_peer_alive(q));
+	alive = bh_peer_alive(q);
+	peer = bh_who(slot, alive);
 	local = bh_addr_class(t, &q->local);
 	remote = bh_addr_class(t, &q->remote);
 	if (q->direction == BH_EGRESS)
@@ -156,8 +157,12 @@ BH_GLOBAL int bh_judge(struct bh_query *q)
 		q->cell = bh_decide(t, BH_INGRESS, peer, remote, subject, local, svc);
 	q->allow = !!(q->cell & BH_CELL_ALLOW);
 	q->reason = BH_REASON_POLICY;
-	if (!q->allow && BH_CELL_RULE(q->cell) == 0 && q->subject == BH_ID_UNIDENTIFIED)
+	if (q->allow || BH_CELL_RULE(q->cell) != 0)
+		return 0;
+	if (q->subject == BH_ID_UNIDENTIFIED)
 		q->reason = q->expired ? BH_REASON_EXPIRED : BH_REASON_NO_IDENTITY;
+	else if (alive != q->peer)
+		q->reason = BH_REASON_PEER_ENDED;
 	return 0;
 }
 
@@ -263,7 +268,7 @@ BH_GLOBAL int bh_report_denied(struct bh_query *q)
 	fresh.reported_ns = q->now;
 
 	BH_COUNT(packets_denied);
-	if (q->reason <= BH_REASON_EXPIRED || q->reason == BH_REASON_IMPOSSIBLE) {
+	if (q->reason <= BH_REASON_EXPIRED || q->reason == BH_REASON_IMPOSSIBLE || q->reason == BH_REASON_PEER_ENDED) {
 		if (!(q->cell & BH_CELL_LOG_DENIED))
 			return 0;
 	}

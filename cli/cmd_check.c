@@ -141,7 +141,7 @@ static int run(struct cli *cli, int argc, char **argv)
 
 const struct cli_command cmd_check = {
 	.name = "check",
-	.summary = "check policy files",
+	.summary = "Checks policy files: every mistake, with its place and what to do",
 	.usage = "PATH...",
 	.help = "Reads the files, and of directories the *.yaml files in name order, as one policy, and checks it.\n"
 		"Errors and warnings go to stderr. Needs neither the daemon nor privileges.\n"

@@ -305,7 +305,7 @@ static int run(struct cli *cli, int argc, char **argv)
 
 const struct cli_command cmd_explain = {
 	.name = "explain",
-	.summary = "verdict of a flow, and the rules that decide it",
+	.summary = "Says whether a flow is allowed, and which rules decide",
 	.usage = "[--policy PATH] --from X --to Y SERVICE | [--policy PATH] --batch FILE",
 	.help = "Judges a flow with the compiled policy, by the function that the kernel runs: egress at the source "
 		"and\n"
