@@ -19,6 +19,11 @@ place_name() { # PID
 	QUICKSTART_CGROUP=$mount/$NAME
 	PINS=${bpffs:-/sys/fs/bpf}/$NAME
 	export QUICKSTART_CGROUP
+	# The first kernel that tells a process's cgroup by pidfd, which attestation rests on.
+	[ "$(printf '%s\n' 6.13 "$(uname -r)" | sort -V | head -n 1)" = 6.13 ] || {
+		echo "quickstart: this kernel is $(uname -r); attestation needs Linux 6.13 or later" >&2
+		exit 1
+	}
 	[ -n "$mount" ] || { echo "quickstart: no cgroup2 file system is mounted; Bulkhead needs cgroup v2" >&2; exit 1; }
 }
 
