@@ -20,7 +20,7 @@
 #define BH_MAX_IDENTITIES 16384U   /* identity numbers, reserved ones included */
 #define BH_MAX_TAGS 65536U	   /* tagged cgroups */
 #define BH_MAX_RULES 131072U	   /* rules that can be named in a verdict */
-#define BH_MAX_DEPTH 16U	   /* cgroup levels below the managed subtree that can carry a tag */
+#define BH_MAX_DEPTH 8U		   /* cgroup levels below the managed subtree that can carry a tag */
 #define BH_TABLES_BYTES (4U << 20) /* one compiled policy; a power of two, the kernel masks offsets with it */
 
 /* The TCP option that carries an identity in SYN and SYN-ACK (RFC 6994 experiment). */
@@ -167,6 +167,7 @@ enum bh_reason {
 	BH_REASON_IMPOSSIBLE = 11, /* no rule can allow it, whoever the peer turns out to be */
 	BH_REASON_UNPROVEN = 12,   /* the segment should show who sends it, and has no room for the option */
 	BH_REASON_PEER_ENDED = 13, /* the peer's identity has expired, or was revoked, since the flow began */
+	BH_REASON_SOURCE = 14,	   /* a datagram with the source address of another socket */
 	BH_REASON_MAX
 };
 
@@ -255,6 +256,7 @@ struct bh_endpoint {
 
 /* A SYN or SYN-ACK under way between two sockets of this host, in the slot that its MAC names. */
 struct bh_syn_ticket {
+	__u64 time_ns;
 	__u64 mac;
 	__u64 tag; /* cgroup whose tag gave the sender its identity; 0: none */
 };
@@ -384,7 +386,7 @@ BH_ASSERT_SIZE(struct bh_tuple, 48);
 BH_ASSERT_SIZE(struct bh_handshake, 40);
 BH_ASSERT_SIZE(struct bh_endpoint_key, 32);
 BH_ASSERT_SIZE(struct bh_endpoint, 16 + 8 * BH_MAX_DEPTH);
-BH_ASSERT_SIZE(struct bh_syn_ticket, 16);
+BH_ASSERT_SIZE(struct bh_syn_ticket, 24);
 BH_ASSERT_SIZE(struct bh_ticket, 32);
 BH_ASSERT_SIZE(struct bh_udp_key, 48);
 BH_ASSERT_SIZE(struct bh_udp_flow, 64);

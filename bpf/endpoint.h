@@ -51,11 +51,19 @@ static __always_inline void bh_endpoint_leave(struct bh_sock *ss)
 		bpf_map_delete_elem(&endpoints, &key);
 }
 
-static __always_inline bool bh_endpoint_is_there(const struct bh_sock *ss)
+/* Cookie of who is registered at exactly this address; 0: nobody. */
+BH_GLOBAL __u64 bh_endpoint_cookie(const struct bh_addr *addr, __u64 netns, __u16 port)
 {
-	struct bh_endpoint_key key = {.addr = ss->local, .netns = ss->netns, .port = ss->lport};
+	struct bh_endpoint_key key = {};
+	struct bh_endpoint *e;
 
-	return bpf_map_lookup_elem(&endpoints, &key) != 0;
+	if (!addr)
+		return 0;
+	key.addr = *addr;
+	key.netns = netns;
+	key.port = port;
+	e = bpf_map_lookup_elem(&endpoints, &key);
+	return e ? e->cookie : 0;
 }
 
 /* Registers the socket under the address and port it is bound to now, whatever it had before. Of two threads that send
@@ -155,6 +163,7 @@ BH_GLOBAL __u64 bh_peer_of_destination(struct bh_query *q, __u64 own_netns, __u3
 
 /* A datagram is under way this long at most; later its ticket is void. */
 #define BH_TICKET_NS BH_SECOND
+#define BH_TICKET_CREDITS_MAX 4096
 
 static __always_inline void bh_ticket_key(struct bh_tuple *key, const struct bh_addr *src, __u16 sport,
 					  const struct bh_addr *dst, __u16 dport, __u64 netns)
@@ -178,9 +187,11 @@ BH_GLOBAL int bh_ticket_write(struct bh_query *q, __u64 netns, __u32 segments)
 	bh_ticket_key(&key, &q->local, q->lport, &q->remote, q->rport, netns);
 	t = bpf_map_lookup_elem(&udp_tickets, &key);
 	if (t && t->cookie == q->cookie && t->identity == q->subject && t->tag == q->subject_tag &&
-	    (__s64)(q->now - t->time_ns) < (__s64)(BH_SECOND / 100)) {
+	    (__s64)(q->now - t->time_ns) < (__s64)BH_TICKET_NS) {
 		t->time_ns = q->now;
-		__sync_fetch_and_add(&t->credits, segments);
+		/* What is lost on the way leaves its credit; a few are enough for what can be under way. */
+		if (t->credits < BH_TICKET_CREDITS_MAX)
+			__sync_fetch_and_add(&t->credits, segments);
 		return 0;
 	}
 	fresh.time_ns = q->now;
@@ -199,6 +210,20 @@ static __always_inline bool bh_addr_is_multicast(const struct bh_addr *a)
 	return (bpf_ntohl(a->w[0]) >> 24) == 0xff;
 }
 
+/* Never below none: what finds no credit must not cost the next datagram its own. */
+static __always_inline bool bh_credit_take(struct bh_ticket *t)
+{
+	for (int i = 0; i < 8; i++) {
+		__s32 credits = *(volatile __s32 *)&t->credits;
+
+		if (credits <= 0)
+			return false;
+		if (__sync_val_compare_and_swap(&t->credits, credits, credits - 1) == credits)
+			return true;
+	}
+	return false;
+}
+
 /* Takes the ticket of q's datagram: sets peer and proof. Returns the cookie of the sender's socket, 0 if
  * there is none: no managed socket of this host sent it. */
 BH_GLOBAL __u64 bh_ticket_take(struct bh_query *q, __u64 netns)
@@ -213,7 +238,7 @@ BH_GLOBAL __u64 bh_ticket_take(struct bh_query *q, __u64 netns)
 	if (!t || (__s64)(q->now - t->time_ns) >= (__s64)BH_TICKET_NS)
 		return 0;
 	/* To a group, one datagram arrives many times. */
-	if (!bh_addr_is_multicast(&q->local) && __sync_fetch_and_add(&t->credits, -1) <= 0)
+	if (!bh_addr_is_multicast(&q->local) && !bh_credit_take(t))
 		return 0;
 	q->proof = BH_PROOF_VERIFIED;
 	q->peer = t->identity;

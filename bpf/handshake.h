@@ -84,13 +84,14 @@ static __always_inline __u64 bh_option_mac(const struct bh_tcpopt *option)
 	return mac;
 }
 
-static __always_inline void bh_syn_ticket_put(__u64 mac, __u64 tag)
+static __always_inline void bh_syn_ticket_put(__u64 mac, __u64 tag, __u64 now)
 {
 	__u32 key = mac % BH_TICKET_SLOTS;
 	struct bh_syn_ticket *slot = bpf_map_lookup_elem(&tickets, &key);
 
 	if (slot) {
 		slot->tag = tag;
+		slot->time_ns = now;
 		asm volatile("" ::: "memory");
 		*(volatile __u64 *)&slot->mac = mac;
 	}
@@ -98,12 +99,13 @@ static __always_inline void bh_syn_ticket_put(__u64 mac, __u64 tag)
 
 /* One receiver gets it. A tag that another segment wrote into the slot meanwhile is noticed: it carries another identity,
  * or the same one. */
-static __always_inline bool bh_syn_ticket_take(__u64 mac, __u64 *tag)
+static __always_inline bool bh_syn_ticket_take(__u64 mac, __u64 now, __u64 *tag)
 {
 	__u32 key = mac % BH_TICKET_SLOTS;
 	struct bh_syn_ticket *slot = bpf_map_lookup_elem(&tickets, &key);
 
-	if (!slot)
+	/* One that nobody took (the port was closed, the host is another) is void after a moment. */
+	if (!slot || (__s64)(now - *(volatile __u64 *)&slot->time_ns) > (__s64)BH_SECOND)
 		return false;
 	*tag = *(volatile __u64 *)&slot->tag;
 	return __sync_val_compare_and_swap(&slot->mac, mac, 0) == mac;
@@ -167,7 +169,7 @@ BH_SUBPROGRAM int bh_peer_of_segment(struct __sk_buff *skb, const struct bh_pack
 		BH_COUNT(handshakes_forged);
 		return 0;
 	}
-	if (!bh_syn_ticket_take(mac, &q->peer_tag)) {
+	if (!bh_syn_ticket_take(mac, q->now, &q->peer_tag)) {
 		q->proof = BH_PROOF_REPLAYED;
 		BH_COUNT(handshakes_replayed);
 		return 0;

@@ -105,12 +105,12 @@ static __always_inline int tcp_handshake_known(struct __sk_buff *skb, struct bh_
 	q->peer_tag = h->peer_tag;
 	q->proof = h->proof;
 	/* A SYN-ACK that cannot say who we are would make us somebody else to the peer. */
-	if ((p->tcp_flags & BH_TCP_SYN) && bh_shows_identity(&q->remote)) {
+	if ((p->tcp_flags & BH_TCP_SYN) && (bh_shows_identity(&q->remote) || skb->ifindex == 1)) {
 		if (bh_option_find(skb, p, &option) != 1) {
 			bh_refuse(q, BH_REASON_UNPROVEN);
 			return BH_DENY;
 		}
-		bh_syn_ticket_put(bh_option_mac(&option), q->subject_tag);
+		bh_syn_ticket_put(bh_option_mac(&option), q->subject_tag, q->now);
 	}
 	/* The listener may be another than the one that accepted (SO_REUSEPORT): then it is judged for this one. */
 	if (h->word == q->word && q->now < h->valid_until_ns && h->identity == q->subject)
@@ -136,8 +136,12 @@ static __always_inline int tcp_listener(struct __sk_buff *skb, struct bh_sock *s
 	struct bh_tuple tuple;
 
 	tuple_of(&tuple, q, ss->netns);
-	if (hook == BH_EGRESS || (p->tcp_flags & (BH_TCP_SYN | BH_TCP_ACK)) != BH_TCP_SYN)
+	if (hook == BH_EGRESS || !(p->tcp_flags & BH_TCP_SYN))
 		return tcp_handshake_known(skb, &tuple, p, q);
+	if (p->tcp_flags & BH_TCP_ACK) { /* a listener asked nobody */
+		bh_refuse(q, BH_REASON_NO_FLOW);
+		return BH_DENY;
+	}
 
 	q->direction = BH_INGRESS;
 	bh_peer_of_segment(skb, p, q);
@@ -182,8 +186,13 @@ static __always_inline int tcp_syn_sent(struct __sk_buff *skb, struct bh_sock *s
 		bh_report_denied(q);
 		return BH_DENY;
 	}
-	if (!bh_shows_identity(&q->remote))
-		return BH_ALLOW;
+	/* An own address that is not known yet: on the loopback device, silence would be taken for the host's. */
+	if (!bh_shows_identity(&q->remote)) {
+		if (skb->ifindex != 1)
+			return BH_ALLOW;
+		bh_refuse(q, BH_REASON_UNPROVEN);
+		return BH_DENY;
+	}
 	/* No segment of a workload may pass for one of the host, or of the world, by leaving out who sends it. */
 	if (bh_option_find(skb, p, &option) != 1) {
 		bh_refuse(q, BH_REASON_UNPROVEN);
@@ -192,7 +201,7 @@ static __always_inline int tcp_syn_sent(struct __sk_buff *skb, struct bh_sock *s
 	/* Written before a change of tag, or for another process's connect(): the retransmission says it right. */
 	if (bpf_ntohl(option.identity) != q->subject)
 		return BH_DENY;
-	bh_syn_ticket_put(bh_option_mac(&option), q->subject_tag);
+	bh_syn_ticket_put(bh_option_mac(&option), q->subject_tag, q->now);
 	return BH_ALLOW;
 }
 
@@ -253,18 +262,39 @@ static __always_inline void sock_bound_address(struct bpf_sock *sk, struct bh_ad
 		bound->w[i] = sk->src_ip6[i];
 }
 
-/* Makes the socket findable by its peers. */
-static __noinline int udp_register(struct __sk_buff *skb, struct bh_sock *ss, const struct bh_addr *bound, __u16 port)
+/* Checks that the socket may send from this address, and makes it findable by its peers. Returns 0 or the enum bh_reason to
+ * deny with. */
+static __noinline int udp_source(struct __sk_buff *skb, struct bh_sock *ss, const struct bh_query *q)
 {
-	struct bh_endpoint fresh = {.refs = 1};
+	struct bpf_sock *sk = skb->sk;
+	struct bh_endpoint fresh = {};
+	struct bh_addr bound;
+	__u64 owner;
 
-	fresh.cookie = bpf_get_socket_cookie(skb);
+	if (!ss || !sk)
+		return BH_REASON_NO_FLOW;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return BH_REASON_NO_FLOW;
+	sock_bound_address(sk, &bound);
+	/* The source address is the sender's to write (IP_PKTINFO), but not when it is another socket's. A socket bound to
+	 * every address is the only one on its port: what is registered there has gone. */
+	if ((bound.w[0] || bound.w[1] || bound.w[3]) && !bh_addr_equal(&q->local, &bound)) {
+		owner = bh_endpoint_cookie(&q->local, ss->netns, q->lport);
+		if (owner && owner != q->cookie)
+			return BH_REASON_SOURCE;
+	}
+	if (ss->registered && ss->lport == q->lport && bh_addr_equal(&ss->local, &bound) &&
+	    bh_endpoint_cookie(&bound, ss->netns, q->lport))
+		return 0;
+	fresh.refs = 1;
+	fresh.cookie = q->cookie;
 	for (__u32 i = 0; i < BH_MAX_DEPTH; i++) {
 		fresh.levels[i] = bpf_skb_ancestor_cgroup_id(skb, subtree_level + 1 + i);
 		if (!fresh.levels[i])
 			break;
 	}
-	return bh_endpoint_move(ss, bound, port, &fresh);
+	return bh_endpoint_move(ss, &bound, q->lport, &fresh) ? BH_REASON_MAP_FULL : 0;
 }
 
 static __always_inline void udp_flow_store(struct bh_udp_flow *f, const struct bh_query *q, __u64 peer_cookie)
@@ -289,6 +319,7 @@ static __always_inline void udp_flow_store(struct bh_udp_flow *f, const struct b
 static __noinline int flow_packet(struct bh_query *q, struct bh_udp_key *key, __u64 peer_cookie, __u32 hook)
 {
 	struct bh_udp_flow fresh = {}, *f = bpf_map_lookup_elem(&udp_flows, key);
+	bool known = false;
 
 	/* Signed: another CPU may have seen a packet after our clock was read. */
 	if (f && (__s64)(q->now - f->seen_ns) >= (__s64)BH_UDP_IDLE)
@@ -304,24 +335,27 @@ static __noinline int flow_packet(struct bh_query *q, struct bh_udp_key *key, __
 			q->proof = f->proof;
 			peer_cookie = f->peer_cookie;
 		}
-		if (f->word == q->word && q->now < f->valid_until_ns && f->peer == q->peer &&
-		    f->peer_tag == q->peer_tag && f->peer_cookie == peer_cookie) {
+		known = f->peer == q->peer && f->peer_tag == q->peer_tag;
+		if (known && f->word == q->word && q->now < f->valid_until_ns && f->peer_cookie == peer_cookie) {
 			f->resolved_ns = q->now;
 			if ((__s64)(q->now - f->seen_ns) > (__s64)BH_SECOND)
 				f->seen_ns = q->now;
-			return BH_ALLOW;
+			if (f->verdict)
+				return BH_ALLOW;
+			q->cell = f->cell;
+			q->reason = f->reason;
+			bh_report_denied(q);
+			return BH_DENY;
 		}
 	}
 	bh_judge(q);
 	bh_report(q);
-	if (!q->allow) {
-		bpf_map_delete_elem(&udp_flows, key);
-		return BH_DENY;
-	}
-	if (f) {
+	/* A flow that is denied keeps its direction: else the next answer would open it anew the other way round. And who is
+	 * not its peer has no say in it. */
+	if (f && (q->allow || known))
 		udp_flow_store(f, q, peer_cookie);
-		return BH_ALLOW;
-	}
+	if (f || !q->allow)
+		return q->allow ? BH_ALLOW : BH_DENY;
 	udp_flow_store(&fresh, q, peer_cookie);
 	bpf_map_update_elem(&udp_flows, key, &fresh, BPF_ANY);
 	return BH_ALLOW;
@@ -378,7 +412,8 @@ static __always_inline int udp_known(struct __sk_buff *skb, struct bh_sock *ss, 
 	q.cookie = bpf_get_socket_cookie(skb);
 	flow_key_of(&key, &q);
 	f = bpf_map_lookup_elem(&udp_flows, &key);
-	if (!f || f->word != word || now >= f->valid_until_ns || (__s64)(now - f->seen_ns) >= (__s64)BH_SECOND)
+	if (!f || !f->verdict || f->word != word || now >= f->valid_until_ns ||
+	    (__s64)(now - f->seen_ns) >= (__s64)BH_SECOND)
 		return 0;
 	if (hook == BH_EGRESS) {
 		if (f->initiator && (__s64)(now - f->resolved_ns) >= (__s64)BH_RESOLVE_NS)
@@ -396,21 +431,16 @@ static __always_inline int udp_known(struct __sk_buff *skb, struct bh_sock *ss, 
 	return 0;
 }
 
-static __always_inline int udp_egress(struct __sk_buff *skb, struct bpf_sock *sk, struct bh_sock *ss,
-				      struct bh_query *q)
+static __always_inline int udp_egress(struct __sk_buff *skb, struct bh_sock *ss, struct bh_query *q)
 {
 	__u32 loopback = skb->ifindex == 1, segments = skb->gso_segs;
-	struct bh_addr bound;
 	struct bh_udp_key key;
 	__u64 peer_cookie;
+	int err = udp_source(skb, ss, q);
 
-	sock_bound_address(sk, &bound);
-	if (!ss->registered || ss->lport != q->lport || !bh_addr_equal(&ss->local, &bound) ||
-	    !bh_endpoint_is_there(ss)) {
-		if (udp_register(skb, ss, &bound, q->lport)) {
-			bh_refuse(q, BH_REASON_MAP_FULL);
-			return BH_DENY;
-		}
+	if (err) {
+		bh_refuse(q, err);
+		return BH_DENY;
 	}
 	flow_key_of(&key, q);
 	peer_cookie = bh_peer_of_destination(q, ss->netns, loopback);
@@ -517,7 +547,7 @@ static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, __u
 		if (p.proto == IPPROTO_TCP && sk->protocol == IPPROTO_TCP)
 			return tcp_packet(skb, ss, &p, &q, hook);
 		if (p.proto == IPPROTO_UDP && sk->protocol == IPPROTO_UDP && hook == BH_EGRESS)
-			return udp_egress(skb, sk, ss, &q);
+			return udp_egress(skb, ss, &q);
 		if (p.proto == IPPROTO_UDP && sk->protocol == IPPROTO_UDP)
 			return udp_ingress(skb, ss, &q);
 		err = BH_REASON_PROTO;

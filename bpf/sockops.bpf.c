@@ -66,7 +66,8 @@ static __always_inline bool own_identity(struct bpf_sock_ops *ops, const struct 
 		return false;
 	ss = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	*identity = ss && now < ss->valid_until_ns ? ss->identity : BH_ID_UNIDENTIFIED;
-	return ss && ss->kind == BH_SOCK_CONNECT;
+	/* Who called connect() is outside any workload; whether the socket is, its first packet tells. */
+	return ss && ss->kind == BH_SOCK_CONNECT && ss->identity != BH_ID_HOST;
 }
 
 static __always_inline void option_reserve(struct bpf_sock_ops *ops)
@@ -166,7 +167,7 @@ int bh_sockops(struct bpf_sock_ops *ops)
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
 		ss = ops_sock(ops);
 		if (ss) {
-			sock_begin(ss, ss->identity == BH_ID_HOST ? BH_SOCK_HOST : BH_SOCK_CONNECT);
+			sock_begin(ss, BH_SOCK_CONNECT);
 			flags_set(ops, HANDSHAKE_FLAGS);
 		}
 		break;

@@ -77,6 +77,11 @@ static uint32_t peer_of(const struct cut *cut, const struct bh_sock *ss)
 static int is_allowed(const struct cut *cut, const struct bh_sock *ss, uint64_t cgroup_id)
 {
 	const uint8_t *t = datapath_tables(cut->datapath);
+
+	/* A cgroup made since the snapshot, or removed while its socket lives on: the kernel still judges each packet. */
+	if (!cgroup_tree_find(cut->tree, cgroup_id))
+		return 1;
+
 	uint32_t self = datapath_who(cut->datapath, subject_of(cut, cgroup_id));
 	uint32_t peer = datapath_who(cut->datapath, peer_of(cut, ss));
 	uint32_t local = bh_addr_class(t, &ss->local), remote = bh_addr_class(t, &ss->remote), svc;

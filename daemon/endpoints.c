@@ -246,11 +246,11 @@ int netns_endpoints_clean(struct datapath *dp, const struct cgroup_tree *tree, s
 		r = stale_remove(dp, tree, &sockets, &endpoints, stale);
 	} else {
 		netns_stale_clear(stale); /* of what was not seen, nothing is said */
-		if (!stale->warned)
+		if (!stale->warned && r != -EAGAIN)
 			log_warning("cannot list the UDP sockets of every namespace: %s: endpoints of sockets that are "
 				    "gone stay",
 				    strerror(-r));
-		stale->warned = true;
+		stale->warned |= r != -EAGAIN;
 	}
 	free(endpoints.items);
 	free(sockets.items);

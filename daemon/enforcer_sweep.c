@@ -6,6 +6,7 @@
 #include "enforcer_internal.h"
 
 #include <stdio.h>
+#include <errno.h>
 #include <string.h>
 
 #include "log.h"
@@ -103,7 +104,7 @@ static int sockets_cut(struct enforcer *e, const struct cgroup_tree *tree, const
 	int destroyed = netns_sockets_cut(e->datapath, tree);
 
 	if (destroyed < 0) {
-		if (!e->cut_due)
+		if (!e->cut_due && destroyed != -EAGAIN) /* a namespace whose process just ended */
 			log_warning("cannot judge all sockets again: %s; it is tried again (their packets are judged "
 				    "all the same)",
 				    strerror(-destroyed));

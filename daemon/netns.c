@@ -9,6 +9,7 @@
 #include <linux/rtnetlink.h>
 #include <netinet/in.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,8 +52,11 @@ int netns_each(const struct cgroup_tree *tree, int (*work)(void *ctx), void *ctx
 	for (size_t i = 0; i < tree->n_pids; i++) {
 		int other = netns_open(tree->pids[i]), r2;
 
-		if (other < 0)
+		if (other <
+		    0) { /* its process ended meanwhile: the next snapshot finds another, or the namespace is gone */
+			r = r ? r : -EAGAIN;
 			continue;
+		}
 		if (setns(other, CLONE_NEWNET) == 0) {
 			r2 = work(ctx);
 			r = r ? r : r2;
@@ -209,7 +213,8 @@ static int addresses_read(void *ctx)
 	return netlink_exchange(nl, nlh, address_message, c);
 }
 
-static int addresses_write(struct datapath *dp, struct collection *c)
+/* `complete`: every namespace was read; only then is what was not seen known to be gone. */
+static int addresses_write(struct datapath *dp, struct collection *c, bool complete)
 {
 	const struct bh_addr *at = NULL;
 	struct address key, next = {};
@@ -219,11 +224,12 @@ static int addresses_write(struct datapath *dp, struct collection *c)
 	while (datapath_address_next(dp, at, &next.addr, &next.cookie) == 0) {
 		struct address *item = c->n ? bsearch(&next, c->items, c->n, sizeof(next), address_order) : NULL;
 
-		if (!item) {
+		if (!item && complete) {
 			datapath_address_delete(dp, &next.addr);
 			continue; /* from the key before, which is still there */
 		}
-		item->is_there = item->cookie == next.cookie;
+		if (item)
+			item->is_there = item->cookie == next.cookie;
 		key = next;
 		at = &key.addr;
 	}
@@ -242,8 +248,7 @@ int netns_addresses_refresh(struct datapath *dp, const struct cgroup_tree *tree)
 		return -errno;
 	r = netns_each(tree, addresses_read, &c);
 	collection_sort(&c);
-	/* Also after a fault: an address that is not there only denies. */
-	r2 = addresses_write(dp, &c);
+	r2 = addresses_write(dp, &c, r == 0);
 	free(c.items);
 	return r ? r : r2;
 }

@@ -24,6 +24,7 @@ static const struct {
 	[BH_REASON_EARLY_DATA] = {"EARLY_DATA", "payload came in the SYN, before the peer has shown its identity"},
 	[BH_REASON_IMPOSSIBLE] = {"IMPOSSIBLE", "no rule can allow it, whoever answers"},
 	[BH_REASON_PEER_ENDED] = {"PEER_ENDED", "the peer's identity has expired or was revoked since the flow began"},
+	[BH_REASON_SOURCE] = {"SOURCE", "the datagram carries the source address of another socket"},
 	[BH_REASON_UNPROVEN] = {"UNPROVEN",
 				"the segment must show who sends it, and its TCP options leave no room for that"},
 };
