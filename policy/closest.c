@@ -199,9 +199,10 @@ int policy_closest(const struct policy *policy, const char *from, const char *to
 	for (int wanted = 1; wanted <= 2; wanted++)
 		for (size_t i = 0; i < policy->n_rules && n < max; i++) {
 			const struct rule *rule = &policy->rules[i];
-			unsigned differs = rule->allow ? differences(rule, &source, &destination, point,
-								     ingress ? RULE_INGRESS : RULE_EGRESS)
-						       : 0;
+			unsigned differs = rule->action == RULE_ALLOW
+						   ? differences(rule, &source, &destination, point,
+								 ingress ? RULE_INGRESS : RULE_EGRESS)
+						   : 0;
 
 			if (!to)
 				differs &= ~DIFFERS_TO;

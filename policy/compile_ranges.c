@@ -211,10 +211,10 @@ int compile_ranges(struct compiler *c)
 	if (r == 0)
 		r = sweep_protocol(c, &c->tcp, SERVICE_TCP, SERVICE_UDP);
 	if (r == 0)
-		r = sweep_protocol(c, &c->udp, SERVICE_UDP, SERVICE_ICMP);
+		r = sweep_protocol(c, &c->udp, SERVICE_UDP, SERVICE_SCTP);
 	if (r == 0)
 		r = sweep_protocol(c, &c->icmp, SERVICE_ICMP, SERVICE_ICMP6);
 	if (r == 0)
-		r = sweep_protocol(c, &c->icmp6, SERVICE_ICMP6, SERVICE_END);
+		r = sweep_protocol(c, &c->icmp6, SERVICE_ICMP6, SERVICE_PROTO);
 	return r == 0 ? invert_services(c) : r;
 }

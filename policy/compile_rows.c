@@ -48,7 +48,7 @@ static uint32_t log_bits(enum rule_log log)
 
 static uint32_t cell_of(const struct policy *policy, uint32_t number)
 {
-	bool allow = number ? policy->rules[number - 1].allow : policy->default_allow;
+	bool allow = number ? policy->rules[number - 1].action == RULE_ALLOW : policy->default_allow;
 	enum rule_log log = number ? policy->rules[number - 1].log : policy->default_log;
 
 	return number | (allow ? BH_CELL_ALLOW : 0) | log_bits(log);
@@ -64,7 +64,7 @@ static int make_row(struct row_builder *b, const struct list *rules, uint32_t *r
 	for (size_t i = 0; i < rules->n; i++) {
 		uint32_t rule = rules->items[i];
 		const struct list *classes = &c->classes_of_service[c->service_of_rule[rule]];
-		uint32_t *first = c->policy->rules[rule].allow ? b->allow : b->deny;
+		uint32_t *first = c->policy->rules[rule].action == RULE_ALLOW ? b->allow : b->deny;
 
 		for (size_t j = 0; j < classes->n; j++)
 			if (!first[classes->items[j]])

@@ -11,6 +11,7 @@
 
 #include "policy/address.h"
 #include "policy/diagnostics.h"
+#include "policy/flow_end.h"
 #include "policy/image.h"
 #include "policy/memory.h"
 #include "policy/pattern.h"
@@ -26,16 +27,28 @@ struct place {
 	const char *path;
 };
 
+enum identity_op {
+	IDENTITY_BASE, /* its patterns and places */
+	IDENTITY_ANY,  /* union of its operands */
+	IDENTITY_ALL,  /* what is in every operand */
+	IDENTITY_NOT,  /* every verified or local identity that is not in its one operand */
+};
+
 struct identity {
-	const char *name;
+	const char *
+		name; /* of an unnamed one, which set algebra within algebra or within a rule makes, as it is written */
 	struct position at;
+	enum identity_op op;
+	uint32_t *operands; /* enum who_atom: WHO_VERIFIED, or identities, which may come later in the policy */
+	uint32_t n_operands;
 	struct pattern *patterns;
 	uint32_t n_patterns;
 	struct place *places; /* where it is local */
 	uint32_t n_places;
 	struct place *only; /* the cgroups that the IDs of its patterns are bound to; none: not bound */
 	uint32_t n_only;
-	bool used; /* by a rule */
+	bool unnamed;
+	bool used; /* by a rule, a test or an invariant, itself or through an identity that is */
 };
 
 struct network {
@@ -87,16 +100,68 @@ enum rule_log {
 #define RULE_EGRESS 1U
 #define RULE_INGRESS 2U
 
+/* In the order in which they decide among rules of one tier and priority. */
+enum rule_action {
+	RULE_DENY,
+	RULE_PASS,
+	RULE_ALLOW,
+};
+
 struct rule {
 	const char *name;
 	struct position at;
-	bool allow;
+	uint32_t tier; /* index; lower decides first */
+	int32_t priority;
+	enum rule_action action;
 	struct selector from;
 	struct selector to;
-	struct service_range *services; /* sorted, not touching; everything is four ranges */
+	struct service_range *services; /* sorted, not touching; everything is a range for each protocol */
 	uint32_t n_services;
 	unsigned directions; /* RULE_EGRESS | RULE_INGRESS */
 	enum rule_log log;
+	bool audit;    /* mode: audit; where this deny decides, the flow passes and is logged as would-deny */
+	int64_t until; /* seconds since 1970, UTC: from then on as if it were not there; 0: for ever */
+};
+
+struct tier {
+	const char *name;
+	struct position at;
+};
+
+/* One end of a test: names stand for every member of a set, all else for one peer. */
+struct test_end {
+	const char *text;
+	bool is_set;
+	struct selector set; /* an identity: each of its IDs, at no address; a network: each address, as `world`; `any`:
+				everybody everywhere */
+	struct flow_end one;
+};
+
+struct policy_test {
+	struct position at;
+	struct test_end from;
+	struct test_end to;
+	const char *service; /* as written */
+	struct service_range *services;
+	uint32_t n_services;
+	bool allow;	/* expected */
+	const char *by; /* expected: name of the rule that decides, or "default"; NULL: whichever */
+};
+
+enum invariant_kind {
+	INVARIANT_NEVER,    /* no flow from `from` to `to` on `services` passes */
+	INVARIANT_ALWAYS,   /* every one passes */
+	INVARIANT_ISOLATED, /* none passes between `from` and `to`, either way */
+};
+
+struct invariant {
+	struct position at;
+	const char *text; /* as written, for messages */
+	enum invariant_kind kind;
+	struct selector from;
+	struct selector to;
+	struct service_range *services;
+	uint32_t n_services;
 };
 
 struct policy {
@@ -113,7 +178,14 @@ struct policy {
 	size_t n_services, services_capacity;
 	struct rule *rules;
 	size_t n_rules, rules_capacity;
+	struct tier *tiers; /* in order; without a declaration one, "app" */
+	uint32_t n_tiers;
+	struct policy_test *tests;
+	size_t n_tests, tests_capacity;
+	struct invariant *invariants;
+	size_t n_invariants, invariants_capacity;
 	struct intern peer_names; /* of identities and networks: one name, one meaning */
+	uint32_t *identity_order; /* every identity, operands before what is made of them */
 
 	bool has_defaults;
 	struct position defaults_at;

@@ -282,9 +282,9 @@ static void read_services(struct reader *reader, const struct node *node, struct
 			gather_service(reader, items.items[i], &ranges);
 	} else {
 		push_range(reader, &ranges, (struct service_range){SERVICE_TCP, SERVICE_UDP - 1});
-		push_range(reader, &ranges, (struct service_range){SERVICE_UDP, SERVICE_ICMP - 1});
+		push_range(reader, &ranges, (struct service_range){SERVICE_UDP, SERVICE_SCTP - 1});
 		push_range(reader, &ranges, (struct service_range){SERVICE_ICMP, SERVICE_ICMP6 - 1});
-		push_range(reader, &ranges, (struct service_range){SERVICE_ICMP6, SERVICE_END - 1});
+		push_range(reader, &ranges, (struct service_range){SERVICE_ICMP6, SERVICE_PROTO - 1});
 	}
 	rule->n_services = service_normalise(ranges.items, (uint32_t)ranges.n);
 	rule->services = arena_copy(&reader->policy->arena, ranges.items, rule->n_services * sizeof(*rule->services));
@@ -333,7 +333,7 @@ static void read_words(struct reader *reader, const struct node *node, const str
 	else if (action->kind == NODE_SCALAR && strcmp(action->text, "pass") == 0)
 		reader_error(reader, action, "`action: pass` is not supported yet by this version");
 	else
-		rule->allow = read_word(reader, action, "`action`", actions, 2) == 1;
+		rule->action = read_word(reader, action, "`action`", actions, 2) == 1 ? RULE_ALLOW : RULE_DENY;
 	if (direction) {
 		word = read_word(reader, direction, "`direction`", directions, 3);
 		rule->directions = word < 0 ? rule->directions : (unsigned)word + 1;

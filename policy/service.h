@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * service.h - protocols with ports or types. All that a rule can name lies on one line of numbers, protocol after
- * protocol: TCP ports, UDP ports, ICMP types, ICMPv6 types; a service is a set of ranges on it.
+ * protocol: TCP, UDP and SCTP ports, ICMP and ICMPv6 types, then the numbers of all protocols, for those without ports or
+ * types; a service is a set of ranges on it.
  */
 #ifndef BULKHEAD_POLICY_SERVICE_H
 #define BULKHEAD_POLICY_SERVICE_H
@@ -12,9 +13,11 @@
 
 #define SERVICE_TCP 0U
 #define SERVICE_UDP 65536U
-#define SERVICE_ICMP 131072U
+#define SERVICE_SCTP 131072U
+#define SERVICE_ICMP 196608U
 #define SERVICE_ICMP6 (SERVICE_ICMP + 256U)
-#define SERVICE_END (SERVICE_ICMP6 + 256U)
+#define SERVICE_PROTO (SERVICE_ICMP6 + 256U)
+#define SERVICE_END (SERVICE_PROTO + 256U)
 
 struct service_range {
 	uint32_t first;
