@@ -198,8 +198,7 @@ static void a_deny_in_audit_mode_is_logged_as_would_deny(void **state)
 	json_decref(r);
 }
 
-static void a_deny_in_audit_mode_is_logged_as_would_deny(
-	void **state) static void an_ingress_denial_has_the_destination_as_subject(void **state)
+static void an_ingress_denial_has_the_destination_as_subject(void **state)
 {
 	struct bh_event event = tcp_event();
 	json_t *r;
@@ -683,6 +682,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(an_allowed_flow_names_both_ends_and_the_rule),
+		TEST(a_deny_in_audit_mode_is_logged_as_would_deny),
 		TEST(an_ingress_denial_has_the_destination_as_subject),
 		TEST(reserved_local_and_unknown_identities_are_no_spiffe_ids),
 		TEST(icmp_has_a_type_and_no_ports),
