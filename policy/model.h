@@ -139,6 +139,7 @@ struct test_end {
 
 struct policy_test {
 	struct position at;
+	const char *name; /* NULL: it has none */
 	struct test_end from;
 	struct test_end to;
 	const char *service; /* as written */
@@ -156,7 +157,8 @@ enum invariant_kind {
 
 struct invariant {
 	struct position at;
-	const char *text; /* as written, for messages */
+	const char *name; /* NULL: it has none */
+	const char *text; /* in one line, as it could be written: "never {from: web, to: db, service: [tcp/22]}" */
 	enum invariant_kind kind;
 	struct selector from;
 	struct selector to;
