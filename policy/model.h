@@ -20,6 +20,13 @@
 
 #define POLICY_MAX_NAME 63U /* bytes, of identities, networks, services */
 #define POLICY_MAX_RULE_NAME 127U
+#define POLICY_MAX_TIERS 16U
+#define POLICY_MAX_OPERANDS 4096U /* of one `any` or `all` */
+#define POLICY_MAX_TESTS 10000U
+#define POLICY_MAX_INVARIANTS 10000U
+#define POLICY_MAX_SERVICE_DEPTH 16U	    /* services within services */
+#define POLICY_MAX_RANGES ((size_t)4 << 20) /* of services, counted wherever a list of them is used */
+#define POLICY_MAX_PRIORITY 1000000
 
 /* A cgroup, by its unit or by its path. */
 struct place {
