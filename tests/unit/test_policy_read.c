@@ -513,6 +513,33 @@ static void a_mistake_in_an_invariant_of_a_command_line_is_explained(void **stat
 	policy_freep(&policy);
 }
 
+/* ---- the manual ---- */
+
+static void the_example_of_the_manual_is_a_policy_without_a_warning(void **state)
+{
+	char *text = calloc(1, 1 << 20), *start, *end;
+	FILE *in = fopen(TEST_DATA "/../../../docs/policy-language.md", "r");
+	struct policy_diagnostics *diagnostics;
+	struct policy_source source;
+	struct policy *policy;
+
+	(void)state;
+	assert_non_null(in);
+	assert_true(fread(text, 1, (1 << 20) - 1, in) > 0);
+	fclose(in);
+	start = strstr(text, "```yaml\n");
+	assert_non_null(start);
+	start += strlen("```yaml\n");
+	end = strstr(start, "```");
+	source = (struct policy_source){"manual", start, (size_t)(end - start)};
+	assert_int_equal(policy_parse(&policy, &diagnostics, &source, 1), 0);
+	assert_int_equal(policy_diagnostics_count(diagnostics, POLICY_WARNING), 0);
+	assert_true(policy->n_rules > 2 && policy->n_tests && policy->n_invariants);
+	policy_diagnostics_freep(&diagnostics);
+	policy_freep(&policy);
+	free(text);
+}
+
 /* ---- limits ---- */
 
 /* `head`, then `n` times `item` with its number, then `tail`. */
@@ -576,15 +603,10 @@ static void limits_are_enforced_exactly(void **state)
 
 static void services_may_be_sixteen_deep(void **state)
 {
-	char *text;
 	struct policy *policy;
 
 	(void)state;
 	/* In both orders: what is resolved first must not matter. */
-	text = repeated("bulkhead: 1\nservices:\n", "  s%d: n%1$d\n  n%1$d: tcp/1\n", 1, "");
-	policy = parse(text);
-	policy_freep(&policy);
-	free(text);
 	for (int reverse = 0; reverse < 2; reverse++)
 		for (int depth = 16; depth <= 17; depth++) {
 			char definitions[4096] = "bulkhead: 1\nservices:\n";
@@ -772,6 +794,7 @@ int main(void)
 		cmocka_unit_test(invariants_are_read_with_their_text),
 		cmocka_unit_test(an_invariant_of_a_command_line_is_read_like_one_of_the_file),
 		cmocka_unit_test(a_mistake_in_an_invariant_of_a_command_line_is_explained),
+		cmocka_unit_test(the_example_of_the_manual_is_a_policy_without_a_warning),
 		cmocka_unit_test(limits_are_enforced_exactly),
 		cmocka_unit_test(services_may_be_sixteen_deep),
 		cmocka_unit_test(lists_of_services_cannot_multiply),
