@@ -130,7 +130,8 @@ static __always_inline __u32 bh_peer_alive(struct bh_query *q)
 /* Judges q's flow in q->direction: sets cell, allow, reason. */
 BH_GLOBAL int bh_judge(struct bh_query *q)
 {
-	__u32 slot, subject, peer, local, remote, svc, alive;
+	struct bh_flow flow;
+	__u32 slot, subject, peer, local, remote, alive;
 	__u8 *t;
 
 	if (!q)
@@ -141,20 +142,16 @@ BH_GLOBAL int bh_judge(struct bh_query *q)
 	t = bh_tables_of(slot);
 	if (!t)
 		return 0;
-	svc = bh_service_class(t, q->proto, q->direction == BH_EGRESS ? q->rport : q->lport);
-	if (svc == BH_SVC_NONE) {
-		q->reason = BH_REASON_PROTO;
-		return 0;
-	}
 	subject = bh_who(slot, q->subject);
 	alive = bh_peer_alive(q);
 	peer = bh_who(slot, alive);
 	local = bh_addr_class(t, &q->local);
 	remote = bh_addr_class(t, &q->remote);
 	if (q->direction == BH_EGRESS)
-		q->cell = bh_decide(t, BH_EGRESS, subject, local, peer, remote, svc);
+		flow = (struct bh_flow){subject, local, peer, remote, bh_service_point(q->proto, q->rport)};
 	else
-		q->cell = bh_decide(t, BH_INGRESS, peer, remote, subject, local, svc);
+		flow = (struct bh_flow){peer, remote, subject, local, bh_service_point(q->proto, q->lport)};
+	q->cell = bh_decide(t, q->direction & 1, &flow, q->now, &q->valid_until);
 	q->allow = !!(q->cell & BH_CELL_ALLOW);
 	q->reason = BH_REASON_POLICY;
 	if (q->allow || BH_CELL_RULE(q->cell) != 0)
@@ -169,7 +166,7 @@ BH_GLOBAL int bh_judge(struct bh_query *q)
 /* Can any egress rule allow q's flow, whoever answers? If not, sets the verdict that the caller is told. */
 BH_GLOBAL int bh_judge_possible(struct bh_query *q)
 {
-	__u32 slot, svc;
+	__u32 slot, point;
 	__u8 *t;
 
 	if (!q)
@@ -179,8 +176,8 @@ BH_GLOBAL int bh_judge_possible(struct bh_query *q)
 	q->direction = BH_EGRESS;
 	q->allow = 0;
 	if (t) {
-		svc = bh_service_class(t, q->proto, q->rport);
-		if (svc != BH_SVC_NONE && bh_possible(t, bh_who(slot, q->subject), bh_addr_class(t, &q->remote), svc)) {
+		point = bh_service_point(q->proto, q->rport);
+		if (bh_possible(t, bh_who(slot, q->subject), bh_addr_class(t, &q->remote), point)) {
 			q->allow = 1;
 			return 0;
 		}

@@ -3,7 +3,6 @@
  * parse.c - a policy from its sources: the sections of a file, and what they have in common.
  */
 #include <errno.h>
-#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -284,28 +283,6 @@ static void read_sources(struct reader *reader, const struct policy_source *sour
 		warn_unused(reader);
 }
 
-/* Names and texts, each with its length before it, so that no two lists of sources have the same bytes. */
-static int make_digest(char out[65], const struct policy_source *sources, size_t n)
-{
-	EVP_MD_CTX *context = EVP_MD_CTX_new();
-	unsigned char hash[EVP_MAX_MD_SIZE];
-	unsigned len = 0;
-	bool ok = context && EVP_DigestInit_ex(context, EVP_sha256(), NULL);
-
-	for (size_t i = 0; i < n && ok; i++) {
-		uint64_t lengths[2] = {htole64(strlen(sources[i].name)), htole64(sources[i].len)};
-
-		ok = EVP_DigestUpdate(context, lengths, sizeof(lengths)) &&
-		     EVP_DigestUpdate(context, sources[i].name, strlen(sources[i].name)) &&
-		     EVP_DigestUpdate(context, sources[i].text, sources[i].len);
-	}
-	ok = ok && EVP_DigestFinal_ex(context, hash, &len);
-	EVP_MD_CTX_free(context);
-	for (unsigned i = 0; i < len; i++)
-		snprintf(out + 2 * (size_t)i, 3, "%02x", hash[i]);
-	return ok ? 0 : -ENOMEM;
-}
-
 static void reader_free(struct reader *reader)
 {
 	intern_free(&reader->service_names);
@@ -329,7 +306,7 @@ static struct policy *policy_new(const struct policy_source *sources, size_t n)
 	policy->source_names = arena_array(&policy->arena, n, sizeof(char *));
 	for (size_t i = 0; i < n && policy->source_names; i++)
 		policy->source_names[i] = arena_copy(&policy->arena, sources[i].name, strlen(sources[i].name));
-	if (policy->arena.out_of_memory || make_digest(policy->digest, sources, n) < 0)
+	if (policy->arena.out_of_memory)
 		return NULL;
 	result = policy;
 	policy = NULL;
