@@ -172,8 +172,6 @@ struct bh_tables {
 	__u32 chain_off, chain_count; /* struct bh_link; 0 is not used */
 	__u32 rank_off, rank_count;   /* struct bh_rank */
 	__u32 until_off, until_count; /* __u64; 0: for ever */
-	__u32 zero;		      /* is 0, which the verifier does not know (decide.h) */
-	__u32 pad;
 	struct bh_side side[BH_SIDES];
 	struct bh_parts parts[BH_JUDGEMENTS];
 };
@@ -465,7 +463,7 @@ BH_ASSERT_SIZE(struct bh_tcpopt, BH_TCPOPT_LEN);
 BH_ASSERT_SIZE(struct bh_mac_input, 48);
 BH_ASSERT_SIZE(struct bh_tag, 16);
 BH_ASSERT_SIZE(struct bh_state, 24);
-BH_ASSERT_SIZE(struct bh_tables, 80 + 4 * 48 + 3 * (8 + 9 * 32));
+BH_ASSERT_SIZE(struct bh_tables, 72 + 4 * 48 + 3 * (8 + 9 * 32));
 BH_ASSERT_SIZE(struct bh_range6, 24);
 BH_ASSERT_SIZE(struct bh_sock, 104);
 BH_ASSERT_SIZE(struct bh_tuple, 48);

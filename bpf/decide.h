@@ -20,8 +20,26 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 #define BH_INLINE static __always_inline
-#define BH_SUBROUTINE static __attribute__((noinline, unused))
+/* Verified by itself, whoever calls it: as one piece it would be too much. Weak, as each object brings its copy. */
+#define BH_FUNCTION __attribute__((noinline, weak))
 #define BH_NO_UNROLL _Pragma("clang loop unroll(disable)")
+/* The instruction may_goto (since 6.9): the kernel ends the loop after millions of rounds, so the verifier need not go through
+ * each to see that it ends. That it ends much sooner, the check of an image has seen. */
+#define BH_MAY_LOOP                                                                                                    \
+	({                                                                                                             \
+		__label__ l_break, l_continue;                                                                         \
+		__u32 may = 1;                                                                                         \
+		asm volatile goto("1: .byte 0xe5; .byte 0; .long ((%l[l_break] - 1b - 8) / 8) & 0xffff; .short 0"      \
+				  :                                                                                    \
+				  :                                                                                    \
+				  :                                                                                    \
+				  : l_break);                                                                          \
+		goto l_continue;                                                                                       \
+	l_break:                                                                                                       \
+		may = 0;                                                                                               \
+	l_continue:;                                                                                                   \
+		may;                                                                                                   \
+	})
 /* Keeps the compiler from proving the mask away or moving it past the load, which the verifier could not follow. */
 #define BH_OPAQUE(x) asm volatile("" : "+r"(x))
 #define bh_be32(x) bpf_ntohl(x)
@@ -29,8 +47,9 @@
 #include <arpa/inet.h>
 #include <stddef.h>
 #define BH_INLINE static inline __attribute__((unused))
-#define BH_SUBROUTINE static __attribute__((noinline, unused))
+#define BH_FUNCTION static inline __attribute__((unused))
 #define BH_NO_UNROLL
+#define BH_MAY_LOOP 1
 #define BH_OPAQUE(x) ((void)0)
 #define bh_be32(x) ntohl(x)
 #endif
@@ -39,8 +58,11 @@
 #define BH_SEARCH_STEPS 18
 
 #define BH_NO_RANK 0xffffffffU
-/* Drops of every link, and a look at every head in each round; a round ends in a pass, so there is one for each tier. */
-#define BH_WALK_STEPS (BH_MAX_PARTS * BH_MAX_CHAIN + (BH_MAX_PARTS + 1) * (BH_MAX_TIERS + 1))
+
+/* What a function that is verified by itself knows of the tables: how large they are. */
+struct bh_memory {
+	__u8 bytes[BH_TABLES_BYTES];
+};
 
 BH_INLINE __u32 bh_load32(const __u8 *t, __u32 off)
 {
@@ -76,11 +98,14 @@ BH_INLINE int bh_addr_is_v4(const struct bh_addr *a)
 }
 
 /* Address class: the last range that begins at or before the address. */
-BH_INLINE __u32 bh_addr_class(const __u8 *t, const struct bh_addr *a)
+BH_FUNCTION __u32 bh_memory_addr_class(const struct bh_memory *m, const struct bh_addr *a)
 {
+	const __u8 *t = (const __u8 *)m;
 	const struct bh_tables *h = (const struct bh_tables *)t;
 	__u32 lo = 0, n, i;
 
+	if (!m || !a)
+		return 0;
 	if (bh_addr_is_v4(a)) {
 		__u32 key = bh_be32(a->w[3]), off = h->addr4_off;
 
@@ -111,6 +136,11 @@ BH_INLINE __u32 bh_addr_class(const __u8 *t, const struct bh_addr *a)
 	return bh_load32(t, off + lo * sizeof(struct bh_range6) + 16);
 }
 
+BH_INLINE __u32 bh_addr_class(const __u8 *t, const struct bh_addr *a)
+{
+	return bh_memory_addr_class((const struct bh_memory *)t, a);
+}
+
 /* The point of a protocol with its destination port (TCP, UDP, SCTP) or type (ICMP): policy/service.h. */
 BH_INLINE __u32 bh_service_point(__u32 proto, __u32 port)
 {
@@ -130,10 +160,10 @@ BH_INLINE __u32 bh_service_point(__u32 proto, __u32 port)
 	}
 }
 
-/* One flow to judge. */
+/* One flow to judge. Small, as are all that stand on the stack: the kernel gives 512 bytes to a chain of calls. */
 struct bh_flow {
-	__u32 from_who, from_addr; /* who index, address class */
-	__u32 to_who, to_addr;
+	__u16 from_who, to_who;	  /* who index */
+	__u32 from_addr, to_addr; /* address class */
 	__u32 point;
 };
 
@@ -148,26 +178,27 @@ BH_INLINE __u32 bh_grid_item(const __u8 *t, __u32 off, __u32 row, __u32 column)
 	return bh_load32(t, bh_load32(t, off + offsetof(struct bh_grid, block_off)) + item * 4);
 }
 
-/* Class of one end, by view. */
-BH_INLINE void bh_side_classes(const __u8 *t, __u32 number, __u32 who, __u32 addr, __u32 class[BH_VIEWS])
+/* Class of one end in one view. */
+BH_INLINE __u32 bh_side_class(const __u8 *t, __u32 number, __u32 view, __u32 who, __u32 addr)
 {
 	__u32 off = offsetof(struct bh_tables, side) + number * sizeof(struct bh_side);
 	__u32 grid = off + offsetof(struct bh_side, addr);
 
-	class[BH_VIEW_BROAD] = bh_load16(t, bh_load32(t, off + offsetof(struct bh_side, who_off)) + who * 2);
-	class[BH_VIEW_WHO] = bh_load16(t, bh_load32(t, off + offsetof(struct bh_side, who_off) + 4) + who * 2);
-	class[BH_VIEW_ADDR] = 0;
-	if (bh_load32(t, grid + offsetof(struct bh_grid, width)))
-		class[BH_VIEW_ADDR] = bh_grid_item(t, grid, who, addr);
+	if (view < BH_VIEW_ADDR)
+		return bh_load16(t, bh_load32(t, off + offsetof(struct bh_side, who_off) + view * 4) + who * 2);
+	return bh_grid_item(t, grid, who, addr);
 }
 
 /* Chain of a row at a point. */
-BH_INLINE __u32 bh_row_chain(const __u8 *t, __u32 row, __u32 point)
+BH_FUNCTION __u32 bh_row_chain(const struct bh_memory *m, __u32 row, __u32 point)
 {
-	const struct bh_tables *h = (const struct bh_tables *)t;
-	__u32 off = h->row_off + row * sizeof(struct bh_span), lo = 0, i;
-	__u32 n = bh_load32(t, off) & ~BH_ROW;
+	const __u8 *t = (const __u8 *)m;
+	__u32 off, n, lo = 0, i;
 
+	if (!m)
+		return 0;
+	off = ((const struct bh_tables *)t)->row_off + row * sizeof(struct bh_span);
+	n = bh_load32(t, off) & ~BH_ROW;
 	for (i = 0; i < BH_SEARCH_STEPS && n > 1; i++) {
 		__u32 half = n / 2;
 
@@ -212,32 +243,42 @@ BH_INLINE __u64 bh_rank_until(const __u8 *t, __u32 rank)
 struct bh_decision {
 	__u64 now;	   /* in */
 	__u64 valid_until; /* out: until then the same flow is judged the same; lowered, never raised */
-	__u32 n;	   /* parts */
-	__u32 chain[16];   /* by part; a power of two, so that a mask bounds the index */
+	__u32 at;	   /* part whose chain is looked at next */
+	__u32 chain[BH_MAX_PARTS];
 };
 
-/* Finds the chain of each part, and of them the lowest rank. */
-BH_INLINE __u32 bh_find_chains(const __u8 *t, __u32 judgement, const struct bh_flow *flow, struct bh_decision *d)
+/* Row of a flow in one part, which stands at `off`. */
+BH_FUNCTION __u32 bh_part_row(const struct bh_memory *m, __u32 off, __u32 judgement, const struct bh_flow *flow)
 {
-	__u32 off = offsetof(struct bh_tables, parts) + judgement * sizeof(struct bh_parts), i;
-	__u32 sides = judgement == BH_POSSIBLE ? BH_SIDE_POSSIBLE_FROM : BH_SIDE_FROM;
-	__u32 from[BH_VIEWS + 1] = {}, to[BH_VIEWS + 1] = {}, best = BH_NO_RANK;
+	__u32 sides = judgement == BH_POSSIBLE ? BH_SIDE_POSSIBLE_FROM : BH_SIDE_FROM, from, to;
+	const __u8 *t = (const __u8 *)m;
 
-	d->n = bh_load32(t, off);
-	bh_side_classes(t, sides, flow->from_who, flow->from_addr, from);
-	bh_side_classes(t, sides + 1, flow->to_who, flow->to_addr, to);
+	if (!m || !flow)
+		return 0;
+	from = bh_side_class(t, sides, bh_load32(t, off), flow->from_who, flow->from_addr);
+	to = bh_side_class(t, sides + 1, bh_load32(t, off + 4), flow->to_who, flow->to_addr);
+	return bh_grid_item(t, off + offsetof(struct bh_part, grid), from, to);
+}
+
+/* Finds the chain of each part (d->chain: all 0), and of them the lowest rank. */
+BH_FUNCTION __u32 bh_find_chains(const struct bh_memory *m, __u32 judgement, const struct bh_flow *flow,
+				 struct bh_decision *d)
+{
+	__u32 off = offsetof(struct bh_tables, parts) + (judgement & 3) * sizeof(struct bh_parts), best = BH_NO_RANK;
+	__u32 n, i;
+
+	if (!m || !flow || !d)
+		return BH_NO_RANK;
+	n = bh_load32((const __u8 *)m, off);
 	off += offsetof(struct bh_parts, part);
 	BH_NO_UNROLL
-	for (i = 0; i < BH_MAX_PARTS && i < d->n; i++, off += sizeof(struct bh_part)) {
-		__u32 from_view = bh_load32(t, off) & BH_VIEWS, to_view = bh_load32(t, off + 4) & BH_VIEWS;
-		__u32 row = bh_grid_item(t, off + offsetof(struct bh_part, grid), from[from_view], to[to_view]);
-		__u32 rank;
+	for (i = 0; i < BH_MAX_PARTS && i < n; i++, off += sizeof(struct bh_part)) {
+		__u32 row = bh_part_row(m, off, judgement, flow), chain = 0, rank;
 
-		d->chain[i] = 0;
-		if (!row)
-			continue;
-		d->chain[i] = bh_row_chain(t, row, flow->point);
-		rank = bh_chain_rank(t, d->chain[i]);
+		if (row)
+			chain = bh_row_chain(m, row, flow->point);
+		d->chain[i] = chain;
+		rank = bh_chain_rank((const __u8 *)m, chain);
 		if (rank < best)
 			best = rank;
 	}
@@ -246,30 +287,28 @@ BH_INLINE __u32 bh_find_chains(const __u8 *t, __u32 judgement, const struct bh_f
 
 /* Goes down the chains where the lowest rank does not decide: it has expired, or it is a pass. Each step looks at the head of
  * one chain: what has expired or was passed is dropped; when no head is left to drop, the lowest of them decides. */
-BH_SUBROUTINE __u32 bh_walk_chains(const __u8 *t, struct bh_decision *d)
+BH_FUNCTION __u32 bh_walk_chains(const struct bh_memory *m, struct bh_decision *d)
 {
-	__u32 zero = ((const struct bh_tables *)t)->zero;
-	__u32 floor = 0, best = BH_NO_RANK, at = 0, i;
+	const __u8 *t = (const __u8 *)m;
+	__u32 floor = 0, best = BH_NO_RANK;
 
-	BH_NO_UNROLL
-	for (i = 0; i < BH_WALK_STEPS; i++) {
-		__u32 part, chain, rank, cell;
+	if (!m || !d)
+		return 0;
+	d->at = 0;
+	while (BH_MAY_LOOP) {
+		/* Kept where the verifier does not follow it: it would go through the loop with every value of it. */
+		__u32 at = d->at, chain, rank, cell;
 		__u64 until;
 
-		/* Were `at` known to the verifier, it would follow every value of it through every step. */
-		at += zero;
-		part = at & 15;
-		if (at < d->n) {
-			chain = d->chain[part];
+		if (at < BH_MAX_PARTS) {
+			chain = d->chain[at];
 			rank = bh_chain_rank(t, chain);
-			if (rank == BH_NO_RANK) {
-				at++;
-			} else if (rank < floor || bh_rank_until(t, rank) <= d->now) {
-				d->chain[part] = bh_chain_next(t, chain);
-			} else {
-				best = rank < best ? rank : best;
-				at++;
+			if (rank != BH_NO_RANK && (rank < floor || bh_rank_until(t, rank) <= d->now)) {
+				d->chain[at] = bh_chain_next(t, chain);
+				continue;
 			}
+			best = rank < best ? rank : best;
+			d->at = at + 1;
 			continue;
 		}
 		if (best == BH_NO_RANK)
@@ -282,7 +321,7 @@ BH_SUBROUTINE __u32 bh_walk_chains(const __u8 *t, struct bh_decision *d)
 			return cell;
 		floor = bh_load32(t, bh_rank_off(t, best) + offsetof(struct bh_rank, end));
 		best = BH_NO_RANK;
-		at = 0;
+		d->at = 0;
 	}
 	/* Not reached with the tables of an image: a denial that names no rule. */
 	return 0;
@@ -291,8 +330,9 @@ BH_SUBROUTINE __u32 bh_walk_chains(const __u8 *t, struct bh_decision *d)
 /* One judgement of a flow: returns the cell. Lowers *valid_until to when that may change with nothing but time. */
 BH_INLINE __u32 bh_decide(const __u8 *t, __u32 judgement, const struct bh_flow *flow, __u64 now, __u64 *valid_until)
 {
+	const struct bh_memory *m = (const struct bh_memory *)t;
 	struct bh_decision d = {.now = now, .valid_until = *valid_until};
-	__u32 rank = bh_find_chains(t, judgement, flow, &d), cell;
+	__u32 rank = bh_find_chains(m, judgement, flow, &d), cell;
 	__u64 until;
 
 	if (rank == BH_NO_RANK)
@@ -300,7 +340,7 @@ BH_INLINE __u32 bh_decide(const __u8 *t, __u32 judgement, const struct bh_flow *
 	cell = bh_load32(t, bh_rank_off(t, rank));
 	until = bh_rank_until(t, rank);
 	if (until <= now || cell & BH_CELL_PASS) {
-		cell = bh_walk_chains(t, &d);
+		cell = bh_walk_chains(m, &d);
 		until = d.valid_until;
 	}
 	if (until < *valid_until)
@@ -313,7 +353,7 @@ BH_INLINE __u32 bh_possible(const __u8 *t, __u32 who, __u32 to_addr, __u32 point
 {
 	struct bh_flow flow = {.from_who = who, .to_addr = to_addr, .point = point};
 	struct bh_decision d = {};
-	__u32 rank = bh_find_chains(t, BH_POSSIBLE, &flow, &d);
+	__u32 rank = bh_find_chains((const struct bh_memory *)t, BH_POSSIBLE, &flow, &d);
 	__u32 cell = ((const struct bh_tables *)t)->default_cell;
 
 	if (rank != BH_NO_RANK)

@@ -131,7 +131,7 @@ static __always_inline __u32 bh_peer_alive(struct bh_query *q)
 BH_GLOBAL int bh_judge(struct bh_query *q)
 {
 	struct bh_flow flow;
-	__u32 slot, subject, peer, local, remote, alive;
+	__u32 slot, alive;
 	__u8 *t;
 
 	if (!q)
@@ -142,15 +142,20 @@ BH_GLOBAL int bh_judge(struct bh_query *q)
 	t = bh_tables_of(slot);
 	if (!t)
 		return 0;
-	subject = bh_who(slot, q->subject);
 	alive = bh_peer_alive(q);
-	peer = bh_who(slot, alive);
-	local = bh_addr_class(t, &q->local);
-	remote = bh_addr_class(t, &q->remote);
-	if (q->direction == BH_EGRESS)
-		flow = (struct bh_flow){subject, local, peer, remote, bh_service_point(q->proto, q->rport)};
-	else
-		flow = (struct bh_flow){peer, remote, subject, local, bh_service_point(q->proto, q->lport)};
+	if (q->direction == BH_EGRESS) {
+		flow.from_who = bh_who(slot, q->subject);
+		flow.from_addr = bh_addr_class(t, &q->local);
+		flow.to_who = bh_who(slot, alive);
+		flow.to_addr = bh_addr_class(t, &q->remote);
+		flow.point = bh_service_point(q->proto, q->rport);
+	} else {
+		flow.from_who = bh_who(slot, alive);
+		flow.from_addr = bh_addr_class(t, &q->remote);
+		flow.to_who = bh_who(slot, q->subject);
+		flow.to_addr = bh_addr_class(t, &q->local);
+		flow.point = bh_service_point(q->proto, q->lport);
+	}
 	q->cell = bh_decide(t, q->direction & 1, &flow, q->now, &q->valid_until);
 	q->allow = !!(q->cell & BH_CELL_ALLOW);
 	q->reason = BH_REASON_POLICY;
@@ -163,25 +168,31 @@ BH_GLOBAL int bh_judge(struct bh_query *q)
 	return 0;
 }
 
-/* Can any egress rule allow q's flow, whoever answers? If not, sets the verdict that the caller is told. */
-BH_GLOBAL int bh_judge_possible(struct bh_query *q)
+/* By itself, so that what it needs of the stack is free again when it has returned. */
+BH_GLOBAL int bh_flow_possible(const struct bh_query *q)
 {
-	__u32 slot, point;
+	__u32 slot;
 	__u8 *t;
 
 	if (!q)
 		return 0;
 	slot = BH_WORD_SLOT(q->word);
 	t = bh_tables_of(slot);
+	if (!t)
+		return 0;
+	return bh_possible(t, bh_who(slot, q->subject), bh_addr_class(t, &q->remote),
+			   bh_service_point(q->proto, q->rport));
+}
+
+/* Can any egress rule allow q's flow, whoever answers? If not, sets the verdict that the caller is told. */
+BH_GLOBAL int bh_judge_possible(struct bh_query *q)
+{
+	if (!q)
+		return 0;
 	q->direction = BH_EGRESS;
-	q->allow = 0;
-	if (t) {
-		point = bh_service_point(q->proto, q->rport);
-		if (bh_possible(t, bh_who(slot, q->subject), bh_addr_class(t, &q->remote), point)) {
-			q->allow = 1;
-			return 0;
-		}
-	}
+	q->allow = bh_flow_possible(q);
+	if (q->allow)
+		return 0;
 	/* For the log: what would be said of a peer that shows nothing. */
 	q->peer = BH_ID_WORLD;
 	bh_judge(q);

@@ -17,7 +17,7 @@ _Static_assert(SERVICE_TCP == BH_POINT_TCP && SERVICE_UDP == BH_POINT_UDP && SER
 	       "one line of services");
 
 /* Local identities stand sorted by name in an image. */
-static bool find_local(const struct policy_image *image, const char *name, uint32_t *whop)
+static bool find_local(const struct policy_image *image, const char *name, uint16_t *whop)
 {
 	struct policy_local local;
 	size_t low = 0, high = 1;
@@ -29,7 +29,7 @@ static bool find_local(const struct policy_image *image, const char *name, uint3
 		int order = policy_image_local(image, middle, &local) ? strcmp(name, local.name) : -1;
 
 		if (order == 0) {
-			*whop = local.who;
+			*whop = (uint16_t)local.who;
 			return true;
 		}
 		if (order < 0)
@@ -40,11 +40,11 @@ static bool find_local(const struct policy_image *image, const char *name, uint3
 	return false;
 }
 
-static int who_of(const struct policy_image *image, const struct flow_end *end, uint32_t *whop, char **errorp)
+static int who_of(const struct policy_image *image, const struct flow_end *end, uint16_t *whop, char **errorp)
 {
 	switch (end->kind) {
 	case FLOW_END_SPIFFE:
-		*whop = policy_image_classify(image, end->id);
+		*whop = (uint16_t)policy_image_classify(image, end->id);
 		return 0;
 	case FLOW_END_NAME:
 		if (find_local(image, end->id, whop))

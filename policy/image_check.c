@@ -237,7 +237,7 @@ const char *image_check_tables(const void *bytes, size_t len)
 
 	if (len < sizeof(*head) || len > BH_TABLES_BYTES || head->magic != BH_TABLES_MAGIC || head->size != len)
 		return "not tables of this version";
-	if (!head->n_addr || head->zero)
+	if (!head->n_addr)
 		return "empty tables";
 	if (head->n_who <= BH_ID_WORLD || head->n_who >= BH_MAX_IDENTITIES || !head->n_rules ||
 	    head->n_rules > BH_MAX_RULES)

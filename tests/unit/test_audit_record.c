@@ -43,7 +43,7 @@ struct fixture {
 static int set_up(void **state)
 {
 	static const struct policy_rule_name rules[] = {
-		{"default", NULL, 0}, {"web-to-db", "shop.yaml", 12}, {"no-ssh", "shop.yaml", 20}};
+		{"default", NULL, 0, NULL}, {"web-to-db", "shop.yaml", 12, "app"}, {"no-ssh", "shop.yaml", 20, "app"}};
 	struct fixture *f = calloc(1, sizeof(*f));
 
 	assert_int_equal(audit_record_new(&f->record, &config), 0);

@@ -271,7 +271,7 @@ static void use(const struct policy_image *image)
 		uint32_t point = bh_service_point(protocols[probe % 4], probe / 4);
 		uint32_t x = bh_addr_class(tables, &a), y = bh_addr_class(tables, &b);
 		uint32_t who = probe % head->n_who;
-		struct bh_flow flow = {who, x, head->n_who - 1, y, point};
+		struct bh_flow flow = {(uint16_t)who, (uint16_t)(head->n_who - 1), x, y, point};
 		__u64 valid_until = BH_FOREVER;
 		uint32_t cell = bh_decide(tables, probe % 2, &flow, probe, &valid_until);
 

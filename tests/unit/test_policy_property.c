@@ -557,7 +557,7 @@ static size_t flows_asked, flows_too_possible;
 static uint32_t decide(const unsigned char *tables, uint32_t judgement, uint32_t from_who, uint32_t from_addr,
 		       uint32_t to_who, uint32_t to_addr, uint32_t point, int64_t now, __u64 *until)
 {
-	const struct bh_flow flow = {from_who, from_addr, to_who, to_addr, point};
+	const struct bh_flow flow = {(uint16_t)from_who, (uint16_t)to_who, from_addr, to_addr, point};
 
 	*until = BH_FOREVER;
 	return bh_decide(tables, judgement, &flow, (uint64_t)now, until);
