@@ -770,6 +770,7 @@ static void instants_are_read_and_written(void **state)
 	assert_int_equal(instant_parse(&seconds, ""), INSTANT_FORM);
 }
 
+static void a_suggestion_is_the_nearest_name(void **state)
 {
 	struct suggestion suggestion = {.wrong = "postgers"};
 
