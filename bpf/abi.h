@@ -255,6 +255,13 @@ enum bh_reason {
 	BH_REASON_MAX
 };
 
+/* What an event says of its flow. */
+enum bh_verdict {
+	BH_VERDICT_DENY = 0,
+	BH_VERDICT_ALLOW = 1,
+	BH_VERDICT_WOULD_DENY = 2, /* let pass, by a rule that denies and is in audit mode */
+};
+
 /* What is known of the peer's identity. */
 enum bh_proof {
 	BH_PROOF_NONE = 0,     /* the peer showed nothing, or is not known yet */
@@ -403,7 +410,7 @@ struct bh_event {
 	__u16 dport; /* ICMP: the type */
 	__u8 proto;
 	__u8 direction; /* enum bh_direction: which judgement */
-	__u8 verdict;	/* 1 allow */
+	__u8 verdict;	/* enum bh_verdict */
 	__u8 reason;	/* enum bh_reason */
 	__u8 proof;	/* enum bh_proof */
 	__u8 again;	/* 1: an established flow judged again */
