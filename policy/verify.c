@@ -97,7 +97,8 @@ static int look_at_boxes(struct statement *statement, const struct flow_box *box
 	struct verifier *verifier = statement->verifier;
 	int r = 0;
 
-	for (size_t i = 0; i < n && r == 0; i++)
+	/* From the last: flows from outside come behind those of workloads, and are what an operator thinks of first. */
+	for (size_t i = n; i-- > 0 && r == 0;)
 		r = flow_space_judge(verifier->space, 0, &boxes[i], look_at_piece, statement, verifier->errorp);
 	return r == FOUND ? 0 : r;
 }
