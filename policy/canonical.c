@@ -155,45 +155,78 @@ static const struct node *read_tree(struct arena *arena, const struct policy_sou
 	return policy_diagnostics_count(diagnostics, POLICY_ERROR) ? NULL : root;
 }
 
-static int format(char **textp, size_t *lenp, struct arena *arena, const struct policy_source *source,
-		  struct policy_diagnostics *diagnostics)
+/* One pass. Returns 0, 1 (not the same any more), or -ENOMEM. */
+static int write_form(char **textp, size_t *lenp, const struct node *root, const struct policy_source *source)
 {
-	const struct node *root = read_tree(arena, source, diagnostics);
+	_cleanup_(arena_free) struct arena arena = {};
 	_cleanup_(freep) char *text = NULL;
 	struct policy_source out = {.name = source->name};
 	struct commented_file file;
-	int r;
+	int r = commented_yaml_read(&file, &arena, source);
 
-	if (!root)
-		return arena->out_of_memory ? -ENOMEM : 1;
-	r = commented_yaml_read(&file, arena, source);
 	if (r == 0)
-		r = canonical_write(&text, &out.len, arena, &file);
+		r = canonical_write(&text, &out.len, &arena, &file);
 	if (r < 0)
 		return r;
 	out.text = text;
 	r = same_file(root, &file, &out);
 	if (r < 0)
 		return r;
-	if (r == 0) {
-		diagnostics_error(
-			diagnostics, AT_FILE,
-			"cannot be written in canonical form without a change of its meaning or its comments");
-		diagnostics_hint(diagnostics,
-				 "very long keys and anchors of one name set twice are what can cause this");
-		return 1;
-	}
 	*textp = text;
 	*lenp = out.len;
 	text = NULL;
-	return 0;
+	return r ? 0 : 1;
+}
+
+/* Where a comment moves out of a list, the list may fit a line thereafter; so the form is what does not change any more. */
+#define MAX_PASSES 20
+
+static int settle(char **textp, size_t *lenp, const struct node *root, const struct policy_source *source)
+{
+	struct policy_source last = *source;
+	int r = 1;
+
+	*textp = NULL;
+	for (unsigned pass = 0; pass < MAX_PASSES; pass++) {
+		_cleanup_(freep) char *before = *textp;
+
+		*textp = NULL;
+		r = write_form(textp, lenp, root, &last);
+		if (r != 0 || (last.len == *lenp && memcmp(last.text, *textp, *lenp) == 0))
+			return r;
+		last.text = *textp;
+		last.len = *lenp;
+	}
+	return 1;
+}
+
+static int format(char **textp, size_t *lenp, const struct policy_source *source,
+		  struct policy_diagnostics *diagnostics)
+{
+	_cleanup_(arena_free) struct arena arena = {};
+	const struct node *root = read_tree(&arena, source, diagnostics);
+	int r;
+
+	if (!root)
+		return arena.out_of_memory ? -ENOMEM : 1;
+	r = settle(textp, lenp, root, source);
+	if (r == 0)
+		return 0;
+	free(*textp);
+	*textp = NULL;
+	if (r == 1) {
+		diagnostics_error(
+			diagnostics, AT_FILE,
+			"cannot be written in canonical form without a change of its meaning or its comments");
+		diagnostics_hint(diagnostics, "a key of more than 1000 bytes is what can cause this");
+	}
+	return r;
 }
 
 int policy_canonical(char **textp, size_t *lenp, struct policy_diagnostics **diagnosticsp,
 		     const struct policy_source *source)
 {
 	_cleanup_(policy_diagnostics_freep) struct policy_diagnostics *diagnostics = diagnostics_new(source, 1);
-	_cleanup_(arena_free) struct arena arena = {};
 	int r;
 
 	*textp = NULL;
@@ -201,7 +234,7 @@ int policy_canonical(char **textp, size_t *lenp, struct policy_diagnostics **dia
 	*diagnosticsp = NULL;
 	if (!diagnostics)
 		return -ENOMEM;
-	r = format(textp, lenp, &arena, source, diagnostics);
+	r = format(textp, lenp, source, diagnostics);
 	if (r < 0 || diagnostics_finish(diagnostics) < 0) {
 		free(*textp);
 		*textp = NULL;

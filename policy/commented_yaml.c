@@ -214,7 +214,7 @@ static void add_entry(struct reader *reader, struct frame *frame, struct comment
 	*(frame->node->kind == COMMENTED_MAP ? &entry->key : &entry->value) = node;
 	comments_move(&entry->head, &reader->pending);
 	at = item_start(reader, frame, at);
-	entry->blank = yaml_blank_above(reader->cursor.text, reader->cursor.len, at);
+	entry->blank = !frame->flow && yaml_blank_above(reader->cursor.text, reader->cursor.len, at);
 	if (entry->head.first) {
 		entry->blank_below_head = entry->blank;
 		entry->blank = entry->head.first->blank;

@@ -17,8 +17,12 @@ static bool looks_typed(const char *text)
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
 		if (strcasecmp(text, words[i]) == 0)
 			return true;
-	/* Numbers of any base, floats, base 60, dates. */
-	return strspn(text, "0123456789") > 0 || (strchr("+-.", text[0]) && strspn(text + 1, "0123456789.") > 0);
+	/* Numbers of any base, floats, base 60, days; but no addresses. */
+	if (!strchr("0123456789+-.", text[0]) || strstr(text, "::"))
+		return false;
+	if (strncasecmp(text, "0x", 2) == 0)
+		return true;
+	return strspn(text, "0123456789+-._:eEoO") == strlen(text) && strchr(text, '.') == strrchr(text, '.');
 }
 
 /* A ':' within flow: readers differ but for "://". */
