@@ -140,7 +140,7 @@ static const char *const file_keys[] = {"bulkhead", "identities", "networks", "s
 /* Of identities, networks, selectors, rules, defaults, tests and invariants: no two of them disagree. */
 static const char *const value_keys[] = {
 	"spiffe",  "only",   "unit",	"cgroup", "identity", "network",   "any",  "all",      "not",
-	"include", "except", "never",	"always", "isolated", "name",	   "tier", "priority", "action",
+	"include", "except", "name",	"never",  "always",   "isolated",  "tier", "priority", "action",
 	"from",	   "to",     "service", "expect", "by",	      "direction", "log",  "mode",     "until",
 };
 
