@@ -585,16 +585,16 @@ static bool overlaps(const struct graph_place *a, const struct graph_place *b)
 	return a->x < b->x + b->width && b->x < a->x + a->width && a->y < b->y + b->height && b->y < a->y + a->height;
 }
 
-/* Is the place free of boxes and of the labels of the strokes before? */
-static bool is_free(const struct plan *plan, const struct graph_place *label, uint32_t stroke)
+/* How many boxes and labels of the strokes before are in the way? */
+static uint32_t obstacles(const struct plan *plan, const struct graph_place *label, uint32_t stroke)
 {
+	uint32_t n = 0;
+
 	for (uint32_t i = 0; i < plan->graph->n_nodes; i++)
-		if (overlaps(label, &plan->layout->nodes[i]))
-			return false;
+		n += overlaps(label, &plan->layout->nodes[i]);
 	for (uint32_t i = 0; i < stroke; i++)
-		if (overlaps(label, &plan->layout->strokes[i].label))
-			return false;
-	return true;
+		n += overlaps(label, &plan->layout->strokes[i].label);
+	return n;
 }
 
 /* A point of the curve between two points with level ends: the cubic Bezier curve that svg draws. */
@@ -611,24 +611,27 @@ static void place_label(struct plan *plan, uint32_t s)
 {
 	static const double spots[] = {0.5, 0.42, 0.58, 0.34, 0.66, 0.26, 0.74, 0.18, 0.82};
 	struct graph_stroke *stroke = &plan->layout->strokes[s];
-	uint32_t curves = stroke->n_points / 2;
-	struct graph_place first = stroke->label;
+	uint32_t curves = stroke->n_points / 2, least = UINT32_MAX;
+	struct graph_place best = stroke->label;
 
-	for (uint32_t k = 0; k < curves && k < MAX_CURVES_TRIED; k++) {
+	for (uint32_t k = 0; k < curves && k < MAX_CURVES_TRIED && least; k++) {
 		const struct graph_point *points = &stroke->points[2 * ((curves / 2 + k) % curves)];
 
-		for (size_t i = 0; i < sizeof(spots) / sizeof(spots[0]); i++) {
+		for (size_t i = 0; i < sizeof(spots) / sizeof(spots[0]) && least; i++) {
 			struct graph_point point = curve_at(points[0], points[1], spots[i]);
+			struct graph_place label = stroke->label;
+			uint32_t n;
 
-			stroke->label.x = point.x - stroke->label.width / 2;
-			stroke->label.y = point.y - stroke->label.height / 2;
-			if (is_free(plan, &stroke->label, s))
-				return;
-			if (!k && !i)
-				first = stroke->label;
+			label.x = point.x - label.width / 2;
+			label.y = point.y - label.height / 2;
+			n = obstacles(plan, &label, s);
+			if (n < least) {
+				least = n;
+				best = label;
+			}
 		}
 	}
-	stroke->label = first;
+	stroke->label = best;
 }
 
 static void place_labels(struct plan *plan)

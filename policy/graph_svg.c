@@ -108,11 +108,9 @@ static void write_way(const struct graph_stroke *stroke, const struct graph_plac
 	}
 }
 
-static void write_stroke(const struct graph *graph, const struct graph_layout *layout, uint32_t number, FILE *out)
+static void begin_stroke(const struct graph *graph, const struct graph_stroke *stroke, FILE *out)
 {
-	const struct graph_stroke *stroke = &layout->strokes[number];
 	const struct graph_edge *edge = &graph->edges[stroke->edge];
-	const struct graph_place *from = &layout->nodes[edge->from];
 
 	fprintf(out, "<g class=\"edge%s\" data-edge=\"%u\" data-from=\"%u\" data-to=\"%u\"><title>",
 		stroke->denied ? " denied"
@@ -120,11 +118,26 @@ static void write_stroke(const struct graph *graph, const struct graph_layout *l
 			       : " part",
 		stroke->edge, edge->from, edge->to);
 	graph_write_edge_text(graph, edge, out);
-	fputs("</title><path class=\"wide\" d=\"", out);
+	fputs("</title>", out);
+}
+
+static void write_line(const struct graph *graph, const struct graph_layout *layout, const struct graph_stroke *stroke,
+		       FILE *out)
+{
+	const struct graph_place *from = &layout->nodes[graph->edges[stroke->edge].from];
+
+	begin_stroke(graph, stroke, out);
+	fputs("<path class=\"wide\" d=\"", out);
 	write_way(stroke, from, out);
 	fputs("\"/><path class=\"line\" d=\"", out);
 	write_way(stroke, from, out);
-	fprintf(out, "\" marker-end=\"url(#%s)\"/>", stroke->denied ? "no" : "yes");
+	fprintf(out, "\" marker-end=\"url(#%s)\"/></g>\n", stroke->denied ? "no" : "yes");
+}
+
+/* Above all lines. */
+static void write_label(const struct graph *graph, const struct graph_stroke *stroke, FILE *out)
+{
+	begin_stroke(graph, stroke, out);
 	fprintf(out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" rx=\"2\"/>", stroke->label.x,
 		stroke->label.y, stroke->label.width, stroke->label.height);
 	for (int i = 0; i < 2 && stroke->lines[i]; i++)
@@ -179,7 +192,9 @@ int graph_write_picture(const struct graph *graph, FILE *out)
 	write_marker("no", "arrow no", out);
 	fputs("</defs>\n<rect class=\"ground\" width=\"100%\" height=\"100%\"/>\n", out);
 	for (uint32_t i = 0; i < layout->n_strokes; i++)
-		write_stroke(graph, layout, i, out);
+		write_line(graph, layout, &layout->strokes[i], out);
+	for (uint32_t i = 0; i < layout->n_strokes; i++)
+		write_label(graph, &layout->strokes[i], out);
 	for (uint32_t i = 0; i < graph->n_nodes && r == 0; i++)
 		r = write_node(&graph->nodes[i], &layout->nodes[i], i, &layout->arena, out);
 	fputs("</svg>\n", out);
