@@ -503,38 +503,63 @@ static int judge_pair(struct drawing *drawing, struct pair_key pair, const struc
 
 /* ---- in words ---- */
 
-/* Writes services, by names of the policy as far as they are whole within the set. */
-static int write_services(struct drawing *drawing, struct spans set, FILE *out)
+/* Takes from a set of services those that the policy names and that are whole within it. `out`: where the names go. */
+static int take_named_services(struct drawing *drawing, struct spans *set, FILE *out)
 {
-	const struct spans *real = &drawing->services;
 	struct flow_space *space = drawing->space;
-	struct flow_box box = {.dim[FLOW_SERVICE] = set};
-	struct spans rest, inner, both;
-	bool first = true;
+	const char *comma = "";
 
-	if (!spans_subtract(space, &rest, real, &set))
-		return -ENOMEM;
-	for (size_t i = 0; i < drawing->policy->n_services && rest.n && set.n; i++) {
+	for (size_t i = 0; i < drawing->policy->n_services && set->n; i++) {
 		const struct service *service = &drawing->policy->services[i];
-		struct spans wanted;
+		struct spans wanted = {(struct span *)service->ranges, service->n_ranges}, inner, beside, left;
 		_Static_assert(sizeof(struct span) == sizeof(struct service_range), "the same two numbers");
 
-		wanted = (struct spans){(struct span *)service->ranges, service->n_ranges};
-		if (!spans_intersect(space, &inner, &wanted, real) || !spans_subtract(space, &both, &inner, &set))
+		if (!spans_intersect(space, &inner, &wanted, &drawing->services) ||
+		    !spans_subtract(space, &beside, &inner, set) || !spans_subtract(space, &left, set, &inner))
 			return -ENOMEM;
-		if (!inner.n || both.n)
+		if (!inner.n || beside.n)
 			continue;
-		fprintf(out, "%s%s", first ? "" : ", ", service->name);
-		first = false;
-		if (!spans_subtract(space, &both, &set, &inner))
-			return -ENOMEM;
-		set = both;
+		fprintf(out, "%s%s", comma, service->name);
+		comma = ", ";
+		*set = left;
 	}
-	box.dim[FLOW_SERVICE] = set;
-	if (!set.n)
-		return 0;
-	fputs(first ? "" : ", ", out);
-	flow_space_describe_services(space, 0, &box, out);
+	return 0;
+}
+
+/* "any except tcp/22" is shorter than what is in it. */
+static int is_nearly_everything(struct drawing *drawing, const struct spans *set, bool *nearlyp)
+{
+	struct spans rest;
+
+	if (!spans_subtract(drawing->space, &rest, &drawing->services, set))
+		return -ENOMEM;
+	*nearlyp = rest.n < set->n;
+	return 0;
+}
+
+static int write_services(struct drawing *drawing, const struct spans *set, FILE *out)
+{
+	_cleanup_(freep) char *names = NULL;
+	struct flow_box box = {.dim[FLOW_SERVICE] = *set};
+	size_t len;
+	FILE *named = open_memstream(&names, &len);
+	bool nearly;
+	int r = named ? take_named_services(drawing, &box.dim[FLOW_SERVICE], named) : -ENOMEM;
+
+	if (named)
+		fclose(named);
+	if (r == 0)
+		r = is_nearly_everything(drawing, &box.dim[FLOW_SERVICE], &nearly);
+	if (r == 0 && !nearly)
+		r = is_nearly_everything(drawing, set, &nearly);
+	if (r < 0)
+		return r;
+	if (nearly)
+		box.dim[FLOW_SERVICE] = *set;
+	else if (len)
+		fprintf(out, "%s%s", names, box.dim[FLOW_SERVICE].n ? ", " : "");
+	if (box.dim[FLOW_SERVICE].n)
+		flow_space_describe_services(drawing->space, 0, &box, out);
 	return 0;
 }
 
@@ -547,7 +572,7 @@ static int services_text(struct drawing *drawing, struct spans set, const char *
 
 	if (!out)
 		return -ENOMEM;
-	r = set.n ? write_services(drawing, set, out) : 0;
+	r = set.n ? write_services(drawing, &set, out) : 0;
 	*textp = take_text(&drawing->graph->arena, out, &text, &len);
 	return r == 0 && !*textp ? -ENOMEM : r;
 }
