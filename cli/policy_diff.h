@@ -23,6 +23,9 @@ struct policy_side {
 int policy_side_load(struct cli *cli, struct policy_side *side, const char *path);
 void policy_side_free(struct policy_side *side);
 
+/* Compares two loaded sides as of `now`; as policy_diff_print. */
+int policy_sides_diff(struct cli *cli, const struct policy_side *old, const struct policy_side *new, int64_t now);
+
 /*
  * Parses both policies, compares them as of `now` (seconds since 1970), and prints to stdout what changes: lines, or one JSON
  * value with --json. Returns CLI_OK (every verdict is the same), CLI_NO (some differ, or a policy is not valid), or
