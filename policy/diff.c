@@ -243,7 +243,7 @@ static int compare_part(void *context, const struct flow_piece *piece)
 			     .ingress_allow = piece->ingress_allow};
 	const struct part *old = differ->side == OLD ? differ->part : &other;
 	const struct part *new = differ->side == OLD ? &other : differ->part;
-	size_t side;
+	size_t side = OLD;
 	uint32_t owner;
 	int r = count_part(differ);
 

@@ -37,7 +37,7 @@ static bool same_ends(const struct flow_box *a, size_t n, const struct flow_box 
 /* Returns 1 if the same, 0, or -ENOMEM. */
 static int same_meaning(const struct writer *writer, bool network, uint32_t old, uint32_t new)
 {
-	const struct service_range service = {SERVICE_TCP, SERVICE_TCP};
+	const struct service_range service = {SERVICE_TCP + 1, SERVICE_TCP + 1}; /* no flow has port 0 */
 	struct flow_box *boxes[2];
 	size_t n[2];
 

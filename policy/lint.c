@@ -59,7 +59,7 @@ static void warn_expired(struct linter *linter)
 /* Can any peer match an identity? Returns 1 if so, 0, or -ENOMEM. */
 static int can_match(struct flow_space *space, const struct selector *selector)
 {
-	const struct service_range service = {SERVICE_TCP, SERVICE_TCP};
+	const struct service_range service = {SERVICE_TCP + 1, SERVICE_TCP + 1}; /* no flow has port 0 */
 	struct selector_term anything = {};
 	const struct selector to = {&anything, 1};
 	struct flow_box *boxes;
