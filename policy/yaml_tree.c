@@ -89,8 +89,9 @@ static void remember_anchor(struct builder *b, const yaml_char_t *anchor, struct
 	b->anchor_nodes.items[number] = (uint32_t)b->n_anchored++;
 }
 
+/* With `extra` bytes behind it. */
 static struct node *node_new(struct builder *b, enum node_kind kind, const yaml_event_t *event,
-			     const yaml_char_t *anchor, const yaml_char_t *tag)
+			     const yaml_char_t *anchor, const yaml_char_t *tag, size_t extra)
 {
 	struct position at = position_of(b, event->start_mark);
 	struct node *node;
@@ -103,7 +104,7 @@ static struct node *node_new(struct builder *b, enum node_kind kind, const yaml_
 	}
 	if (!spend(b, 1, at))
 		return NULL;
-	node = arena_alloc(b->arena, sizeof(*node));
+	node = arena_alloc(b->arena, sizeof(*node) + extra);
 	if (!node) {
 		b->failed = true;
 		return NULL;
@@ -120,7 +121,7 @@ static void read_scalar(struct builder *b, const yaml_event_t *event)
 {
 	const char *text = (const char *)event->data.scalar.value;
 	size_t len = event->data.scalar.length;
-	struct node *node = node_new(b, NODE_SCALAR, event, event->data.scalar.anchor, event->data.scalar.tag);
+	struct node *node = node_new(b, NODE_SCALAR, event, event->data.scalar.anchor, event->data.scalar.tag, len + 1);
 
 	if (!node)
 		return;
@@ -129,11 +130,8 @@ static void read_scalar(struct builder *b, const yaml_event_t *event)
 		b->failed = true;
 		return;
 	}
-	node->text = arena_copy(b->arena, text, len);
-	if (!node->text)
-		b->failed = true;
-	else
-		attach(b, node);
+	node->text = memcpy(node + 1, text, len);
+	attach(b, node);
 }
 
 static void open_collection(struct builder *b, enum node_kind kind, const yaml_event_t *event)
@@ -141,7 +139,7 @@ static void open_collection(struct builder *b, enum node_kind kind, const yaml_e
 	bool list = kind == NODE_LIST;
 	struct node *node =
 		node_new(b, kind, event, list ? event->data.sequence_start.anchor : event->data.mapping_start.anchor,
-			 list ? event->data.sequence_start.tag : event->data.mapping_start.tag);
+			 list ? event->data.sequence_start.tag : event->data.mapping_start.tag, 0);
 
 	if (!node)
 		return;
