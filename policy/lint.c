@@ -23,6 +23,7 @@ struct linter {
 	struct policy_diagnostics *diagnostics;
 	int64_t now;
 	uint64_t budget;
+	bool *empty;		     /* by rule: reported as matching nothing */
 	bool *redundant;	     /* by rule: reported as such */
 	struct list only_in_reverse; /* rules that may be, followed by the number of takers and the takers */
 	const struct rule *audited;  /* rule in audit mode that is looked at */
@@ -89,8 +90,9 @@ static int warn_empty_identities(struct linter *linter, struct flow_space *space
 	return 0;
 }
 
-static int warn_empty_rule(struct linter *linter, struct flow_space *space, const struct rule *rule)
+static int warn_empty_rule(struct linter *linter, struct flow_space *space, size_t number)
 {
+	const struct rule *rule = &linter->policy->rules[number];
 	int from = can_match(space, &rule->from), to = can_match(space, &rule->to);
 
 	if (from < 0 || to < 0)
@@ -100,6 +102,7 @@ static int warn_empty_rule(struct linter *linter, struct flow_space *space, cons
 	diagnostics_warning(linter->diagnostics, rule->at, "rule '%s' matches no flow: nobody can be in its `%s`",
 			    rule->name, from ? "to" : "from");
 	diagnostics_code(linter->diagnostics, "empty-set");
+	linter->empty[number] = true;
 	return 0;
 }
 
@@ -108,6 +111,12 @@ static int warn_empty_rule(struct linter *linter, struct flow_space *space, cons
 static bool same_level(const struct rule *a, const struct rule *b)
 {
 	return a->tier == b->tier && a->priority == b->priority && a->action == b->action;
+}
+
+/* Of one level, and to the same effect: a deny in audit mode lets pass. */
+static bool is_equal(const struct rule *a, const struct rule *b)
+{
+	return same_level(a, b) && (a->action != RULE_DENY || a->audit == b->audit);
 }
 
 /* What a rule does to flows, in a sentence after "it". */
@@ -183,6 +192,20 @@ static void warn_redundant(struct linter *linter, uint32_t number, const uint32_
 	linter->redundant[number] = true;
 }
 
+/* Would rules of the same level do something else with its flows? */
+static bool is_contested(const struct linter *linter, uint32_t number, const struct reach_order *order)
+{
+	const struct rule *rule = &linter->policy->rules[number];
+
+	for (uint32_t i = 0; i < order->n_takers; i++) {
+		const struct rule *taker = &linter->policy->rules[order->takers[i]];
+
+		if (same_level(rule, taker) && !is_equal(rule, taker))
+			return true;
+	}
+	return order->more_takers;
+}
+
 /* A rule that ends will leave its flows to the others one day. */
 static bool is_temporary(const struct linter *linter, const struct reach_order *order)
 {
@@ -202,7 +225,7 @@ static void warn_undecided(struct linter *linter, uint32_t number, const struct 
 		return;
 	}
 	for (uint32_t i = 0; i < order->n_takers; i++)
-		equals = equals || same_level(rule, &linter->policy->rules[order->takers[i]]);
+		equals = equals || is_equal(rule, &linter->policy->rules[order->takers[i]]);
 	if (equals) {
 		warn_redundant(linter, number, order->takers, order->n_takers, order->more_takers);
 		return;
@@ -234,14 +257,17 @@ static int take_reach(void *context, uint32_t rule, const struct reach *reach)
 	struct linter *linter = context;
 	const struct reach_order *forward = &reach->orders[0], *reverse = &reach->orders[1];
 
-	if (!reach->matches)
+	if (!reach->matches) {
+		if (!linter->empty[rule])
+			warn_unjudged(linter, &linter->policy->rules[rule]);
 		return 0;
+	}
 	if (!forward->decides) {
 		if (!is_temporary(linter, forward))
 			warn_undecided(linter, rule, forward);
 		return 0;
 	}
-	if (reverse->decides || is_temporary(linter, reverse))
+	if (reverse->decides || is_temporary(linter, reverse) || is_contested(linter, rule, reverse))
 		return 0;
 	return remember_reverse(linter, rule, reverse);
 }
@@ -364,7 +390,7 @@ static int warn_empty(struct linter *linter, char **errorp)
 		const struct rule *rule = &linter->policy->rules[i];
 
 		if (!(rule->until && rule->until <= linter->now))
-			r = warn_empty_rule(linter, space, rule);
+			r = warn_empty_rule(linter, space, i);
 	}
 	return r;
 }
@@ -402,9 +428,10 @@ int policy_lint(const struct policy *policy, const struct policy_source *sources
 	struct linter linter = {.policy = policy, .diagnostics = diagnostics, .now = now, .budget = budget};
 	int r;
 
-	linter.redundant = calloc(policy->n_rules + 1, sizeof(bool));
+	linter.redundant = calloc(2 * policy->n_rules + 1, sizeof(bool));
 	if (!linter.redundant)
 		return -ENOMEM;
+	linter.empty = linter.redundant + policy->n_rules;
 	diagnostics_reopen(diagnostics, sources);
 	r = lint(&linter);
 	list_free(&linter.only_in_reverse);

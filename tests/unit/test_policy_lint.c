@@ -48,14 +48,15 @@ static void linted_free(struct linted *linted)
 
 /* ---- word for word ---- */
 
-static const char head[] = "bulkhead: 1\n"
-			   "identities:\n"
-			   "  web: spiffe://prod.example/web\n"
-			   "  db: spiffe://prod.example/db\n"
-			   "  all-of-it: spiffe://prod.example/**\n"
-			   "tiers: [guard, app]\n"
-			   "rules:\n"
-			   "  - {name: use, action: allow, from: [web, all-of-it], to: db, service: udp/9, priority: -9}\n";
+static const char head[] =
+	"bulkhead: 1\n"
+	"identities:\n"
+	"  web: spiffe://prod.example/web\n"
+	"  db: spiffe://prod.example/db\n"
+	"  all-of-it: spiffe://prod.example/**\n"
+	"tiers: [guard, app]\n"
+	"rules:\n"
+	"  - {name: use, action: allow, from: [web, all-of-it], to: db, service: udp/9, priority: -9}\n";
 
 /* What is said about the rules behind the one of `head`, without the source lines; malloc()ed. */
 static char *said_of(const char *rules, uint64_t budget)
@@ -132,7 +133,8 @@ static void a_pass_that_no_flow_reaches_is_shadowed_too(void **state)
 	(void)state;
 	expect("  - {name: stop, action: deny, tier: guard, from: any, to: db, service: tcp/1}\n"
 	       "  - {name: on, action: pass, tier: guard, from: web, to: db, service: tcp/1, priority: 5}\n",
-	       "10 warning: rule 'on' can never pass on anything: 'stop', which comes before it, denies all of its flows"
+	       "10 warning: rule 'on' can never pass on anything: 'stop', which comes before it, denies all of its "
+	       "flows"
 	       " -- 'stop' at a.yaml:9 [shadowed]\n");
 }
 
@@ -142,7 +144,8 @@ static void a_pass_shadows_within_its_tier(void **state)
 	expect("  - {name: on, action: pass, tier: guard, from: any, to: db, service: tcp/1, priority: -1}\n"
 	       "  - {name: stop, action: deny, tier: guard, from: web, to: db, service: tcp/1}\n"
 	       "  - {name: open, action: allow, from: web, to: db, service: tcp/1}\n",
-	       "10 warning: rule 'stop' can never deny anything: 'on', which comes before it, passes on all of its flows"
+	       "10 warning: rule 'stop' can never deny anything: 'on', which comes before it, passes on all of its "
+	       "flows"
 	       " -- 'on' at a.yaml:9 [shadowed]\n");
 }
 
@@ -172,7 +175,8 @@ static void what_a_rule_that_ends_takes_is_not_lost(void **state)
 	(void)state;
 	expect("  - {name: now, action: allow, from: web, to: db, service: tcp/1, until: 2099-01-01T00:00:00Z}\n"
 	       "  - {name: ever, action: allow, from: web, to: db, service: tcp/1}\n",
-	       "9 warning: rule 'now' adds nothing: 'ever' allows all of its flows -- 'ever' at a.yaml:10 [redundant]\n");
+	       "9 warning: rule 'now' adds nothing: 'ever' allows all of its flows -- 'ever' at a.yaml:10 "
+	       "[redundant]\n");
 	expect("  - {name: now, action: deny, from: web, to: db, service: tcp/1, until: 2099-01-01T00:00:00Z}\n"
 	       "  - {name: ever, action: allow, from: web, to: db, service: tcp/1}\n",
 	       "");
@@ -201,7 +205,7 @@ static void a_set_that_nobody_can_be_in_is_empty(void **state)
 	(void)state;
 	expect("  - {name: both, action: allow, from: {all: [web, db]}, to: db, service: tcp/1}\n",
 	       "9 warning: rule 'both' matches no flow: nobody can be in its `from` [empty-set]\n"
-	       "9 warning: '{all: [web, db]}' is an empty set: no identity can be in it [empty-set]\n");
+	       "9 warning: 'all [web, db]' is an empty set: no identity can be in it [empty-set]\n");
 }
 
 static void a_rule_in_audit_mode_is_noted_where_it_opens(void **state)
