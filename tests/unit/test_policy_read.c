@@ -438,6 +438,40 @@ static void invariants_are_read_with_their_text(void **state)
 	policy_freep(&policy);
 }
 
+/* Text in messages is cut, also where aliases make it long. */
+static void long_values_are_cut_in_messages(void **state)
+{
+	char text[8192] = IDENTITIES "rules: [{name: r, action: allow, from: [web, db, unit], to: {any: [web, db";
+	struct policy *policy;
+
+	(void)state;
+	for (int i = 0; i < 40; i++)
+		sprintf(text + strlen(text), ", spiffe://td/a-rather-long-name/%d", i);
+	strcat(text, "]}}]\ntests: [{from: web, to: db, expect: deny, service: &long [tcp/1");
+	for (int i = 0; i < 200; i++)
+		sprintf(text + strlen(text), ", tcp/%d", i + 2);
+	strcat(text, "]}]\ninvariants: [never: {service: *long, from: web, to: db}]\n");
+	policy = parse(text);
+	assert_int_equal(strlen(policy->tests[0].service), 403);
+	assert_string_equal(policy->tests[0].service + 400, "...");
+	assert_int_equal(policy->tests[0].n_services, 1);
+	assert_int_equal(strlen(policy->invariants[0].text), 7 + 403);
+	for (size_t i = 0; i < policy->n_identities; i++)
+		if (policy->identities[i].op == IDENTITY_ANY)
+			assert_string_equal(policy->identities[i].name + 196, "...]");
+	policy_freep(&policy);
+}
+
+static void a_byte_order_mark_is_no_part_of_the_text(void **state)
+{
+	(void)state;
+	refused("\xef\xbb\xbf%TAG ! x\n",
+		"p.yaml:1:1: error: YAML tags have no meaning in a policy\n  %TAG ! x\n  ^\n");
+	refused("\xef\xbb\xbf"
+		"bulkhead: 2\n",
+		"p.yaml:1:11: error: language version '2'");
+}
+
 /* Asks, and expects to be understood. */
 static struct invariant ask(struct policy *policy, const char *text)
 {
@@ -493,7 +527,7 @@ static void a_mistake_in_an_invariant_of_a_command_line_is_explained(void **stat
 {
 	struct policy *policy = parse(IDENTITIES "rules: [{name: r, action: allow, from: web, to: db}]\n");
 	struct invariant invariant;
-	char *error;
+	char *error, *big;
 
 	(void)state;
 	says(policy, "from: wbe to: db", "no identity or network is named 'wbe' (did you mean 'web'?)");
@@ -505,6 +539,13 @@ static void a_mistake_in_an_invariant_of_a_command_line_is_explained(void **stat
 	says(policy, "from: [web to: db", "not valid YAML");
 	says(policy, "from: web to: db service: 443", "a port has a protocol");
 	says(policy, "{from: web, to: db", "not valid YAML");
+	big = calloc(1, 70000);
+	memset(big, 'x', 69999);
+	memcpy(big, "from: ", 6);
+	says(policy, big, "longer than 65536 bytes");
+	assert_int_equal(policy_invariant_isolated(&invariant, policy, big, "web", &error), 1);
+	free(error);
+	free(big);
 	says(policy, "from: {not: {not: {not: nobody}}} to: web", "no identity is named 'nobody'");
 	assert_int_equal(policy_invariant_isolated(&invariant, policy, "web", "", &error), 1);
 	free(error);
@@ -792,6 +833,8 @@ int main(void)
 		cmocka_unit_test(files_are_one_policy_in_any_order),
 		cmocka_unit_test(names_in_tests_are_sets_and_all_else_is_one_peer),
 		cmocka_unit_test(invariants_are_read_with_their_text),
+		cmocka_unit_test(long_values_are_cut_in_messages),
+		cmocka_unit_test(a_byte_order_mark_is_no_part_of_the_text),
 		cmocka_unit_test(an_invariant_of_a_command_line_is_read_like_one_of_the_file),
 		cmocka_unit_test(a_mistake_in_an_invariant_of_a_command_line_is_explained),
 		cmocka_unit_test(the_example_of_the_manual_is_a_policy_without_a_warning),
