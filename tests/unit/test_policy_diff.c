@@ -388,8 +388,8 @@ static void write_rules(FILE *out, const struct policy_diff_rule *rules, size_t 
 		fprintf(out, "%s%s:%u", i ? "," : "", rules[i].name, rules[i].line);
 }
 
-/* The changes from one list of rules to another, a line each; malloc()ed. */
-static char *changes_between(const char *old_rules, const char *new_rules)
+/* The changes from one policy to another, a line each; malloc()ed. */
+static char *changes_between(const char *old_text, const char *new_text)
 {
 	char *texts[2], *out_text = NULL, *error = NULL;
 	struct policy *policies[2];
@@ -398,8 +398,7 @@ static char *changes_between(const char *old_rules, const char *new_rules)
 	FILE *out = open_memstream(&out_text, &size);
 
 	for (size_t p = 0; p < 2; p++) {
-		if (asprintf(&texts[p], "%s%s", head, p ? new_rules : old_rules) < 0)
-			abort();
+		texts[p] = strdup(p ? new_text : old_text);
 		policies[p] = parse_files(&texts[p], 1);
 	}
 	assert_int_equal(policy_diff_new(&diff, policies[0], policies[1], REF_NOW, &error), 0);
@@ -425,12 +424,24 @@ static char *changes_between(const char *old_rules, const char *new_rules)
 	return out_text;
 }
 
-static void expect_changes(const char *old_rules, const char *new_rules, const char *expected)
+static void expect_between(const char *old_text, const char *new_text, const char *expected)
 {
-	char *text = changes_between(old_rules, new_rules);
+	char *text = changes_between(old_text, new_text);
 
 	assert_string_equal(text, expected);
 	free(text);
+}
+
+/* Between lists of rules. */
+static void expect_changes(const char *old_rules, const char *new_rules, const char *expected)
+{
+	char *texts[2];
+
+	if (asprintf(&texts[0], "%s%s", head, old_rules) < 0 || asprintf(&texts[1], "%s%s", head, new_rules) < 0)
+		abort();
+	expect_between(texts[0], texts[1], expected);
+	free(texts[0]);
+	free(texts[1]);
 }
 
 #define WEB_TO_DB "  - {name: web-to-db, action: allow, from: web, to: db, service: tcp/5432}\n"
@@ -504,6 +515,54 @@ static void a_rule_in_audit_mode_lets_pass_again(void **state)
 	expect_changes(old, new, "+ web -> db tcp/5432 by no:10 before no:10\n");
 }
 
+#define TO_DB "rules: [{name: r, action: allow, from: web, to: db, service: tcp/5432}]\n"
+#define DB "identities: {db: spiffe://td/db, web: "
+
+static void a_name_that_means_something_else_is_not_used_for_what_it_meant(void **state)
+{
+	(void)state;
+	expect_between("bulkhead: 1\n" DB "spiffe://td/web}\n" TO_DB, "bulkhead: 1\n" DB "spiffe://td/www}\n" TO_DB,
+		       "+ web -> db tcp/5432 by r:3 before default:0\n"
+		       "- spiffe://td/web -> db tcp/5432 by default:0 before r:3\n");
+}
+
+static void a_name_that_is_gone_still_tells_what_was_lost(void **state)
+{
+	(void)state;
+	expect_between("bulkhead: 1\n" DB "\"spiffe://td/ns/*/web\"}\n" TO_DB,
+		       "bulkhead: 1\nidentities: {db: spiffe://td/db}\n"
+		       "rules: [{name: r, action: allow, from: db, to: db, service: tcp/5432}]\n",
+		       "+ db -> db tcp/5432 by r:3 before default:0\n"
+		       "- web -> db tcp/5432 by default:0 before r:3\n");
+}
+
+static void tiers_that_change_places_change_verdicts(void **state)
+{
+	const char rules[] = "identities: {a: spiffe://td/a, b: spiffe://td/b}\n"
+			     "rules:\n"
+			     "  - {name: x, tier: one, action: allow, from: a, to: b, service: tcp/1}\n"
+			     "  - {name: y, tier: two, action: deny, from: a, to: b, service: tcp/1-2}\n";
+	char old[600], new[600];
+
+	(void)state;
+	snprintf(old, sizeof(old), "bulkhead: 1\ntiers: [one, two]\n%s", rules);
+	snprintf(new, sizeof(new), "bulkhead: 1\ntiers: [two, one]\n%s", rules);
+	expect_between(old, new, "- a -> b tcp/1 by y:6 before x:5\n");
+	snprintf(new, sizeof(new), "bulkhead: 1\ntiers: [zero, one, middle, two]\n%s", rules);
+	expect_between(old, new, "");
+}
+
+static void a_default_that_changes_opens_what_no_rule_decides(void **state)
+{
+	(void)state;
+	expect_between("bulkhead: 1\nidentities: {a: spiffe://td/a}\n"
+		       "rules: [{name: x, action: deny, from: any, to: a}]\n",
+		       "bulkhead: 1\ndefaults: {action: allow}\nidentities: {a: spiffe://td/a}\n"
+		       "rules: [{name: x, action: deny, from: any, to: a}]\n",
+		       "+ any -> any workload except a any by default:2 before default:0\n"
+		       "+ any workload -> host, world any by default:2 before default:0\n");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -515,6 +574,10 @@ int main(void)
 		cmocka_unit_test(a_deny_takes_what_rules_allowed),
 		cmocka_unit_test(rules_that_change_the_same_flows_share_a_line),
 		cmocka_unit_test(a_rule_in_audit_mode_lets_pass_again),
+		cmocka_unit_test(a_name_that_means_something_else_is_not_used_for_what_it_meant),
+		cmocka_unit_test(a_name_that_is_gone_still_tells_what_was_lost),
+		cmocka_unit_test(tiers_that_change_places_change_verdicts),
+		cmocka_unit_test(a_default_that_changes_opens_what_no_rule_decides),
 		cmocka_unit_test(the_changes_of_similar_policies_are_exactly_what_differs),
 		cmocka_unit_test(the_changes_of_different_policies_are_exactly_what_differs),
 	};
