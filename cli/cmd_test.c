@@ -100,16 +100,16 @@ static void print_yaml(const char *key, const char *value)
 
 static void print_yaml_decider(const char *end, const struct policy_decider *decider)
 {
-	char text[512];
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
 
-	if (!decider->judged)
-		snprintf(text, sizeof(text), "not judged");
-	else if (decider->file)
-		snprintf(text, sizeof(text), "%s by %s (%.200s:%u)", decider->allow ? "allow" : "deny", decider->rule,
-			 decider->file, decider->line);
-	else
-		snprintf(text, sizeof(text), "%s by %s", decider->allow ? "allow" : "deny", decider->rule);
-	print_yaml(end, text);
+	if (!out)
+		return;
+	policy_decider_text(decider, out);
+	if (fclose(out) == 0)
+		print_yaml(end, text);
+	free(text);
 }
 
 static void tell_tap(const struct run *run, const char *title, const struct policy_finding *finding)

@@ -17,7 +17,7 @@
 #include "policy/flow_space_internal.h"
 
 /* A second or two of work. */
-#define MAX_WORK 600000000ULL
+#define MAX_WORK 300000000ULL
 #define NO_OWNER 0xffffffffU
 
 int space_spend(struct flow_space *space, uint64_t work, char **errorp)

@@ -97,7 +97,8 @@ static int look_at_boxes(struct statement *statement, const struct flow_box *box
 	struct verifier *verifier = statement->verifier;
 	int r = 0;
 
-	for (size_t i = 0; i < n && r == 0; i++)
+	/* From the last: flows from outside come behind those of workloads, and are what an operator thinks of first. */
+	for (size_t i = n; i-- > 0 && r == 0;)
 		r = flow_space_judge(verifier->space, 0, &boxes[i], look_at_piece, statement, verifier->errorp);
 	return r == FOUND ? 0 : r;
 }
@@ -224,17 +225,23 @@ void policy_finding_title(const struct policy_finding *finding, FILE *out)
 		fprintf(out, " by %s", test->by);
 }
 
-static void print_decider(const char *end, const struct policy_decider *decider, FILE *out)
+void policy_decider_text(const struct policy_decider *decider, FILE *out)
 {
 	if (!decider->judged) {
-		fprintf(out, "  %-8s not judged: no managed workload\n", end);
+		fputs("not judged: no managed workload", out);
 		return;
 	}
-	fprintf(out, "  %-8s %s by %s", end, verdict(decider->allow), decider->rule);
+	fprintf(out, "%s by %s", verdict(decider->allow), decider->rule);
 	if (decider->file)
 		fprintf(out, " (%s:%u)", decider->file, decider->line);
 	if (decider->audit)
-		fputs(", which only audits", out);
+		fputs(", which in audit mode lets pass what it denies", out);
+}
+
+static void print_decider(const char *end, const struct policy_decider *decider, FILE *out)
+{
+	fprintf(out, "  %-8s ", end);
+	policy_decider_text(decider, out);
 	fputc('\n', out);
 }
 

@@ -55,6 +55,8 @@ int policy_run_tests(const struct policy *policy, int64_t now, policy_finding_fn
 int policy_check_invariants(const struct policy *policy, const struct invariant *invariants, size_t n, int64_t now,
 			    policy_finding_fn tell, void *context, char **errorp);
 
+/* "allow by web-to-db (shop.yaml:12)", or that it is not judged. */
+void policy_decider_text(const struct policy_decider *decider, FILE *out);
 /* "web -> db tcp/5432: allow", the name of the statement if it has one. */
 void policy_finding_title(const struct policy_finding *finding, FILE *out);
 /* What is wrong, the flow, and what each end says of it, one line each, indented. */
