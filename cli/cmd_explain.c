@@ -2,10 +2,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cli/cli.h"
 #include "cli/policy_files.h"
+#include "cli/when.h"
+#include "cli/why_text.h"
+#include "policy/flow_space.h"
 #include "policy/image.h"
+#include "policy/instant.h"
+#include "policy/why.h"
 
 #define MAX_PATHS 64
 #define MAX_CLOSEST 3
@@ -15,6 +21,7 @@ struct arguments {
 	size_t n_paths;
 	const char *from, *to, *service;
 	const char *batch;
+	int64_t at;
 };
 
 struct explainer {
@@ -38,6 +45,8 @@ static void freep(void *p)
 
 static int parse_arguments(struct arguments *arguments, int argc, char **argv)
 {
+	const char *problem;
+
 	for (int i = 1; i < argc; i++) {
 		const char *value = i + 1 < argc ? argv[i + 1] : NULL;
 
@@ -48,7 +57,7 @@ static int parse_arguments(struct arguments *arguments, int argc, char **argv)
 			continue;
 		}
 		if (strcmp(argv[i], "--policy") != 0 && strcmp(argv[i], "--from") != 0 &&
-		    strcmp(argv[i], "--to") != 0 && strcmp(argv[i], "--batch") != 0)
+		    strcmp(argv[i], "--to") != 0 && strcmp(argv[i], "--batch") != 0 && strcmp(argv[i], "--at") != 0)
 			return cli_usage_error(&cmd_explain, "unknown option %s", argv[i]);
 		if (!value)
 			return cli_usage_error(&cmd_explain, "%s needs a value", argv[i]);
@@ -58,7 +67,10 @@ static int parse_arguments(struct arguments *arguments, int argc, char **argv)
 			arguments->to = value;
 		else if (strcmp(argv[i], "--batch") == 0)
 			arguments->batch = value;
-		else if (arguments->n_paths < MAX_PATHS)
+		else if (strcmp(argv[i], "--at") == 0) {
+			if ((problem = cli_parse_when(value, arguments->at, &arguments->at)))
+				return cli_usage_error(&cmd_explain, "--at %s: %s", value, problem);
+		} else if (arguments->n_paths < MAX_PATHS)
 			arguments->paths[arguments->n_paths++] = argv[i + 1];
 		else
 			return cli_usage_error(&cmd_explain, "at most %d --policy; name a directory", MAX_PATHS);
@@ -112,121 +124,145 @@ static int load(struct cli *cli, struct explainer *explainer, const struct argum
 
 /* ---- one flow ---- */
 
-static json_t *judgement_json(const struct policy_judgement *judgement)
-{
-	json_t *object;
+#define INDENT "           "
 
-	if (!judgement->judged)
-		return json_null();
-	object = json_pack("{s:s, s:s, s:s?}", "verdict", judgement->allow ? "allow" : "deny", "rule", judgement->rule,
-			   "file", judgement->file);
-	if (judgement->file)
-		json_object_set_new(object, "line", json_integer(judgement->line));
-	return object;
-}
-
-static void print_judgement(const struct cli *cli, const char *name, const struct policy_judgement *judgement)
+static void print_judgement(const struct cli *cli, const struct policy *policy, const char *name,
+			    const struct why_judgement *judgement)
 {
+	const struct flow_decision *decision = &judgement->decision;
+
 	printf("  %-8s ", name);
 	if (!judgement->judged) {
 		printf("not judged: this end is not a managed workload\n");
 		return;
 	}
-	printf("%s%s%s by %s", cli_colour(cli, judgement->allow ? "green" : "red"), judgement->allow ? "allow" : "deny",
-	       cli_colour(cli, "reset"), strcmp(judgement->rule, "default") == 0 ? "default" : "rule ");
-	if (strcmp(judgement->rule, "default") != 0)
-		printf("%s", judgement->rule);
-	if (judgement->file)
-		printf(" (%s:%u)", judgement->file, judgement->line);
-	else
-		printf(" (no rule decided)");
-	putchar('\n');
+	printf("%s%s%s by %s", cli_colour(cli, decision->allow ? "green" : "red"), decision->allow ? "allow" : "deny",
+	       cli_colour(cli, "reset"), decision->rule == FLOW_DEFAULT ? "" : "rule ");
+	why_write_rule(policy, decision->rule, stdout);
+	puts(decision->rule == FLOW_DEFAULT && !policy->has_defaults ? " (no rule decided)" : "");
+	why_print_details(policy, judgement, INDENT, stdout);
 }
 
-/* The rules that nearly matched, where the default denied. Returns how many, or -ENOMEM. */
-static int find_closest(const struct explainer *explainer, const struct arguments *arguments,
-			const struct policy_judgement *judgement, bool ingress, char *lines[MAX_CLOSEST])
-{
-	if (!judgement->judged || judgement->allow || strcmp(judgement->rule, "default") != 0)
-		return 0;
-	return policy_closest(explainer->policy, arguments->from, arguments->to, arguments->service, ingress, lines,
-			      MAX_CLOSEST);
-}
-
-static void print_closest(const char *title, char *const *lines, int n)
-{
-	if (n > 0)
-		printf("%s\n", title);
-	for (int i = 0; i < n; i++)
-		printf("  %s\n", lines[i]);
-}
-
-static bool same_lines(char *const *a, int n, char *const *b, int m)
-{
-	for (int i = 0; i < n && n == m; i++)
-		if (strcmp(a[i], b[i]) != 0)
-			return false;
-	return n == m;
-}
-
-static void print_both_closest(const struct explainer *explainer, const struct arguments *arguments,
-			       const struct policy_explanation *explanation)
-{
-	char *egress[MAX_CLOSEST], *ingress[MAX_CLOSEST];
-	int n = find_closest(explainer, arguments, &explanation->egress, false, egress);
-	int m = find_closest(explainer, arguments, &explanation->ingress, true, ingress);
-
-	if (same_lines(egress, n, ingress, m)) {
-		print_closest("closest rules:", egress, n);
-	} else {
-		print_closest("closest rules for egress:", egress, n);
-		print_closest("closest rules for ingress:", ingress, m);
-	}
-	while (n > 0)
-		free(egress[--n]);
-	while (m > 0)
-		free(ingress[--m]);
-}
-
-static json_t *closest_json(const struct explainer *explainer, const struct arguments *arguments,
-			    const struct policy_judgement *judgement, bool ingress)
-{
+struct closest {
 	char *lines[MAX_CLOSEST];
-	int n = find_closest(explainer, arguments, judgement, ingress, lines);
+	int n;
+};
+
+static void closest_free(struct closest *closest)
+{
+	for (int i = 0; i < closest->n; i++)
+		free(closest->lines[i]);
+}
+
+/* The rules that nearly matched, where the default denied. */
+static void find_closest(const struct explainer *explainer, const struct arguments *arguments,
+			 const struct why_judgement *judgement, bool ingress, struct closest *closest)
+{
+	if (!judgement->judged || judgement->decision.allow || judgement->decision.rule != FLOW_DEFAULT)
+		return;
+	closest->n = policy_closest(explainer->policy, arguments->from, arguments->to, arguments->service, ingress,
+				    arguments->at, closest->lines, MAX_CLOSEST);
+	if (closest->n < 0) /* only a help is missing */
+		closest->n = 0;
+}
+
+static void print_closest(const char *title, const struct closest *closest)
+{
+	if (closest->n > 0)
+		printf("%s\n", title);
+	for (int i = 0; i < closest->n; i++)
+		printf("  %s\n", closest->lines[i]);
+}
+
+static bool same_lines(const struct closest *a, const struct closest *b)
+{
+	for (int i = 0; i < a->n && a->n == b->n; i++)
+		if (strcmp(a->lines[i], b->lines[i]) != 0)
+			return false;
+	return a->n == b->n;
+}
+
+static void print_explanation(const struct cli *cli, const struct explainer *explainer,
+			      const struct arguments *arguments, bool allow, const struct why_flow *why,
+			      const struct closest closest[2])
+{
+	printf("%s%s%s: %s -> %s %s\n", cli_colour(cli, allow ? "green" : "red"), allow ? "allow" : "deny",
+	       cli_colour(cli, "reset"), arguments->from, arguments->to, arguments->service);
+	print_judgement(cli, explainer->policy, "egress", &why->egress);
+	print_judgement(cli, explainer->policy, "ingress", &why->ingress);
+	if (same_lines(&closest[0], &closest[1])) {
+		print_closest("closest rules:", &closest[0]);
+		return;
+	}
+	print_closest("closest rules for egress:", &closest[0]);
+	print_closest("closest rules for ingress:", &closest[1]);
+}
+
+static json_t *closest_json(const struct closest *closest)
+{
 	json_t *list = json_array();
 
-	for (int i = 0; i < n; i++) {
-		json_array_append_new(list, json_string(lines[i]));
-		free(lines[i]);
-	}
+	for (int i = 0; i < closest->n; i++)
+		json_array_append_new(list, json_string(closest->lines[i]));
 	return list;
+}
+
+static json_t *explanation_json(const struct explainer *explainer, const struct arguments *arguments, bool allow,
+				const struct why_flow *why, const struct closest closest[2])
+{
+	char at[INSTANT_TEXT_BYTES];
+
+	instant_format(at, arguments->at);
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:{s:o, s:o}}", "verdict", allow ? "allow" : "deny",
+			 "from", arguments->from, "to", arguments->to, "service", arguments->service, "at", at,
+			 "egress", why_judgement_json(explainer->policy, &why->egress), "ingress",
+			 why_judgement_json(explainer->policy, &why->ingress), "closest", "egress",
+			 closest_json(&closest[0]), "ingress", closest_json(&closest[1]));
+}
+
+/* The tables are what the kernel asks; the reasons come from the rules. They say the same, or nothing is said. */
+static bool agree(const struct policy *policy, const struct policy_judgement *tables,
+		  const struct why_judgement *reasons)
+{
+	const char *rule;
+
+	if (tables->judged != reasons->judged)
+		return false;
+	if (!tables->judged)
+		return true;
+	rule = reasons->decision.rule == FLOW_DEFAULT ? "default" : policy->rules[reasons->decision.rule].name;
+	return tables->allow == reasons->decision.allow && strcmp(tables->rule, rule) == 0;
 }
 
 static int explain_one(struct cli *cli, const struct explainer *explainer, const struct arguments *arguments)
 {
+	__attribute__((cleanup(closest_free))) struct closest egress = {}, ingress = {};
+	__attribute__((cleanup(why_flow_free))) struct why_flow why = {};
 	__attribute__((cleanup(freep))) char *error = NULL;
 	struct policy_explanation explanation;
+	struct closest both[2];
 
 	if (policy_explain(explainer->image, arguments->from, arguments->to, arguments->service, &explanation,
-			   &error)) {
+			   &error) ||
+	    why_flow_find(&why, explainer->policy, arguments->from, arguments->to, arguments->service, arguments->at,
+			  &error)) {
 		cli_error("%s", error ? error : "out of memory");
 		return CLI_USAGE;
 	}
-	if (cli->json) {
-		cli_print_json(json_pack(
-			"{s:s, s:s, s:s, s:s, s:o, s:o, s:{s:o, s:o}}", "verdict", explanation.allow ? "allow" : "deny",
-			"from", arguments->from, "to", arguments->to, "service", arguments->service, "egress",
-			judgement_json(&explanation.egress), "ingress", judgement_json(&explanation.ingress), "closest",
-			"egress", closest_json(explainer, arguments, &explanation.egress, false), "ingress",
-			closest_json(explainer, arguments, &explanation.ingress, true)));
-		return explanation.allow ? CLI_OK : CLI_NO;
+	if (!agree(explainer->policy, &explanation.egress, &why.egress) ||
+	    !agree(explainer->policy, &explanation.ingress, &why.ingress)) {
+		cli_error("the compiled tables and the rules do not say the same of this flow; please report this as a "
+			  "fault of policyctl, with the policy");
+		return CLI_UNREACHABLE;
 	}
-	printf("%s%s%s: %s -> %s %s\n", cli_colour(cli, explanation.allow ? "green" : "red"),
-	       explanation.allow ? "allow" : "deny", cli_colour(cli, "reset"), arguments->from, arguments->to,
-	       arguments->service);
-	print_judgement(cli, "egress", &explanation.egress);
-	print_judgement(cli, "ingress", &explanation.ingress);
-	print_both_closest(explainer, arguments, &explanation);
+	find_closest(explainer, arguments, &why.egress, false, &egress);
+	find_closest(explainer, arguments, &why.ingress, true, &ingress);
+	both[0] = egress;
+	both[1] = ingress;
+	if (cli->json)
+		cli_print_json(explanation_json(explainer, arguments, explanation.allow, &why, both));
+	else
+		print_explanation(cli, explainer, arguments, explanation.allow, &why, both);
 	return explanation.allow ? CLI_OK : CLI_NO;
 }
 
@@ -293,7 +329,7 @@ static int explain_batch(const struct explainer *explainer, const char *path)
 static int run(struct cli *cli, int argc, char **argv)
 {
 	__attribute__((cleanup(explainer_free))) struct explainer explainer = {};
-	struct arguments arguments = {};
+	struct arguments arguments = {.at = time(NULL)};
 	int code = parse_arguments(&arguments, argc, argv);
 
 	if (code == CLI_OK)
@@ -306,7 +342,7 @@ static int run(struct cli *cli, int argc, char **argv)
 const struct cli_command cmd_explain = {
 	.name = "explain",
 	.summary = "Says whether a flow is allowed, and which rules decide",
-	.usage = "[--policy PATH] --from X --to Y SERVICE | [--policy PATH] --batch FILE",
+	.usage = "[--policy PATH] [--at TIME] --from X --to Y SERVICE | [--policy PATH] [--at TIME] --batch FILE",
 	.help = "Judges a flow with the compiled policy, by the function that the kernel runs: egress at the source "
 		"and\n"
 		"ingress at the destination. A flow passes if both allow it; an end outside any workload judges "

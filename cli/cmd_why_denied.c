@@ -3,12 +3,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cli/audit_event.h"
 #include "cli/audit_log.h"
 #include "cli/bus.h"
 #include "cli/cli.h"
 #include "cli/format.h"
+#include "policy/why.h"
 
 #define DEFAULT_LAST 5
 #define MAX_LAST 10000U
@@ -79,7 +81,7 @@ static void find_closest(struct why *why, const json_t *event, struct closest *o
 	ingress = !strcmp(cli_json_string(event, "network.direction"), "ingress");
 	/* Refused before the peer was asked: it is not who keeps a rule from matching. */
 	out->n = policy_closest(policy, from, strcmp(cli_json_string(event, "zt.proof"), "unasked") ? to : NULL,
-				service, ingress, out->lines, MAX_CLOSEST);
+				service, ingress, time(NULL), out->lines, MAX_CLOSEST);
 	if (out->n < 0)
 		out->n = 0;
 }
