@@ -21,7 +21,8 @@ struct arguments {
 	size_t n_paths;
 	const char *from, *to, *service;
 	const char *batch;
-	int64_t at;
+	const char *when;
+	int64_t at; /* seconds since 1970 */
 };
 
 struct explainer {
@@ -43,45 +44,65 @@ static void freep(void *p)
 	free(*(void **)p);
 }
 
+static const char **option_value(struct arguments *arguments, const char *name)
+{
+	const struct {
+		const char *name;
+		const char **value;
+	} options[] = {
+		{"--from", &arguments->from},
+		{"--to", &arguments->to},
+		{"--batch", &arguments->batch},
+		{"--at", &arguments->when},
+	};
+
+	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
+		if (strcmp(options[i].name, name) == 0)
+			return options[i].value;
+	return NULL;
+}
+
+static int take_argument(struct arguments *arguments, char *name, char *value)
+{
+	const char **place = option_value(arguments, name);
+	bool policy = strcmp(name, "--policy") == 0;
+
+	if (!place && !policy)
+		return cli_usage_error(&cmd_explain, "unknown option %s", name);
+	if (!value)
+		return cli_usage_error(&cmd_explain, "%s needs a value", name);
+	if (place)
+		*place = value;
+	else if (arguments->n_paths == MAX_PATHS)
+		return cli_usage_error(&cmd_explain, "at most %d --policy; name a directory", MAX_PATHS);
+	else
+		arguments->paths[arguments->n_paths++] = value;
+	return CLI_OK;
+}
+
 static int parse_arguments(struct arguments *arguments, int argc, char **argv)
 {
 	const char *problem;
+	int code = CLI_OK;
 
-	for (int i = 1; i < argc; i++) {
-		const char *value = i + 1 < argc ? argv[i + 1] : NULL;
-
-		if (argv[i][0] != '-') {
-			if (arguments->service)
-				return cli_usage_error(&cmd_explain, "one SERVICE, not also %s", argv[i]);
+	for (int i = 1; i < argc && code == CLI_OK; i++) {
+		if (argv[i][0] == '-') {
+			code = take_argument(arguments, argv[i], i + 1 < argc ? argv[i + 1] : NULL);
+			i++;
+		} else if (arguments->service) {
+			code = cli_usage_error(&cmd_explain, "one SERVICE, not also %s", argv[i]);
+		} else {
 			arguments->service = argv[i];
-			continue;
 		}
-		if (strcmp(argv[i], "--policy") != 0 && strcmp(argv[i], "--from") != 0 &&
-		    strcmp(argv[i], "--to") != 0 && strcmp(argv[i], "--batch") != 0 && strcmp(argv[i], "--at") != 0)
-			return cli_usage_error(&cmd_explain, "unknown option %s", argv[i]);
-		if (!value)
-			return cli_usage_error(&cmd_explain, "%s needs a value", argv[i]);
-		if (strcmp(argv[i], "--from") == 0)
-			arguments->from = value;
-		else if (strcmp(argv[i], "--to") == 0)
-			arguments->to = value;
-		else if (strcmp(argv[i], "--batch") == 0)
-			arguments->batch = value;
-		else if (strcmp(argv[i], "--at") == 0) {
-			if ((problem = cli_parse_when(value, arguments->at, &arguments->at)))
-				return cli_usage_error(&cmd_explain, "--at %s: %s", value, problem);
-		} else if (arguments->n_paths < MAX_PATHS)
-			arguments->paths[arguments->n_paths++] = argv[i + 1];
-		else
-			return cli_usage_error(&cmd_explain, "at most %d --policy; name a directory", MAX_PATHS);
-		i++;
 	}
-	if (arguments->batch) {
-		if (arguments->from || arguments->to || arguments->service)
-			return cli_usage_error(&cmd_explain, "--batch reads the flows: no --from, --to or SERVICE");
-		return CLI_OK;
-	}
-	if (!arguments->from || !arguments->to || !arguments->service)
+	if (code != CLI_OK)
+		return code;
+	problem = arguments->when ? cli_parse_when(arguments->when, arguments->at, &arguments->at) : NULL;
+	if (problem)
+		return cli_usage_error(&cmd_explain, "--at %s: %s", arguments->when, problem);
+	if (arguments->batch && (arguments->from || arguments->to || arguments->service))
+		return cli_usage_error(&cmd_explain, "--batch reads the flows: no --from, --to or SERVICE");
+	if (!arguments->batch && (!arguments->from || !arguments->to || !arguments->service))
 		return cli_usage_error(&cmd_explain, "a flow is --from X --to Y SERVICE");
 	return CLI_OK;
 }
@@ -353,6 +374,7 @@ const struct cli_command cmd_explain = {
 		"any but\n"
 		"                 the last also as X@ADDRESS\n"
 		"  SERVICE        tcp/443, udp/53, icmp/echo-request\n"
+		"  --at TIME      at this time instead of now: 2027-01-01T00:00:00Z (rules have an end, `until`)\n"
 		"  --batch FILE   reads lines FROM<TAB>TO<TAB>SERVICE (- is stdin) and writes, for each,\n"
 		"                 allow|deny<TAB>egress-rule<TAB>ingress-rule; `-` where an end judges nothing\n"
 		"\n"
