@@ -37,6 +37,7 @@ void learn_freep(struct learn **learnp)
 	intern_free(&learn->note_keys);
 	intern_free(&learn->names);
 	intern_free(&learn->rule_names);
+	free(learn->atoms);
 	free(learn->ends);
 	free(learn->flows);
 	free(learn->places);

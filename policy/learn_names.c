@@ -95,52 +95,62 @@ static char *id_name(struct learn *learn, const struct atom *atom, uint32_t leve
 
 #define MAX_LEVELS 12U /* rounds; then numbers tell them apart */
 
-/* All that share a name go on to their next one together, so that none of them has the name of all. */
+static bool is_new_id(const struct atom *atom)
+{
+	return atom->kind == PEER_SPIFFE && !atom->defined;
+}
+
+#define MAX_ROUNDS 12U /* then numbers tell them apart */
+
+/* Finds a name of its level for each. All that share one, or have a used one, go on to their next level together, so that
+ * none of them has the name of all. Returns how many do, or -ENOMEM. */
+static int try_names(struct learn *learn, uint32_t *levels, uint32_t *counts)
+{
+	_cleanup_(intern_free) struct intern names = {};
+	uint32_t number = 0;
+	int moved = 0;
+
+	memset(counts, 0, learn->n_atoms * sizeof(*counts));
+	for (uint32_t i = 0; i < learn->n_atoms; i++) {
+		struct atom *atom = &learn->atoms[i];
+
+		if (!is_new_id(atom))
+			continue;
+		atom->name = id_name(learn, atom, levels[i]);
+		if (!atom->name || intern_bytes(&names, atom->name, strlen(atom->name), &number) < 0)
+			return -ENOMEM;
+		counts[number]++;
+	}
+	for (uint32_t i = 0; i < learn->n_atoms; i++) {
+		const char *name = learn->atoms[i].name;
+
+		if (!is_new_id(&learn->atoms[i]) || !intern_find(&names, name, strlen(name), &number) ||
+		    (counts[number] < 2 && !is_used(learn, &learn->names, name)))
+			continue;
+		levels[i]++;
+		moved++;
+	}
+	return moved;
+}
+
 static int name_ids(struct learn *learn)
 {
-	uint32_t *levels = arena_array(&learn->arena, learn->n_atoms, sizeof(*levels)), number;
-	bool again = true;
+	uint32_t *levels = arena_array(&learn->arena, learn->n_atoms, sizeof(*levels));
+	uint32_t *counts = arena_array(&learn->arena, learn->n_atoms, sizeof(*counts));
+	int moved = 1;
 
-	for (uint32_t round = 0; levels && again && round < MAX_LEVELS; round++) {
-		struct intern names = {};
-		uint32_t *counts = arena_array(&learn->arena, learn->n_atoms, sizeof(*counts));
-		bool failed = !counts;
-
-		again = false;
-		for (uint32_t i = 0; i < learn->n_atoms && !failed; i++) {
-			struct atom *atom = &learn->atoms[i];
-
-			if (atom->kind != PEER_SPIFFE || atom->defined)
-				continue;
-			atom->name = id_name(learn, atom, levels[i]);
-			failed = !atom->name || intern_bytes(&names, atom->name, strlen(atom->name), &number) < 0;
-			if (!failed)
-				counts[number]++;
-		}
-		for (uint32_t i = 0; i < learn->n_atoms && !failed; i++) {
-			const struct atom *atom = &learn->atoms[i];
-
-			if (atom->kind != PEER_SPIFFE || atom->defined)
-				continue;
-			intern_find(&names, atom->name, strlen(atom->name), &number);
-			if (counts[number] < 2 && !is_used(learn, &learn->names, atom->name))
-				continue;
-			levels[i]++;
-			again = true;
-		}
-		intern_free(&names);
-		if (failed)
-			return -ENOMEM;
-	}
-	if (!levels)
+	if (!levels || !counts)
+		return -ENOMEM;
+	for (uint32_t round = 0; moved > 0 && round < MAX_ROUNDS; round++)
+		moved = try_names(learn, levels, counts);
+	if (moved < 0)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < learn->n_atoms; i++) {
 		struct atom *atom = &learn->atoms[i];
 
-		if (atom->kind != PEER_SPIFFE || atom->defined)
-			continue;
-		atom->name = take_name(learn, atom->name);
-		if (!atom->name)
+		if (is_new_id(atom))
+			atom->name = take_name(learn, atom->name);
+		if (is_new_id(atom) && !atom->name)
 			return -ENOMEM;
 	}
 	return 0;
