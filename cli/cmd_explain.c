@@ -114,6 +114,7 @@ static int load(struct cli *cli, struct explainer *explainer, const struct argum
 	__attribute__((cleanup(freep))) char *error = NULL;
 	__attribute__((cleanup(freep))) void *bytes = NULL;
 	const char *why = NULL;
+	char digest[65];
 	size_t len;
 	int r;
 
@@ -129,7 +130,9 @@ static int load(struct cli *cli, struct explainer *explainer, const struct argum
 		return CLI_NO;
 	}
 	if (r == 0)
-		r = policy_compile(explainer->policy, &bytes, &len, &error);
+		r = policy_files_digest(digest, explainer->sources, explainer->n_sources);
+	if (r == 0)
+		r = policy_compile(explainer->policy, digest, &bytes, &len, &error);
 	if (r == 1) {
 		cli_error("%s", error);
 		return CLI_NO;
@@ -252,7 +255,8 @@ static bool agree(const struct policy *policy, const struct policy_judgement *ta
 	if (!tables->judged)
 		return true;
 	rule = reasons->decision.rule == FLOW_DEFAULT ? "default" : policy->rules[reasons->decision.rule].name;
-	return tables->allow == reasons->decision.allow && strcmp(tables->rule, rule) == 0;
+	return tables->allow == reasons->decision.allow && tables->audit == reasons->decision.audit &&
+	       strcmp(tables->rule, rule) == 0;
 }
 
 static int explain_one(struct cli *cli, const struct explainer *explainer, const struct arguments *arguments)
@@ -263,8 +267,8 @@ static int explain_one(struct cli *cli, const struct explainer *explainer, const
 	struct policy_explanation explanation;
 	struct closest both[2];
 
-	if (policy_explain(explainer->image, arguments->from, arguments->to, arguments->service, &explanation,
-			   &error) ||
+	if (policy_explain(explainer->image, arguments->from, arguments->to, arguments->service, arguments->at,
+			   &explanation, &error) ||
 	    why_flow_find(&why, explainer->policy, arguments->from, arguments->to, arguments->service, arguments->at,
 			  &error)) {
 		cli_error("%s", error ? error : "out of memory");
@@ -297,7 +301,7 @@ static int batch_error(size_t number, const char *text)
 	return CLI_USAGE;
 }
 
-static int explain_line(const struct policy_image *image, char *line, size_t number)
+static int explain_line(const struct policy_image *image, char *line, size_t number, int64_t at)
 {
 	__attribute__((cleanup(freep))) char *error = NULL;
 	struct policy_explanation explanation;
@@ -307,7 +311,7 @@ static int explain_line(const struct policy_image *image, char *line, size_t num
 		return batch_error(number, "a line is FROM<TAB>TO<TAB>SERVICE");
 	*to++ = 0;
 	*service++ = 0;
-	if (policy_explain(image, line, to, service, &explanation, &error))
+	if (policy_explain(image, line, to, service, at, &explanation, &error))
 		return batch_error(number, error ? error : "out of memory");
 	fputs_unlocked(explanation.allow ? "allow\t" : "deny\t", stdout);
 	fputs_unlocked(explanation.egress.rule, stdout);
@@ -317,7 +321,7 @@ static int explain_line(const struct policy_image *image, char *line, size_t num
 	return CLI_OK;
 }
 
-static int explain_batch(const struct explainer *explainer, const char *path)
+static int explain_batch(const struct explainer *explainer, const char *path, int64_t at)
 {
 	__attribute__((cleanup(freep))) char *line = NULL;
 	FILE *in = strcmp(path, "-") == 0 ? stdin : fopen(path, "re");
@@ -336,7 +340,7 @@ static int explain_batch(const struct explainer *explainer, const char *path)
 		if (len && line[len - 1] == '\n')
 			line[len - 1] = 0;
 		if (code == CLI_OK && line[0])
-			code = explain_line(explainer->image, line, number);
+			code = explain_line(explainer->image, line, number, at);
 	}
 	if (ferror(in)) {
 		cli_error("cannot read %s: %m", path);
@@ -357,7 +361,8 @@ static int run(struct cli *cli, int argc, char **argv)
 		code = load(cli, &explainer, &arguments);
 	if (code != CLI_OK)
 		return code;
-	return arguments.batch ? explain_batch(&explainer, arguments.batch) : explain_one(cli, &explainer, &arguments);
+	return arguments.batch ? explain_batch(&explainer, arguments.batch, arguments.at)
+			       : explain_one(cli, &explainer, &arguments);
 }
 
 const struct cli_command cmd_explain = {

@@ -114,22 +114,32 @@ static bool is_wanted(const struct arguments *arguments, const json_t *event)
 	return false;
 }
 
-/* Who an end is; what does not say so is not guessed at. Returns false if it does not. */
-static bool has_identity(const json_t *event, const char *side, bool *unknownp)
+/* Does it say who an end is? What does not is not guessed at. */
+static bool has_identity(const json_t *event, const char *side)
 {
 	static const char *const keys[] = {"spiffe_id", "local", "kind"};
 	char path[64];
 
 	for (size_t i = 0; i < 3; i++) {
-		const char *text;
-
 		snprintf(path, sizeof(path), "zt.%s.%s", side, keys[i]);
-		text = cli_json_string(event, path);
-		*unknownp |= strcmp(text, "unknown") == 0;
-		if (*text)
+		if (*cli_json_string(event, path))
 			return true;
 	}
 	return false;
+}
+
+static enum learn_doubt doubt_about(const json_t *event)
+{
+	static const char *const false_proofs[] = {"forged", "replayed", "malformed"};
+	const char *proof = cli_json_string(event, "zt.proof");
+
+	for (size_t i = 0; i < sizeof(false_proofs) / sizeof(false_proofs[0]); i++)
+		if (strcmp(proof, false_proofs[i]) == 0)
+			return LEARN_FORGED;
+	if (strcmp(cli_json_string(event, "zt.source.kind"), "unknown") == 0 ||
+	    strcmp(cli_json_string(event, "zt.destination.kind"), "unknown") == 0)
+		return LEARN_UNASKED;
+	return LEARN_NO_DOUBT;
 }
 
 static bool event_time(const json_t *event, const char *path, int64_t *secondsp)
@@ -157,8 +167,7 @@ static int learn_from_flow(struct learning *learning, const json_t *event, struc
 	const char *cgroup = cli_json_string(event, "zt.cgroup.path");
 	int r;
 
-	if (!has_identity(event, "source", &flow->peer_unknown) ||
-	    !has_identity(event, "destination", &flow->peer_unknown))
+	if (!has_identity(event, "source") || !has_identity(event, "destination"))
 		return unreadable(learning, "an event does not say who its ends are");
 	audit_event_explain_end(event, AUDIT_SOURCE, from, sizeof(from));
 	audit_event_explain_end(event, AUDIT_DESTINATION, to, sizeof(to));
@@ -166,6 +175,7 @@ static int learn_from_flow(struct learning *learning, const json_t *event, struc
 	flow->from = from;
 	flow->to = to;
 	flow->service = service;
+	flow->doubt = doubt_about(event);
 	flow->cgroup = *cgroup ? cgroup : NULL;
 	flow->ingress = strcmp(cli_json_string(event, "network.direction"), "ingress") == 0;
 	flow->count = (uint64_t)audit_event_count(event);

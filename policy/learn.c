@@ -158,14 +158,14 @@ static int add_flow(struct learn *learn, const uint32_t key[3], const struct lea
 	return 0;
 }
 
-/* A note is the same for all events of a kind, so what they cost in memory is bounded by MAX_NOTES. */
-static int note_unasked(struct learn *learn, const struct learn_flow *flow)
+/* The text is not kept but by the note, so what many events of a kind cost in memory is bounded by MAX_NOTES. */
+static int note_doubt(struct learn *learn, const struct learn_flow *flow)
 {
 	char *text = NULL;
-	int r = asprintf(&text,
-			 "%s to %s on %s was denied before the other end was asked who it is: no rule can be learned "
-			 "from that",
-			 flow->from, flow->to, flow->service);
+	int r = asprintf(&text, "%s to %s on %s: %s", flow->from, flow->to, flow->service,
+			 flow->doubt == LEARN_UNASKED
+				 ? "denied before the other end was asked who it is, so it cannot be named in a rule"
+				 : "the proof of identity of the other end was false; find out who it is first");
 
 	if (r < 0)
 		return -ENOMEM;
@@ -189,10 +189,12 @@ int learn_add(struct learn *learn, const struct learn_flow *flow, char **errorp)
 	if (flow_end_parse(&from, flow->from, errorp) || flow_end_parse(&to, flow->to, errorp) ||
 	    flow_service_parse(&key[2], flow->service, errorp))
 		return 1;
-	if (!is_workload(&from) && !is_workload(&to) && !flow->peer_unknown)
+	/* That a workload has no identity is the better thing to say. */
+	if (flow->doubt == LEARN_FORGED ||
+	    (flow->doubt == LEARN_UNASKED && from.kind != FLOW_END_UNIDENTIFIED && to.kind != FLOW_END_UNIDENTIFIED))
+		return note_doubt(learn, flow);
+	if (!is_workload(&from) && !is_workload(&to))
 		return flow_error(errorp, "neither %s nor %s is a workload, so nobody judged", flow->from, flow->to);
-	if (flow->peer_unknown)
-		return note_unasked(learn, flow);
 	if (learn->flow_keys.n >= LEARN_MAX_FLOWS) {
 		learn->full = true;
 		return flow_error(errorp, "more than %u different flows", LEARN_MAX_FLOWS);

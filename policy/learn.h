@@ -29,6 +29,13 @@ struct learn_options {
 	bool wildcards;		      /* IDs that differ in one segment become a pattern with `*` */
 };
 
+/* Why nothing is learned from a flow that was recorded. */
+enum learn_doubt {
+	LEARN_NO_DOUBT,
+	LEARN_UNASKED, /* it was denied before the other end could show who it is */
+	LEARN_FORGED,  /* the other end showed a proof that is none: an attack, perhaps */
+};
+
 /* One line of a record. Texts are borrowed for the call. */
 struct learn_flow {
 	const char
@@ -37,7 +44,7 @@ struct learn_flow {
 	const char *service;
 	const char *cgroup; /* of the end that was judged; NULL: not known */
 	bool ingress;	    /* the destination judged, not the source */
-	bool peer_unknown;  /* it was denied before the other end could show who it is */
+	enum learn_doubt doubt;
 	uint64_t count;
 	int64_t first; /* seconds since 1970 */
 	int64_t last;

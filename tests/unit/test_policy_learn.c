@@ -282,12 +282,12 @@ static void an_address_that_somebody_proved_himself_at_is_the_worlds_only(void *
 
 /* ---- what cannot be learned ---- */
 
-static void who_has_no_identity_is_told_of_and_not_allowed(void **state)
+static void who_cannot_be_named_is_told_of_and_not_allowed(void **state)
 {
 	struct learn_flow unasked = {.from = TD "web",
 				     .to = "10.0.0.9",
 				     .service = "tcp/22",
-				     .peer_unknown = true,
+				     .doubt = LEARN_UNASKED,
 				     .count = 7,
 				     .first = NOON,
 				     .last = NOON};
@@ -299,15 +299,18 @@ static void who_has_no_identity_is_told_of_and_not_allowed(void **state)
 	saw_in("unidentified@10.0.0.8", TD "db", "tcp/2", false, "/user.slice/x");
 	saw("cron@10.0.0.1", TD "db", "tcp/1");
 	assert_int_equal(learn_add(learn, &unasked, &error), 0);
+	unasked.doubt = LEARN_FORGED;
+	assert_int_equal(learn_add(learn, &unasked, &error), 0);
 	finish();
 	assert_int_equal(count_rules(), 0);
 	assert_int_equal(learn_summary(learn)->n_learned, 0);
 	assert_non_null(strstr(learn_note_get(learn, 0)->text, "asked who it is"));
 	assert_int_equal(learn_note_get(learn, 0)->count, 7);
-	assert_non_null(strstr(learn_note_get(learn, 1)->text, "local identity cron"));
-	assert_non_null(strstr(learn_note_get(learn, 2)->text, "/user.slice/x"));
-	assert_int_equal(learn_note_get(learn, 2)->count, 4);
-	assert_null(learn_note_get(learn, 3));
+	assert_non_null(strstr(learn_note_get(learn, 1)->text, "was false"));
+	assert_non_null(strstr(learn_note_get(learn, 2)->text, "local identity cron"));
+	assert_non_null(strstr(learn_note_get(learn, 3)->text, "/user.slice/x"));
+	assert_int_equal(learn_note_get(learn, 3)->count, 4);
+	assert_null(learn_note_get(learn, 4));
 	assert_non_null(strstr(text, "# Not learned: "));
 	policy_freep(&against);
 	against = parse(text, NULL);
@@ -664,7 +667,7 @@ int main(void)
 		cmocka_unit_test(a_product_is_one_rule),
 		cmocka_unit_test(rules_do_not_say_twice_what_one_says),
 		cmocka_unit_test(an_address_that_somebody_proved_himself_at_is_the_worlds_only),
-		cmocka_unit_test(who_has_no_identity_is_told_of_and_not_allowed),
+		cmocka_unit_test(who_cannot_be_named_is_told_of_and_not_allowed),
 		cmocka_unit_test(what_is_no_flow_is_refused),
 		cmocka_unit_test(names_are_made_fit),
 		cmocka_unit_test(only_what_is_missing_is_printed_in_the_names_of_the_policy),

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Why a flow is judged as it is: the decision against the reference over random policies, and what is said beside it.
+ * Why a flow is judged as it is: the decision against the reference and against the tables over random policies, and what
+ * is said beside it.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,6 +14,7 @@
 #include <cmocka.h>
 
 #include "policy/flow_space.h"
+#include "policy/image.h"
 #include "policy/policy.h"
 #include "policy/why.h"
 #include "tests/reference/reference.h"
@@ -121,18 +123,63 @@ static void same_as_reference(const struct ref_policy *reference, const struct r
 	}
 }
 
-static void the_decision_is_that_of_the_reference(void **state)
+static void same_as_tables(const struct policy_image *image, const struct ref_flow *flow, int64_t now)
+{
+	const struct why_judgement *judgements[] = {&why.egress, &why.ingress};
+	struct policy_explanation explanation;
+	char from[300], to[300], service[40], *error = NULL;
+
+	ref_end_format(&flow->from, from, sizeof(from));
+	ref_end_format(&flow->to, to, sizeof(to));
+	ref_service_format(flow, service, sizeof(service));
+	if (policy_explain(image, from, to, service, now, &explanation, &error) != 0)
+		fail_msg("%s to %s on %s: %s", from, to, service, error);
+	for (int i = 0; i < 2; i++) {
+		const struct policy_judgement *tables = i ? &explanation.ingress : &explanation.egress;
+		const struct flow_decision *decision = &judgements[i]->decision;
+
+		assert_int_equal(tables->judged, judgements[i]->judged);
+		if (!tables->judged)
+			continue;
+		if (tables->allow != decision->allow || tables->audit != decision->audit ||
+		    strcmp(tables->rule, name_of(decision->rule)) != 0)
+			fail_msg("%s to %s on %s, %s: %d by %s, the tables say %d by %s", from, to, service,
+				 i ? "ingress" : "egress", decision->allow, name_of(decision->rule), tables->allow,
+				 tables->rule);
+	}
+}
+
+static struct policy_image *compile(void)
+{
+	static const char digest[] = "0000000000000000000000000000000000000000000000000000000000000000";
+	struct policy_image *image;
+	char *error = NULL;
+	void *bytes;
+	size_t len;
+
+	if (policy_compile(policy, digest, &bytes, &len, &error) != 0)
+		fail_msg("%s", error);
+	assert_int_equal(policy_image_open(&image, bytes, len, NULL), 0);
+	free(bytes);
+	return image;
+}
+
+static void the_decision_is_that_of_the_reference_and_of_the_tables(void **state)
 {
 	(void)state;
 	for (uint64_t seed = 1; seed <= 1500; seed++) {
 		struct ref_policy *reference = ref_policy_new(seed);
+		struct policy_image *image;
 		struct ref_flow flow;
 
 		load((const char *const *)reference->texts, (size_t)reference->n_files);
+		image = compile();
 		for (int i = 0; i < 40; i++) {
 			ref_flow_make(reference, &flow);
 			same_as_reference(reference, &flow, REF_NOW);
+			same_as_tables(image, &flow, REF_NOW);
 		}
+		policy_image_freep(&image);
 		ref_policy_free(reference);
 	}
 }
@@ -311,7 +358,7 @@ static void what_is_not_one_flow_is_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(the_decision_is_that_of_the_reference),
+		cmocka_unit_test(the_decision_is_that_of_the_reference_and_of_the_tables),
 		cmocka_unit_test(the_change_that_is_foretold_comes),
 		cmocka_unit_test(a_deny_names_who_would_allow),
 		cmocka_unit_test(an_allow_names_what_decides_without_it),
