@@ -15,17 +15,19 @@ static void write_place(const struct policy *policy, struct position at, FILE *o
 	fprintf(out, " (%s:%u)", policy->source_names[at.source], at.line);
 }
 
+static void write_rule(const struct policy *policy, uint32_t number, FILE *out)
+{
+	bool by_default = number == FLOW_DEFAULT;
+
+	fputs(by_default ? "default" : policy->rules[number].name, out);
+	if (!by_default || policy->has_defaults)
+		write_place(policy, by_default ? policy->defaults_at : policy->rules[number].at, out);
+}
+
 void why_write_rule(const struct policy *policy, uint32_t number, FILE *out)
 {
-	if (number == FLOW_DEFAULT) {
-		fputs("default", out);
-		if (policy->has_defaults)
-			write_place(policy, policy->defaults_at, out);
-		return;
-	}
-	fputs(policy->rules[number].name, out);
-	write_place(policy, policy->rules[number].at, out);
-	if (policy->n_tiers > 1)
+	write_rule(policy, number, out);
+	if (number != FLOW_DEFAULT && policy->n_tiers > 1)
 		fprintf(out, " in tier %s", policy->tiers[policy->rules[number].tier].name);
 }
 
@@ -68,7 +70,7 @@ static void print_without_deny(const struct policy *policy, const struct why_jud
 	fprintf(out, "%swould be ", indent);
 	write_decision(policy, &judgement->without, out);
 	fputs(" if not denied by ", out);
-	why_write_rule(policy, judgement->decision.rule, out);
+	write_rule(policy, judgement->decision.rule, out);
 	if (judgement->again.n) {
 		fputs(", nor by ", out);
 		write_rules(policy, judgement->again.items, judgement->again.n, out);
