@@ -160,7 +160,8 @@ static int out_of_memory(void)
 	return CLI_UNREACHABLE;
 }
 
-static int learn_from_flow(struct learning *learning, const json_t *event, struct learn_flow *flow)
+/* `flow` has the times. */
+static int learn_from_flow(struct learning *learning, const json_t *event, struct learn_flow flow)
 {
 	__attribute__((cleanup(freep))) char *error = NULL;
 	char from[AUDIT_TEXT_MAX], to[AUDIT_TEXT_MAX], service[64];
@@ -172,14 +173,14 @@ static int learn_from_flow(struct learning *learning, const json_t *event, struc
 	audit_event_explain_end(event, AUDIT_SOURCE, from, sizeof(from));
 	audit_event_explain_end(event, AUDIT_DESTINATION, to, sizeof(to));
 	audit_event_service(event, service, sizeof(service));
-	flow->from = from;
-	flow->to = to;
-	flow->service = service;
-	flow->doubt = doubt_about(event);
-	flow->cgroup = *cgroup ? cgroup : NULL;
-	flow->ingress = strcmp(cli_json_string(event, "network.direction"), "ingress") == 0;
-	flow->count = (uint64_t)audit_event_count(event);
-	r = learn_add(learning->learn, flow, &error);
+	flow.from = from;
+	flow.to = to;
+	flow.service = service;
+	flow.doubt = doubt_about(event);
+	flow.cgroup = *cgroup ? cgroup : NULL;
+	flow.ingress = strcmp(cli_json_string(event, "network.direction"), "ingress") == 0;
+	flow.count = (uint64_t)audit_event_count(event);
+	r = learn_add(learning->learn, &flow, &error);
 	if (r < 0)
 		return out_of_memory();
 	if (r == 1 && learn_full(learning->learn)) {
@@ -211,7 +212,7 @@ static int learn_from_event(void *context, const json_t *event)
 		flow.first = flow.last;
 	if (flow.last < learning->arguments->since || flow.first > learning->arguments->until)
 		return CLI_OK;
-	return learn_from_flow(learning, event, &flow);
+	return learn_from_flow(learning, event, flow);
 }
 
 /* ---- the result ---- */
