@@ -14,6 +14,7 @@
 #include "cli/when.h"
 #include "policy/learn.h"
 #include "policy/memory.h"
+#include "policy/verify.h"
 
 #define MAX_PATHS 64
 
@@ -36,7 +37,8 @@ struct learning {
 	struct learn *learn;
 	uint64_t events; /* of flows that were learned from */
 	uint64_t unreadable;
-	char why[512]; /* the first of them that was an event */
+	char why[512];	/* the first of them that was an event */
+	char *failures; /* of the policy's own tests, with what was learned; "" */
 };
 
 static void learning_free(struct learning *learning)
@@ -44,6 +46,7 @@ static void learning_free(struct learning *learning)
 	learn_freep(&learning->learn);
 	policy_freep(&learning->against);
 	policy_files_free(learning->sources, learning->n_sources);
+	free(learning->failures);
 }
 
 static void freep(void *p)
@@ -248,8 +251,21 @@ static json_t *notes_json(const struct learn *learn)
 	return list;
 }
 
+/* Do the policy's own tests and invariants hold with what was learned? */
+static int check_tests(struct learning *learning, const struct policy *policy)
+{
+	size_t size;
+	FILE *out = open_memstream(&learning->failures, &size);
+	int r;
+
+	if (!out)
+		return out_of_memory();
+	r = policy_verify(policy, time(NULL), out);
+	return fclose(out) != 0 || r < 0 ? out_of_memory() : CLI_OK;
+}
+
 /* A policy that would be refused is none: better to say so here than when it is applied. */
-static int check(struct cli *cli, const struct learning *learning, const char *text, size_t len)
+static int check(struct cli *cli, struct learning *learning, const char *text, size_t len)
 {
 	__attribute__((cleanup(policy_diagnostics_freep))) struct policy_diagnostics *diagnostics = NULL;
 	__attribute__((cleanup(policy_freep))) struct policy *policy = NULL;
@@ -264,7 +280,7 @@ static int check(struct cli *cli, const struct learning *learning, const char *t
 	sources[learning->n_sources] = (struct policy_source){"learned", text, len};
 	r = policy_parse(&policy, &diagnostics, sources, learning->n_sources + 1);
 	if (r == 0)
-		return CLI_OK;
+		return check_tests(learning, policy);
 	if (r < 0)
 		return out_of_memory();
 	policy_diagnostics_print(diagnostics, stderr, cli->colour_err);
@@ -308,7 +324,7 @@ static void print_result(const struct learning *learning, const char *text)
 	print_summary(learning);
 }
 
-static int write_result(struct cli *cli, const struct learning *learning)
+static int write_result(struct cli *cli, struct learning *learning)
 {
 	const struct learn_summary *summary = learn_summary(learning->learn);
 	const char *origin = learning->arguments->logs[0];
@@ -327,16 +343,22 @@ static int write_result(struct cli *cli, const struct learning *learning)
 	code = check(cli, learning, text, len);
 	if (code != CLI_OK)
 		return code;
+	code = *learning->failures ? CLI_NO : CLI_OK;
 	if (!cli->json) {
 		print_result(learning, text);
-		return CLI_OK;
+		if (*learning->failures)
+			fprintf(stderr,
+				"%sthe policy forbids what was recorded: with these rules its own tests fail, and "
+				"it would be refused\n",
+				learning->failures);
+		return code;
 	}
-	cli_print_json(json_pack("{s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "policy", text, "rules",
-				 rules_json(learning->learn), "not_learned", notes_json(learning->learn), "events",
-				 (json_int_t)learning->events, "unreadable", (json_int_t)learning->unreadable, "flows",
-				 (json_int_t)summary->n_flows, "missing", (json_int_t)summary->n_missing, "learned",
-				 (json_int_t)summary->n_learned));
-	return CLI_OK;
+	cli_print_json(json_pack("{s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "policy", text, "failures",
+				 learning->failures, "rules", rules_json(learning->learn), "not_learned",
+				 notes_json(learning->learn), "events", (json_int_t)learning->events, "unreadable",
+				 (json_int_t)learning->unreadable, "flows", (json_int_t)summary->n_flows, "missing",
+				 (json_int_t)summary->n_missing, "learned", (json_int_t)summary->n_learned));
+	return code;
 }
 
 /* ---- the command ---- */
@@ -410,8 +432,10 @@ const struct cli_command cmd_learn = {
 		"  --since TIME, --until TIME\n"
 		"                  2026-11-21T08:00:00Z, or 90s, 30min, 12h, 7d ago\n"
 		"\n"
-		"Exit codes: 0 done, also if nothing is missing; 1 nothing to learn from, or a policy is not valid; 2 "
-		"usage.\n"
+		"Exit codes: 0 done, also if nothing is missing; 1 nothing to learn from, or a policy is not valid, or "
+		"its "
+		"tests\n"
+		"forbid what was recorded; 2 usage.\n"
 		"\n"
 		"Example: policyctl learn /var/log/bulkhead/audit.jsonl --against /etc/bulkhead/policy.d --since 7d\n",
 	.run = run,

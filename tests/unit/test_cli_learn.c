@@ -115,6 +115,21 @@ static void what_is_missing_is_a_file_to_add(void **state)
 		      "learn audit.jsonl --against policy.yaml --against more.yaml " NOTHING_SAID);
 }
 
+static void what_the_policys_tests_forbid_is_told(void **state)
+{
+	struct command_result result;
+
+	(void)state;
+	command_write("tested.yaml", POLICY "tests:\n"
+					    "  - {from: front, to: db, service: tcp/80, expect: deny}\n");
+	result = command_run("learn audit.jsonl --against tested.yaml");
+	assert_int_equal(result.code, 1);
+	assert_non_null(strstr(result.out, "tested.yaml:6"));
+	assert_non_null(strstr(result.out, "the policy forbids what was recorded"));
+	free(result.out);
+	command_gives(0, NULL, "learn audit.jsonl --until 2026-11-21T09:30:00Z --against tested.yaml");
+}
+
 static void json_has_rules_and_numbers(void **state)
 {
 	struct command_result result = command_run("--json learn audit.jsonl");
@@ -165,6 +180,7 @@ int main(void)
 		TEST(of_denials_only_those_by_default_and_only_when_asked),
 		TEST(time_bounds_what_is_learned_from),
 		TEST(what_is_missing_is_a_file_to_add),
+		TEST(what_the_policys_tests_forbid_is_told),
 		TEST(json_has_rules_and_numbers),
 		TEST(protocols_have_the_names_of_the_language),
 		TEST(an_event_that_does_not_say_who_is_not_guessed_at),
