@@ -19,6 +19,7 @@
 #include "identity/process.h"
 #include "log.h"
 #include "privileges.h"
+#include "until.h"
 
 #define REVOCATIONS_FILE "revoked"
 #define REVOCATIONS_MAX 65536
@@ -177,14 +178,14 @@ static int on_expiry(sd_event_source *source, uint64_t usec, void *data)
 
 	(void)source;
 	(void)usec;
-	enforcer_sweep(e, true, "identity expired");
+	enforcer_sweep(e, true, "an identity or a rule expired");
 	return 0;
 }
 
-/* The kernel ends an expired tag by itself; this is for the notice, and to end the connections for both sides. */
+/* The kernel ends an expired tag or rule by itself; this is for the notice, and to end the connections for both sides. */
 void enforcer_expiry_arm(struct enforcer *e)
 {
-	uint64_t nearest = UINT64_MAX;
+	uint64_t nearest = until_next(datapath_tables(e->datapath), enforcer_boottime_ns());
 
 	for (size_t i = 0; i < e->n_tags; i++)
 		if (e->tags[i].deadline_ns && e->tags[i].deadline_ns < nearest)

@@ -38,6 +38,18 @@ bool until_write(void *copy, const void *tables)
 	return head->until_count > 1;
 }
 
+uint64_t until_next(const void *tables, uint64_t boottime_ns)
+{
+	const struct bh_tables *head = tables;
+	const uint64_t *untils = (const uint64_t *)((const uint8_t *)tables + head->until_off);
+	uint64_t next = BH_FOREVER;
+
+	for (uint32_t i = 0; i < head->until_count; i++)
+		if (untils[i] > boottime_ns && untils[i] < next)
+			next = untils[i];
+	return next;
+}
+
 /* ---- the clock ---- */
 
 /* A timer that never ends, but is cancelled when the clock is set (timerfd_create(2)). */

@@ -20,6 +20,9 @@ uint64_t until_boottime_ns(uint64_t seconds, uint64_t realtime_ns, uint64_t boot
  * be reading it. Both clocks are read here. Returns whether there are any. */
 bool until_write(void *copy, const void *tables);
 
+/* The next moment at which a rule of tables in use ends (CLOCK_BOOTTIME, ns), or BH_FOREVER. */
+uint64_t until_next(const void *tables, uint64_t boottime_ns);
+
 /* Watches the clock for the time of the enforcer; when it is set, the tables in force follow. Returns 0 or -errno. */
 int enforcer_clock_watch(struct enforcer *enforcer);
 

@@ -63,6 +63,22 @@ static void a_copy_of_tables_gets_moments_and_nothing_else(void **state)
 	assert_false(until_write(&copy, &tables));
 }
 
+static void the_next_moment_is_the_first_ahead(void **state)
+{
+	struct {
+		struct bh_tables head;
+		uint64_t untils[4];
+	} tables = {.untils = {BH_FOREVER, 5, 20, 9}};
+
+	(void)state;
+	tables.head.until_off = offsetof(__typeof__(tables), untils);
+	tables.head.until_count = 4;
+	assert_true(until_next(&tables, 0) == 5);
+	assert_true(until_next(&tables, 5) == 9);
+	assert_true(until_next(&tables, 19) == 20);
+	assert_true(until_next(&tables, 20) == BH_FOREVER);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -70,6 +86,7 @@ int main(void)
 		cmocka_unit_test(a_moment_before_the_host_booted_is_over),
 		cmocka_unit_test(what_is_too_far_away_is_for_ever),
 		cmocka_unit_test(a_copy_of_tables_gets_moments_and_nothing_else),
+		cmocka_unit_test(the_next_moment_is_the_first_ahead),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
