@@ -563,8 +563,9 @@ int policy_import_kubernetes(char **textp, struct policy_diagnostics **diagnosti
 	if (!diagnostics || !import->n_sources)
 		return diagnostics ? -EINVAL : -ENOMEM;
 	kube.reader.diagnostics = diagnostics;
+	kube.reader.policy = &kube.policy;
 	read_all(&kube, import);
-	if (kube.reader.arena.out_of_memory)
+	if (kube.reader.arena.out_of_memory || kube.policy.arena.out_of_memory)
 		return -ENOMEM;
 	if (!policy_diagnostics_count(diagnostics, POLICY_ERROR))
 		r = write_all(&kube, import, textp);

@@ -508,5 +508,6 @@ void kube_free(struct kube *kube)
 	cluster_free(&kube->cluster);
 	intern_free(&kube->object_names);
 	free(kube->policies);
+	arena_free(&kube->policy.arena);
 	arena_free(&kube->reader.arena);
 }

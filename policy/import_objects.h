@@ -64,6 +64,7 @@ struct kube_policy {
 
 struct kube {
 	struct reader reader;
+	struct policy policy; /* what the reader keeps names for */
 	struct cluster cluster;
 	const char *namespace; /* of objects that name none */
 	struct kube_policy *policies;

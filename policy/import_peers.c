@@ -212,8 +212,10 @@ static bool read_namespace_peer(struct kube *kube, const struct node *node, uint
 	const struct node *pods = NULL, *namespaces = NULL, *block = NULL;
 	const struct key keys[] = {{"podSelector", &pods}, {"namespaceSelector", &namespaces}, {"ipBlock", &block}};
 	struct selection selection = {};
+	size_t errors = policy_diagnostics_count(kube->reader.diagnostics, POLICY_ERROR);
 
-	if (!import_fields(&kube->reader, node, "a peer", keys, 3))
+	if (!import_fields(&kube->reader, node, "a peer", keys, 3) ||
+	    policy_diagnostics_count(kube->reader.diagnostics, POLICY_ERROR) > errors)
 		return false;
 	if (!pods && !namespaces && !block) {
 		reader_error(&kube->reader, node, "a peer has `podSelector`, `namespaceSelector`, both, or `ipBlock`");
@@ -263,10 +265,12 @@ static bool read_admin_peer(struct kube *kube, const struct node *node, bool ing
 				   {"nodes", &nodes},
 				   {"domainNames", &domains}};
 	struct selection selection = {};
+	size_t errors = policy_diagnostics_count(kube->reader.diagnostics, POLICY_ERROR);
 	bool ok;
 
 	/* Sources are pods only. */
-	if (!import_fields(&kube->reader, node, "a peer", keys, ingress ? 2 : 5))
+	if (!import_fields(&kube->reader, node, "a peer", keys, ingress ? 2 : 5) ||
+	    policy_diagnostics_count(kube->reader.diagnostics, POLICY_ERROR) > errors)
 		return false;
 	if (!!namespaces + !!pods + !!networks + !!nodes + !!domains != 1) {
 		reader_error(&kube->reader, node, "a peer has one of `namespaces`, `pods`%s",
