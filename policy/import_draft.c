@@ -119,9 +119,16 @@ static void write_comment(struct draft *draft, struct section *section, const ch
 	}
 }
 
+/* What has an origin of its own stands apart. */
+static void separate(struct draft *draft)
+{
+	if (ftello(draft->rules.out) > 0)
+		write_text(draft, &draft->rules, "\n");
+}
+
 void draft_comment(struct draft *draft, const char *text)
 {
-	write_text(draft, &draft->rules, "\n");
+	separate(draft);
 	write_comment(draft, &draft->rules, "  ", text);
 }
 
@@ -334,6 +341,8 @@ void draft_rule(struct draft *draft, const struct draft_rule *rule)
 	struct section *out = &draft->rules;
 	const char *name = unique_name(draft, &draft->rule_names, rule->name, POLICY_MAX_RULE_NAME);
 
+	if (rule->origin)
+		separate(draft);
 	write_comment(draft, out, "  ", rule->origin);
 	write_text(draft, out, "  - name: %s\n", name ? name : "");
 	if (rule->tier)

@@ -172,7 +172,7 @@ static void warn_unknown_ports(struct emitter *emitter, const struct kube_rule *
 
 		for (size_t j = 0; j < n && !found; j++)
 			found = find_port(&emitter->kube->cluster.workloads[workloads[j]], &rule->ports[i], &point);
-		if (!found)
+		if (!found && emitter->kube->n_warnings++ < KUBE_MAX_WARNINGS)
 			diagnostics_warning(emitter->kube->reader.diagnostics, rule->ports[i].at,
 					    "no workload that this rule is about has a port named '%.60s'",
 					    rule->ports[i].name);

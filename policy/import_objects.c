@@ -37,6 +37,18 @@ static const struct node *find_field(struct reader *reader, const struct node *m
 	return found && import_is_null(found) ? NULL : found;
 }
 
+/* Warnings without end would push errors out of the report. */
+static void warn_of_nobody(struct kube *kube, const struct node *at)
+{
+	if (kube->cluster.work > IMPORT_MAX_WORK || kube->n_warnings > KUBE_MAX_WARNINGS)
+		return;
+	if (kube->n_warnings++ < KUBE_MAX_WARNINGS)
+		diagnostics_warning(kube->reader.diagnostics, at->at, "this selects no workload of the map");
+	else
+		diagnostics_warning(kube->reader.diagnostics, at->at,
+				    "this selects no workload of the map; further ones are not listed");
+}
+
 bool kube_select(struct kube *kube, const struct node *at, uint32_t namespace, const struct node *namespaces,
 		 const struct node *pods, struct selection *selection)
 {
@@ -55,7 +67,7 @@ bool kube_select(struct kube *kube, const struct node *at, uint32_t namespace, c
 	}
 	*selection = cluster_select(&kube->cluster, reader, at, namespace, namespace_selector, pod_selector);
 	if (!selection->n && namespace != NO_NAMESPACE)
-		diagnostics_warning(reader->diagnostics, at->at, "this selects no workload of the map");
+		warn_of_nobody(kube, at);
 	return true;
 }
 
@@ -509,5 +521,5 @@ void kube_free(struct kube *kube)
 	intern_free(&kube->object_names);
 	free(kube->policies);
 	arena_free(&kube->policy.arena);
-	arena_free(&kube->reader.arena);
+	reader_free(&kube->reader);
 }

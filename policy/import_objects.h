@@ -18,6 +18,7 @@ enum kube_kind {
 };
 
 #define KUBE_ANY_PROTOCOL 0xffffffffU
+#define KUBE_MAX_WARNINGS 100U
 
 /* Ports of one protocol, or the port that a workload calls by a name. */
 struct kube_port {
@@ -70,6 +71,7 @@ struct kube {
 	struct kube_policy *policies;
 	size_t n_policies, policies_capacity;
 	struct intern object_names; /* KIND/NAMESPACE/NAME */
+	unsigned n_warnings;	    /* of selectors that select nobody */
 };
 
 extern const char *const kube_kind_names[];

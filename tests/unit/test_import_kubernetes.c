@@ -193,7 +193,7 @@ static void a_place_cannot_leave_its_quotes(void **state)
 			    "\"a\\nb.service\"}}\n",
 			    "", &r);
 	assert_int_equal(r, 1);
-	assert_non_null(strstr(out, "map.yaml:3:56: error: `unit` may have printable ASCII characters only"));
+	assert_non_null(strstr(out, "map.yaml:3:51: error: `unit` may have printable ASCII characters only"));
 	free(out);
 }
 
