@@ -87,6 +87,21 @@ bool kube_select_pods(struct kube *kube, const struct node *node, struct selecti
 
 /* ---- rules ---- */
 
+/* A destination that is an address has no names for its ports; the API of AdminNetworkPolicy refuses such rules, that of
+ * NetworkPolicy leaves open what they mean where a pod has the address. */
+static bool check_names(struct kube *kube, const struct kube_rule *rule)
+{
+	for (uint32_t i = 0; i < rule->n_ports && !rule->ingress && rule->n_networks; i++) {
+		if (!rule->ports[i].name)
+			continue;
+		reader_error(&kube->reader, &rule->ports[i],
+			     "port '%.60s' has no meaning at addresses, which the rule lists", rule->ports[i].name);
+		reader_hint(&kube->reader, "give its number, or make a rule for the pods and one for the addresses");
+		return false;
+	}
+	return true;
+}
+
 static bool read_namespace_rule(struct kube *kube, const struct node *node, const struct kube_policy *policy,
 				uint32_t namespace, struct kube_rule *rule)
 {
@@ -101,7 +116,8 @@ static bool read_namespace_rule(struct kube *kube, const struct node *node, cons
 	rule->anywhere = !peers || (peers->kind == NODE_LIST && !peers->n);
 	rule->every_port = !ports || (ports->kind == NODE_LIST && !ports->n);
 	ok = rule->anywhere || kube_read_peers(kube, peers, policy, namespace, rule);
-	return (rule->every_port || kube_read_ports(kube, ports, KUBE_NAMESPACE, rule)) && ok;
+	return (rule->every_port || kube_read_ports(kube, ports, KUBE_NAMESPACE, rule)) && ok &&
+	       check_names(kube, rule);
 }
 
 static bool read_admin_rule(struct kube *kube, const struct node *node, const struct kube_policy *policy,
@@ -136,7 +152,7 @@ static bool read_admin_rule(struct kube *kube, const struct node *node, const st
 		return false;
 	}
 	ok = kube_read_peers(kube, peers, policy, EVERY_NAMESPACE, rule) && ok && word >= 0;
-	ok = (!ports || kube_read_ports(kube, ports, policy->kind, rule)) && ok;
+	ok = (!ports || kube_read_ports(kube, ports, policy->kind, rule)) && ok && check_names(kube, rule);
 	if (ok)
 		rule->action = actions[word];
 	return ok;

@@ -247,12 +247,12 @@ class Generator:
             peer["namespaceSelector"] = self.namespace_selector()
         return peer
 
-    def namespace_port(self):
+    def namespace_port(self, named):
         r = self.random
         port = {}
         if r.random() < 0.6:
             port["protocol"] = r.choice(PROTOCOLS)
-        kind = r.randrange(4)
+        kind = r.randrange(0 if named else 1, 4)
         if kind == 0:
             port["port"] = r.choice(list(PORT_NAMES))
         elif kind == 1:
@@ -273,7 +273,9 @@ class Generator:
         elif r.random() < 0.3:
             rule[list_name] = []
         if r.random() < 0.6:
-            rule["ports"] = self.several(self.namespace_port)
+            # Names have no meaning at addresses: such a rule is refused.
+            named = list_name == "from" or not any("ipBlock" in p for p in rule.get("to", []))
+            rule["ports"] = self.several(lambda: self.namespace_port(named))
         elif r.random() < 0.3:
             rule["ports"] = []
         return rule
@@ -301,9 +303,9 @@ class Generator:
             return {"networks": self.random.sample(BLOCKS, self.random.randint(1, 2))}
         return self.pod_selection()
 
-    def admin_port(self):
+    def admin_port(self, named):
         r = self.random
-        kind = r.randrange(3)
+        kind = r.randrange(0 if named else 1, 3)
         if kind == 0:
             return {"namedPort": r.choice(list(PORT_NAMES))}
         if kind == 1:
@@ -317,7 +319,8 @@ class Generator:
         rule = {"action": self.random.choice(actions),
                 "from" if ingress else "to": self.several(lambda: self.admin_peer(ingress), 2)}
         if self.random.random() < 0.6:
-            rule["ports"] = self.several(self.admin_port)
+            named = ingress or not any("networks" in p for p in rule["to"])
+            rule["ports"] = self.several(lambda: self.admin_port(named))
         if self.random.random() < 0.3:
             rule["name"] = "a rule"
         return rule
