@@ -7,10 +7,13 @@
 
 #include "cli/cli.h"
 #include "cli/diagnostics_json.h"
+#include "cli/import_nftables.h"
 #include "cli/policy_files.h"
 #include "policy/import_kubernetes.h"
+#include "policy/model.h"
 
 #define MAX_PATHS 256
+#define MAX_SUBJECTS 64
 
 /* What an importer made of its input. */
 struct imported {
@@ -134,12 +137,93 @@ static int run_kubernetes(struct cli *cli, int argc, char **argv)
 	return print_result(cli, &imported, r);
 }
 
+struct subjects {
+	struct arena arena;
+	struct nft_subject items[MAX_SUBJECTS];
+	size_t n;
+};
+
+static void subjects_free(struct subjects *subjects)
+{
+	arena_free(&subjects->arena);
+}
+
+/* NAME=ID, NAME=unit:UNIT or NAME=cgroup:PATH. Whether the identity is one is seen when the policy is checked. */
+static int add_subject(struct subjects *subjects, const char *text)
+{
+	const char *equals = strchr(text, '='), *value = equals ? equals + 1 : "";
+	const char *kind = strncmp(value, "unit:", 5) == 0     ? "unit"
+			   : strncmp(value, "cgroup:", 7) == 0 ? "cgroup"
+							       : NULL;
+	const char *name, *yaml;
+
+	if (!equals || equals == text || !*value)
+		return cli_usage_error(&cmd_import,
+				       "--subject is NAME=spiffe://..., NAME=unit:UNIT or NAME=cgroup:PATH");
+	/* It goes into YAML as it is. */
+	if (strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") <
+		    (size_t)(equals - text) ||
+	    strpbrk(value, "\"\\\n\r\t") || text[0] == '-')
+		return cli_usage_error(&cmd_import, "--subject %s has characters that it cannot have", text);
+	if (subjects->n == MAX_SUBJECTS)
+		return cli_usage_error(&cmd_import, "at most %d subjects", MAX_SUBJECTS);
+	name = arena_copy(&subjects->arena, text, (size_t)(equals - text));
+	yaml = kind ? arena_printf(&subjects->arena, "{%s: \"%s\"}", kind, strchr(value, ':') + 1)
+		    : arena_printf(&subjects->arena, "\"%s\"", value);
+	if (!name || !yaml) {
+		cli_error("out of memory");
+		return CLI_UNREACHABLE;
+	}
+	subjects->items[subjects->n++] = (struct nft_subject){name, yaml};
+	return CLI_OK;
+}
+
+static int run_nftables(struct cli *cli, int argc, char **argv)
+{
+	__attribute__((cleanup(imported_free))) struct imported imported = {};
+	__attribute__((cleanup(subjects_free))) struct subjects subjects = {};
+	struct import_nftables import = {};
+	struct policy_source *sources = NULL;
+	struct paths paths = {};
+	const char *subject;
+	size_t n;
+	int code = CLI_OK, r;
+
+	for (int i = 1; i < argc && code == CLI_OK; i++) {
+		r = take_option(argc, argv, &i, "--subject", &subject);
+		if (r < 0)
+			return CLI_USAGE;
+		if (r)
+			code = add_subject(&subjects, subject);
+		else if (strcmp(argv[i], "--lo-by-address") == 0)
+			import.lo_by_address = true;
+		else if (strcmp(argv[i], "--ignore-forward") == 0)
+			import.ignore_forward = true;
+		else
+			code = add_path(&paths, argv[i]);
+	}
+	if (code != CLI_OK)
+		return code;
+	if (paths.n != 1)
+		return cli_usage_error(&cmd_import,
+				       "one file, the output of `nft -j list ruleset`, or - for standard input");
+	code = policy_files_load(&sources, &n, paths.items, 1);
+	if (code != CLI_OK)
+		return code;
+	import.source = sources[0];
+	import.subjects = subjects.items;
+	import.n_subjects = subjects.n;
+	r = n == 1 ? import_nftables(&imported.text, &imported.diagnostics, &import) : -EISDIR;
+	policy_files_free(sources, n);
+	return print_result(cli, &imported, r);
+}
+
 static int run(struct cli *cli, int argc, char **argv)
 {
 	static const struct {
 		const char *name;
 		int (*run)(struct cli *cli, int argc, char **argv);
-	} importers[] = {{"kubernetes", run_kubernetes}};
+	} importers[] = {{"kubernetes", run_kubernetes}, {"nftables", run_nftables}};
 
 	if (argc < 2)
 		return cli_usage_error(&cmd_import, "from what? kubernetes or nftables");
@@ -152,7 +236,7 @@ static int run(struct cli *cli, int argc, char **argv)
 const struct cli_command cmd_import = {
 	.name = "import",
 	.summary = "Makes a policy of what another system has: Kubernetes objects, nftables rules",
-	.usage = "kubernetes --map FILE [--namespace NAME] PATH...",
+	.usage = "kubernetes --map FILE [--namespace NAME] PATH... | nftables [--subject NAME=ID]... FILE",
 	.help = "Writes a policy that means the same to standard output, every rule with the place it comes from. "
 		"What\n"
 		"cannot be expressed is an error with its place, and then nothing is written.\n"
@@ -163,6 +247,13 @@ const struct cli_command cmd_import = {
 		"input).\n"
 		"  --map FILE        namespaces and workloads with their labels, and the identity that proves each\n"
 		"  --namespace NAME  of objects that name none (default)\n"
+		"\n"
+		"nftables: filter chains at input and output, from the JSON of `nft -j list ruleset`.\n"
+		"  --subject NAME=ID  an identity that the rules of the host are about: a SPIFFE ID or pattern, "
+		"unit:UNIT or\n"
+		"                     cgroup:PATH; may be repeated. Default: every verified identity\n"
+		"  --lo-by-address    takes the interface lo for the addresses 127.0.0.0/8 and ::1\n"
+		"  --ignore-forward   leaves chains at forward to nftables; else they are an error\n"
 		"\n"
 		"Exit codes: 0 done, 1 it cannot be expressed or is not valid, 2 usage or a file that cannot be read.\n"
 		"\n"

@@ -216,13 +216,18 @@ static void section_close(struct section *section)
 	section_free(section);
 }
 
-static const char *network_name(struct draft *draft, const char *wanted, const struct address_range *first, bool alone)
+static const char *network_name(struct draft *draft, const char *wanted, const struct address_range *first,
+				const char *more)
 {
 	char text[ADDRESS_TEXT_BYTES], name[ADDRESS_TEXT_BYTES + 16];
+	unsigned prefix = prefix_of(first);
 
 	if (!wanted) {
-		address_format(text, first->first, first->v4, prefix_of(first));
-		snprintf(name, sizeof(name), "ip-%s%s", text, alone ? "" : "-part");
+		address_format(text, first->first, first->v4, prefix);
+		if (prefix)
+			snprintf(name, sizeof(name), "ip-%s%s", text, more);
+		else
+			snprintf(name, sizeof(name), "%s%s", first->v4 ? "ipv4" : "ipv6", more);
 		wanted = name;
 	}
 	return unique_name(draft, &draft->peer_names, wanted, POLICY_MAX_NAME);
@@ -255,7 +260,7 @@ const char *draft_network(struct draft *draft, const char *name, const struct ad
 		draft->arena.out_of_memory = true;
 		return NULL;
 	}
-	name = network_name(draft, name, &include[0], n_include == 1 && !n_except);
+	name = network_name(draft, name, &include[0], n_except ? "-except" : n_include > 1 ? "-etc" : "");
 	draft->network_names[draft->n_network_names++] = name;
 	write_comment(draft, &draft->networks, "  ", origin);
 	write_text(draft, &draft->networks, "  %s: %s\n", name ? name : "", value.text);
