@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cli/cli.h"
 #include "cli/policy_files.h"
@@ -207,8 +208,8 @@ static int explain_one(struct cli *cli, const struct explainer *explainer, const
 	__attribute__((cleanup(freep))) char *error = NULL;
 	struct policy_explanation explanation;
 
-	if (policy_explain(explainer->image, arguments->from, arguments->to, arguments->service, &explanation,
-			   &error)) {
+	if (policy_explain(explainer->image, arguments->from, arguments->to, arguments->service, time(NULL),
+			   &explanation, &error)) {
 		cli_error("%s", error ? error : "out of memory");
 		return CLI_USAGE;
 	}
@@ -250,7 +251,7 @@ static int explain_line(const struct policy_image *image, char *line, size_t num
 		return batch_error(number, "a line is FROM<TAB>TO<TAB>SERVICE");
 	*to++ = 0;
 	*service++ = 0;
-	if (policy_explain(image, line, to, service, &explanation, &error))
+	if (policy_explain(image, line, to, service, time(NULL), &explanation, &error))
 		return batch_error(number, error ? error : "out of memory");
 	fputs_unlocked(explanation.allow ? "allow\t" : "deny\t", stdout);
 	fputs_unlocked(explanation.egress.rule, stdout);

@@ -24,6 +24,7 @@
 #include "ipc.h"
 #include "log.h"
 #include "policy/image.h"
+#include "policy/verify.h"
 #include "policy_pack.h"
 #include "roles.h"
 #include "sandbox.h"
@@ -82,7 +83,27 @@ static char *diagnostics_text(const struct policy_diagnostics *diagnostics)
 	return text;
 }
 
-static int job_policy(const void *input, size_t len, int out_fd)
+/* Tests and invariants of a policy that is otherwise valid. Returns 0, 1 with what fails in *textp, or -errno. */
+static int verify_policy(const struct policy *policy, char **textp)
+{
+	char *text = NULL;
+	size_t len = 0;
+	FILE *f = open_memstream(&text, &len);
+	int r;
+
+	if (!f)
+		return -ENOMEM;
+	r = policy_verify(policy, time(NULL), f);
+	if (fclose(f) != 0)
+		r = -ENOMEM;
+	if (r > 0)
+		*textp = text;
+	else
+		free(text);
+	return r;
+}
+
+static int job_policy(const void *input, size_t len, bool verify, int out_fd)
 {
 	__attribute__((cleanup(policy_diagnostics_freep))) struct policy_diagnostics *diagnostics = NULL;
 	__attribute__((cleanup(policy_freep))) struct policy *policy = NULL;
@@ -100,6 +121,13 @@ static int job_policy(const void *input, size_t len, int out_fd)
 		text = diagnostics_text(diagnostics);
 	if (!r) {
 		r = policy_compile(policy, &image, &image_len, &error);
+		if (r > 0) {
+			free(text);
+			text = error;
+		}
+	}
+	if (!r && verify) {
+		r = verify_policy(policy, &error);
 		if (r > 0) {
 			free(text);
 			text = error;
@@ -147,7 +175,8 @@ int role_compiler_main(enum compile_job job, const char *name, int in_fd, int ou
 		return EXIT_FAILURE;
 	switch (job) {
 	case COMPILE_POLICY:
-		return job_policy(input, len, out_fd);
+	case COMPILE_STORED:
+		return job_policy(input, len, job == COMPILE_POLICY, out_fd);
 	case COMPILE_CONFIG:
 		return job_config(input, len, name, out_fd);
 	}
@@ -251,7 +280,8 @@ static int job_run(enum compile_job job, const char *name, const void *input, si
 	return result.status == 2 ? -ENOMEM : (int)result.status;
 }
 
-int compile_policy(const struct policy_source *files, size_t n, void **imagep, size_t *lenp, char **textp)
+static int compile_files(enum compile_job job, const struct policy_source *files, size_t n, void **imagep, size_t *lenp,
+			 char **textp)
 {
 	__attribute__((cleanup(freep))) void *input = NULL;
 	size_t len = 0;
@@ -262,7 +292,17 @@ int compile_policy(const struct policy_source *files, size_t n, void **imagep, s
 	r = policy_pack(files, n, &input, &len);
 	if (r < 0)
 		return r;
-	return job_run(COMPILE_POLICY, "", input, len, imagep, lenp, textp);
+	return job_run(job, "", input, len, imagep, lenp, textp);
+}
+
+int compile_policy(const struct policy_source *files, size_t n, void **imagep, size_t *lenp, char **textp)
+{
+	return compile_files(COMPILE_POLICY, files, n, imagep, lenp, textp);
+}
+
+int compile_stored_policy(const struct policy_source *files, size_t n, void **imagep, size_t *lenp, char **textp)
+{
+	return compile_files(COMPILE_STORED, files, n, imagep, lenp, textp);
 }
 
 int compile_config(const char *text, size_t len, const char *name, struct daemon_config_file *out, char **textp)

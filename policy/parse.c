@@ -168,9 +168,7 @@ static void read_files(struct reader *reader, const struct policy_source *source
 static void read_list(struct reader *reader, const struct node *list, const char *what, size_t max, const size_t *np,
 		      void (*read)(struct reader *reader, const struct node *node))
 {
-	for (uint32_t i = 0; list && i < list->n; i++) {
-		if (*np > max)
-			return;
+	for (uint32_t i = 0; list && i < list->n && *np <= max; i++) {
 		read(reader, list->items[i]);
 		if (*np > max)
 			reader_error(reader, list->items[i], "the policy has more than %zu %s", max, what);

@@ -165,6 +165,8 @@ static const struct node *read_op(struct reader *reader, const struct node *map,
 	if (policy_diagnostics_count(reader->diagnostics, POLICY_ERROR) != errors) {
 		if (node_value(map, "unit") || node_value(map, "cgroup") || node_value(map, "spiffe"))
 			reader_hint(reader, "give it a name of its own under `identities`, and use the name");
+		else if (node_value(map, "network"))
+			reader_hint(reader, "who and where together: `{identity: {not: web}, network: lan}`");
 		return NULL;
 	}
 	for (size_t i = 0; i < N_ITEMS(ops); i++) {

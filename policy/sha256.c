@@ -22,7 +22,9 @@ static void add_block(uint32_t state[8], const unsigned char *block)
 		0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
 		0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
 	};
-	uint32_t w[64], s[8], t1, t2;
+	uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
+	uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
+	uint32_t w[64], t1, t2;
 
 	for (int i = 0; i < 16; i++) {
 		memcpy(&w[i], block + 4 * (size_t)i, 4);
@@ -31,18 +33,26 @@ static void add_block(uint32_t state[8], const unsigned char *block)
 	for (int i = 16; i < 64; i++)
 		w[i] = (rotate(w[i - 2], 17) ^ rotate(w[i - 2], 19) ^ w[i - 2] >> 10) + w[i - 7] +
 		       (rotate(w[i - 15], 7) ^ rotate(w[i - 15], 18) ^ w[i - 15] >> 3) + w[i - 16];
-	memcpy(s, state, sizeof(s));
 	for (int i = 0; i < 64; i++) {
-		t1 = s[7] + (rotate(s[4], 6) ^ rotate(s[4], 11) ^ rotate(s[4], 25)) + ((s[4] & s[5]) ^ (~s[4] & s[6])) +
-		     k[i] + w[i];
-		t2 = (rotate(s[0], 2) ^ rotate(s[0], 13) ^ rotate(s[0], 22)) +
-		     ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
-		memmove(s + 1, s, 7 * sizeof(s[0]));
-		s[4] += t1;
-		s[0] = t1 + t2;
+		t1 = h + (rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25)) + ((e & f) ^ (~e & g)) + k[i] + w[i];
+		t2 = (rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+		h = g;
+		g = f;
+		f = e;
+		e = d + t1;
+		d = c;
+		c = b;
+		b = a;
+		a = t1 + t2;
 	}
-	for (int i = 0; i < 8; i++)
-		state[i] += s[i];
+	state[0] += a;
+	state[1] += b;
+	state[2] += c;
+	state[3] += d;
+	state[4] += e;
+	state[5] += f;
+	state[6] += g;
+	state[7] += h;
 }
 
 void sha256_begin(struct sha256 *sha)
@@ -60,14 +70,18 @@ void sha256_add(struct sha256 *sha, const void *bytes, size_t len)
 	while (len) {
 		size_t n = SHA256_BLOCK_BYTES - used < len ? SHA256_BLOCK_BYTES - used : len;
 
-		memcpy(sha->block + used, at, n);
-		used += n;
-		at += n;
-		len -= n;
+		if (n == SHA256_BLOCK_BYTES) {
+			add_block(sha->state, at);
+		} else {
+			memcpy(sha->block + used, at, n);
+			used += n;
+		}
 		if (used == SHA256_BLOCK_BYTES) {
 			add_block(sha->state, sha->block);
 			used = 0;
 		}
+		at += n;
+		len -= n;
 	}
 }
 

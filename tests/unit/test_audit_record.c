@@ -43,7 +43,7 @@ struct fixture {
 static int set_up(void **state)
 {
 	static const struct policy_rule_name rules[] = {
-		{"default", NULL, 0}, {"web-to-db", "shop.yaml", 12}, {"no-ssh", "shop.yaml", 20}};
+		{"default", NULL, 0, NULL}, {"web-to-db", "shop.yaml", 12, "app"}, {"no-ssh", "shop.yaml", 20, "app"}};
 	struct fixture *f = calloc(1, sizeof(*f));
 
 	assert_int_equal(audit_record_new(&f->record, &config), 0);
@@ -184,6 +184,20 @@ static void an_allowed_flow_names_both_ends_and_the_rule(void **state)
 	assert_absent(r, "zt.shortened");
 }
 
+static void a_deny_in_audit_mode_is_logged_as_would_deny(void **state)
+{
+	struct bh_event event = tcp_event();
+	json_t *r;
+
+	event.verdict = BH_VERDICT_WOULD_DENY;
+	r = flow(*state, &event);
+	assert_text(r, "event.action", "flow-would-deny");
+	assert_text(r, "event.type.1", "allowed");
+	assert_text(r, "event.code", "POLICY_WOULD_DENY");
+	assert_text(r, "log.level", "warning");
+	json_decref(r);
+}
+
 static void an_ingress_denial_has_the_destination_as_subject(void **state)
 {
 	struct bh_event event = tcp_event();
@@ -318,7 +332,7 @@ static void hostile_names_make_one_valid_line(void **state)
 	struct fixture *f = *state;
 	struct bh_event event = tcp_event();
 	struct policy_rule_name rules[] = {
-		{"default", NULL, 0}, {"a\"},\"x\":{\"\\\n\r\t\x1b[2J\xff\xc0\xaf", "\xed\xa0\x80\xe2\x80\xa8", 1}};
+		{"default", NULL, 0, NULL}, {"a\"},\"x\":{\"\\\n\r\t\x1b[2J\xff\xc0\xaf", "\xed\xa0\x80\xe2\x80\xa8", 1, NULL}};
 	json_t *r;
 
 	assert_int_equal(audit_names_set_identity(f->names, 16, false, "spiffe://a/\x01\x7f\xc2\x9b\xf5\x80\xe2\x82"),
@@ -360,7 +374,7 @@ static void the_longest_strings_still_fit_the_line(void **state)
 	struct bh_event event = tcp_event();
 	struct ipc_notice n = {.kind = NOTICE_IDENTITY_REFUSED, .cgroup_id = UINT64_MAX, .code = ATTEST_E_BINDING};
 	char name[2049], file[4096];
-	struct policy_rule_name rules[] = {{"default", NULL, 0}, {file, file, UINT32_MAX}};
+	struct policy_rule_name rules[] = {{"default", NULL, 0, NULL}, {file, file, UINT32_MAX, NULL}};
 	json_t *r;
 
 	memset(name, 1, sizeof(name) - 1); /* each takes six bytes */
@@ -602,6 +616,7 @@ static void every_reason_has_a_code_and_a_sentence_of_its_own(void **state)
 	}
 	assert_string_equal(reason_code(BH_REASON_POLICY, true, 1), "POLICY_ALLOW");
 	assert_string_equal(reason_code(BH_REASON_POLICY, false, 1), "POLICY_DENY");
+	assert_string_equal(reason_code(BH_REASON_POLICY, BH_VERDICT_WOULD_DENY, 1), "POLICY_WOULD_DENY");
 	assert_string_equal(reason_code(BH_REASON_POLICY, true, 0), "DEFAULT_ALLOW");
 	assert_string_equal(reason_code(BH_REASON_POLICY, false, 0), "DEFAULT_DENY");
 	assert_string_equal(reason_code(BH_REASON_MAX, false, 0), "UNKNOWN");
@@ -645,7 +660,7 @@ static void community_ids_are_those_of_other_tools(void **state)
 static void the_names_of_the_last_64_revisions_are_kept(void **state)
 {
 	struct fixture *f = *state;
-	struct policy_rule_name rule, rules[] = {{"default", NULL, 0}, {"r", "f.yaml", 1}};
+	struct policy_rule_name rule, rules[] = {{"default", NULL, 0, NULL}, {"r", "f.yaml", 1, NULL}};
 
 	for (uint32_t revision = 4; revision <= 3 + AUDIT_NAMES_REVISIONS; revision++)
 		assert_int_equal(audit_names_set_rules(f->names, revision, DIGEST, rules, 2), 0);
@@ -667,6 +682,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(an_allowed_flow_names_both_ends_and_the_rule),
+		TEST(a_deny_in_audit_mode_is_logged_as_would_deny),
 		TEST(an_ingress_denial_has_the_destination_as_subject),
 		TEST(reserved_local_and_unknown_identities_are_no_spiffe_ids),
 		TEST(icmp_has_a_type_and_no_ports),

@@ -66,7 +66,7 @@ static struct policy_explanation explain(const char *from, const char *to, const
 	struct policy_explanation explanation;
 	char *error = NULL;
 
-	if (policy_explain(image, from, to, service, &explanation, &error) != 0)
+	if (policy_explain(image, from, to, service, 0, &explanation, &error) != 0)
 		fail_msg("%s", error);
 	return explanation;
 }
@@ -88,7 +88,7 @@ static void refused(const char *from, const char *to, const char *service, const
 	struct policy_explanation explanation;
 	char *error = NULL;
 
-	assert_int_equal(policy_explain(image, from, to, service, &explanation, &error), 1);
+	assert_int_equal(policy_explain(image, from, to, service, 0, &explanation, &error), 1);
 	if (!strstr(error, reason))
 		fail_msg("\"%s\" does not contain \"%s\"", error, reason);
 	free(error);
