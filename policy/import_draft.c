@@ -270,30 +270,40 @@ const char *draft_network(struct draft *draft, const char *name, const struct ad
 /* ---- rules ---- */
 
 /* A list in flow style, or its one item alone. Returns the column after it. */
-static size_t write_names(struct draft *draft, const char *const *names, size_t n, const char *const *more,
-			  size_t n_more, size_t column)
+static size_t write_names(struct draft *draft, const char *const *names, size_t n, size_t column)
 {
 	struct section *out = &draft->rules;
-	size_t total = n + n_more, indent = column + 1;
+	size_t indent = column + 1;
 
-	if (total != 1)
+	if (n != 1)
 		write_text(draft, out, "[");
-	for (size_t i = 0; i < total; i++) {
-		const char *name = i < n ? names[i] : more[i - n];
-
-		if (i && column + strlen(name) > MAX_LINE) {
+	for (size_t i = 0; i < n; i++) {
+		if (i && column + strlen(names[i]) > MAX_LINE) {
 			write_text(draft, out, ",\n%*s", (int)indent, "");
 			column = indent;
 		} else if (i) {
 			write_text(draft, out, ", ");
 			column += 2;
 		}
-		write_text(draft, out, "%s", name);
-		column += strlen(name);
+		write_text(draft, out, "%s", names[i]);
+		column += strlen(names[i]);
 	}
-	if (total != 1)
+	if (n != 1)
 		write_text(draft, out, "]");
 	return column + 1;
+}
+
+static void write_union(struct draft *draft, const struct draft_end *end, size_t column)
+{
+	const char **names = arena_array(&draft->arena, end->n_who + end->n_where, sizeof(*names));
+
+	if (!names)
+		return;
+	for (size_t i = 0; i < end->n_who; i++)
+		names[i] = end->who[i];
+	for (size_t i = 0; i < end->n_where; i++)
+		names[end->n_who + i] = end->where[i];
+	write_names(draft, names, end->n_who + end->n_where, column);
 }
 
 static void write_end(struct draft *draft, const char *key, const struct draft_end *end)
@@ -306,12 +316,12 @@ static void write_end(struct draft *draft, const char *key, const struct draft_e
 		write_text(draft, out, "any");
 	} else if (end->both && end->n_who && end->n_where) {
 		write_text(draft, out, "{identity: ");
-		column = write_names(draft, end->who, end->n_who, NULL, 0, column + 11);
+		column = write_names(draft, end->who, end->n_who, column + 11);
 		write_text(draft, out, ", network: ");
-		write_names(draft, end->where, end->n_where, NULL, 0, column + 11);
+		write_names(draft, end->where, end->n_where, column + 11);
 		write_text(draft, out, "}");
 	} else {
-		write_names(draft, end->who, end->n_who, end->where, end->n_where, column);
+		write_union(draft, end, column);
 	}
 	write_text(draft, out, "\n");
 }
