@@ -620,6 +620,17 @@ static int rules_text(struct drawing *drawing, struct findings *findings, const 
 	return *textp ? 0 : -ENOMEM;
 }
 
+/* What is denied is drawn where a deny rule speaks of the pair, or where the pair was asked for. */
+static bool shows_denied(const struct drawing *drawing, const struct list *rules)
+{
+	bool shows = !rules->n;
+
+	for (size_t i = 0; i < rules->n; i++)
+		shows = shows || (rules->items[i] != FLOW_DEFAULT &&
+				  drawing->policy->rules[rules->items[i]].action == RULE_DENY);
+	return shows && drawing->request->denied;
+}
+
 static int make_edge(struct drawing *drawing, struct pair_key pair, const struct list *rules)
 {
 	_cleanup_(findings_free) struct findings findings = {.policy = drawing->policy};
@@ -630,9 +641,11 @@ static int make_edge(struct drawing *drawing, struct pair_key pair, const struct
 
 	if (r != 0)
 		return r;
+	if (!shows_denied(drawing, rules))
+		findings.refused.n = 0;
 	passed = merged(&findings.passed);
 	stopped = merged(&findings.stopped);
-	if (!passed.n && !(drawing->request->denied && findings.refused.n))
+	if (!passed.n && !findings.refused.n)
 		return 0;
 	if (!spans_subtract(drawing->space, &all, &passed, &stopped) ||
 	    !spans_intersect(drawing->space, &part, &passed, &stopped))
@@ -640,7 +653,7 @@ static int make_edge(struct drawing *drawing, struct pair_key pair, const struct
 	r = services_text(drawing, all, &edge.all);
 	if (r == 0)
 		r = services_text(drawing, part, &edge.part);
-	if (r == 0 && drawing->request->denied)
+	if (r == 0)
 		r = services_text(drawing, merged(&findings.refused), &edge.denied);
 	if (r == 0)
 		r = rules_text(drawing, &findings, &edge.rules);
