@@ -88,21 +88,29 @@ static int image_enforce(struct enforcer *e, struct policy_image **imagep, uint3
 	return 0;
 }
 
+typedef int (*compile_fn)(const struct policy_source *files, size_t n, void **imagep, size_t *lenp, char **textp);
+
 /* Compiles and opens. Returns 0, 1 (not valid, *textp says why), or -errno. */
-static int image_make(const struct policy_source *files, size_t n, struct policy_image **imagep, char **textp)
+static int image_make_by(compile_fn compile, const struct policy_source *files, size_t n, struct policy_image **imagep,
+			 char **textp)
 {
 	__attribute__((cleanup(freep))) void *bytes = NULL;
 	const char *why = "";
 	size_t len = 0;
 	int r;
 
-	r = compile_policy(files, n, &bytes, &len, textp);
+	r = compile(files, n, &bytes, &len, textp);
 	if (r)
 		return r;
 	r = policy_image_open(imagep, bytes, len, &why);
 	if (r == -EBADMSG)
 		log_error("the compiler made an image that does not hold: %s", why);
 	return r;
+}
+
+static int image_make(const struct policy_source *files, size_t n, struct policy_image **imagep, char **textp)
+{
+	return image_make_by(compile_policy, files, n, imagep, textp);
 }
 
 static int revision_write(struct enforcer *e, const struct policy_image *image, const struct policy_source *files,
@@ -239,7 +247,7 @@ static int revision_image(struct enforcer *e, uint32_t number, struct policy_ima
 	if (r == -EBADMSG) {
 		r = policy_unpack(revision.pack, revision.pack_len, &files, &n);
 		if (r == 0)
-			r = image_make(files, n, imagep, &text);
+			r = image_make_by(compile_stored_policy, files, n, imagep, &text);
 		policy_sources_free(files, n);
 	}
 	revision_clear(&revision);

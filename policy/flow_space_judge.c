@@ -5,7 +5,8 @@
  * The cubes that meet a box are looked at in their order. One that covers it decides it. One that falls short in a single
  * dimension decides its part, and the rest goes on. Where one falls short in several, the box is divided along one of them
  * into the parts that the same cubes meet; there no cube falls short in that dimension any more, so this happens at most
- * four times for one flow, and a rule costs only the parts that it is about.
+ * once for each dimension, and a rule costs only the parts that it is about. Rules that differ in their services are best
+ * divided by service, rules between many peers by peer: the dimension that leaves least to do is found by trying.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -13,19 +14,16 @@
 
 #include "policy/flow_space_internal.h"
 
-/* Beyond so many classes in a part of a box it is as cheap to look at every set. */
-#define FEW_CLASSES 16U
+/* So many cubes that it pays to look for the best way to divide. */
+#define MANY_CUBES 12U
 
 struct judging {
 	struct flow_space *space;
 	const struct space_policy *policy;
-	unsigned direction;
-	int (*decided)(struct judging *judging, const struct flow_box *box, uint32_t rule);
+	unsigned wanted; /* RULE_EGRESS | RULE_INGRESS: the ends that judge */
 	char **errorp;
-	/* what the callers want */
 	flow_piece_fn piece;
 	void *context;
-	uint32_t egress_rule; /* of the box that is judged for ingress */
 };
 
 struct cubes {
@@ -42,7 +40,7 @@ static const struct spans *cube_spans(const struct judging *j, const struct cube
 
 static bool meets(const struct judging *j, const struct cube *cube, const struct flow_box *box)
 {
-	if (!(cube->directions & j->direction))
+	if (!(cube->directions & j->wanted))
 		return false;
 	for (int d = 0; d < FLOW_DIMENSIONS; d++)
 		if (spans_relation(&box->dim[d], cube_spans(j, cube, d)) == APART)
@@ -120,7 +118,7 @@ static int find_cubes(struct judging *j, const struct flow_box *box, struct cube
 				found->items[found->n++] = grouped->items[k];
 	if (sets[side].n > 1 && found->n > 1)
 		qsort(found->items, found->n, sizeof(uint32_t), compare_u32);
-	return space_spend(space, 4 * n[side] + 1, j->errorp);
+	return space_spend(space, n[side] + 1, j->errorp);
 }
 
 /* ---- dividing along one dimension ---- */
@@ -385,7 +383,44 @@ static bool group_cubes(struct judging *j, const struct division *x, uint32_t gr
 	return true;
 }
 
+/* How much is left to do in the parts of a division. */
+static uint64_t division_cost(const struct division *x)
+{
+	uint64_t cost = 0;
+
+	for (uint32_t g = 0; g < x->n_groups; g++) {
+		cost += x->n_common + 2;
+		for (uint32_t i = 0; i < x->groups[g].n; i++) {
+			uint32_t set = x->groups[g].items[i];
+
+			cost += x->members.start[set + 1] - x->members.start[set];
+		}
+	}
+	return cost;
+}
+
+static int divide(struct judging *j, struct division *x, const struct flow_box *box, const struct cubes *cubes, int d)
+{
+	int r = gather_sets(j, x, &box->dim[d], cubes, d);
+
+	if (r == 0)
+		r = gather_edges(j, x, &box->dim[d]);
+	return r == 0 ? make_groups(j, x) : r;
+}
+
 /* ---- judging ---- */
+
+/*
+ * Both judgements look at one list of cubes, in which each sees those of its direction. Where the box is divided for
+ * egress it is divided for ingress, and what egress has decided goes on to ingress with the list of its part. What a
+ * judgement has behind it is told by the index of the first cube that it has not: cubes are numbered in their order.
+ */
+struct frame {
+	struct cubes cubes;
+	unsigned direction;   /* RULE_EGRESS or RULE_INGRESS */
+	uint32_t first;	      /* index of a cube */
+	uint32_t egress_rule; /* of a box that is judged for ingress */
+};
 
 /* A box that is being used up: its parts are rewritten as rules take theirs. */
 struct remainder {
@@ -415,6 +450,22 @@ static bool take_away(struct judging *j, struct remainder *rest, int d, const st
 	return true;
 }
 
+/* The position of the first cube from an index on. */
+static uint32_t position_of(const struct cubes *cubes, uint32_t index)
+{
+	uint32_t low = 0, high = cubes->n;
+
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (cubes->items[middle] < index)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
 static uint32_t behind_tier(const struct judging *j, const struct cubes *cubes, uint32_t i)
 {
 	uint32_t tier = j->policy->cubes[cubes->items[i]].tier;
@@ -424,62 +475,152 @@ static uint32_t behind_tier(const struct judging *j, const struct cubes *cubes, 
 	return i;
 }
 
-static int judge_cubes(struct judging *j, const struct flow_box *box, const struct cubes *cubes);
+static int judge_cubes(struct judging *j, const struct flow_box *box, const struct frame *frame);
 
-/* Those of the cubes that meet the box, up to the one that leaves nothing. */
-static int keep_meeting(struct judging *j, const struct flow_box *box, const struct cubes *cubes, uint32_t first,
-			struct cubes *kept)
+static bool allows(const struct judging *j, uint32_t rule)
 {
-	uint32_t i = first, tier = 0;
-	bool passed = false; /* by a rule of this tier that is kept */
+	const struct policy *policy = j->policy->policy;
 
-	kept->n = 0;
-	kept->items = scratch_alloc(&j->space->scratch, cubes->n - first, sizeof(uint32_t));
-	if (!kept->items)
-		return -ENOMEM;
-	while (i < cubes->n) {
-		const struct cube *cube = &j->policy->cubes[cubes->items[i]];
-		bool apart = false, covers = true;
-
-		for (int d = 0; d < FLOW_DIMENSIONS && !apart; d++) {
-			enum relation relation = spans_relation(&box->dim[d], cube_spans(j, cube, d));
-
-			apart = relation == APART;
-			covers = covers && relation == COVERED;
-		}
-		if (apart) {
-			i++;
-			continue;
-		}
-		if (cube->tier != tier)
-			passed = false;
-		tier = cube->tier;
-		kept->items[kept->n++] = cubes->items[i];
-		/* What a part passes before goes on behind the tier all the same. */
-		if (covers && !cube->pass && !passed)
-			break;
-		passed = passed || cube->pass;
-		i = covers ? behind_tier(j, cubes, i) : i + 1;
-	}
-	return space_spend(j->space, 4ULL * (i - first) + 1, j->errorp);
+	if (rule == FLOW_UNJUDGED)
+		return true;
+	if (rule == FLOW_DEFAULT)
+		return policy->default_allow;
+	return policy->rules[rule].action == RULE_ALLOW || policy->rules[rule].audit;
 }
 
-/* Divides the box along one dimension and judges the parts. */
-static int judge_parts(struct judging *j, const struct flow_box *box, const struct cubes *cubes, uint32_t first, int d)
+static int tell_piece(struct judging *j, const struct flow_box *box, uint32_t egress_rule, uint32_t ingress_rule)
+{
+	struct flow_piece piece = {
+		.box = *box,
+		.egress_allow = allows(j, egress_rule),
+		.ingress_allow = allows(j, ingress_rule),
+		.egress_rule = egress_rule,
+		.ingress_rule = ingress_rule,
+	};
+
+	piece.allow = piece.egress_allow && piece.ingress_allow;
+	return j->piece(j->context, &piece);
+}
+
+static int judge_ingress(struct judging *j, const struct flow_box *box, const struct cubes *cubes, uint32_t egress_rule)
+{
+	const struct frame frame = {*cubes, RULE_INGRESS, 0, egress_rule};
+	struct scratch_mark mark = scratch_mark(&j->space->scratch);
+	int r;
+
+	if (!(j->wanted & RULE_INGRESS))
+		return tell_piece(j, box, egress_rule, FLOW_UNJUDGED);
+	r = judge_cubes(j, box, &frame);
+	scratch_release(&j->space->scratch, mark);
+	return r;
+}
+
+static int decided(struct judging *j, const struct flow_box *box, const struct frame *frame, uint32_t rule)
+{
+	if (frame->direction == RULE_INGRESS)
+		return tell_piece(j, box, frame->egress_rule, rule);
+	return judge_ingress(j, box, &frame->cubes, rule);
+}
+
+/* Which directions need no more cubes, now and in the tier at hand. */
+struct closing {
+	unsigned closed, tier_closed;
+	unsigned passed; /* a part went on to the next tier by a rule of this one */
+	uint32_t tier;
+};
+
+static void close_directions(struct closing *closing, const struct cube *cube, unsigned directions, bool covers)
+{
+	if (covers) {
+		closing->tier_closed |= directions;
+		/* What a part passes before goes on behind the tier all the same. */
+		if (!cube->pass)
+			closing->closed |= directions & ~closing->passed;
+	}
+	if (cube->pass)
+		closing->passed |= directions;
+}
+
+/* Those of the cubes that meet the box, without those that others leave nothing to. */
+static int keep_meeting(struct judging *j, const struct flow_box *box, const struct frame *frame, struct cubes *kept)
+{
+	unsigned mask = frame->direction == RULE_EGRESS ? j->wanted : RULE_INGRESS;
+	const struct cubes *cubes = &frame->cubes;
+	struct closing closing = {};
+
+	kept->n = 0;
+	kept->items = scratch_alloc(&j->space->scratch, cubes->n, sizeof(uint32_t));
+	if (!kept->items)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < cubes->n && closing.closed != mask; i++) {
+		const struct cube *cube = &j->policy->cubes[cubes->items[i]];
+		unsigned directions = cube->directions & mask;
+		enum relation relation = COVERED;
+		bool covers = true;
+
+		if (cube->tier != closing.tier)
+			closing = (struct closing){.closed = closing.closed, .tier = cube->tier};
+		if (cubes->items[i] < frame->first)
+			directions &= ~frame->direction;
+		directions &= ~(closing.closed | closing.tier_closed);
+		if (!directions)
+			continue;
+		for (int d = 0; d < FLOW_DIMENSIONS && relation != APART; d++) {
+			relation = spans_relation(&box->dim[d], cube_spans(j, cube, d));
+			covers = covers && relation == COVERED;
+		}
+		if (relation == APART)
+			continue;
+		kept->items[kept->n++] = cubes->items[i];
+		close_directions(&closing, cube, directions, covers);
+	}
+	return space_spend(j->space, 4ULL * cubes->n + 1, j->errorp);
+}
+
+/* Along which of several dimensions to divide: the one that leaves least to do. */
+static int choose_dimension(struct judging *j, const struct flow_box *box, const struct cubes *cubes, int bits, int *dp)
+{
+	static const int order[] = {FLOW_FROM_WHO, FLOW_TO_WHO, FLOW_SERVICE, FLOW_FROM_WHERE, FLOW_TO_WHERE};
+	uint64_t least = UINT64_MAX;
+
+	for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
+		struct scratch_mark mark = scratch_mark(&j->space->scratch);
+		struct division x = {};
+		int r;
+
+		if (!(bits & 1 << order[i]))
+			continue;
+		if (cubes->n < MANY_CUBES || bits == 1 << order[i]) {
+			*dp = order[i];
+			return 0;
+		}
+		r = divide(j, &x, box, cubes, order[i]);
+		if (r)
+			return r;
+		if (division_cost(&x) < least) {
+			least = division_cost(&x);
+			*dp = order[i];
+		}
+		scratch_release(&j->space->scratch, mark);
+	}
+	return 0;
+}
+
+/* Divides the box along a dimension and judges the parts. */
+static int judge_parts(struct judging *j, const struct flow_box *box, const struct frame *frame, int bits)
 {
 	struct scratch *scratch = &j->space->scratch;
+	struct frame inner = *frame;
 	struct division x = {};
-	struct cubes kept, group;
+	struct cubes kept;
 	struct flow_box part = *box;
 	struct spans *spans;
-	int r = keep_meeting(j, box, cubes, first, &kept);
+	int r = keep_meeting(j, box, frame, &kept), d = 0;
 
 	if (r == 0)
-		r = gather_sets(j, &x, &box->dim[d], &kept, d);
+		r = choose_dimension(j, box, &kept, bits, &d);
 	if (r == 0)
-		r = gather_edges(j, &x, &box->dim[d]);
-	if (r == 0)
-		r = make_groups(j, &x);
+		r = divide(j, &x, box, &kept, d);
 	if (r)
 		return r;
 	spans = scratch_alloc(scratch, x.n_groups, sizeof(*spans));
@@ -489,30 +630,32 @@ static int judge_parts(struct judging *j, const struct flow_box *box, const stru
 		struct scratch_mark mark = scratch_mark(scratch);
 
 		part.dim[d] = spans[g];
-		r = group_cubes(j, &x, g, &kept, &group) ? space_spend(j->space, group.n + 1, j->errorp) : -ENOMEM;
+		if (!group_cubes(j, &x, g, &kept, &inner.cubes))
+			return -ENOMEM;
+		r = space_spend(j->space, inner.cubes.n + 1, j->errorp);
 		if (r == 0)
-			r = judge_cubes(j, &part, &group);
+			r = judge_cubes(j, &part, &inner);
 		scratch_release(scratch, mark);
 	}
 	return r;
 }
 
 /* What a cube takes of what remains, in the one dimension in which it falls short. */
-static int judge_taken(struct judging *j, const struct remainder *rest, const struct cubes *cubes, uint32_t i, int d)
+static int judge_taken(struct judging *j, const struct flow_box *rest, const struct frame *frame, uint32_t i, int d)
 {
-	const struct cube *cube = &j->policy->cubes[cubes->items[i]];
-	const struct spans *set = cube_spans(j, cube, d), *part = &rest->box.dim[d];
-	struct flow_box taken = rest->box;
-	struct cubes later;
+	const struct cube *cube = &j->policy->cubes[frame->cubes.items[i]];
+	const struct spans *set = cube_spans(j, cube, d), *part = &rest->dim[d];
+	struct frame later = *frame;
+	struct flow_box taken = *rest;
 
 	taken.dim[d].items = scratch_alloc(&j->space->scratch, (size_t)part->n + set->n, sizeof(struct span));
 	if (!taken.dim[d].items)
 		return -ENOMEM;
 	taken.dim[d].n = spans_intersect_to(taken.dim[d].items, part, set);
 	if (!cube->pass)
-		return j->decided(j, &taken, cube->rule);
-	i = behind_tier(j, cubes, i);
-	later = (struct cubes){cubes->items + i, cubes->n - i};
+		return decided(j, &taken, frame, cube->rule);
+	i = behind_tier(j, &frame->cubes, i);
+	later.first = i < frame->cubes.n ? frame->cubes.items[i] : UINT32_MAX;
 	return judge_cubes(j, &taken, &later);
 }
 
@@ -534,25 +677,32 @@ static int shortfall(const struct judging *j, const struct flow_box *box, const 
 	return bits;
 }
 
-/* Along which of several dimensions to divide: who is what most rules differ in. */
-static int dimension_to_divide(int bits)
+/* Do many cubes fall short in this one dimension, and none in another? Then one by one would cost their square. */
+static bool one_dimension_left(struct judging *j, const struct flow_box *box, const struct cubes *cubes, uint32_t i,
+			       int bits)
 {
-	static const int order[] = {FLOW_FROM_WHO, FLOW_TO_WHO, FLOW_FROM_WHERE, FLOW_TO_WHERE};
+	if (cubes->n - i < MANY_CUBES)
+		return false;
+	for (; i < cubes->n; i++) {
+		int other = shortfall(j, box, &j->policy->cubes[cubes->items[i]]);
 
-	for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++)
-		if (bits & 1 << order[i])
-			return order[i];
-	return FLOW_SERVICE;
+		if (other > 0 && other & ~bits)
+			return false;
+	}
+	return true;
 }
 
-static int judge_cubes(struct judging *j, const struct flow_box *box, const struct cubes *cubes)
+static int judge_cubes(struct judging *j, const struct flow_box *box, const struct frame *frame)
 {
+	const struct cubes *cubes = &frame->cubes;
 	struct remainder rest = {.box = *box};
+	struct frame later = *frame;
+	bool looked = false;
 	int r = 0;
 
-	for (uint32_t i = 0; i < cubes->n && r == 0;) {
+	for (uint32_t i = position_of(cubes, frame->first); i < cubes->n && r == 0;) {
 		const struct cube *cube = &j->policy->cubes[cubes->items[i]];
-		int bits = shortfall(j, &rest.box, cube), d = __builtin_ffs(bits) - 1;
+		int bits = cube->directions & frame->direction ? shortfall(j, &rest.box, cube) : -1;
 		struct scratch_mark mark;
 
 		r = space_spend(j->space, 4, j->errorp);
@@ -563,63 +713,31 @@ static int judge_cubes(struct judging *j, const struct flow_box *box, const stru
 			continue;
 		}
 		if (!bits && !cube->pass)
-			return j->decided(j, &rest.box, cube->rule);
+			return decided(j, &rest.box, frame, cube->rule);
 		if (!bits) {
 			i = behind_tier(j, cubes, i);
 			continue;
 		}
+		later.first = cubes->items[i];
 		if (bits & (bits - 1))
-			return judge_parts(j, &rest.box, cubes, i, dimension_to_divide(bits));
+			return judge_parts(j, &rest.box, &later, bits);
+		if (!looked && one_dimension_left(j, &rest.box, cubes, i, bits))
+			return judge_parts(j, &rest.box, &later, bits);
+		looked = true;
 		mark = scratch_mark(&j->space->scratch);
-		r = judge_taken(j, &rest, cubes, i, d);
+		r = judge_taken(j, &rest.box, frame, i, __builtin_ctz((unsigned)bits));
 		scratch_release(&j->space->scratch, mark);
 		if (r == 0)
-			r = space_spend(j->space, rest.box.dim[d].n + cube_spans(j, cube, d)->n, j->errorp);
-		if (r == 0 && !take_away(j, &rest, d, cube_spans(j, cube, d)))
+			r = space_spend(j->space, rest.box.dim[__builtin_ctz((unsigned)bits)].n, j->errorp);
+		if (r == 0 && !take_away(j, &rest, __builtin_ctz((unsigned)bits),
+					 cube_spans(j, cube, __builtin_ctz((unsigned)bits))))
 			r = -ENOMEM;
 		i++;
 	}
-	return r ? r : j->decided(j, &rest.box, FLOW_DEFAULT);
+	return r ? r : decided(j, &rest.box, frame, FLOW_DEFAULT);
 }
 
-static int judge_box(struct judging *j, const struct flow_box *box)
-{
-	struct scratch_mark mark = scratch_mark(&j->space->scratch);
-	struct cubes cubes;
-	int r = find_cubes(j, box, &cubes);
-
-	if (r == 0)
-		r = judge_cubes(j, box, &cubes);
-	scratch_release(&j->space->scratch, mark);
-	return r;
-}
-
-/* ---- both judgements ---- */
-
-static bool allows(const struct judging *j, uint32_t rule)
-{
-	const struct policy *policy = j->policy->policy;
-
-	if (rule == FLOW_UNJUDGED)
-		return true;
-	if (rule == FLOW_DEFAULT)
-		return policy->default_allow;
-	return policy->rules[rule].action == RULE_ALLOW || policy->rules[rule].audit;
-}
-
-static int ingress_decided(struct judging *j, const struct flow_box *box, uint32_t rule)
-{
-	struct flow_piece piece = {
-		.box = *box,
-		.egress_allow = allows(j, j->egress_rule),
-		.ingress_allow = allows(j, rule),
-		.egress_rule = j->egress_rule,
-		.ingress_rule = rule,
-	};
-
-	piece.allow = piece.egress_allow && piece.ingress_allow;
-	return j->piece(j->context, &piece);
-}
+/* ---- boxes ---- */
 
 static bool box_is_empty(const struct flow_box *box)
 {
@@ -630,66 +748,60 @@ static bool box_is_empty(const struct flow_box *box)
 }
 
 /* The part of a box whose one end is in a set of who. Returns false when out of memory. */
-static bool narrow(struct judging *j, struct flow_box *out, const struct flow_box *box, int d, const struct spans *who)
+static bool narrow(struct judging *j, struct flow_box *box, int d, const struct spans *who)
 {
 	const struct spans *part = &box->dim[d];
 	struct span *items = scratch_alloc(&j->space->scratch, (size_t)part->n + who->n, sizeof(*items));
 
 	if (!items)
 		return false;
-	*out = *box;
-	out->dim[d] = (struct spans){items, spans_intersect_to(items, part, who)};
+	box->dim[d] = (struct spans){items, spans_intersect_to(items, part, who)};
 	return true;
 }
 
-/* Judges the managed part of a box by rules; what the rest says needs no rule. */
-static int judge_end(struct judging *j, const struct flow_box *box, int d)
+/* The part of a box at which the ends that judge are these. */
+static int judge_wanted(struct judging *j, const struct flow_box *whole, unsigned wanted)
 {
-	struct flow_box managed, unmanaged;
-	int r = 0;
-
-	if (!narrow(j, &managed, box, d, &j->space->managed) || !narrow(j, &unmanaged, box, d, &j->space->unmanaged))
-		return -ENOMEM;
-	if (!box_is_empty(&managed))
-		r = judge_box(j, &managed);
-	if (r == 0 && !box_is_empty(&unmanaged))
-		r = j->decided(j, &unmanaged, FLOW_UNJUDGED);
-	return r;
-}
-
-static int egress_decided(struct judging *j, const struct flow_box *box, uint32_t rule)
-{
-	struct judging ingress = *j;
-	struct scratch_mark mark = scratch_mark(&j->space->scratch);
+	const struct flow_space *space = j->space;
+	struct frame frame = {.direction = RULE_EGRESS};
+	struct flow_box box = *whole;
 	int r;
 
-	ingress.direction = RULE_INGRESS;
-	ingress.decided = ingress_decided;
-	ingress.egress_rule = rule;
-	r = judge_end(&ingress, box, FLOW_TO_WHO);
-	scratch_release(&j->space->scratch, mark);
-	return r;
+	if (!narrow(j, &box, FLOW_FROM_WHO, wanted & RULE_EGRESS ? &space->managed : &space->unmanaged) ||
+	    !narrow(j, &box, FLOW_TO_WHO, wanted & RULE_INGRESS ? &space->managed : &space->unmanaged))
+		return -ENOMEM;
+	if (box_is_empty(&box))
+		return 0;
+	if (!wanted)
+		return tell_piece(j, &box, FLOW_UNJUDGED, FLOW_UNJUDGED);
+	j->wanted = wanted;
+	r = find_cubes(j, &box, &frame.cubes);
+	if (r)
+		return r;
+	if (wanted & RULE_EGRESS)
+		return judge_cubes(j, &box, &frame);
+	return judge_ingress(j, &box, &frame.cubes, FLOW_UNJUDGED);
 }
 
 int flow_space_judge(struct flow_space *space, size_t policy, const struct flow_box *box, flow_piece_fn piece,
 		     void *context, char **errorp)
 {
+	static const unsigned ends[] = {RULE_EGRESS | RULE_INGRESS, RULE_EGRESS, RULE_INGRESS, 0};
 	struct judging judging = {
 		.space = space,
 		.policy = &space->policies[policy],
-		.direction = RULE_EGRESS,
-		.decided = egress_decided,
 		.errorp = errorp,
 		.piece = piece,
 		.context = context,
 	};
-	struct scratch_mark mark = scratch_mark(&space->scratch);
-	int r;
+	int r = 0;
 
 	*errorp = NULL;
-	if (box_is_empty(box))
-		return 0;
-	r = judge_end(&judging, box, FLOW_FROM_WHO);
-	scratch_release(&space->scratch, mark);
+	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]) && r == 0; i++) {
+		struct scratch_mark mark = scratch_mark(&space->scratch);
+
+		r = judge_wanted(&judging, box, ends[i]);
+		scratch_release(&space->scratch, mark);
+	}
 	return r;
 }
