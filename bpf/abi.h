@@ -142,6 +142,7 @@ struct bh_range_port {
 #define BH_CELL_ALLOW 0x80000000U
 #define BH_CELL_LOG_ALLOWED 0x01000000U /* an event for a flow that is allowed */
 #define BH_CELL_LOG_DENIED 0x02000000U	/* an event for a flow that is denied */
+#define BH_CELL_AUDIT 0x08000000U	/* a deny in audit mode decided: allowed, and logged as would-deny */
 #define BH_CELL_LOG_AGAIN 0x04000000U	/* also when a policy or identity change judges the flow again */
 
 enum bh_direction {
@@ -169,6 +170,13 @@ enum bh_reason {
 	BH_REASON_PEER_ENDED = 13, /* the peer's identity has expired, or was revoked, since the flow began */
 	BH_REASON_SOURCE = 14,	   /* a datagram with the source address of another socket */
 	BH_REASON_MAX
+};
+
+/* What an event says of its flow. */
+enum bh_verdict {
+	BH_VERDICT_DENY = 0,
+	BH_VERDICT_ALLOW = 1,
+	BH_VERDICT_WOULD_DENY = 2, /* let pass, by a rule that denies and is in audit mode */
 };
 
 /* What is known of the peer's identity. */
@@ -319,7 +327,7 @@ struct bh_event {
 	__u16 dport; /* ICMP: the type */
 	__u8 proto;
 	__u8 direction; /* enum bh_direction: which judgement */
-	__u8 verdict;	/* 1 allow */
+	__u8 verdict;	/* enum bh_verdict */
 	__u8 reason;	/* enum bh_reason */
 	__u8 proof;	/* enum bh_proof */
 	__u8 again;	/* 1: an established flow judged again */

@@ -235,7 +235,7 @@ BH_GLOBAL int bh_event_write(const struct bh_query *q, __u32 count, __u64 first_
 	}
 	e->proto = q->proto;
 	e->direction = q->direction;
-	e->verdict = q->allow;
+	e->verdict = q->allow && (q->cell & BH_CELL_AUDIT) ? BH_VERDICT_WOULD_DENY : q->allow;
 	e->reason = q->reason;
 	e->proof = q->proof;
 	e->again = q->again;

@@ -279,11 +279,18 @@ static size_t put_flow(struct audit_record *record, struct json_line *line, cons
 	static const struct audit_classing denied = {
 		"flow-denied", "bulkhead.flow", "network", {"connection", "denied"}, "success", SEVERITY_WARNING, NULL,
 	};
+	static const struct audit_classing would_deny = {
+		"flow-would-deny", "bulkhead.flow",  "network", {"connection", "allowed"},
+		"success",	   SEVERITY_WARNING, NULL,
+	};
 	const struct bh_event *event = flow->event;
 	struct audit_stamp stamp = {flow->time_ns, flow->sequence};
 	char text[AUDIT_TIME_SIZE];
 
-	audit_line_head(record, line, &stamp, event->verdict ? &allowed : &denied);
+	audit_line_head(record, line, &stamp,
+			event->verdict == BH_VERDICT_WOULD_DENY ? &would_deny
+			: event->verdict			? &allowed
+								: &denied);
 	json_line_string(line, "kind", "event");
 	json_line_string(line, "code", reason_code(event->reason, event->verdict, event->rule));
 	json_line_string(line, "reason", flow->reason);

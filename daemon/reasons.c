@@ -29,15 +29,17 @@ static const struct {
 				"the segment must show who sends it, and its TCP options leave no room for that"},
 };
 
-const char *reason_code(unsigned reason, bool allow, uint32_t rule)
+const char *reason_code(unsigned reason, enum bh_verdict verdict, uint32_t rule)
 {
 	if (reason >= BH_REASON_MAX)
 		return "UNKNOWN";
 	if (reason != BH_REASON_POLICY)
 		return reasons[reason].code;
+	if (verdict == BH_VERDICT_WOULD_DENY)
+		return "POLICY_WOULD_DENY";
 	if (rule)
-		return allow ? "POLICY_ALLOW" : "POLICY_DENY";
-	return allow ? "DEFAULT_ALLOW" : "DEFAULT_DENY";
+		return verdict ? "POLICY_ALLOW" : "POLICY_DENY";
+	return verdict ? "DEFAULT_ALLOW" : "DEFAULT_DENY";
 }
 
 const char *reason_text(unsigned reason)
@@ -46,10 +48,12 @@ const char *reason_text(unsigned reason)
 				      : "the kernel gave a reason that this version does not know";
 }
 
-void reason_sentence(char *out, size_t size, unsigned reason, bool allow, uint32_t rule,
+void reason_sentence(char *out, size_t size, unsigned reason, enum bh_verdict verdict, uint32_t rule,
 		     const struct policy_rule_name *name)
 {
-	const char *verb = allow ? "allows" : "denies";
+	const char *verb = verdict == BH_VERDICT_WOULD_DENY ? "would deny, but is in audit mode: let pass"
+			   : verdict			    ? "allows"
+							    : "denies";
 
 	if (reason != BH_REASON_POLICY)
 		snprintf(out, size, "%s", reason_text(reason));

@@ -15,9 +15,9 @@
 #include "bpf/abi.h"
 #include "policy/image.h"
 
-/* Stable code: POLICY_ALLOW, POLICY_DENY, DEFAULT_ALLOW, DEFAULT_DENY for BH_REASON_POLICY (rule 0 is the default), else
+/* Stable code: POLICY_ALLOW, POLICY_DENY, POLICY_WOULD_DENY, DEFAULT_ALLOW, DEFAULT_DENY for BH_REASON_POLICY (rule 0 is the default), else
  * one per reason. "UNKNOWN" for a number that no kernel program of this version writes. */
-const char *reason_code(unsigned reason, bool allow, uint32_t rule);
+const char *reason_code(unsigned reason, enum bh_verdict verdict, uint32_t rule);
 
 /* The sentence of a reason that needs no rule; for BH_REASON_POLICY a general one. Never NULL. */
 const char *reason_text(unsigned reason);
@@ -26,7 +26,7 @@ const char *reason_text(unsigned reason);
  * The sentence for one verdict, with the rule that decided: `rule "web-to-db" (shop.yaml:12) denies`. `name` may be NULL:
  * the rule is then given by its number. Always ends with NUL.
  */
-void reason_sentence(char *out, size_t size, unsigned reason, bool allow, uint32_t rule,
+void reason_sentence(char *out, size_t size, unsigned reason, enum bh_verdict verdict, uint32_t rule,
 		     const struct policy_rule_name *name);
 
 #endif

@@ -7,7 +7,8 @@
 #include "policy/text.h"
 
 #define MAX_SUGGESTIONS 100U
-#define MAX_LINE_CHARS 160U /* of a source line shown */
+#define MAX_NAMES_COMPARED ((size_t)4 << 20) /* by all suggestions; about a second */
+#define MAX_LINE_CHARS 160U		     /* of a source line shown */
 
 struct diagnostic {
 	struct policy_diagnostic public;
@@ -30,6 +31,7 @@ struct policy_diagnostics {
 	size_t suppressed;
 	size_t counts[2];
 	unsigned suggestions;
+	size_t names_compared;
 	bool last_suppressed;
 };
 
@@ -179,9 +181,19 @@ void diagnostics_hint(struct policy_diagnostics *diagnostics, const char *format
 	free(text);
 }
 
-bool diagnostics_may_suggest(struct policy_diagnostics *diagnostics)
+bool diagnostics_may_suggest(struct policy_diagnostics *diagnostics, size_t names)
 {
-	return !diagnostics->last_suppressed && diagnostics->suggestions++ < MAX_SUGGESTIONS;
+	if (diagnostics->last_suppressed || diagnostics->suggestions >= MAX_SUGGESTIONS ||
+	    names > MAX_NAMES_COMPARED - diagnostics->names_compared)
+		return false;
+	diagnostics->suggestions++;
+	diagnostics->names_compared += names;
+	return true;
+}
+
+bool diagnostics_may_hint(const struct policy_diagnostics *diagnostics)
+{
+	return !diagnostics->last_suppressed;
 }
 
 static int compare_diagnostics(const void *a, const void *b)

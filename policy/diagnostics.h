@@ -36,8 +36,10 @@ void diagnostics_warning(struct policy_diagnostics *diagnostics, struct position
 /* Gives the diagnostic added last a hint. */
 void diagnostics_hint(struct policy_diagnostics *diagnostics, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
-/* Is another suggestion worth its time? False after the first hundred. */
-bool diagnostics_may_suggest(struct policy_diagnostics *diagnostics);
+/* Is another search among so many names worth its time? False after the first hundred, or many names. */
+bool diagnostics_may_suggest(struct policy_diagnostics *diagnostics, size_t names);
+/* Will a hint to the diagnostic added last be seen? */
+bool diagnostics_may_hint(const struct policy_diagnostics *diagnostics);
 /* Sorts by file and line. Returns 0 or -ENOMEM if anything was lost for want of memory. */
 int diagnostics_finish(struct policy_diagnostics *diagnostics);
 const char *diagnostics_source_name(const struct policy_diagnostics *diagnostics, uint32_t source);

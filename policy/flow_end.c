@@ -76,19 +76,16 @@ int flow_end_parse(struct flow_end *end, const char *text, char **errorp)
 int flow_service_parse(uint32_t *pointp, const char *text, char **errorp)
 {
 	struct service_range range;
+	enum service_problem problem = service_parse(&range, text);
 
-	switch (service_parse(&range, text)) {
-	case SERVICE_OK:
-		if (range.first != range.last)
-			return flow_error(errorp, "'%s' is many services; name one, such as tcp/443", text);
-		*pointp = range.first;
-		return 0;
-	case SERVICE_UNSUPPORTED:
-		return flow_error(errorp, "service '%s' is not supported yet by this version", text);
-	case SERVICE_PORT:
-	case SERVICE_REVERSED:
-		return flow_error(errorp, "'%s': a port is a number from 1 to 65535", text);
-	default:
+	if (problem == SERVICE_NOT_INLINE)
 		return flow_error(errorp, "'%s' is not a service such as tcp/443 or icmp/echo-request", text);
-	}
+	if (problem == SERVICE_HAS_A_NAME)
+		return flow_error(errorp, "'%s': write %s", text, service_protocol_meant(text));
+	if (problem != SERVICE_OK)
+		return flow_error(errorp, "'%s': %s", text, service_problem_text(problem));
+	if (range.first != range.last)
+		return flow_error(errorp, "'%s' is many services; name one, such as tcp/443", text);
+	*pointp = range.first;
+	return 0;
 }

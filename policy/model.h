@@ -20,6 +20,13 @@
 
 #define POLICY_MAX_NAME 63U /* bytes, of identities, networks, services */
 #define POLICY_MAX_RULE_NAME 127U
+#define POLICY_MAX_TIERS 16U
+#define POLICY_MAX_OPERANDS 4096U /* of one `any` or `all` */
+#define POLICY_MAX_TESTS 10000U
+#define POLICY_MAX_INVARIANTS 10000U
+#define POLICY_MAX_SERVICE_DEPTH 16U	    /* services within services */
+#define POLICY_MAX_RANGES ((size_t)4 << 20) /* of services, counted wherever a list of them is used */
+#define POLICY_MAX_PRIORITY 1000000
 
 /* A cgroup, by its unit or by its path. */
 struct place {
@@ -139,6 +146,7 @@ struct test_end {
 
 struct policy_test {
 	struct position at;
+	const char *name; /* NULL: it has none */
 	struct test_end from;
 	struct test_end to;
 	const char *service; /* as written */
@@ -156,7 +164,8 @@ enum invariant_kind {
 
 struct invariant {
 	struct position at;
-	const char *text; /* as written, for messages */
+	const char *name; /* NULL: it has none */
+	const char *text; /* in one line, as it could be written: "never {from: web, to: db, service: [tcp/22]}" */
 	enum invariant_kind kind;
 	struct selector from;
 	struct selector to;

@@ -3,139 +3,19 @@
  * parse.c - a policy from its sources: the sections of a file, and what they have in common.
  */
 #include <errno.h>
-#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bpf/abi.h"
 #include "policy/read.h"
+#include "policy/sha256.h"
 
-static const char *const kind_names[] = {[NODE_SCALAR] = "a string", [NODE_LIST] = "a list", [NODE_MAP] = "a map"};
-
-static void report_key(struct reader *reader, const struct node *node, const char *what, const struct key *keys,
-		       size_t n)
-{
-	struct suggestion suggestion = {.wrong = node->text};
-
-	reader_error(reader, node, "unknown key '%s' in %s", node->text, what);
-	for (size_t i = 0; i < n; i++)
-		if (keys[i].value)
-			suggestion_offer(&suggestion, keys[i].name);
-	if (suggestion.best)
-		reader_hint(reader, "did you mean '%s'?", suggestion.best);
-}
-
-bool read_keys(struct reader *reader, const struct node *map, const char *what, const struct key *keys, size_t n)
-{
-	if (map->kind != NODE_MAP) {
-		reader_error(reader, map, "%s must be a map, not %s", what, kind_names[map->kind]);
-		return false;
-	}
-	for (uint32_t i = 0; i < map->n; i += 2) {
-		const struct node *key = map->items[i];
-		size_t k = 0;
-
-		if (key->kind != NODE_SCALAR) {
-			reader_error(reader, key, "a key must be a string, not %s", kind_names[key->kind]);
-			continue;
-		}
-		while (k < n && strcmp(keys[k].name, key->text) != 0)
-			k++;
-		if (k == n) {
-			report_key(reader, key, what, keys, n);
-		} else if (!keys[k].value) {
-			reader_error(reader, key, "`%s` is not supported yet by this version", key->text);
-		} else if (*keys[k].value) {
-			reader_error(reader, key, "duplicate key '%s' in %s", key->text, what);
-			reader_hint(reader, "first given at %s", reader_where(reader, (*keys[k].value)->at));
-		} else {
-			*keys[k].value = map->items[i + 1];
-		}
-	}
-	return true;
-}
-
-const char *read_text(struct reader *reader, const struct node *node, const char *what)
-{
-	if (node->kind != NODE_SCALAR) {
-		reader_error(reader, node, "%s must be a string, not %s", what, kind_names[node->kind]);
-		return NULL;
-	}
-	if (!node->text[0]) {
-		reader_error(reader, node, "%s has no value", what);
-		return NULL;
-	}
-	return node->text;
-}
-
-int read_word(struct reader *reader, const struct node *node, const char *what, const char *const *words, int n)
-{
-	const char *text = read_text(reader, node, what);
-	struct suggestion suggestion = {.wrong = text};
-	char list[128] = "";
-
-	if (!text)
-		return -1;
-	for (int i = 0; i < n; i++) {
-		if (strcmp(text, words[i]) == 0)
-			return i;
-		suggestion_offer(&suggestion, words[i]);
-		snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s%s",
-			 !i	      ? ""
-			 : i == n - 1 ? " or "
-				      : ", ",
-			 words[i]);
-	}
-	reader_error(reader, node, "%s must be %s, not '%s'", what, list, text);
-	if (suggestion.best)
-		reader_hint(reader, "did you mean '%s'?", suggestion.best);
-	return -1;
-}
-
-bool read_items(struct reader *reader, const struct node *node, const char *what, struct items *items)
-{
-	if (node->kind != NODE_LIST) {
-		*items = (struct items){&node->self, 1};
-		return true;
-	}
-	*items = (struct items){node->items, node->n};
-	if (node->n)
-		return true;
-	reader_error(reader, node, "%s is an empty list", what);
-	reader_hint(reader, "an empty list never means everything; leave it out or name something");
-	return false;
-}
-
-bool read_name(struct reader *reader, const struct node *node, const char *kind, size_t max, const char **namep)
-{
-	const char *text;
-	size_t len, good;
-
-	if (node->kind != NODE_SCALAR) {
-		reader_error(reader, node, "the name of %s must be a string, not %s", kind, kind_names[node->kind]);
-		return false;
-	}
-	text = node->text;
-	len = strlen(text);
-	good = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-");
-	if (!len || len > max || good < len || text[0] == '-' || text[0] == '.' || text[0] == '_') {
-		reader_error(reader, node, "'%.*s' cannot name %s", (int)(len > 80 ? 80 : len), text, kind);
-		reader_hint(reader,
-			    "a name has 1 to %zu letters, digits, '_', '.' and '-', and begins with a letter or digit",
-			    max);
-		return false;
-	}
-	*namep = text;
-	return true;
-}
-
-const char *reader_where(struct reader *reader, struct position at)
-{
-	const char *text =
-		arena_printf(&reader->arena, "%s:%u", diagnostics_source_name(reader->diagnostics, at.source), at.line);
-
-	return text ? text : "";
-}
+/* What is left of the files when their definitions are read, by file; NULL: it has none. */
+struct later {
+	const struct node *rules;
+	const struct node *tests;
+	const struct node *invariants;
+};
 
 /* ---- sections ---- */
 
@@ -145,11 +25,17 @@ static void read_definitions(struct reader *reader, const struct node *section, 
 	if (!section)
 		return;
 	if (section->kind != NODE_MAP) {
-		reader_error(reader, section, "`%s` must be a map of names, not %s", what, kind_names[section->kind]);
+		reader_error(reader, section, "`%s` must be a map of names, not %s", what, node_kind_name(section));
 		return;
 	}
-	for (uint32_t i = 0; i < section->n; i += 2)
-		read(reader, section->items[i], section->items[i + 1]);
+	for (uint32_t i = 0; i < section->n; i += 2) {
+		const struct node *key = section->items[i];
+
+		if (key->kind == NODE_SCALAR && strcmp(key->text, "<<") == 0)
+			reader_merge_key(reader, key);
+		else
+			read(reader, key, section->items[i + 1]);
+	}
 }
 
 static void read_defaults(struct reader *reader, const struct node *section)
@@ -170,7 +56,7 @@ static void read_defaults(struct reader *reader, const struct node *section)
 	}
 	policy->has_defaults = true;
 	policy->defaults_at = section->at;
-	if (!read_keys(reader, section, "`defaults`", keys, sizeof(keys) / sizeof(keys[0])))
+	if (!read_keys(reader, section, "`defaults`", keys, N_ITEMS(keys)))
 		return;
 	if (action) {
 		word = read_word(reader, action, "`action`", actions, 2);
@@ -199,40 +85,44 @@ static bool read_version(struct reader *reader, const struct node *root, const s
 	return false;
 }
 
-/* Definitions of one file; its rules are handed back, or NULL. */
-static const struct node *read_file(struct reader *reader, const struct node *root)
+static const struct node *check_list(struct reader *reader, const struct node *section, const char *name)
 {
-	const struct node *version = NULL, *identities = NULL, *networks = NULL, *services = NULL, *defaults = NULL,
-			  *rules = NULL;
+	if (!section || section->kind == NODE_LIST)
+		return section;
+	reader_error(reader, section, "`%s` must be a list, not %s", name, node_kind_name(section));
+	return NULL;
+}
+
+/* Definitions of one file; what needs them all is handed back. */
+static void read_file(struct reader *reader, const struct node *root, struct later *later)
+{
+	const struct node *version = NULL, *identities = NULL, *networks = NULL, *services = NULL, *tiers = NULL,
+			  *defaults = NULL, *rules = NULL, *tests = NULL, *invariants = NULL;
 	const struct key keys[] = {
-		{"bulkhead", &version},	 {"identities", &identities}, {"networks", &networks}, {"services", &services},
-		{"defaults", &defaults}, {"rules", &rules},	      {"tiers", NULL},	       {"tests", NULL},
+		{"bulkhead", &version},	 {"identities", &identities}, {"networks", &networks},
+		{"services", &services}, {"tiers", &tiers},	      {"defaults", &defaults},
+		{"rules", &rules},	 {"tests", &tests},	      {"invariants", &invariants},
 	};
 
 	/* The version is looked at first: another version may have other keys. */
-	for (uint32_t i = 0; root->kind == NODE_MAP && i < root->n; i += 2)
-		if (root->items[i]->kind == NODE_SCALAR && strcmp(root->items[i]->text, "bulkhead") == 0) {
-			if (!read_version(reader, root, root->items[i + 1])) {
-				reader->incomplete = true;
-				return NULL;
-			}
-			break;
-		}
-	if (!read_keys(reader, root, "a policy file", keys, sizeof(keys) / sizeof(keys[0]))) {
+	if (node_value(root, "bulkhead") && !read_version(reader, root, node_value(root, "bulkhead"))) {
 		reader->incomplete = true;
-		return NULL;
+		return;
+	}
+	if (!read_keys(reader, root, "a policy file", keys, N_ITEMS(keys))) {
+		reader->incomplete = true;
+		return;
 	}
 	if (!version)
 		read_version(reader, root, NULL);
 	read_definitions(reader, identities, "identities", read_identity);
 	read_definitions(reader, networks, "networks", read_network);
 	read_definitions(reader, services, "services", read_service);
+	read_tiers(reader, tiers);
 	read_defaults(reader, defaults);
-	if (rules && rules->kind != NODE_LIST) {
-		reader_error(reader, rules, "`rules` must be a list, not %s", kind_names[rules->kind]);
-		return NULL;
-	}
-	return rules;
+	later->rules = check_list(reader, rules, "rules");
+	later->tests = check_list(reader, tests, "tests");
+	later->invariants = check_list(reader, invariants, "invariants");
 }
 
 static void warn_unused(struct reader *reader)
@@ -240,7 +130,7 @@ static void warn_unused(struct reader *reader)
 	const struct policy *policy = reader->policy;
 
 	for (size_t i = 0; i < policy->n_identities; i++)
-		if (!policy->identities[i].used && !policy->identities[i].n_only)
+		if (!policy->identities[i].used && !policy->identities[i].unnamed && !policy->identities[i].n_only)
 			diagnostics_warning(reader->diagnostics, policy->identities[i].at,
 					    "no rule uses the identity '%s'", policy->identities[i].name);
 	for (size_t i = 0; i < policy->n_networks; i++)
@@ -253,19 +143,18 @@ static void warn_unused(struct reader *reader)
 					    "no rule uses the service '%s'", policy->services[i].name);
 }
 
-static void read_sources(struct reader *reader, const struct policy_source *sources, size_t n)
+/* Reads the definitions of all files. */
+static void read_files(struct reader *reader, const struct policy_source *sources, size_t n, struct later *later)
 {
-	struct policy *policy = reader->policy;
-	const struct node **rules = arena_array(&reader->arena, n, sizeof(*rules));
 	uint32_t budget = YAML_TREE_MAX_NODES;
 
-	for (uint32_t i = 0; i < n && rules; i++) {
+	for (uint32_t i = 0; i < n; i++) {
 		size_t errors = policy_diagnostics_count(reader->diagnostics, POLICY_ERROR);
 		struct node *root;
 
-		yaml_tree_read(&root, &policy->arena, &sources[i], i, &budget, reader->diagnostics);
+		yaml_tree_read(&root, &reader->arena, &sources[i], i, &budget, reader->diagnostics);
 		if (root) {
-			rules[i] = read_file(reader, root);
+			read_file(reader, root, &later[i]);
 			continue;
 		}
 		reader->incomplete = true;
@@ -273,47 +162,81 @@ static void read_sources(struct reader *reader, const struct policy_source *sour
 			diagnostics_error(reader->diagnostics, (struct position){i, 0, 0},
 					  "the file is empty: `bulkhead: 1`, the language version, is required");
 	}
+}
+
+/* Reads the items of a list up to `max` of all files together. */
+static void read_list(struct reader *reader, const struct node *list, const char *what, size_t max, const size_t *np,
+		      void (*read)(struct reader *reader, const struct node *node))
+{
+	for (uint32_t i = 0; list && i < list->n; i++) {
+		if (*np > max)
+			return;
+		read(reader, list->items[i]);
+		if (*np > max)
+			reader_error(reader, list->items[i], "the policy has more than %zu %s", max, what);
+	}
+}
+
+static void read_sources(struct reader *reader, const struct policy_source *sources, size_t n)
+{
+	struct policy *policy = reader->policy;
+	struct later *later = arena_array(&reader->arena, n, sizeof(*later));
+
+	if (!later)
+		return;
+	read_files(reader, sources, n, later);
+	resolve_services(reader);
+	resolve_algebra(reader);
 	check_places(reader);
-	for (size_t i = 0; i < n && rules; i++)
-		for (uint32_t j = 0; rules[i] && j < rules[i]->n; j++)
-			read_rule(reader, rules[i]->items[j]);
-	if (policy->n_rules >= BH_MAX_RULES)
-		diagnostics_error(reader->diagnostics, policy->rules[BH_MAX_RULES - 1].at,
-				  "the policy has %zu rules, the limit is %u", policy->n_rules, BH_MAX_RULES - 1);
+	for (size_t i = 0; i < n; i++)
+		read_list(reader, later[i].rules, "rules", BH_MAX_RULES - 1, &policy->n_rules, read_rule);
+	for (size_t i = 0; i < n; i++) {
+		read_list(reader, later[i].tests, "tests", POLICY_MAX_TESTS, &policy->n_tests, read_test);
+		read_list(reader, later[i].invariants, "invariants", POLICY_MAX_INVARIANTS, &policy->n_invariants,
+			  read_invariant);
+	}
+	order_identities(reader);
 	if (!policy_diagnostics_count(reader->diagnostics, POLICY_ERROR))
 		warn_unused(reader);
 }
 
-/* Names and texts, each with its length before it, so that no two lists of sources have the same bytes. */
-static int make_digest(char out[65], const struct policy_source *sources, size_t n)
+static void add_length(struct sha256 *sha, size_t len)
 {
-	EVP_MD_CTX *context = EVP_MD_CTX_new();
-	unsigned char hash[EVP_MAX_MD_SIZE];
-	unsigned len = 0;
-	bool ok = context && EVP_DigestInit_ex(context, EVP_sha256(), NULL);
+	uint64_t little = htole64(len);
 
-	for (size_t i = 0; i < n && ok; i++) {
-		uint64_t lengths[2] = {htole64(strlen(sources[i].name)), htole64(sources[i].len)};
-
-		ok = EVP_DigestUpdate(context, lengths, sizeof(lengths)) &&
-		     EVP_DigestUpdate(context, sources[i].name, strlen(sources[i].name)) &&
-		     EVP_DigestUpdate(context, sources[i].text, sources[i].len);
-	}
-	ok = ok && EVP_DigestFinal_ex(context, hash, &len);
-	EVP_MD_CTX_free(context);
-	for (unsigned i = 0; i < len; i++)
-		snprintf(out + 2 * (size_t)i, 3, "%02x", hash[i]);
-	return ok ? 0 : -ENOMEM;
+	sha256_add(sha, &little, sizeof(little));
 }
 
-static void reader_free(struct reader *reader)
+/* Names and texts, each with its length before it, so that no two lists of sources have the same bytes. */
+static void make_digest(char out[65], const struct policy_source *sources, size_t n)
+{
+	unsigned char hash[SHA256_BYTES];
+	struct sha256 sha;
+
+	sha256_begin(&sha);
+	for (size_t i = 0; i < n; i++) {
+		add_length(&sha, strlen(sources[i].name));
+		add_length(&sha, sources[i].len);
+		sha256_add(&sha, sources[i].name, strlen(sources[i].name));
+		sha256_add(&sha, sources[i].text, sources[i].len);
+	}
+	sha256_end(&sha, hash);
+	for (size_t i = 0; i < SHA256_BYTES; i++)
+		snprintf(out + 2 * i, 3, "%02x", hash[i]);
+}
+
+void reader_free(struct reader *reader)
 {
 	intern_free(&reader->service_names);
 	intern_free(&reader->rule_names);
 	intern_free(&reader->places);
+	intern_free(&reader->unnamed);
 	list_free(&reader->peers);
 	list_free(&reader->rule_owners);
 	list_free(&reader->place_owners);
+	list_free(&reader->unnamed_owners);
+	free(reader->algebra);
+	free(reader->services);
 	arena_free(&reader->arena);
 }
 
@@ -327,10 +250,14 @@ static struct policy *policy_new(const struct policy_source *sources, size_t n)
 	policy->default_log = RULE_LOG_DENIED;
 	policy->n_sources = (uint32_t)n;
 	policy->source_names = arena_array(&policy->arena, n, sizeof(char *));
+	policy->tiers = arena_array(&policy->arena, POLICY_MAX_TIERS, sizeof(*policy->tiers));
 	for (size_t i = 0; i < n && policy->source_names; i++)
 		policy->source_names[i] = arena_copy(&policy->arena, sources[i].name, strlen(sources[i].name));
-	if (policy->arena.out_of_memory || make_digest(policy->digest, sources, n) < 0)
+	if (policy->arena.out_of_memory)
 		return NULL;
+	policy->tiers[0] = (struct tier){.name = "app"};
+	policy->n_tiers = 1;
+	make_digest(policy->digest, sources, n);
 	result = policy;
 	policy = NULL;
 	return result;
@@ -384,6 +311,8 @@ void policy_freep(struct policy **policyp)
 	free(policy->networks);
 	free(policy->services);
 	free(policy->rules);
+	free(policy->tests);
+	free(policy->invariants);
 	intern_free(&policy->peer_names);
 	arena_free(&policy->arena);
 	free(policy);
@@ -397,5 +326,9 @@ size_t policy_rule_count(const struct policy *policy)
 
 size_t policy_identity_count(const struct policy *policy)
 {
-	return policy->n_identities;
+	size_t n = 0;
+
+	for (size_t i = 0; i < policy->n_identities; i++)
+		n += !policy->identities[i].unnamed;
+	return n;
 }

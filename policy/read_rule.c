@@ -1,309 +1,122 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * read_rule.c - rules: selectors, services, and the names in them.
+ * read_rule.c - rules, and the tiers they are in.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "policy/instant.h"
 #include "policy/read.h"
 
-/* Lists in the making; `any` swallows all else. */
-struct gathering {
-	struct list who;
-	struct list networks;
-	bool any;
+#define DEFAULT_TIER "app"
+
+/* The values of a rule's keys. */
+struct rule_nodes {
+	const struct node *rule;
+	const struct node *name, *tier, *priority, *action, *from, *to, *service, *direction, *log, *mode, *until;
 };
 
-static void gathering_free(struct gathering *gathering)
+/* ---- tiers ---- */
+
+static int find_tier(const struct policy *policy, const char *name)
 {
-	list_free(&gathering->who);
-	list_free(&gathering->networks);
+	for (uint32_t i = 0; i < policy->n_tiers; i++)
+		if (strcmp(policy->tiers[i].name, name) == 0)
+			return (int)i;
+	return -1;
 }
 
-static void push(struct reader *reader, struct list *list, uint32_t item)
+void read_tiers(struct reader *reader, const struct node *section)
 {
-	if (list_push(list, item) < 0)
-		reader->arena.out_of_memory = true;
-}
-
-static void suggest_peer(struct reader *reader, const char *name, bool identities, bool networks)
-{
-	static const char *const builtins[] = {"any", "verified", "unidentified", "host", "world"};
-	const struct policy *policy = reader->policy;
-	struct suggestion suggestion = {.wrong = name};
-	struct address_range range;
-	uint32_t number;
-
-	if (strncmp(name, SPIFFE_SCHEME, strlen(SPIFFE_SCHEME)) == 0) {
-		reader_hint(reader, "a rule names identities: give the SPIFFE ID a name under `identities`");
-		return;
-	}
-	if (address_range_parse(&range, name) != ADDRESS_INVALID) {
-		reader_hint(reader, "a rule names networks: give the address a name under `networks`");
-		return;
-	}
-	if (intern_find(&reader->service_names, name, strlen(name), &number)) {
-		reader_hint(reader, "'%s' is a service", name);
-		return;
-	}
-	if (!diagnostics_may_suggest(reader->diagnostics))
-		return;
-	for (size_t i = 0; identities && i < policy->n_identities; i++)
-		suggestion_offer(&suggestion, policy->identities[i].name);
-	for (size_t i = 0; networks && i < policy->n_networks; i++)
-		suggestion_offer(&suggestion, policy->networks[i].name);
-	for (size_t i = 0; identities && i < sizeof(builtins) / sizeof(builtins[0]); i++)
-		suggestion_offer(&suggestion, builtins[i]);
-	if (suggestion.best)
-		reader_hint(reader, "did you mean '%s'?", suggestion.best);
-}
-
-#define WANT_IDENTITY 1U
-#define WANT_NETWORK 2U
-
-static void report_peer(struct reader *reader, const struct node *node, const char *name, unsigned want, bool defined)
-{
-	if (defined) {
-		reader_error(reader, node, "'%s' is %s", name,
-			     want == WANT_NETWORK ? "an identity, not a network" : "a network, not an identity");
-		return;
-	}
-	if (reader->incomplete)
-		return;
-	reader_error(reader, node, "no %s is named '%.100s'",
-		     want == WANT_NETWORK    ? "network"
-		     : want == WANT_IDENTITY ? "identity"
-					     : "identity or network",
-		     name);
-	suggest_peer(reader, name, want & WANT_IDENTITY, want & WANT_NETWORK);
-}
-
-static void gather_peer(struct reader *reader, const struct node *node, const char *what, unsigned want,
-			struct gathering *gathering)
-{
-	const char *name = read_text(reader, node, what);
 	struct policy *policy = reader->policy;
-	uint32_t number, atom, peer;
-	bool any, network;
+	struct tier tier;
 
-	if (!name)
+	if (!section)
 		return;
-	if (is_builtin_peer(name, &atom, &any)) {
-		if (want == WANT_NETWORK)
-			reader_error(reader, node, "'%s' is not a network", name);
-		else if (any)
-			gathering->any = true;
-		else
-			push(reader, &gathering->who, atom);
+	if (reader->has_tiers) {
+		reader_error(reader, section, "`tiers` can be declared once in a policy");
+		reader_hint(reader, "first declared at %s", reader_where(reader, reader->tiers_at));
 		return;
 	}
-	if (!intern_find(&policy->peer_names, name, strlen(name), &number)) {
-		report_peer(reader, node, name, want, false);
+	reader->has_tiers = true;
+	reader->tiers_at = section->at;
+	policy->n_tiers = 0;
+	if (section->kind != NODE_LIST) {
+		reader_error(reader, section, "`tiers` must be a list of names, not %s", node_kind_name(section));
 		return;
 	}
-	peer = reader->peers.items[number];
-	network = peer & 1;
-	if (!(want & (network ? WANT_NETWORK : WANT_IDENTITY))) {
-		report_peer(reader, node, name, want, true);
-	} else if (network) {
-		policy->networks[peer >> 1].used = true;
-		push(reader, &gathering->networks, peer >> 1);
-	} else {
-		policy->identities[peer >> 1].used = true;
-		push(reader, &gathering->who, WHO_IDENTITY + (peer >> 1));
+	if (!section->n) {
+		reader_error(reader, section, "`tiers` is an empty list");
+		reader_hint(reader, "without `tiers` there is one, '" DEFAULT_TIER "'");
 	}
-}
-
-static void gather_peers(struct reader *reader, const struct node *node, const char *what, unsigned want,
-			 struct gathering *gathering)
-{
-	struct items items;
-
-	if (!read_items(reader, node, what, &items))
+	if (section->n > POLICY_MAX_TIERS) {
+		reader_error(reader, section->items[POLICY_MAX_TIERS], "the policy has %u tiers, the limit is %u",
+			     section->n, POLICY_MAX_TIERS);
 		return;
-	for (uint32_t i = 0; i < items.n; i++)
-		gather_peer(reader, items.items[i], what, want, gathering);
-}
-
-static void add_term(struct reader *reader, struct selector *selector, const struct list *who,
-		     const struct list *networks)
-{
-	struct arena *arena = &reader->policy->arena;
-	struct selector_term *term = &selector->terms[selector->n_terms++];
-
-	if (who) {
-		term->n_who = (uint32_t)who->n;
-		term->who = arena_copy(arena, who->items, who->n * sizeof(uint32_t));
 	}
-	if (networks) {
-		term->n_networks = (uint32_t)networks->n;
-		term->networks = arena_copy(arena, networks->items, networks->n * sizeof(uint32_t));
+	for (uint32_t i = 0; i < section->n; i++) {
+		int other;
+
+		tier = (struct tier){.at = section->items[i]->at};
+		if (!read_name(reader, section->items[i], "a tier", POLICY_MAX_NAME, &tier.name))
+			continue;
+		other = find_tier(policy, tier.name);
+		if (other < 0) {
+			policy->tiers[policy->n_tiers++] = tier;
+			continue;
+		}
+		reader_error(reader, section->items[i], "duplicate name '%s': it is a tier already", tier.name);
+		reader_hint(reader, "declared at %s", reader_where(reader, policy->tiers[other].at));
 	}
 }
 
-/* {identity: X, network: Y}: both must match. */
-static void read_pair(struct reader *reader, const struct node *map, const char *what, struct gathering *gathering,
-		      struct selector *selector)
+static void read_tier(struct reader *reader, const struct rule_nodes *nodes, struct rule *rule)
 {
-	const struct node *identity = NULL, *network = NULL;
-	const struct key keys[] = {
-		{"identity", &identity}, {"network", &network}, {"any", NULL}, {"all", NULL}, {"not", NULL}};
-	bool whoever;
-
-	if (!read_keys(reader, map, what, keys, sizeof(keys) / sizeof(keys[0])))
-		return;
-	if (!identity && !network) {
-		if (!map->n)
-			reader_error(reader, map, "%s is empty", what);
-		return;
-	}
-	if (identity)
-		gather_peers(reader, identity, "`identity`", WANT_IDENTITY, gathering);
-	if (network)
-		gather_peers(reader, network, "`network`", WANT_NETWORK, gathering);
-	list_sort_unique(&gathering->who);
-	list_sort_unique(&gathering->networks);
-	whoever = gathering->any || !identity;
-	/* A list that stayed empty after errors would ask nothing; the policy is refused, but keep to the form. */
-	if ((!whoever && !gathering->who.n) || (network && !gathering->networks.n))
-		return;
-	add_term(reader, selector, whoever ? NULL : &gathering->who, network ? &gathering->networks : NULL);
-}
-
-static void read_selector(struct reader *reader, const struct node *rule, const struct node *node, const char *what,
-			  struct selector *selector)
-{
-	_cleanup_(gathering_free) struct gathering gathering = {};
-	char quoted[16];
-
-	if (!node) {
-		reader_error(reader, rule, "the rule has no `%s`", what);
-		reader_hint(reader, "`%s: any` is every peer", what);
-		return;
-	}
-	snprintf(quoted, sizeof(quoted), "`%s`", what);
-	selector->terms = arena_array(&reader->policy->arena, 2, sizeof(*selector->terms));
-	if (!selector->terms)
-		return;
-	if (node->kind == NODE_MAP) {
-		read_pair(reader, node, quoted, &gathering, selector);
-		return;
-	}
-	gather_peers(reader, node, quoted, WANT_IDENTITY | WANT_NETWORK, &gathering);
-	if (gathering.any) {
-		add_term(reader, selector, NULL, NULL);
-		return;
-	}
-	list_sort_unique(&gathering.who);
-	list_sort_unique(&gathering.networks);
-	if (gathering.who.n)
-		add_term(reader, selector, &gathering.who, NULL);
-	if (gathering.networks.n)
-		add_term(reader, selector, NULL, &gathering.networks);
-}
-
-static void report_service(struct reader *reader, const struct node *node, const char *name)
-{
+	const struct policy *policy = reader->policy;
+	const char *name = nodes->tier ? read_text(reader, nodes->tier, "`tier`") : DEFAULT_TIER;
 	struct suggestion suggestion = {.wrong = name};
-	uint32_t number;
+	int tier = name ? find_tier(policy, name) : -1;
 
-	if (reader->incomplete)
+	if (tier >= 0)
+		rule->tier = (uint32_t)tier;
+	/* What tiers there are is known only when every file could be read, and the declaration had no mistake. */
+	if (tier >= 0 || !name || reader->incomplete || !policy->n_tiers)
 		return;
-	reader_error(reader, node, "no service is named '%.100s'", name);
-	if (strcmp(name, "any") == 0) {
-		reader_hint(reader, "a rule without `service` is about every service");
+	if (!nodes->tier) {
+		reader_error(reader, nodes->rule, "the rule has no `tier`, and there is no tier '" DEFAULT_TIER "'");
+		reader_hint(reader, "the tiers are declared at %s", reader_where(reader, reader->tiers_at));
 		return;
 	}
-	if (intern_find(&reader->policy->peer_names, name, strlen(name), &number)) {
-		reader_hint(reader, "'%s' is %s", name, reader->peers.items[number] & 1 ? "a network" : "an identity");
+	reader_error(reader, nodes->tier, "no tier is named '%.100s'", name);
+	if (!reader->has_tiers) {
+		reader_hint(reader, "tiers are declared in order, first decides first: `tiers: [guardrails, app]`");
 		return;
 	}
-	if (!diagnostics_may_suggest(reader->diagnostics))
+	if (!diagnostics_may_suggest(reader->diagnostics, policy->n_tiers))
 		return;
-	for (size_t i = 0; i < reader->policy->n_services; i++)
-		suggestion_offer(&suggestion, reader->policy->services[i].name);
+	for (uint32_t i = 0; i < policy->n_tiers; i++)
+		suggestion_offer(&suggestion, policy->tiers[i].name);
 	if (suggestion.best)
 		reader_hint(reader, "did you mean '%s'?", suggestion.best);
-}
-
-struct ranges {
-	struct service_range *items;
-	size_t n, capacity;
-};
-
-static void ranges_free(struct ranges *ranges)
-{
-	free(ranges->items);
-}
-
-static void push_range(struct reader *reader, struct ranges *ranges, struct service_range range)
-{
-	if (array_grow(&ranges->items, &ranges->capacity, ranges->n, sizeof(range)) < 0)
-		reader->arena.out_of_memory = true;
 	else
-		ranges->items[ranges->n++] = range;
+		reader_hint(reader, "the tiers are declared at %s", reader_where(reader, reader->tiers_at));
 }
 
-static void gather_service(struct reader *reader, const struct node *node, struct ranges *ranges)
-{
-	const char *name = read_text(reader, node, "`service`");
-	struct service_range range;
-	struct service *service;
-	uint32_t number;
-	bool ok;
+/* ---- rules ---- */
 
-	if (!name)
-		return;
-	if (read_inline_service(reader, node, name, &range, &ok)) {
-		if (ok)
-			push_range(reader, ranges, range);
-		return;
-	}
-	if (!intern_find(&reader->service_names, name, strlen(name), &number)) {
-		report_service(reader, node, name);
-		return;
-	}
-	service = &reader->policy->services[number];
-	service->used = true;
-	for (uint32_t i = 0; i < service->n_ranges; i++)
-		push_range(reader, ranges, service->ranges[i]);
-}
-
-static void read_services(struct reader *reader, const struct node *node, struct rule *rule)
-{
-	_cleanup_(ranges_free) struct ranges ranges = {};
-	struct items items;
-
-	if (node) {
-		if (!read_items(reader, node, "`service`", &items))
-			return;
-		for (uint32_t i = 0; i < items.n; i++)
-			gather_service(reader, items.items[i], &ranges);
-	} else {
-		push_range(reader, &ranges, (struct service_range){SERVICE_TCP, SERVICE_UDP - 1});
-		push_range(reader, &ranges, (struct service_range){SERVICE_UDP, SERVICE_SCTP - 1});
-		push_range(reader, &ranges, (struct service_range){SERVICE_ICMP, SERVICE_ICMP6 - 1});
-		push_range(reader, &ranges, (struct service_range){SERVICE_ICMP6, SERVICE_PROTO - 1});
-	}
-	rule->n_services = service_normalise(ranges.items, (uint32_t)ranges.n);
-	rule->services = arena_copy(&reader->policy->arena, ranges.items, rule->n_services * sizeof(*rule->services));
-}
-
-static void read_rule_name(struct reader *reader, const struct node *rule_node, const struct node *node,
-			   struct rule *rule)
+static void read_rule_name(struct reader *reader, const struct rule_nodes *nodes, struct rule *rule)
 {
 	uint32_t number;
 	int r;
 
-	if (!node) {
-		reader_error(reader, rule_node, "the rule has no `name`");
+	if (!nodes->name) {
+		reader_error(reader, nodes->rule, "the rule has no `name`");
 		return;
 	}
-	if (!read_name(reader, node, "a rule", POLICY_MAX_RULE_NAME, &rule->name))
+	if (!read_name(reader, nodes->name, "a rule", POLICY_MAX_RULE_NAME, &rule->name))
 		return;
 	if (strcmp(rule->name, "default") == 0) {
-		reader_error(reader, node, "'default' is a built-in name and cannot be defined");
+		reader_error(reader, nodes->name, "'default' is a built-in name and cannot be defined");
 		return;
 	}
 	r = list_reserve(&reader->rule_owners) < 0
@@ -315,44 +128,109 @@ static void read_rule_name(struct reader *reader, const struct node *rule_node, 
 		list_push(&reader->rule_owners, (uint32_t)reader->policy->n_rules);
 	if (r != 0)
 		return;
-	reader_error(reader, node, "duplicate name '%s': it is a rule already", rule->name);
+	reader_error(reader, nodes->name, "duplicate name '%s': it is a rule already", rule->name);
 	number = reader->rule_owners.items[number];
 	reader_hint(reader, "defined at %s", reader_where(reader, reader->policy->rules[number].at));
 }
 
-static void read_words(struct reader *reader, const struct node *node, const struct node *action,
-		       const struct node *direction, const struct node *log, struct rule *rule)
+static void read_priority(struct reader *reader, const struct node *node, struct rule *rule)
 {
-	static const char *const actions[] = {"deny", "allow"};
+	const char *text = read_text(reader, node, "`priority`");
+	const char *digits = text && text[0] == '-' ? text + 1 : text;
+	size_t len = text ? strlen(digits) : 0;
+	int32_t value = 0;
+
+	if (!text)
+		return;
+	if (!len || strspn(digits, "0123456789") < len || (len > 1 && digits[0] == '0')) {
+		reader_error(reader, node, "`priority` must be a whole number, not '%.40s'", text);
+		return;
+	}
+	for (size_t i = 0; i < len && value <= POLICY_MAX_PRIORITY; i++)
+		value = value * 10 + (digits[i] - '0');
+	if (value > POLICY_MAX_PRIORITY) {
+		reader_error(reader, node, "priority %.40s is out of range: it must be -%d to %d", text,
+			     POLICY_MAX_PRIORITY, POLICY_MAX_PRIORITY);
+		return;
+	}
+	rule->priority = digits > text ? -value : value;
+}
+
+static void report_until(struct reader *reader, const struct node *node, const char *text, enum instant_problem problem)
+{
+	switch (problem) {
+	case INSTANT_NO_ZONE:
+		reader_error(reader, node, "`until: %s` has no time zone", text);
+		reader_hint(reader, "append Z for UTC, or an offset such as +02:00");
+		break;
+	case INSTANT_DATE:
+		reader_error(reader, node, "`until: %s` has no time", text);
+		reader_hint(reader, "the beginning of that day in UTC is %sT00:00:00Z", text);
+		break;
+	case INSTANT_NO_SUCH:
+		reader_error(reader, node, "`until: %s`: there is no such date or time", text);
+		break;
+	case INSTANT_FRACTION:
+		reader_error(reader, node, "`until: %.60s`: parts of a second have no meaning here", text);
+		break;
+	default:
+		reader_error(reader, node, "`until` must be a date and time with a time zone, not '%.60s'", text);
+		reader_hint(reader, "such as 2027-01-01T00:00:00Z");
+		break;
+	}
+}
+
+static void read_until(struct reader *reader, const struct node *node, struct rule *rule)
+{
+	const char *text = read_text(reader, node, "`until`");
+	enum instant_problem problem;
+
+	if (!text)
+		return;
+	problem = instant_parse(&rule->until, text);
+	if (problem != INSTANT_OK)
+		report_until(reader, node, text, problem);
+	else if (rule->until <= 0)
+		reader_error(reader, node, "`until: %s` is not after 1970-01-01T00:00:00Z", text);
+}
+
+static void read_words(struct reader *reader, const struct rule_nodes *nodes, struct rule *rule)
+{
+	static const char *const actions[] = {"deny", "pass", "allow"}; /* as enum rule_action */
 	static const char *const directions[] = {"egress", "ingress", "both"};
 	static const char *const logs[] = {"none", "new", "denied", "all"};
+	static const char *const modes[] = {"enforce", "audit"};
 	int word;
 
-	if (!action)
-		reader_error(reader, node, "the rule has no `action`: allow or deny");
-	else if (action->kind == NODE_SCALAR && strcmp(action->text, "pass") == 0)
-		reader_error(reader, action, "`action: pass` is not supported yet by this version");
-	else
-		rule->action = read_word(reader, action, "`action`", actions, 2) == 1 ? RULE_ALLOW : RULE_DENY;
-	if (direction) {
-		word = read_word(reader, direction, "`direction`", directions, 3);
+	if (!nodes->action) {
+		reader_error(reader, nodes->rule, "the rule has no `action`: allow, deny or pass");
+	} else {
+		word = read_word(reader, nodes->action, "`action`", actions, 3);
+		rule->action = word < 0 ? RULE_DENY : (enum rule_action)word;
+	}
+	if (nodes->direction) {
+		word = read_word(reader, nodes->direction, "`direction`", directions, 3);
 		rule->directions = word < 0 ? rule->directions : (unsigned)word + 1;
 	}
-	if (log) {
-		word = read_word(reader, log, "`log`", logs, 4);
+	if (nodes->log) {
+		word = read_word(reader, nodes->log, "`log`", logs, 4);
 		rule->log = word < 0 ? rule->log : (enum rule_log)word;
+	}
+	if (nodes->mode) {
+		rule->audit = read_word(reader, nodes->mode, "`mode`", modes, 2) == 1;
+		if (rule->audit && rule->action != RULE_DENY)
+			reader_warning(reader, nodes->mode, "`mode: audit` changes nothing: only a deny can be tried");
 	}
 }
 
 void read_rule(struct reader *reader, const struct node *node)
 {
-	const struct node *name = NULL, *action = NULL, *from = NULL, *to = NULL, *service = NULL, *direction = NULL,
-			  *log = NULL;
+	struct rule_nodes nodes = {.rule = node};
 	const struct key keys[] = {
-		{"name", &name}, {"action", &action},	{"from", &from},
-		{"to", &to},	 {"service", &service}, {"direction", &direction},
-		{"log", &log},	 {"tier", NULL},	{"priority", NULL},
-		{"mode", NULL},	 {"until", NULL},
+		{"name", &nodes.name},	     {"tier", &nodes.tier},	      {"priority", &nodes.priority},
+		{"action", &nodes.action},   {"from", &nodes.from},	      {"to", &nodes.to},
+		{"service", &nodes.service}, {"direction", &nodes.direction}, {"log", &nodes.log},
+		{"mode", &nodes.mode},	     {"until", &nodes.until},
 	};
 	struct policy *policy = reader->policy;
 	struct rule rule = {
@@ -365,12 +243,17 @@ void read_rule(struct reader *reader, const struct node *node)
 		policy->arena.out_of_memory = true;
 		return;
 	}
-	if (!read_keys(reader, node, "a rule", keys, sizeof(keys) / sizeof(keys[0])))
+	if (!read_keys(reader, node, "a rule", keys, N_ITEMS(keys)))
 		return;
-	read_rule_name(reader, node, name, &rule);
-	read_words(reader, node, action, direction, log, &rule);
-	read_selector(reader, node, from, "from", &rule.from);
-	read_selector(reader, node, to, "to", &rule.to);
-	read_services(reader, service, &rule);
+	read_rule_name(reader, &nodes, &rule);
+	read_tier(reader, &nodes, &rule);
+	if (nodes.priority)
+		read_priority(reader, nodes.priority, &rule);
+	read_words(reader, &nodes, &rule);
+	read_selector(reader, node, "the rule", nodes.from, "from", &rule.from);
+	read_selector(reader, node, "the rule", nodes.to, "to", &rule.to);
+	read_services(reader, nodes.service, &rule.services, &rule.n_services);
+	if (nodes.until)
+		read_until(reader, nodes.until, &rule);
 	policy->rules[policy->n_rules++] = rule;
 }

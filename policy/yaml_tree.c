@@ -273,6 +273,28 @@ static void parse_events(struct builder *b)
 	}
 }
 
+/* libyaml compares each %TAG with all before it, so a file of them would cost the square of its size; and tags mean nothing
+ * here anyway. Returns false if there is one. */
+static bool check_directives(struct builder *b)
+{
+	const char *text = b->source->text, *at = text, *end = text + b->source->len;
+	struct position position = {b->index, 1, 1};
+
+	if (b->source->len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0)
+		at += 3;
+	while (at < end) {
+		if (end - at >= 4 && memcmp(at, "%TAG", 4) == 0) {
+			diagnostics_error(b->diagnostics, position, "YAML tags have no meaning in a policy");
+			return false;
+		}
+		while (at < end && !text_line_break(text, b->source->len, (size_t)(at - text)))
+			at++;
+		at++;
+		position.line++;
+	}
+	return true;
+}
+
 /* libyaml gives no line for a byte it cannot read, so such bytes are found first. */
 static bool check_text(struct builder *b)
 {
@@ -288,7 +310,7 @@ static bool check_text(struct builder *b)
 	}
 	bad = text_bad_byte(text, len, &broken);
 	if (bad == len)
-		return true;
+		return check_directives(b);
 	for (size_t i = 0; i < bad;) {
 		at.column++;
 		if (text_line_break(text, len, i)) {

@@ -184,6 +184,20 @@ static void an_allowed_flow_names_both_ends_and_the_rule(void **state)
 	assert_absent(r, "zt.shortened");
 }
 
+static void a_deny_in_audit_mode_is_logged_as_would_deny(void **state)
+{
+	struct bh_event event = tcp_event();
+	json_t *r;
+
+	event.verdict = BH_VERDICT_WOULD_DENY;
+	r = flow(*state, &event);
+	assert_text(r, "event.action", "flow-would-deny");
+	assert_text(r, "event.type.1", "allowed");
+	assert_text(r, "event.code", "POLICY_WOULD_DENY");
+	assert_text(r, "log.level", "warning");
+	json_decref(r);
+}
+
 static void an_ingress_denial_has_the_destination_as_subject(void **state)
 {
 	struct bh_event event = tcp_event();
@@ -636,6 +650,7 @@ static void every_reason_has_a_code_and_a_sentence_of_its_own(void **state)
 	}
 	assert_string_equal(reason_code(BH_REASON_POLICY, true, 1), "POLICY_ALLOW");
 	assert_string_equal(reason_code(BH_REASON_POLICY, false, 1), "POLICY_DENY");
+	assert_string_equal(reason_code(BH_REASON_POLICY, BH_VERDICT_WOULD_DENY, 1), "POLICY_WOULD_DENY");
 	assert_string_equal(reason_code(BH_REASON_POLICY, true, 0), "DEFAULT_ALLOW");
 	assert_string_equal(reason_code(BH_REASON_POLICY, false, 0), "DEFAULT_DENY");
 	assert_string_equal(reason_code(BH_REASON_MAX, false, 0), "UNKNOWN");
@@ -701,6 +716,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(an_allowed_flow_names_both_ends_and_the_rule),
+		TEST(a_deny_in_audit_mode_is_logged_as_would_deny),
 		TEST(an_ingress_denial_has_the_destination_as_subject),
 		TEST(reserved_local_and_unknown_identities_are_no_spiffe_ids),
 		TEST(icmp_has_a_type_and_no_ports),

@@ -261,7 +261,6 @@ static void what_is_not_one_flow_is_refused(void **state)
 	refused(WEB, DB, "tcp/1-2", "many services");
 	refused(WEB, DB, "tcp/0", "1 to 65535");
 	refused(WEB, DB, "https", "'https' is not a service");
-	refused(WEB, DB, "sctp/1", "not supported yet");
 }
 
 static void closest_is(const char *from, const char *to, const char *service, bool ingress, const char *expected)
