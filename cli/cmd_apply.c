@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "cli/format.h"
 #include "cli/policy_changes.h"
+#include "cli/policy_diff.h"
 #include "cli/policy_files.h"
 #include "daemon/confirmation.h"
 

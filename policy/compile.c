@@ -39,9 +39,10 @@ static void side_free(struct side *side)
 	intern_free(&side->classes);
 }
 
-static void compiler_free(struct compiler *compiler)
+void compiler_free(struct compiler *compiler)
 {
 	lists_free(compiler->who_atoms, compiler->n_who);
+	lists_free(compiler->whos_of_identity, compiler->policy->n_identities);
 	lists_free(compiler->classes_of_service, compiler->service_lists.n);
 	side_free(&compiler->from);
 	side_free(&compiler->to);

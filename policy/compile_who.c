@@ -224,11 +224,7 @@ static int build_automaton(struct compiler *c)
 	return r;
 }
 
-static int list_atom(struct compiler *c, uint32_t who, uint32_t atom)
-{
-	return list_push(&c->who_atoms[who], atom);
-}
-
+/* Numbers every "who": the built-ins, the local identities, the classes of SPIFFE IDs. */
 static int number_who(struct compiler *c)
 {
 	const struct policy *policy = c->policy;
@@ -241,26 +237,132 @@ static int number_who(struct compiler *c)
 		if (policy->identities[i].n_places)
 			c->local_who[i] = who++;
 	c->first_spiffe = who;
-	c->who_atoms = arena_array(&c->arena, (size_t)who + c->spiffe_classes.n, sizeof(*c->who_atoms));
-	if (!c->who_atoms)
-		return -ENOMEM;
 	c->n_who = who + c->spiffe_classes.n;
-	for (uint32_t i = WHO_UNIDENTIFIED; i <= WHO_WORLD; i++)
-		if (list_atom(c, i, i) < 0)
-			return -ENOMEM;
+	return 0;
+}
+
+/* ---- the members of each identity ---- */
+
+/* Bits by who, with room for those that an operator names and those that it makes. */
+struct members {
+	struct compiler *compiler;
+	uint64_t *made, *named;
+	size_t words;
+};
+
+static void set_bits(uint64_t *bits, const uint32_t *items, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		bits[items[i] / 64] |= 1ULL << items[i] % 64;
+}
+
+static void set_range(uint64_t *bits, uint32_t first, uint32_t end)
+{
+	for (uint32_t i = first; i < end; i++)
+		bits[i / 64] |= 1ULL << i % 64;
+}
+
+static void name_operand(struct members *m, uint32_t atom)
+{
+	struct compiler *c = m->compiler;
+	const struct list *list;
+
+	memset(m->named, 0, m->words * sizeof(*m->named));
+	if (atom == WHO_VERIFIED) {
+		set_range(m->named, c->first_spiffe, c->n_who);
+		return;
+	}
+	list = &c->whos_of_identity[atom - WHO_IDENTITY];
+	set_bits(m->named, list->items, list->n);
+}
+
+static int combine_operands(struct members *m, const struct identity *identity)
+{
+	struct compiler *c = m->compiler;
+	bool all = identity->op == IDENTITY_ALL, not = identity->op == IDENTITY_NOT;
+
+	memset(m->made, 0, m->words * sizeof(*m->made));
+	if (all || not )
+		set_range(m->made, WHO_WORLD + 1, c->n_who);
+	for (uint32_t i = 0; i < identity->n_operands; i++) {
+		name_operand(m, identity->operands[i]);
+		for (size_t w = 0; w < m->words; w++) {
+			if (not )
+				m->made[w] &= ~m->named[w];
+			else
+				m->made[w] = all ? m->made[w] & m->named[w] : m->made[w] | m->named[w];
+		}
+	}
+	return compiler_spend(c, (identity->n_operands + 1) * (2 * m->words + 8));
+}
+
+static int list_members(struct members *m, struct list *list)
+{
+	for (size_t w = 0; w < m->words; w++)
+		for (uint64_t bits = m->made[w]; bits; bits &= bits - 1)
+			if (list_push(list, (uint32_t)(w * 64 + (unsigned)__builtin_ctzll(bits))) < 0)
+				return -ENOMEM;
+	return compiler_spend(m->compiler, list->n);
+}
+
+/* What a pattern or a place names; the others are made of these. */
+static int list_base_members(struct compiler *c)
+{
+	const struct policy *policy = c->policy;
+
 	for (uint32_t i = 0; i < policy->n_identities; i++)
-		if (c->local_who[i] && list_atom(c, c->local_who[i], WHO_IDENTITY + i) < 0)
+		if (c->local_who[i] && list_push(&c->whos_of_identity[i], c->local_who[i]) < 0)
 			return -ENOMEM;
 	for (uint32_t i = 0; i < c->spiffe_classes.n; i++) {
 		size_t n;
 		const uint32_t *set = intern_get(&c->spiffe_classes, i, &n);
 
-		if (list_atom(c, c->first_spiffe + i, WHO_VERIFIED) < 0)
-			return -ENOMEM;
 		for (size_t j = 0; j < n; j++)
-			if (list_atom(c, c->first_spiffe + i, WHO_IDENTITY + set[j]) < 0)
+			if (list_push(&c->whos_of_identity[set[j]], c->first_spiffe + i) < 0)
 				return -ENOMEM;
 	}
+	return 0;
+}
+
+static int list_whos(struct compiler *c)
+{
+	const struct policy *policy = c->policy;
+	struct members m = {.compiler = c, .words = (c->n_who + 63) / 64};
+	int r = 0;
+
+	c->whos_of_identity = arena_array(&c->arena, policy->n_identities, sizeof(*c->whos_of_identity));
+	m.made = arena_array(&c->arena, m.words, sizeof(*m.made));
+	m.named = arena_array(&c->arena, m.words, sizeof(*m.named));
+	if (!c->whos_of_identity || !m.made || !m.named || list_base_members(c) < 0)
+		return -ENOMEM;
+	for (size_t i = 0; i < policy->n_identities && r == 0; i++) {
+		size_t number = policy->identity_order ? policy->identity_order[i] : i;
+		const struct identity *identity = &policy->identities[number];
+
+		if (identity->op == IDENTITY_BASE || !identity->used)
+			continue;
+		r = combine_operands(&m, identity);
+		if (r == 0)
+			r = list_members(&m, &c->whos_of_identity[number]);
+	}
+	return r;
+}
+
+static int list_atoms(struct compiler *c)
+{
+	const struct policy *policy = c->policy;
+
+	c->who_atoms = arena_array(&c->arena, c->n_who, sizeof(*c->who_atoms));
+	if (!c->who_atoms)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < c->n_who; i++)
+		if ((i <= WHO_WORLD || i >= c->first_spiffe) &&
+		    list_push(&c->who_atoms[i], i <= WHO_WORLD ? i : WHO_VERIFIED) < 0)
+			return -ENOMEM;
+	for (uint32_t i = 0; i < policy->n_identities; i++)
+		for (size_t j = 0; j < c->whos_of_identity[i].n; j++)
+			if (list_push(&c->who_atoms[c->whos_of_identity[i].items[j]], WHO_IDENTITY + i) < 0)
+				return -ENOMEM;
 	return 0;
 }
 
@@ -268,5 +370,9 @@ int compile_who(struct compiler *c)
 {
 	int r = build_automaton(c);
 
-	return r ? r : number_who(c);
+	if (r == 0)
+		r = number_who(c);
+	if (r == 0)
+		r = list_whos(c);
+	return r == 0 ? list_atoms(c) : r;
 }

@@ -53,8 +53,10 @@ struct compiler {
 
 	/* who */
 	uint32_t n_who, first_spiffe;
-	struct list *who_atoms;	      /* by who: enum who_atom, sorted */
-	uint32_t *local_who;	      /* by identity; 0: not local */
+	struct list *who_atoms; /* by who: enum who_atom, sorted */
+	uint32_t *local_who;	/* by identity; 0: not local */
+	struct list *
+		whos_of_identity; /* by identity that is used: who, sorted; a SPIFFE class is first_spiffe and its number */
 	struct intern spiffe_classes; /* sets of identities */
 	struct image_state *states;   /* edges name segments by number in `segments` */
 	size_t n_states, states_capacity;
@@ -83,7 +85,11 @@ struct compiler {
 /* All return 0, 1 (does not fit; the reason is in compiler->error), or -ENOMEM. */
 int compiler_too_large(struct compiler *compiler, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int compiler_spend(struct compiler *compiler, uint64_t work);
+/* Needs policy->identities, n_identities and identity_order only. Afterwards who is 0 to n_who, of which the built-ins have
+ * their enum who_atom, the local identities local_who, and the SPIFFE classes the numbers from first_spiffe on. */
 int compile_who(struct compiler *compiler);
+/* Frees all that a step made. */
+void compiler_free(struct compiler *compiler);
 int compile_ranges(struct compiler *compiler);
 int compile_sides(struct compiler *compiler);
 int compile_rows(struct compiler *compiler);

@@ -29,6 +29,7 @@ struct policy_source {
 enum policy_severity {
 	POLICY_ERROR,
 	POLICY_WARNING,
+	POLICY_NOTE, /* nothing to mend, but good to know */
 };
 
 struct policy_diagnostic {
@@ -38,6 +39,7 @@ struct policy_diagnostic {
 	unsigned column; /* from 1, in characters */
 	const char *text;
 	const char *hint; /* "did you mean ...", "defined at FILE:LINE"; NULL if there is none */
+	const char *code; /* what kind of warning, for programs and to disable it (lint.h); NULL if it has none */
 };
 
 struct policy_diagnostics;
@@ -46,7 +48,12 @@ void policy_diagnostics_freep(struct policy_diagnostics **diagnosticsp);
 size_t policy_diagnostics_count(const struct policy_diagnostics *diagnostics, enum policy_severity severity);
 /* In the order of files and lines. Returns NULL past the end. Borrowed. */
 const struct policy_diagnostic *policy_diagnostics_get(const struct policy_diagnostics *diagnostics, size_t index);
-/* Writes each as `FILE:LINE:COL: error: TEXT`, the source line, a caret, and the hint. `colour`: ANSI colours. */
+/* "error", "warning", "note" */
+const char *policy_severity_name(enum policy_severity severity);
+/* Takes those with this code out. */
+void policy_diagnostics_drop(struct policy_diagnostics *diagnostics, const char *code);
+/* Writes each as `FILE:LINE:COL: error: TEXT`, or `warning: TEXT [CODE]`, the source line, a caret, and the hint. `colour`:
+ * ANSI colours. */
 void policy_diagnostics_print(const struct policy_diagnostics *diagnostics, FILE *out, bool colour);
 
 /* ---- parse and check ---- */

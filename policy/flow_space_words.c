@@ -1,0 +1,579 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * flow_space_words.c - boxes in words: one flow of a box as `explain` takes it, and a set in the names of a policy.
+ *
+ * A set gets the shortest of: its name; a larger named set without some named ones; named ones together, with what none of
+ * them has spelled out. So the words are exact, and short where the policy has words for it.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "policy/flow_space_internal.h"
+
+#define MAX_WORDS 8U  /* spelled out; more are counted */
+#define MAX_EXCEPT 4U /* more sets than that taken away from a larger one are no help */
+#define NO_STEP 0xffffffffU
+
+/* ---- one flow ---- */
+
+/* A node is a state, with how many segments have been read: none, the trust domain, or more. Only then is it an ID. */
+#define LEVELS 3U
+
+struct search {
+	struct flow_space *space;
+	struct list queue;
+};
+
+static int reach(struct search *search, uint32_t before, uint32_t state, uint32_t segment)
+{
+	uint32_t level = before % LEVELS, node = state * LEVELS + (level < 2 ? level + 1 : 2);
+	struct flow_space *space = search->space;
+
+	if (space->steps[node].before != NO_STEP)
+		return 0;
+	space->steps[node] = (struct example_step){before, segment};
+	if (node % LEVELS == 2 && space->node_of_class[space->compiler.states[state].who] == NO_STEP)
+		space->node_of_class[space->compiler.states[state].who] = node;
+	return list_push(&search->queue, node);
+}
+
+static int search_examples(struct search *search)
+{
+	const struct compiler *c = &search->space->compiler;
+	uint32_t start = LEVELS; /* of state 1 */
+
+	search->space->steps[start].before = start;
+	if (list_push(&search->queue, start) < 0)
+		return -ENOMEM;
+	for (size_t i = 0; i < search->queue.n; i++) {
+		uint32_t node = search->queue.items[i];
+		const struct image_state *state = &c->states[node / LEVELS];
+
+		for (uint32_t e = state->first_edge; e < state->first_edge + state->n_edges; e++)
+			if (reach(search, node, c->edges[e].state, c->edges[e].segment) < 0)
+				return -ENOMEM;
+		if (reach(search, node, state->otherwise, EXAMPLE_ANY) < 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int find_examples(struct flow_space *space)
+{
+	struct search search = {.space = space};
+	size_t n = space->compiler.n_states * LEVELS, n_classes = space->n_who - space->compiler.first_spiffe;
+	int r;
+
+	if (space->steps)
+		return 0;
+	space->steps = arena_array(&space->arena, n, sizeof(*space->steps));
+	space->node_of_class = arena_array(&space->arena, n_classes, sizeof(uint32_t));
+	if (!space->steps || !space->node_of_class)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++)
+		space->steps[i].before = NO_STEP;
+	for (size_t i = 0; i < n_classes; i++)
+		space->node_of_class[i] = NO_STEP;
+	r = search_examples(&search);
+	list_free(&search.queue);
+	return r;
+}
+
+/* A segment that no edge of a state names. */
+static void write_any(const struct flow_space *space, uint32_t node, FILE *out)
+{
+	const struct compiler *c = &space->compiler;
+	const struct image_state *state = &c->states[node / LEVELS];
+	const char *format = node % LEVELS == 0 ? "other%s%s.example" : "any%s%s";
+	char text[64], number[16] = "";
+	bool taken = true;
+
+	for (unsigned i = 0; taken; i++) {
+		uint32_t segment;
+
+		if (i)
+			snprintf(number, sizeof(number), "%u", i);
+		snprintf(text, sizeof(text), format, i ? "-" : "", number);
+		taken = false;
+		if (intern_find(&c->segments, text, strlen(text), &segment))
+			for (uint32_t e = state->first_edge; e < state->first_edge + state->n_edges; e++)
+				taken = taken || c->edges[e].segment == segment;
+	}
+	fputs(text, out);
+}
+
+static int write_id(struct flow_space *space, uint32_t class, FILE *out)
+{
+	struct list path = {};
+	uint32_t node;
+	int r = find_examples(space);
+
+	if (r)
+		return r;
+	for (node = space->node_of_class[class]; node != NO_STEP && space->steps[node].before != node && r == 0;
+	     node = space->steps[node].before)
+		r = list_push(&path, node);
+	fputs("spiffe:/", out);
+	for (size_t i = path.n; i-- > 0;) {
+		const struct example_step *step = &space->steps[path.items[i]];
+		const struct intern_entry *segments = space->compiler.segments.entries;
+
+		fputc('/', out);
+		if (step->segment == EXAMPLE_ANY)
+			write_any(space, step->before, out);
+		else
+			fwrite(segments[step->segment].bytes, 1, segments[step->segment].len, out);
+	}
+	list_free(&path);
+	return r;
+}
+
+/* The name by which a policy knows a place; NULL if it has none for it. */
+static const char *place_name(const struct space_policy *policy, uint32_t who)
+{
+	for (size_t i = 0; i < policy->policy->n_identities; i++) {
+		const struct identity *identity = &policy->policy->identities[i];
+
+		if (identity->n_places && !identity->unnamed && spans_contain(&policy->identities[i], who))
+			return identity->name;
+	}
+	return NULL;
+}
+
+static void write_place(const struct flow_space *space, size_t policy, uint32_t who, FILE *out)
+{
+	const char *name = place_name(&space->policies[policy], who);
+
+	for (size_t i = 0; i < space->n_policies && !name; i++)
+		name = place_name(&space->policies[i], who);
+	fputs(name ? name : space->places[who - WHO_WORLD - 1].path, out);
+}
+
+static int write_who(struct flow_space *space, size_t policy, uint32_t who, FILE *out)
+{
+	static const char *const names[] = {"unidentified", "host", "world"};
+
+	if (who <= WHO_WORLD)
+		fputs(names[who], out);
+	else if (who < space->compiler.first_spiffe)
+		write_place(space, policy, who, out);
+	else
+		return write_id(space, who - space->compiler.first_spiffe, out);
+	return 0;
+}
+
+static char *example_end(struct flow_space *space, uint32_t who, uint32_t where)
+{
+	char *text = NULL, at[ADDRESS_TEXT_BYTES];
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+	int r = 0;
+
+	if (!out)
+		return NULL;
+	if (where) {
+		bool v4 = address_is_v4(space->first_address[where]);
+
+		address_format(at, space->first_address[where], v4, v4 ? 32 : 128);
+		*strchrnul(at, '/') = 0;
+	}
+	if (who != WHO_WORLD || !where)
+		r = write_who(space, 0, who, out);
+	if (where)
+		fprintf(out, "%s%s", who == WHO_WORLD ? "" : "@", at);
+	if (fclose(out) != 0 || r < 0) {
+		free(text);
+		return NULL;
+	}
+	return text;
+}
+
+int flow_space_example(struct flow_space *space, const struct flow_box *box, char **fromp, char **top, char **servicep)
+{
+	uint32_t first[FLOW_DIMENSIONS];
+	char service[64];
+
+	for (int d = 0; d < FLOW_DIMENSIONS; d++)
+		first[d] = box->dim[d].items[0].first;
+	service_format(service, sizeof(service), (struct service_range){first[FLOW_SERVICE], first[FLOW_SERVICE]});
+	*fromp = example_end(space, first[FLOW_FROM_WHO], first[FLOW_FROM_WHERE]);
+	*top = example_end(space, first[FLOW_TO_WHO], first[FLOW_TO_WHERE]);
+	*servicep = strdup(service);
+	if (*fromp && *top && *servicep)
+		return 0;
+	free(*fromp);
+	free(*top);
+	free(*servicep);
+	*fromp = *top = *servicep = NULL;
+	return -ENOMEM;
+}
+
+/* ---- sets ---- */
+
+struct name {
+	const char *text;
+	const struct spans *spans;
+};
+
+struct names {
+	struct name *items;
+	size_t n;
+};
+
+/* A set put together from named ones. */
+struct phrase {
+	const char *words[MAX_WORDS];
+	uint32_t n;
+	struct spans rest; /* what no name has */
+};
+
+static uint64_t size_of(const struct spans *spans)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < spans->n; i++)
+		n += (uint64_t)spans->items[i].last - spans->items[i].first + 1;
+	return n;
+}
+
+static const char *name_of(const struct names *names, const struct spans *set)
+{
+	for (size_t i = 0; i < names->n; i++)
+		if (spans_equal(names->items[i].spans, set))
+			return names->items[i].text;
+	return NULL;
+}
+
+/* Greedily: the name that covers most of what is left. `max`: names at most. Returns false when out of memory. */
+static bool cover(struct flow_space *space, const struct names *names, const struct spans *set, uint32_t max,
+		  struct phrase *phrase)
+{
+	struct scratch *scratch = &space->scratch;
+
+	phrase->n = 0;
+	phrase->rest = *set;
+	while (phrase->rest.n && phrase->n < max) {
+		const struct name *best = NULL;
+		uint64_t most = 0;
+		struct span *items;
+
+		for (size_t i = 0; i < names->n; i++) {
+			const struct spans *spans = names->items[i].spans;
+			struct scratch_mark mark = scratch_mark(scratch);
+			struct spans both;
+
+			if (spans_relation(spans, set) != COVERED || spans_relation(spans, &phrase->rest) == APART)
+				continue;
+			both.items = scratch_alloc(scratch, (size_t)spans->n + phrase->rest.n, sizeof(struct span));
+			if (!both.items)
+				return false;
+			both.n = spans_intersect_to(both.items, spans, &phrase->rest);
+			if (size_of(&both) > most) {
+				most = size_of(&both);
+				best = &names->items[i];
+			}
+			scratch_release(scratch, mark);
+		}
+		if (!best)
+			break;
+		items = scratch_alloc(scratch, (size_t)phrase->rest.n + best->spans->n, sizeof(*items));
+		if (!items)
+			return false;
+		phrase->rest = (struct spans){items, spans_subtract_to(items, &phrase->rest, best->spans)};
+		phrase->words[phrase->n++] = best->text;
+	}
+	return true;
+}
+
+/* The named set that holds it all and needs the fewest taken away. NULL if there is none. */
+static const char *cover_without(struct flow_space *space, const struct names *names, const struct spans *set,
+				 struct phrase *phrase)
+{
+	const char *found = NULL;
+	uint32_t most = MAX_EXCEPT;
+
+	for (size_t i = 0; i < names->n; i++) {
+		const struct spans *spans = names->items[i].spans;
+		struct phrase without;
+		struct span *items;
+
+		if (spans_relation(set, spans) != COVERED)
+			continue;
+		items = scratch_alloc(&space->scratch, (size_t)spans->n + set->n, sizeof(*items));
+		if (!items)
+			return NULL;
+		without.rest = (struct spans){items, spans_subtract_to(items, spans, set)};
+		if (!cover(space, names, &without.rest, most, &without))
+			return NULL;
+		if (without.rest.n || without.n >= most)
+			continue;
+		found = names->items[i].text;
+		most = without.n;
+		*phrase = without;
+	}
+	return found;
+}
+
+static void write_words(const struct phrase *phrase, FILE *out)
+{
+	for (uint32_t i = 0; i < phrase->n; i++)
+		fprintf(out, "%s%s", i ? ", " : "", phrase->words[i]);
+}
+
+/* Writes a set by names as far as they go. `outside`: what to write for `any except`. Returns what is to be spelled out. */
+static struct spans write_names(struct flow_space *space, const struct names *names, const struct spans *set,
+				const char *outside, FILE *out)
+{
+	struct phrase together = {}, without = {};
+	const char *name = name_of(names, set), *larger = NULL;
+
+	if (name) {
+		fputs(name, out);
+		return (struct spans){};
+	}
+	if (!cover(space, names, set, MAX_WORDS, &together))
+		return *set;
+	larger = cover_without(space, names, set, &without);
+	if (larger && (together.rest.n || without.n + 1 < together.n)) {
+		if (outside && strcmp(larger, "any") == 0)
+			fputs(outside, out);
+		else
+			fprintf(out, "%s except ", larger);
+		write_words(&without, out);
+		return (struct spans){};
+	}
+	write_words(&together, out);
+	if (together.n && together.rest.n)
+		fputs(", ", out);
+	return together.rest;
+}
+
+/* ---- who ---- */
+
+static bool who_names(const struct flow_space *space, const struct space_policy *policy, struct names *names,
+		      struct scratch *scratch)
+{
+	static const char *const builtins[] = {"unidentified", "host", "world", "verified"};
+	const struct policy *model = policy->policy;
+
+	names->n = 0;
+	names->items = scratch_alloc(scratch, model->n_identities + WHO_IDENTITY + 2, sizeof(*names->items));
+	if (!names->items)
+		return false;
+	names->items[names->n++] = (struct name){"any", &space->all[FLOW_FROM_WHO]};
+	for (uint32_t i = 0; i < WHO_IDENTITY; i++)
+		names->items[names->n++] = (struct name){builtins[i], &policy->atoms[i]};
+	for (size_t i = 0; i < model->n_identities; i++)
+		if (!model->identities[i].unnamed && policy->identities[i].n)
+			names->items[names->n++] = (struct name){model->identities[i].name, &policy->identities[i]};
+	names->items[names->n++] = (struct name){"any workload", &space->managed};
+	return true;
+}
+
+static void spell_who(struct flow_space *space, size_t policy, const struct spans *who, FILE *out)
+{
+	uint64_t left = size_of(who);
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < who->n; i++)
+		for (uint32_t k = who->items[i].first; k <= who->items[i].last && n < MAX_WORDS; k++, n++, left--) {
+			fputs(n ? ", " : "", out);
+			write_who(space, policy, k, out);
+		}
+	if (left)
+		fprintf(out, " and %llu more", (unsigned long long)left);
+}
+
+static void describe_who(struct flow_space *space, size_t policy, const struct spans *who, FILE *out)
+{
+	struct scratch_mark mark = scratch_mark(&space->scratch);
+	struct names names;
+
+	if (who_names(space, &space->policies[policy], &names, &space->scratch)) {
+		struct spans rest = write_names(space, &names, who, NULL, out);
+
+		spell_who(space, policy, &rest, out);
+	}
+	scratch_release(&space->scratch, mark);
+}
+
+/* ---- where ---- */
+
+struct blocks {
+	FILE *out;
+	uint64_t n;
+};
+
+/* Writes a range as the fewest CIDR blocks. */
+static void spell_range(struct blocks *blocks, address first, address last, bool v4)
+{
+	unsigned bits = v4 ? 32 : 128;
+
+	for (bool more = true; more;) {
+		unsigned prefix = bits;
+		address size = 0; /* less one */
+		char text[ADDRESS_TEXT_BYTES];
+
+		while (prefix) {
+			address larger = size << 1 | 1;
+
+			if (first & larger || last - first < larger)
+				break;
+			size = larger;
+			prefix--;
+		}
+		if (blocks->n++ < MAX_WORDS) {
+			address_format(text, first, v4, prefix);
+			fprintf(blocks->out, "%s%s", blocks->n > 1 ? ", " : "", text);
+		}
+		more = last - first > size;
+		first += size + 1;
+	}
+}
+
+static void spell_where(const struct flow_space *space, const struct spans *where, const struct range_classes *ranges,
+			bool v4, struct blocks *blocks)
+{
+	address end = v4 ? ADDRESS_V4_LAST : ~(address)0, first = 0;
+	bool open = false;
+
+	for (size_t i = 0; i <= ranges->n; i++) {
+		uint32_t class = i < ranges->n ? space->where_of_set[ranges->items[i].class] : 0;
+		bool in = class && spans_contain(where, class);
+
+		/* Neighbouring classes that are both in it are one range. */
+		if (in && !open)
+			first = ranges->items[i].first;
+		if (!in && open)
+			spell_range(blocks, first, i < ranges->n ? ranges->items[i].first - 1 : end, v4);
+		open = in;
+	}
+}
+
+static void describe_where(struct flow_space *space, size_t policy, const struct spans *where, FILE *out)
+{
+	const struct space_policy *names_of = &space->policies[policy];
+	const struct policy *model = names_of->policy;
+	struct scratch_mark mark = scratch_mark(&space->scratch);
+	struct blocks blocks = {.out = out};
+	struct names names = {
+		.items = scratch_alloc(&space->scratch, model->n_networks + 1, sizeof(*names.items)),
+	};
+	struct spans rest;
+
+	if (names.items) {
+		names.items[names.n++] = (struct name){"any", &space->real};
+		for (size_t i = 0; i < model->n_networks; i++)
+			if (names_of->networks[i].n)
+				names.items[names.n++] = (struct name){model->networks[i].name, &names_of->networks[i]};
+		rest = write_names(space, &names, where, "outside ", out);
+		if (rest.n) {
+			spell_where(space, &rest, &space->compiler.addr4, true, &blocks);
+			spell_where(space, &rest, &space->compiler.addr6, false, &blocks);
+		}
+		if (blocks.n > MAX_WORDS)
+			fprintf(out, " and %llu more", (unsigned long long)(blocks.n - MAX_WORDS));
+	}
+	scratch_release(&space->scratch, mark);
+}
+
+void flow_space_describe_end(struct flow_space *space, size_t policy, const struct flow_box *box, bool to, FILE *out)
+{
+	const struct spans *who = &box->dim[to ? FLOW_TO_WHO : FLOW_FROM_WHO];
+	const struct spans *where = &box->dim[to ? FLOW_TO_WHERE : FLOW_FROM_WHERE];
+	struct scratch_mark mark = scratch_mark(&space->scratch);
+	struct spans real = {scratch_alloc(&space->scratch, (size_t)where->n + 1, sizeof(struct span)), 0};
+	bool everywhere, everybody = spans_equal(who, &space->all[FLOW_FROM_WHO]);
+
+	if (real.items)
+		real.n = spans_intersect_to(real.items, where, &space->real);
+	everywhere = !real.n || spans_equal(&real, &space->real);
+	if (!everybody || everywhere)
+		describe_who(space, policy, who, out);
+	if (!everybody && !everywhere)
+		fputs(" at ", out);
+	if (!everywhere)
+		describe_where(space, policy, &real, out);
+	scratch_release(&space->scratch, mark);
+}
+
+/* ---- services ---- */
+
+static void spell_services(const struct spans *services, FILE *out)
+{
+	static const uint32_t ends[] = {SERVICE_UDP,   SERVICE_SCTP,  SERVICE_ICMP,
+					SERVICE_ICMP6, SERVICE_PROTO, SERVICE_END};
+	uint32_t n = 0, protocol = 0;
+
+	for (uint32_t i = 0; i < services->n; i++) {
+		uint32_t first = services->items[i].first;
+
+		while (first <= services->items[i].last) {
+			struct service_range range = {first, services->items[i].last};
+			char text[64];
+
+			while (range.first >= ends[protocol])
+				protocol++;
+			if (range.last >= ends[protocol])
+				range.last = ends[protocol] - 1;
+			service_format(text, sizeof(text), range);
+			if (n++ < MAX_WORDS)
+				fprintf(out, "%s%s", n > 1 ? ", " : "", text);
+			first = range.last + 1;
+		}
+	}
+	if (n > MAX_WORDS)
+		fprintf(out, " and %u more", n - MAX_WORDS);
+}
+
+static const char *service_name(struct flow_space *space, const struct policy *policy, const struct spans *services)
+{
+	for (size_t i = 0; i < policy->n_services; i++) {
+		const struct service *service = &policy->services[i];
+		struct scratch_mark mark = scratch_mark(&space->scratch);
+		uint32_t n = service->n_ranges;
+		struct service_range *ranges = scratch_alloc(&space->scratch, n, sizeof(*ranges));
+		struct spans spans, real = {};
+		bool same = false;
+
+		if (ranges && n) {
+			memcpy(ranges, service->ranges, n * sizeof(*ranges));
+			n = service_normalise(ranges, n);
+			if (space_services(space, ranges, n, &spans))
+				real.items = scratch_alloc(&space->scratch, (size_t)spans.n + space->flows.n,
+							   sizeof(struct span));
+			if (real.items) {
+				real.n = spans_intersect_to(real.items, &spans, &space->flows);
+				same = spans_equal(&real, services);
+			}
+		}
+		scratch_release(&space->scratch, mark);
+		if (same)
+			return service->name;
+	}
+	return NULL;
+}
+
+void flow_space_describe_services(struct flow_space *space, size_t policy, const struct flow_box *box, FILE *out)
+{
+	const struct spans *services = &box->dim[FLOW_SERVICE];
+	struct scratch_mark mark = scratch_mark(&space->scratch);
+	struct spans other = {scratch_alloc(&space->scratch, (size_t)services->n + space->flows.n, sizeof(struct span)),
+			      0};
+	const char *name = service_name(space, space->policies[policy].policy, services);
+
+	if (other.items)
+		other.n = spans_subtract_to(other.items, &space->flows, services);
+	if (!other.n) {
+		fputs("any", out);
+	} else if (name) {
+		fputs(name, out);
+	} else if (other.n < services->n) {
+		fputs("any except ", out);
+		spell_services(&other, out);
+	} else {
+		spell_services(services, out);
+	}
+	scratch_release(&space->scratch, mark);
+}
