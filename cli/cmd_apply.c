@@ -11,6 +11,7 @@
 #include "cli/format.h"
 #include "cli/policy_changes.h"
 #include "cli/policy_diff.h"
+#include "cli/policy_diff.h"
 #include "cli/policy_files.h"
 #include "daemon/confirmation.h"
 
@@ -146,6 +147,23 @@ static int preview(struct cli *cli, const struct apply *apply, uint32_t *cut, in
 	return *textp ? CLI_OK : CLI_UNREACHABLE;
 }
 
+/* Takes over `changes`. `session` NULL: it is not cut. */
+static int print_dry_run_json(const struct cli_revision *now, const struct apply *apply, json_t *changes, uint32_t cut,
+			      const char *session)
+{
+	json_t *diff = NULL;
+	int code = policy_diff_json(now->files, now->n_files, apply->files, apply->n, time(NULL), &diff);
+
+	if (code == CLI_UNREACHABLE) {
+		json_decref(changes);
+		return code;
+	}
+	cli_print_json(json_pack("{s:I, s:o?, s:o?, s:I, s:b, s:s?}", "revision", (json_int_t)now->revision, "changes",
+				 changes, "diff", diff, "would_cut", (json_int_t)cut, "would_cut_session",
+				 session != NULL, "session", session));
+	return CLI_OK;
+}
+
 static int dry_run(struct cli *cli, const struct apply *apply)
 {
 	__attribute__((cleanup(cli_revision_free))) struct cli_revision now = {0};
@@ -161,16 +179,16 @@ static int dry_run(struct cli *cli, const struct apply *apply)
 	if (code != CLI_OK)
 		return code;
 	changes = changes_of(&now, apply);
-	if (cli->json) {
-		cli_print_json(json_pack("{s:I, s:o?, s:I, s:b, s:s?}", "revision", (json_int_t)now.revision, "changes",
-					 changes, "would_cut", (json_int_t)cut, "would_cut_session", session_cut,
-					 "session", session_cut ? text : NULL));
-		return CLI_OK;
-	}
+	if (cli->json)
+		return print_dry_run_json(&now, apply, changes, cut, session_cut ? text : NULL);
 	names = changes ? policy_changes_text(changes, 20) : NULL;
 	json_decref(changes);
-	printf("against revision %" PRIu32 ", in force: %s\n", now.revision, names ? names : "?");
-	printf("it would cut %" PRIu32 " established socket%s\n", cut, cut == 1 ? "" : "s");
+	printf("against revision %" PRIu32 ", in force: %s\n\n", now.revision, names ? names : "?");
+	/* That verdicts differ is what a dry run is for. */
+	code = policy_diff_print(cli, now.files, now.n_files, apply->files, apply->n, time(NULL));
+	if (code == CLI_UNREACHABLE)
+		return code;
+	printf("\nit would cut %" PRIu32 " established socket%s\n", cut, cut == 1 ? "" : "s");
 	if (session_cut)
 		printf("%sCAUTION: %s%s\n", cli_colour(cli, "red"), text, cli_colour(cli, "reset"));
 	puts("nothing was changed");

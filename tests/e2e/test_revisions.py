@@ -319,6 +319,7 @@ def test_a_dry_run_changes_nothing_and_says_what_would(env):
     result = env.ctl("--json", "apply", path, "--dry-run", expect=YES).json()
     assert result["would_cut"] >= 1 and result["would_cut_session"] is False, result
     assert result["changes"]["rules"]["added"] == ["no-web"], result
+    assert "no-web" in json.dumps(result["diff"]) and "web-to-db" in json.dumps(result["diff"]), result["diff"]
     text = env.ctl("apply", "--dry-run", path, expect=YES).out
     assert "+no-web" in text and "nothing was changed" in text, text
     same = env.ctl("--json", "apply", env.write_policy(POLICY), "--dry-run", expect=YES).json()

@@ -195,7 +195,6 @@ static void a_deny_in_audit_mode_is_logged_as_would_deny(void **state)
 	assert_text(r, "event.type.1", "allowed");
 	assert_text(r, "event.code", "POLICY_WOULD_DENY");
 	assert_text(r, "log.level", "warning");
-	json_decref(r);
 }
 
 static void an_ingress_denial_has_the_destination_as_subject(void **state)
