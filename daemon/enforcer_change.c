@@ -16,20 +16,20 @@
 
 /* ---- the audit log ---- */
 
-struct ipc_notice enforcer_policy_notice(struct enforcer *e, enum notice_kind kind, const struct operator* operator)
+struct ipc_notice enforcer_policy_notice(struct enforcer *e, enum notice_kind kind, const struct author *author)
 {
 	struct ipc_notice notice = enforcer_notice(kind);
 
 	notice.revision = e->revision;
 	notice.previous_revision = e->revision;
 	notice.login_uid = REVISION_NO_LOGIN;
-	if (!operator)
+	if (!author)
 		return notice;
-	notice.uid = operator->uid;
-	notice.pid = (uint32_t) operator->pid;
-	notice.login_uid = operator->login_uid;
-	memcpy(notice.via, operator->via, sizeof(notice.via));
-	memcpy(notice.from, operator->from, sizeof(notice.from));
+	notice.uid = author->uid;
+	notice.pid = (uint32_t)author->pid;
+	notice.login_uid = author->login_uid;
+	memcpy(notice.via, author->via, sizeof(notice.via));
+	memcpy(notice.from, author->from, sizeof(notice.from));
 	return notice;
 }
 
@@ -64,7 +64,7 @@ static int change_record(struct enforcer *e, const struct policy_image *image, c
 int enforcer_change(struct enforcer *e, const struct policy_change *change, struct policy_image **imagep,
 		    struct control_change_result *out, char **textp)
 {
-	struct ipc_notice notice = enforcer_policy_notice(e, notice_of(change->cause), change->operator);
+	struct ipc_notice notice = enforcer_policy_notice(e, notice_of(change->cause), change->author);
 	uint64_t now_usec = enforcer_realtime_ns() / 1000;
 	uint32_t latest = revisions_latest(e->revisions_fd), number = (latest > e->revision ? latest : e->revision) + 1;
 	int r, stored = change_record(e, *imagep, change, number, now_usec, textp);
@@ -97,13 +97,13 @@ int enforcer_change(struct enforcer *e, const struct policy_change *change, stru
 }
 
 /* Would the image end the session that asks? Returns CONTROL_DONE, CONTROL_WOULD_CUT with a sentence, or -errno. */
-static int session_check(struct enforcer *e, const struct policy_image *image, struct operator* operator,
-			 const char * session, bool even_if_cut, char **textp)
+static int session_check(struct enforcer *e, const struct policy_image *image, struct author *author,
+			 const char *session, bool even_if_cut, char **textp)
 {
 	struct control_preview preview;
 	struct ipc_notice notice;
 	char *text = NULL;
-	int r = enforcer_preview_image(e, image, operator, session, &preview, &text);
+	int r = enforcer_preview_image(e, image, author, session, &preview, &text);
 
 	if (even_if_cut || (r == 0 && !preview.session_cut)) {
 		free(text);
@@ -114,7 +114,7 @@ static int session_check(struct enforcer *e, const struct policy_image *image, s
 		text = NULL;
 	free(*textp);
 	*textp = text;
-	notice = enforcer_policy_notice(e, NOTICE_POLICY_REFUSED, operator);
+	notice = enforcer_policy_notice(e, NOTICE_POLICY_REFUSED, author);
 	snprintf(notice.text, sizeof(notice.text), "%s", text ? text : "");
 	enforcer_notice_post(e, &notice);
 	return CONTROL_WOULD_CUT;
@@ -130,12 +130,12 @@ static int change_make(struct enforcer *e, const struct policy_change *change, c
 
 	r = enforcer_image_make(change->files, change->n, &image, textp);
 	if (r) {
-		notice = enforcer_policy_notice(e, NOTICE_POLICY_REFUSED, change->operator);
+		notice = enforcer_policy_notice(e, NOTICE_POLICY_REFUSED, change->author);
 		snprintf(notice.text, sizeof(notice.text), "%s", *textp ? *textp : strerror(-r));
 		enforcer_notice_post(e, &notice);
 		return r > 0 ? CONTROL_INVALID : r;
 	}
-	r = session_check(e, image, change->operator, session, even_if_cut, textp);
+	r = session_check(e, image, change->author, session, even_if_cut, textp);
 	if (r)
 		return r;
 	r = enforcer_change(e, change, &image, out, textp);
@@ -148,16 +148,18 @@ static int change_make(struct enforcer *e, const struct policy_change *change, c
 int enforcer_apply(void *ctx, const struct control_change *asked, const struct control_caller *caller,
 		   struct control_change_result *out, char **textp)
 {
-	__attribute__((cleanup(operator_clear))) struct operator operator= {};
-	struct policy_change change = {.cause = REVISION_APPLIED,
-				       .files = asked->files,
-				       .n = asked->n,
-				       .comment = asked->comment,
-				       .confirm_s = asked->confirm_s,
-				       .operator= & operator, };
+	__attribute__((cleanup(author_clear))) struct author author = {};
+	struct policy_change change = {
+		.cause = REVISION_APPLIED,
+		.files = asked->files,
+		.n = asked->n,
+		.comment = asked->comment,
+		.confirm_s = asked->confirm_s,
+		.author = &author,
+	};
 	struct enforcer *e = ctx;
 
-	operator_read(&operator, caller->uid, caller->pid);
+	author_read(&author, caller->uid, caller->pid);
 	if (enforcer_confirm_waiting(e, textp))
 		return CONTROL_WAITING;
 	if (change.confirm_s && (change.confirm_s < CONFIRM_MIN_S || change.confirm_s > CONFIRM_MAX_S)) {
@@ -216,8 +218,8 @@ static uint32_t rollback_target(struct enforcer *e)
 int enforcer_rollback(void *ctx, uint32_t number, bool even_if_cut, const struct control_caller *caller,
 		      struct control_change_result *out, char **textp)
 {
-	__attribute__((cleanup(operator_clear))) struct operator operator= {};
-	struct policy_change change = {.cause = REVISION_ROLLED_BACK, .operator= & operator};
+	__attribute__((cleanup(author_clear))) struct author author = {};
+	struct policy_change change = {.cause = REVISION_ROLLED_BACK, .author = &author};
 	struct enforcer *e = ctx;
 	/* Before the first revision was the built-in policy: back to it only from a revision on trial. */
 	bool builtin = !number && e->waiting.revision && !e->waiting.previous;
@@ -233,7 +235,7 @@ int enforcer_rollback(void *ctx, uint32_t number, bool even_if_cut, const struct
 		return enforcer_revision_unknown(e, target, textp);
 	if (r < 0)
 		return r;
-	operator_read(&operator, caller->uid, caller->pid);
+	author_read(&author, caller->uid, caller->pid);
 	if (target)
 		snprintf(comment, sizeof(comment), "rollback to %u", target);
 	else

@@ -165,7 +165,7 @@ bool enforcer_confirm_waiting(struct enforcer *e, char **textp)
 
 int enforcer_confirm(void *ctx, const struct control_caller *caller, uint32_t *revision, char **textp)
 {
-	__attribute__((cleanup(operator_clear))) struct operator operator= {};
+	__attribute__((cleanup(author_clear))) struct author author = {};
 	struct enforcer *e = ctx;
 	struct ipc_notice notice;
 	int r;
@@ -188,8 +188,8 @@ int enforcer_confirm(void *ctx, const struct control_caller *caller, uint32_t *r
 	}
 	*revision = e->waiting.revision;
 	enforcer_confirm_end(e, false);
-	operator_read(&operator, caller->uid, caller->pid);
-	notice = enforcer_policy_notice(e, NOTICE_POLICY_CONFIRMED, &operator);
+	author_read(&author, caller->uid, caller->pid);
+	notice = enforcer_policy_notice(e, NOTICE_POLICY_CONFIRMED, &author);
 	snprintf(notice.digest, sizeof(notice.digest), "%s", policy_image_digest(e->image));
 	enforcer_notice_post(e, &notice);
 	return CONTROL_DONE;

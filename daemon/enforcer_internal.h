@@ -27,7 +27,7 @@
 #include "datapath.h"
 #include "ipc.h"
 #include "netns.h"
-#include "operator.h"
+#include "author.h"
 #include "policy/image.h"
 #include "revisions.h"
 #include "roles.h"
@@ -125,9 +125,9 @@ struct policy_change {
 	const struct policy_source *files;
 	size_t n;
 	const char *comment;
-	uint32_t target;	   /* the revision gone back to; 0: none */
-	uint32_t confirm_s;	   /* 0: for good */
-	struct operator* operator; /* NULL: nobody */
+	uint32_t target;       /* the revision gone back to; 0: none */
+	uint32_t confirm_s;    /* 0: for good */
+	struct author *author; /* NULL: nobody */
 };
 
 /* Compiles and opens. Returns 0, 1 (not valid, *textp says why), or -errno. */
@@ -155,7 +155,7 @@ int enforcer_change(struct enforcer *e, const struct policy_change *change, stru
 		    struct control_change_result *out, char **textp);
 /* Says which there are. Returns CONTROL_NO_REVISION. */
 int enforcer_revision_unknown(struct enforcer *e, uint32_t number, char **textp);
-struct ipc_notice enforcer_policy_notice(struct enforcer *e, enum notice_kind kind, const struct operator* operator);
+struct ipc_notice enforcer_policy_notice(struct enforcer *e, enum notice_kind kind, const struct author *author);
 
 /* ---- enforcer_confirm.c ---- */
 
@@ -172,9 +172,9 @@ int enforcer_confirm_start(struct enforcer *e, uint32_t in_force);
 
 /* ---- enforcer_preview.c ---- */
 
-/* What the image would cut. Fills operator->from. Returns 0, with a sentence if the session would be cut, or -errno. */
-int enforcer_preview_image(struct enforcer *e, const struct policy_image *image, struct operator* operator,
-			   const char * session, struct control_preview *out, char **textp);
+/* What the image would cut. Fills author->from. Returns 0, with a sentence if the session would be cut, or -errno. */
+int enforcer_preview_image(struct enforcer *e, const struct policy_image *image, struct author *author,
+			   const char *session, struct control_preview *out, char **textp);
 int enforcer_preview(void *ctx, const struct policy_source *files, size_t n, const struct control_caller *caller,
 		     struct control_preview *out, char **textp);
 

@@ -118,16 +118,18 @@ static uint32_t predecessor_of(struct enforcer *e, const struct policy_change *c
 int enforcer_revision_write(struct enforcer *e, const struct policy_image *image, const struct policy_change *change,
 			    uint32_t number, uint64_t applied_usec)
 {
-	const struct operator* operator= change->operator;
-	struct revision revision = {.number = number,
-				    .uid = operator? operator->uid : 0,
-				    .applied_usec = applied_usec,
-				    .cause = change->cause,
-				    .replaced = e->revision,
-				    .predecessor = predecessor_of(e, change),
-				    .target = change->target,
-				    .confirm_s = change->confirm_s,
-				    .login_uid = operator? operator->login_uid : REVISION_NO_LOGIN, };
+	const struct author *author = change->author;
+	struct revision revision = {
+		.number = number,
+		.uid = author ? author->uid : 0,
+		.applied_usec = applied_usec,
+		.cause = change->cause,
+		.replaced = e->revision,
+		.predecessor = predecessor_of(e, change),
+		.target = change->target,
+		.confirm_s = change->confirm_s,
+		.login_uid = author ? author->login_uid : REVISION_NO_LOGIN,
+	};
 	size_t image_len;
 	int r;
 
@@ -139,9 +141,9 @@ int enforcer_revision_write(struct enforcer *e, const struct policy_image *image
 	revision.image_len = image_len;
 	snprintf(revision.digest, sizeof(revision.digest), "%s", policy_image_digest(image));
 	snprintf(revision.comment, sizeof(revision.comment), "%s", change->comment);
-	if (operator) {
-		memcpy(revision.via, operator->via, sizeof(revision.via));
-		memcpy(revision.from, operator->from, sizeof(revision.from));
+	if (author) {
+		memcpy(revision.via, author->via, sizeof(revision.via));
+		memcpy(revision.from, author->from, sizeof(revision.from));
 	}
 	r = revisions_store(e->revisions_fd, &revision);
 	free(revision.pack);

@@ -169,14 +169,14 @@ static char *session_text(const struct policy_image *image, const struct cgroup_
 
 /* ---- */
 
-int enforcer_preview_image(struct enforcer *e, const struct policy_image *image, struct operator* operator,
-			   const char * session, struct control_preview *out, char **textp)
+int enforcer_preview_image(struct enforcer *e, const struct policy_image *image, struct author *author,
+			   const char *session, struct control_preview *out, char **textp)
 {
 	__attribute__((cleanup(cgroup_tree_clear))) struct cgroup_tree tree = {};
 	__attribute__((cleanup(freep))) struct tags *tags = calloc(1, sizeof(*tags));
 	struct netns_preview preview = {
-		.sockets = operator->sockets,
-		.n_sockets = operator->n_sockets,
+		.sockets = author->sockets,
+		.n_sockets = author->n_sockets,
 		.hint = hint_parse(session),
 	};
 	struct netns_view view;
@@ -203,7 +203,7 @@ int enforcer_preview_image(struct enforcer *e, const struct policy_image *image,
 	if (r < 0 && r != -EAGAIN)
 		return r;
 	if (preview.session_known)
-		end_text(&preview.session.remote, preview.session.rport, operator->from, sizeof(operator->from));
+		end_text(&preview.session.remote, preview.session.rport, author->from, sizeof(author->from));
 	out->sockets_cut = preview.n_cut;
 	out->session_cut = preview.session_cut;
 	if (preview.session_cut) {
@@ -217,15 +217,15 @@ int enforcer_preview(void *ctx, const struct policy_source *files, size_t n, con
 		     struct control_preview *out, char **textp)
 {
 	__attribute__((cleanup(policy_image_freep))) struct policy_image *image = NULL;
-	__attribute__((cleanup(operator_clear))) struct operator operator= {};
+	__attribute__((cleanup(author_clear))) struct author author = {};
 	struct enforcer *e = ctx;
 	int r;
 
-	operator_read(&operator, caller->uid, caller->pid);
+	author_read(&author, caller->uid, caller->pid);
 	r = enforcer_image_make(files, n, &image, textp);
 	if (r)
 		return r > 0 ? CONTROL_INVALID : r;
 	free(*textp); /* warnings, which the caller's own check tells */
 	*textp = NULL;
-	return enforcer_preview_image(e, image, &operator, caller->session, out, textp);
+	return enforcer_preview_image(e, image, &author, caller->session, out, textp);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "operator.h"
+#include "author.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -64,29 +64,29 @@ static int process_read(pid_t pid, struct process *process)
 	return 0;
 }
 
-static void via_add(struct operator* operator, const char * comm)
+static void via_add(struct author *author, const char *comm)
 {
-	size_t len = strlen(operator->via);
+	size_t len = strlen(author->via);
 
-	snprintf(operator->via + len, sizeof(operator->via) - len, "%s%s", len ? " < " : "", comm);
+	snprintf(author->via + len, sizeof(author->via) - len, "%s%s", len ? " < " : "", comm);
 }
 
-static int socket_add(struct operator* operator, size_t * room, uint64_t inode)
+static int socket_add(struct author *author, size_t *room, uint64_t inode)
 {
-	if (operator->n_sockets == * room) {
+	if (author->n_sockets == *room) {
 		size_t more = *room ? 2 * *room : 64;
-		uint64_t *sockets = reallocarray(operator->sockets, more, sizeof(*sockets));
+		uint64_t *sockets = reallocarray(author->sockets, more, sizeof(*sockets));
 
 		if (!sockets)
 			return -ENOMEM;
-		operator->sockets = sockets;
+		author->sockets = sockets;
 		*room = more;
 	}
-	operator->sockets[operator->n_sockets++] = inode;
+	author->sockets[author->n_sockets++] = inode;
 	return 0;
 }
 
-static void sockets_read(struct operator* operator, pid_t pid, size_t *room, unsigned *seen)
+static void sockets_read(struct author *author, pid_t pid, size_t *room, unsigned *seen)
 {
 	char path[64], target[64];
 	unsigned long long inode;
@@ -102,7 +102,7 @@ static void sockets_read(struct operator* operator, pid_t pid, size_t *room, uns
 		if (n <= 0)
 			continue;
 		target[n] = '\0';
-		if (sscanf(target, "socket:[%llu]", &inode) == 1 && socket_add(operator, room, inode) < 0)
+		if (sscanf(target, "socket:[%llu]", &inode) == 1 && socket_add(author, room, inode) < 0)
 			break;
 	}
 	if (dir)
@@ -116,32 +116,32 @@ static int inode_order(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-void operator_read(struct operator* operator, uid_t uid, pid_t pid)
+void author_read(struct author *author, uid_t uid, pid_t pid)
 {
 	unsigned seen = 0, names = 0;
 	struct process process;
 	char text[32];
 	size_t room = 0;
 
-	*operator=(struct operator){.uid = uid, .pid = pid, .login_uid = OPERATOR_NO_LOGIN};
+	*author = (struct author){.uid = uid, .pid = pid, .login_uid = AUTHOR_NO_LOGIN};
 	privileges_raise();
 	if (proc_read(pid, "loginuid", text, sizeof(text)) > 0)
-		operator->login_uid =(uint32_t) strtoul(text, NULL, 10);
+		author->login_uid = (uint32_t)strtoul(text, NULL, 10);
 	/* The first process of all is nobody's session. */
 	for (unsigned i = 0; i < MAX_ANCESTORS && pid > 1 && process_read(pid, &process) == 0; i++) {
 		if (names++ < MAX_NAMES)
-			via_add(operator, process.comm);
-		sockets_read(operator, pid, &room, &seen);
+			via_add(author, process.comm);
+		sockets_read(author, pid, &room, &seen);
 		pid = process.parent;
 	}
 	privileges_lower();
-	if (operator->n_sockets)
-		qsort(operator->sockets, operator->n_sockets, sizeof(*operator->sockets), inode_order);
+	if (author->n_sockets)
+		qsort(author->sockets, author->n_sockets, sizeof(*author->sockets), inode_order);
 }
 
-void operator_clear(struct operator* operator)
+void author_clear(struct author *author)
 {
-	free(operator->sockets);
-	operator->sockets = NULL;
-	operator->n_sockets = 0;
+	free(author->sockets);
+	author->sockets = NULL;
+	author->n_sockets = 0;
 }

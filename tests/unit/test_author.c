@@ -17,7 +17,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "daemon/operator.h"
+#include "daemon/author.h"
 
 struct family {
 	pid_t inner;
@@ -84,56 +84,56 @@ static int teardown(void **state)
 	return 0;
 }
 
-static int holds(const struct operator* operator, uint64_t inode)
+static int holds(const struct author *author, uint64_t inode)
 {
-	for (size_t i = 0; i < operator->n_sockets; i++)
-		if (operator->sockets[i] == inode)
+	for (size_t i = 0; i < author->n_sockets; i++)
+		if (author->sockets[i] == inode)
 			return 1;
 	return 0;
 }
 
 static void the_way_and_the_sockets_of_all_ancestors_are_known(void **state)
 {
-	struct operator operator;
+	struct author author;
 
 	(void)state;
-	operator_read(&operator, 12, family.inner);
-	assert_int_equal(operator.uid, 12);
-	assert_int_equal(operator.pid, family.inner);
-	assert_int_equal(strncmp(operator.via, "policyctl < a) b?(c < test_operator", 35), 0);
-	assert_true(holds(&operator, family.socket));
-	for (size_t i = 1; i < operator.n_sockets; i++)
-		assert_true(operator.sockets[i - 1] <= operator.sockets[i]);
-	assert_string_equal(operator.from, "");
-	operator_clear(&operator);
-	assert_int_equal(operator.n_sockets, 0);
+	author_read(&author, 12, family.inner);
+	assert_int_equal(author.uid, 12);
+	assert_int_equal(author.pid, family.inner);
+	assert_ptr_equal(strstr(author.via, "policyctl < a) b?(c < test_author"), author.via);
+	assert_true(holds(&author, family.socket));
+	for (size_t i = 1; i < author.n_sockets; i++)
+		assert_true(author.sockets[i - 1] <= author.sockets[i]);
+	assert_string_equal(author.from, "");
+	author_clear(&author);
+	assert_int_equal(author.n_sockets, 0);
 }
 
 static void sockets_of_descendants_are_not_the_operators(void **state)
 {
-	struct operator operator;
+	struct author author;
 
 	(void)state;
-	operator_read(&operator, 0, getpid());
-	assert_false(holds(&operator, family.socket));
-	operator_clear(&operator);
+	author_read(&author, 0, getpid());
+	assert_false(holds(&author, family.socket));
+	author_clear(&author);
 }
 
 static void a_process_that_is_gone_leaves_its_uid_only(void **state)
 {
-	struct operator operator;
+	struct author author;
 	pid_t gone = fork();
 
 	(void)state;
 	if (gone == 0)
 		_exit(0);
 	waitpid(gone, NULL, 0);
-	operator_read(&operator, 12, gone);
-	assert_int_equal(operator.uid, 12);
-	assert_int_equal(operator.login_uid, OPERATOR_NO_LOGIN);
-	assert_string_equal(operator.via, "");
-	assert_int_equal(operator.n_sockets, 0);
-	operator_clear(&operator);
+	author_read(&author, 12, gone);
+	assert_int_equal(author.uid, 12);
+	assert_int_equal(author.login_uid, AUTHOR_NO_LOGIN);
+	assert_string_equal(author.via, "");
+	assert_int_equal(author.n_sockets, 0);
+	author_clear(&author);
 }
 
 int main(void)
@@ -144,5 +144,5 @@ int main(void)
 		cmocka_unit_test(a_process_that_is_gone_leaves_its_uid_only),
 	};
 
-	return cmocka_run_group_tests_name("operator", tests, setup, teardown);
+	return cmocka_run_group_tests_name("author", tests, setup, teardown);
 }
