@@ -347,14 +347,15 @@ def test_what_is_foretold_to_be_cut_is_what_is_cut(env):
 # ---- the operator's own session ----
 
 class Session:
-    """web plays the operator's end, db plays sshd, which runs commands as its children."""
+    """web plays the operator's end, db plays sshd, which runs commands as its children; or who is named."""
 
-    def __init__(self, env):
+    def __init__(self, env, server=None, client=None, address="127.0.0.1"):
+        server, client = server or env.db, client or env.web
         script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "session.py")
         self.env = env
-        self.server = env.db.spawn([sys.executable, script, "server", "127.0.0.1", "5433"])
+        self.server = server.spawn([sys.executable, script, "server", address, "5433"])
         self.server.wait_event("ready")
-        self.client = env.web.spawn([sys.executable, script, "client", "127.0.0.1", "5433"])
+        self.client = client.spawn([sys.executable, script, "client", address, "5433"])
         self.client.wait_event("connected")
         self.hint = self.server.wait_event("accepted")["hint"]
 
@@ -436,6 +437,56 @@ def test_a_session_is_known_by_what_its_client_says_too(env):
     finally:
         del os.environ["SSH_CONNECTION"]
     assert session.lives() and policy_of(env)["digest"] == before["digest"]
+
+
+def test_a_session_over_ipv6_is_known(env):
+    fresh(env)
+    session = Session(env, address="::1")
+    result = session.ctl("apply", env.write_policy(POLICY_WITHOUT_WEB))
+    assert result["rc"] == NO and "to [::1]:5433" in result["err"], result
+    assert session.lives()
+
+
+def test_a_session_outside_the_managed_subtree_is_never_cut(env):
+    fresh(env)
+    session = Session(env, server=env.nobody, client=env.nobody)
+    result = session.ctl("apply", env.write_policy("bulkhead: 1\n"))
+    assert result["rc"] == YES, result
+    assert session.lives()
+
+
+def test_a_session_is_cut_at_its_other_end_too(env):
+    """sshd is not managed, but the operator's end is, on the same host."""
+    to_all = POLICY + "  - {name: web-everywhere, action: allow, from: web, to: any, direction: egress}\n"
+    fresh(env)
+    env.apply(to_all)
+    session = Session(env, server=env.nobody)
+    result = session.ctl("apply", env.write_policy(POLICY))
+    assert result["rc"] == NO and "denied on the way out, at /web," in result["err"], result
+    assert session.lives()
+    assert session.ctl("apply", env.write_policy(POLICY), "--yes")["rc"] == YES
+    assert not session.lives()
+
+
+def test_the_identities_that_a_policy_brings_are_foreseen(env):
+    """sshd's identity is given by the policy itself: with another policy it is another one, or none."""
+    local = POLICY.replace("networks:\n", "  %s: {cgroup: /shell}\nnetworks:\n") + \
+        "  - {name: log-in, action: allow, from: any, to: %s, service: tcp/5433}\n" + \
+        "  - {name: web-out, action: allow, from: web, to: any, direction: egress}\n"
+    before, shell = fresh(env), env.workload("shell")
+    env.apply(local % ("shell", "shell"))
+    session = Session(env, server=shell)
+    result = session.ctl("apply", env.write_policy(local % ("other", "db")))
+    assert result["rc"] == NO and "no rule allows it" in result["err"], result
+    result = session.ctl("apply", env.write_policy(POLICY))
+    assert result["rc"] == NO and "denied on the way in, at /shell" in result["err"], result
+    assert session.lives()
+    # Under another name, which has no number yet, it is allowed all the same.
+    renamed = session.ctl("apply", env.write_policy(local % ("sshd", "sshd")))
+    assert renamed["rc"] == YES, renamed
+    assert session.lives()
+    assert session.ctl("rollback", before["revision"])["rc"] == NO
+    assert session.lives()
 
 
 def test_history_tells_where_the_operator_came_from(env):
