@@ -49,7 +49,8 @@ def run(order):
 
 
 def server(address, port):
-    with socket.create_server((address, port)) as listener:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, port), family=family) as listener:
         say("ready")
         connection, _ = listener.accept()
     connection.settimeout(20)

@@ -470,15 +470,15 @@ def test_a_session_is_cut_at_its_other_end_too(env):
 
 def test_the_identities_that_a_policy_brings_are_foreseen(env):
     """sshd's identity is given by the policy itself: with another policy it is another one, or none."""
+    web_out = "  - {name: web-out, action: allow, from: web, to: any, direction: egress}\n"
     local = POLICY.replace("networks:\n", "  %s: {cgroup: /shell}\nnetworks:\n") + \
-        "  - {name: log-in, action: allow, from: any, to: %s, service: tcp/5433}\n" + \
-        "  - {name: web-out, action: allow, from: web, to: any, direction: egress}\n"
+        "  - {name: log-in, action: allow, from: any, to: %s, service: tcp/5433}\n" + web_out
     before, shell = fresh(env), env.workload("shell")
     env.apply(local % ("shell", "shell"))
     session = Session(env, server=shell)
     result = session.ctl("apply", env.write_policy(local % ("other", "db")))
     assert result["rc"] == NO and "no rule allows it" in result["err"], result
-    result = session.ctl("apply", env.write_policy(POLICY))
+    result = session.ctl("apply", env.write_policy(POLICY + web_out))
     assert result["rc"] == NO and "denied on the way in, at /shell" in result["err"], result
     assert session.lives()
     # Under another name, which has no number yet, it is allowed all the same.
