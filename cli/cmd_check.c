@@ -43,6 +43,7 @@ static size_t tables_size(const struct check *check)
 static int check_sources(struct check *check)
 {
 	const char *why;
+	char digest[65];
 	size_t len;
 	int r = policy_parse(&check->policy, &check->diagnostics, check->sources, check->n_sources);
 
@@ -50,7 +51,9 @@ static int check_sources(struct check *check)
 		r = policy_lint(check->policy, check->sources, time(NULL), POLICY_LINT_QUICK_BUDGET,
 				check->diagnostics);
 	if (r == 0)
-		r = policy_compile(check->policy, &check->bytes, &len, &check->error);
+		r = policy_files_digest(digest, check->sources, check->n_sources);
+	if (r == 0)
+		r = policy_compile(check->policy, digest, &check->bytes, &len, &check->error);
 	if (r == 0)
 		r = policy_image_open(&check->image, check->bytes, len, &why);
 	return r;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cli/audit_event.h"
 #include "cli/audit_lines.h"
@@ -138,8 +139,8 @@ static int judge(struct changes *changes, const json_t *event, const char *servi
 
 		end_under(changes->images[i], event, AUDIT_SOURCE, from, sizeof(from));
 		end_under(changes->images[i], event, AUDIT_DESTINATION, to, sizeof(to));
-		if (policy_explain(changes->images[i], from, to, service, i ? &verdicts->new : &verdicts->old,
-				   &error) == 0)
+		if (policy_explain(changes->images[i], from, to, service, time(NULL),
+				   i ? &verdicts->new : &verdicts->old, &error) == 0)
 			continue;
 		if (!changes->why[0])
 			snprintf(changes->why, sizeof(changes->why), "%s", error ? error : "out of memory");
@@ -437,13 +438,16 @@ static void print_json(const struct changes *changes)
 		(json_int_t)changes->unreadable, "not_listed", (json_int_t)changes->dropped));
 }
 
+/* The image is asked, and not kept. */
+static const char no_digest[] = "0000000000000000000000000000000000000000000000000000000000000000";
+
 static int compile(const struct policy *policy, const char *which, struct policy_image **imagep)
 {
 	__attribute__((cleanup(freep))) char *error = NULL;
 	__attribute__((cleanup(freep))) void *bytes = NULL;
 	const char *why = NULL;
 	size_t len;
-	int r = policy_compile(policy, &bytes, &len, &error);
+	int r = policy_compile(policy, no_digest, &bytes, &len, &error);
 
 	if (r == 0)
 		r = policy_image_open(imagep, bytes, len, &why);

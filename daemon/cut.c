@@ -121,18 +121,20 @@ static struct verdict judge_socket(const struct judge *judge, const struct bh_so
 	if (!cgroup_tree_find(judge->tree, cgroup_id))
 		return verdict;
 
-	uint32_t self = who_of(judge, subject_of(judge, cgroup_id));
-	uint32_t peer = who_of(judge, peer_of(judge, ss));
-	uint32_t local = bh_addr_class(t, &ss->local), remote = bh_addr_class(t, &ss->remote), svc;
+	uint16_t self = (uint16_t)who_of(judge, subject_of(judge, cgroup_id));
+	uint16_t peer = (uint16_t)who_of(judge, peer_of(judge, ss));
+	uint32_t local = bh_addr_class(t, &ss->local), remote = bh_addr_class(t, &ss->remote);
+	__u64 now = judge->view ? judge->view->now : boottime_ns(), valid_until = BH_FOREVER;
+	struct bh_flow flow;
 
 	switch (ss->kind) {
 	case BH_SOCK_ACTIVE:
-		svc = bh_service_class(t, IPPROTO_TCP, ss->rport);
-		verdict.cell = bh_decide(t, BH_EGRESS, self, local, peer, remote, svc);
+		flow = (struct bh_flow){self, peer, local, remote, bh_service_point(IPPROTO_TCP, ss->rport)};
+		verdict.cell = bh_decide(t, BH_EGRESS, &flow, now, &valid_until);
 		break;
 	case BH_SOCK_PASSIVE:
-		svc = bh_service_class(t, IPPROTO_TCP, ss->lport);
-		verdict.cell = bh_decide(t, BH_INGRESS, peer, remote, self, local, svc);
+		flow = (struct bh_flow){peer, self, remote, local, bh_service_point(IPPROTO_TCP, ss->lport)};
+		verdict.cell = bh_decide(t, BH_INGRESS, &flow, now, &valid_until);
 		break;
 	default:
 		/* Nothing was ever allowed here, or nothing to judge by yet: no flow to cut. */

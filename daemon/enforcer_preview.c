@@ -194,7 +194,14 @@ int enforcer_preview_image(struct enforcer *e, const struct policy_image *image,
 	tags->who = enforcer_who_table(e, image);
 	r = tags->who ? tags_foresee(e, image, &tree, tags) : -ENOMEM;
 	if (r == 0) {
-		view = (struct netns_view){policy_image_tables(image, &len), tags->who, tags->items, tags->n};
+		/* An image's times are seconds since 1970. */
+		view = (struct netns_view){
+			.tables = policy_image_tables(image, &len),
+			.now = enforcer_realtime_ns() / 1000000000ULL,
+			.who = tags->who,
+			.tags = tags->items,
+			.n_tags = tags->n,
+		};
 		r = netns_sockets_preview(e->datapath, &tree, &view, &preview);
 	}
 	free(tags->who);

@@ -38,6 +38,7 @@ struct netns_tag {
 /* What a policy that is not in force yet would make of the sockets there are. */
 struct netns_view {
 	const uint8_t *tables;
+	uint64_t now;		      /* in the unit of these tables (bpf/decide.h) */
 	const uint16_t *who;	      /* BH_MAX_IDENTITIES items: who index by identity number */
 	const struct netns_tag *tags; /* sorted by cgroup_id */
 	size_t n_tags;
