@@ -76,15 +76,30 @@ def test_all_errors_are_shown_at_once(env):
         os.remove(path)
 
 
-def test_what_is_not_supported_yet_is_an_error_that_says_so(env):
-    rule = "  - {name: x, action: allow, from: web, to: db, service: pg, %s}\n"
-    for addition in ("tiers: [guardrails, app]\n",
-                     "tests:\n  - {from: web, to: db, service: tcp/5432, expect: allow}\n"):
-        bad(env, POLICY + addition, "not supported")
-    for key in ("priority: 3", "mode: audit", "until: 2099-01-01T00:00:00Z"):
-        bad(env, POLICY + rule % key, "not supported")
-    bad(env, POLICY.replace("networks:\n", "  either: {any: [web, db]}\nnetworks:\n"), "not supported")
-    bad(env, POLICY + rule.replace("action: allow", "action: pass") % "log: none", "not supported")
+# Two tiers: the guardrails look first. probe and web differ in what the guardrails say of them.
+TIERS = POLICY.replace("networks:\n", "  either: {any: [web, probe]}\nnetworks:\n") \
+    .replace("rules:\n", """\
+tiers: [guardrails, app]
+rules:
+  - {name: probe-stops, tier: guardrails, action: deny, from: {all: [either, {not: web}]}, to: db, service: tcp/6001}
+  - {name: go-on, tier: guardrails, priority: 7, action: pass, from: either, to: db}
+  - {name: either-to-db, action: allow, from: either, to: db, service: tcp/6000-6001}
+  - {name: not-so-early, priority: -1, action: deny, from: web, to: db, service: tcp/6000, mode: audit}
+""", 1)
+
+
+def test_tiers_sets_and_audit_mode_hold_in_the_kernel(env):
+    env.db.tcp_server("::,6001")
+    assert env.web.tcp("127.0.0.1,6000") == "EPERM"
+    env.apply(TIERS)
+    try:
+        mark = env.audit.mark()
+        assert env.web.tcp("127.0.0.1,6000") == "ok", "a deny in audit mode lets pass"
+        env.audit.wait(mark, event__action="flow-would-deny", rule__name="not-so-early")
+        assert env.web.tcp("127.0.0.1,6001") == "ok" and env.probe.tcp("127.0.0.1,6000") == "ok"
+        assert env.probe.tcp("127.0.0.1,6001", timeout=300) != "ok"
+    finally:
+        env.apply(POLICY)
 
 
 def test_apply_makes_a_new_revision(env):
@@ -223,7 +238,7 @@ def test_wrong_usage_has_exit_code_2(env):
 
 
 def test_each_command_has_help(env):
-    for command in ("check", "explain", "apply", "show", "status", "attest", "run", "identities", "revoke", "svid",
+    for command in ("check", "explain", "apply", "confirm", "rollback", "history", "show", "status", "attest", "run", "identities", "revoke", "svid",
                     "monitor", "why-denied"):
         result = env.ctl(command, "--help", expect=YES)
         assert "usage" in result.out.lower() and command in result.out, str(result)

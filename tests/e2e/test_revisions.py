@@ -489,6 +489,16 @@ def test_the_identities_that_a_policy_brings_are_foreseen(env):
     assert session.lives()
 
 
+def test_what_is_foreseen_is_foreseen_by_the_calendar(env):
+    fresh(env)
+    session = Session(env)
+    for year, cut in ((2020, True), (2099, False)):
+        text = POLICY.replace("    service: pg\n", f"    service: pg\n    until: {year}-01-01T00:00:00Z\n", 1)
+        result = session.ctl("--json", "apply", "--dry-run", env.write_policy(text))
+        assert result["rc"] == YES and json.loads(result["out"])["would_cut_session"] == cut, (year, result)
+    assert session.lives()
+
+
 def test_history_tells_where_the_operator_came_from(env):
     fresh(env)
     session = Session(env)
