@@ -41,6 +41,8 @@ extern const struct cli_command cmd_check, cmd_explain, cmd_apply, cmd_show, cmd
 extern const struct cli_command cmd_diff, cmd_lint;
 extern const struct cli_command cmd_confirm, cmd_rollback, cmd_history;
 
+extern const struct cli_command cmd_test, cmd_prove;
+
 /* Prints "policyctl NAME: MESSAGE" and a pointer to --help; returns CLI_USAGE. */
 int cli_usage_error(const struct cli_command *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Prints "policyctl: MESSAGE" to stderr. */

@@ -14,6 +14,7 @@
 #include "cli/policy_diff.h"
 #include "cli/policy_files.h"
 #include "daemon/confirmation.h"
+#include "policy/verify.h"
 
 #define MAX_COMMENT 500
 
@@ -41,6 +42,11 @@ static void diagnostics_freep(struct policy_diagnostics **diagnosticsp)
 	policy_diagnostics_freep(diagnosticsp);
 }
 
+static const char *refused(const struct apply *apply)
+{
+	return apply->dry_run ? "it could not be applied" : "the policy was not applied, what was in force stays";
+}
+
 /* Here, with colours and without a daemon; the daemon checks again what it is given. */
 static int check(struct cli *cli, const struct apply *apply)
 {
@@ -54,12 +60,19 @@ static int check(struct cli *cli, const struct apply *apply)
 		return CLI_UNREACHABLE;
 	}
 	policy_diagnostics_print(diagnostics, stderr, cli->colour_err);
-	if (!rc)
-		return CLI_OK;
-	errors = policy_diagnostics_count(diagnostics, POLICY_ERROR);
-	cli_error("%zu error%s; %s", errors, errors == 1 ? "" : "s",
-		  apply->dry_run ? "it could not be applied" : "the policy was not applied, what was in force stays");
-	return CLI_NO;
+	if (rc) {
+		errors = policy_diagnostics_count(diagnostics, POLICY_ERROR);
+		cli_error("%zu error%s; %s", errors, errors == 1 ? "" : "s", refused(apply));
+		return CLI_NO;
+	}
+	rc = policy_verify(policy, time(NULL), stderr);
+	if (rc < 0) {
+		cli_error("cannot run the policy's tests: %s", strerror(-rc));
+		return CLI_UNREACHABLE;
+	}
+	if (rc)
+		cli_error("the policy does not do what its tests and invariants say; %s", refused(apply));
+	return rc ? CLI_NO : CLI_OK;
 }
 
 /* ---- apply ---- */

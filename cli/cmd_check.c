@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +8,7 @@
 #include "bpf/abi.h"
 #include "cli/cli.h"
 #include "cli/diagnostics.h"
+#include "cli/findings.h"
 #include "cli/policy_files.h"
 #include "policy/image.h"
 #include "policy/lint.h"
@@ -18,7 +20,9 @@ struct check {
 	struct policy *policy;
 	struct policy_image *image;
 	void *bytes;
-	char *error; /* why the tables do not fit, or the image is refused */
+	char *error;	/* why the tables do not fit, or the image is refused */
+	int64_t now;	/* when its tests are run */
+	char *failures; /* tests that fail and invariants that do not hold */
 };
 
 static void check_free(struct check *check)
@@ -29,6 +33,7 @@ static void check_free(struct check *check)
 	policy_files_free(check->sources, check->n_sources);
 	free(check->bytes);
 	free(check->error);
+	free(check->failures);
 }
 
 static size_t tables_size(const struct check *check)
@@ -39,31 +44,70 @@ static size_t tables_size(const struct check *check)
 	return len;
 }
 
+/* The policy's own tests and invariants. Returns as policy_verify. */
+static int check_tests(struct check *check)
+{
+	size_t size;
+	FILE *out = open_memstream(&check->failures, &size);
+	int r;
+
+	if (!out)
+		return -ENOMEM;
+	r = policy_verify(check->policy, check->now, out);
+	return fclose(out) == 0 ? r : -ENOMEM;
+}
+
 /* Returns 0, 1 (invalid), or -errno. */
 static int check_sources(struct check *check)
 {
 	const char *why;
-	char digest[65];
 	size_t len;
 	int r = policy_parse(&check->policy, &check->diagnostics, check->sources, check->n_sources);
 
 	if (r == 0)
-		r = policy_lint(check->policy, check->sources, time(NULL), POLICY_LINT_QUICK_BUDGET,
+		r = policy_lint(check->policy, check->sources, check->now, POLICY_LINT_QUICK_BUDGET,
 				check->diagnostics);
 	if (r == 0)
-		r = policy_files_digest(digest, check->sources, check->n_sources);
-	if (r == 0)
-		r = policy_compile(check->policy, digest, &check->bytes, &len, &check->error);
+		r = policy_compile(check->policy, &check->bytes, &len, &check->error);
 	if (r == 0)
 		r = policy_image_open(&check->image, check->bytes, len, &why);
-	return r;
+	return r == 0 ? check_tests(check) : r;
 }
 
-static void print_json(const struct check *check)
+struct failures {
+	const struct policy *policy;
+	json_t *list;
+};
+
+static int add_failure(void *context, const struct policy_finding *finding)
+{
+	struct failures *failures = context;
+
+	if (!finding->holds)
+		json_array_append_new(failures->list, finding_json(failures->policy, finding));
+	return 0;
+}
+
+static json_t *failures_json(const struct check *check)
+{
+	struct failures failures = {check->policy, json_array()};
+	char *error = NULL;
+
+	if (check->failures && check->failures[0] &&
+	    policy_run_tests(check->policy, check->now, add_failure, &failures, &error) == 0)
+		policy_check_invariants(check->policy, check->policy->invariants, check->policy->n_invariants,
+					check->now, add_failure, &failures, &error);
+	if (error)
+		json_array_append_new(failures.list, json_pack("{s:s}", "why", error));
+	free(error);
+	return failures.list;
+}
+
+static void print_json(const struct check *check, bool ok)
 {
 	json_t *result = json_object();
 
-	json_object_set_new(result, "ok", json_boolean(check->image));
+	json_object_set_new(result, "ok", json_boolean(ok));
 	json_object_set_new(result, "files", json_integer((json_int_t)check->n_sources));
 	json_object_set_new(result, "errors",
 			    json_integer((json_int_t)policy_diagnostics_count(check->diagnostics, POLICY_ERROR)));
@@ -72,6 +116,7 @@ static void print_json(const struct check *check)
 	json_object_set_new(result, "diagnostics", cli_diagnostics_json(check->diagnostics));
 	if (check->error)
 		json_object_set_new(result, "error", json_string(check->error));
+	json_object_set_new(result, "failures", failures_json(check));
 	if (check->image) {
 		json_object_set_new(result, "identities",
 				    json_integer((json_int_t)policy_identity_count(check->policy)));
@@ -88,14 +133,16 @@ static const char *plural(size_t n, const char *one, const char *many)
 	return n == 1 ? one : many;
 }
 
-static void print_text(const struct cli *cli, const struct check *check)
+static void print_text(const struct cli *cli, const struct check *check, bool ok)
 {
 	size_t identities, rules;
 
 	policy_diagnostics_print(check->diagnostics, stderr, cli->colour_err);
 	if (check->error)
 		cli_error("%s", check->error);
-	if (!check->image)
+	if (check->failures)
+		fputs(check->failures, stderr);
+	if (!ok)
 		return;
 	identities = policy_identity_count(check->policy);
 	rules = policy_rule_count(check->policy);
@@ -107,7 +154,7 @@ static void print_text(const struct cli *cli, const struct check *check)
 
 static int run(struct cli *cli, int argc, char **argv)
 {
-	__attribute__((cleanup(check_free))) struct check check = {};
+	__attribute__((cleanup(check_free))) struct check check = {.now = time(NULL)};
 	int code, r;
 
 	for (int i = 1; i < argc; i++)
@@ -124,9 +171,9 @@ static int run(struct cli *cli, int argc, char **argv)
 		return CLI_UNREACHABLE;
 	}
 	if (cli->json)
-		print_json(&check);
+		print_json(&check, r == 0);
 	else
-		print_text(cli, &check);
+		print_text(cli, &check, r == 0);
 	return r == 0 ? CLI_OK : CLI_NO;
 }
 
@@ -134,7 +181,8 @@ const struct cli_command cmd_check = {
 	.name = "check",
 	.summary = "Checks policy files: every mistake, with its place and what to do",
 	.usage = "PATH...",
-	.help = "Reads the files, and of directories the *.yaml files in name order, as one policy, and checks it.\n"
+	.help = "Reads the files, and of directories the *.yaml files in name order, as one policy, and checks it,\n"
+		"also that its tests pass and its invariants hold.\n"
 		"Errors and warnings go to stderr. Needs neither the daemon nor privileges.\n"
 		"\n"
 		"Exit codes: 0 valid, 1 not valid, 2 usage or a file that cannot be read.\n"

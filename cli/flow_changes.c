@@ -438,16 +438,13 @@ static void print_json(const struct changes *changes)
 		(json_int_t)changes->unreadable, "not_listed", (json_int_t)changes->dropped));
 }
 
-/* The image is asked, and not kept. */
-static const char no_digest[] = "0000000000000000000000000000000000000000000000000000000000000000";
-
 static int compile(const struct policy *policy, const char *which, struct policy_image **imagep)
 {
 	__attribute__((cleanup(freep))) char *error = NULL;
 	__attribute__((cleanup(freep))) void *bytes = NULL;
 	const char *why = NULL;
 	size_t len;
-	int r = policy_compile(policy, no_digest, &bytes, &len, &error);
+	int r = policy_compile(policy, &bytes, &len, &error);
 
 	if (r == 0)
 		r = policy_image_open(imagep, bytes, len, &why);

@@ -21,10 +21,10 @@
 #include <unistd.h>
 
 #include "files.h"
-#include "identity/digest.h"
 #include "ipc.h"
 #include "log.h"
 #include "policy/image.h"
+#include "policy/verify.h"
 #include "policy_pack.h"
 #include "roles.h"
 #include "sandbox.h"
@@ -83,17 +83,27 @@ static char *diagnostics_text(const struct policy_diagnostics *diagnostics)
 	return text;
 }
 
-static int sources_digest(char out[65], const struct policy_source *files, size_t n)
+/* Tests and invariants of a policy that is otherwise valid. Returns 0, 1 with what fails in *textp, or -errno. */
+static int verify_policy(const struct policy *policy, char **textp)
 {
-	__attribute__((cleanup(digest_freep))) struct digest *digest = NULL;
-	int r = digest_new(&digest);
+	char *text = NULL;
+	size_t len = 0;
+	FILE *f = open_memstream(&text, &len);
+	int r;
 
-	for (size_t i = 0; i < n && !r; i++)
-		digest_add(digest, files[i].name, files[i].text, files[i].len);
-	return r ? r : digest_finish(digest, out);
+	if (!f)
+		return -ENOMEM;
+	r = policy_verify(policy, time(NULL), f);
+	if (fclose(f) != 0)
+		r = -ENOMEM;
+	if (r > 0)
+		*textp = text;
+	else
+		free(text);
+	return r;
 }
 
-static int job_policy(const void *input, size_t len, int out_fd)
+static int job_policy(const void *input, size_t len, bool verify, int out_fd)
 {
 	__attribute__((cleanup(policy_diagnostics_freep))) struct policy_diagnostics *diagnostics = NULL;
 	__attribute__((cleanup(policy_freep))) struct policy *policy = NULL;
@@ -101,7 +111,7 @@ static int job_policy(const void *input, size_t len, int out_fd)
 	__attribute__((cleanup(freep))) void *image = NULL;
 	struct policy_source *files = NULL;
 	size_t n = 0, image_len = 0;
-	char *error = NULL, digest[65];
+	char *error = NULL;
 	int r;
 
 	r = policy_unpack(input, len, &files, &n);
@@ -109,10 +119,15 @@ static int job_policy(const void *input, size_t len, int out_fd)
 		r = policy_parse(&policy, &diagnostics, files, n);
 	if (diagnostics)
 		text = diagnostics_text(diagnostics);
-	if (!r)
-		r = sources_digest(digest, files, n);
 	if (!r) {
-		r = policy_compile(policy, digest, &image, &image_len, &error);
+		r = policy_compile(policy, &image, &image_len, &error);
+		if (r > 0) {
+			free(text);
+			text = error;
+		}
+	}
+	if (!r && verify) {
+		r = verify_policy(policy, &error);
 		if (r > 0) {
 			free(text);
 			text = error;
@@ -160,7 +175,8 @@ int role_compiler_main(enum compile_job job, const char *name, int in_fd, int ou
 		return EXIT_FAILURE;
 	switch (job) {
 	case COMPILE_POLICY:
-		return job_policy(input, len, out_fd);
+	case COMPILE_STORED:
+		return job_policy(input, len, job == COMPILE_POLICY, out_fd);
 	case COMPILE_CONFIG:
 		return job_config(input, len, name, out_fd);
 	}
@@ -264,7 +280,8 @@ static int job_run(enum compile_job job, const char *name, const void *input, si
 	return result.status == 2 ? -ENOMEM : (int)result.status;
 }
 
-int compile_policy(const struct policy_source *files, size_t n, void **imagep, size_t *lenp, char **textp)
+static int compile_files(enum compile_job job, const struct policy_source *files, size_t n, void **imagep, size_t *lenp,
+			 char **textp)
 {
 	__attribute__((cleanup(freep))) void *input = NULL;
 	size_t len = 0;
@@ -275,7 +292,17 @@ int compile_policy(const struct policy_source *files, size_t n, void **imagep, s
 	r = policy_pack(files, n, &input, &len);
 	if (r < 0)
 		return r;
-	return job_run(COMPILE_POLICY, "", input, len, imagep, lenp, textp);
+	return job_run(job, "", input, len, imagep, lenp, textp);
+}
+
+int compile_policy(const struct policy_source *files, size_t n, void **imagep, size_t *lenp, char **textp)
+{
+	return compile_files(COMPILE_POLICY, files, n, imagep, lenp, textp);
+}
+
+int compile_stored_policy(const struct policy_source *files, size_t n, void **imagep, size_t *lenp, char **textp)
+{
+	return compile_files(COMPILE_STORED, files, n, imagep, lenp, textp);
 }
 
 int compile_config(const char *text, size_t len, const char *name, struct daemon_config_file *out, char **textp)

@@ -16,14 +16,19 @@
 
 enum compile_job {
 	COMPILE_POLICY = 1, /* input: policy_pack(); output: image, text: warnings or diagnostics */
+	COMPILE_STORED = 3, /* likewise, without running the tests of the policy */
 	COMPILE_CONFIG = 2, /* input: the file's text; output: struct daemon_config_file, text: the error */
 };
 
 /*
- * Compiles a policy in a child. Returns 0 (*imagep, malloc()ed, not yet opened), 1 (not valid), or -errno (the child
- * failed or took longer than 20 s); *textp is malloc()ed or NULL: warnings, diagnostics, or what happened to the child.
+ * Compiles a policy in a child, and runs its tests and checks its invariants as of now. Returns 0 (*imagep, malloc()ed, not
+ * yet opened), 1 (not valid, or one fails), or -errno (the child failed or took longer than 20 s); *textp is malloc()ed or
+ * NULL: warnings, diagnostics, or what happened to the child.
  */
 int compile_policy(const struct policy_source *files, size_t n, void **imagep, size_t *lenp, char **textp);
+/* Likewise a policy that has been in force: it comes back also where a test of it has failed since, as when a rule's `until`
+ * is over. */
+int compile_stored_policy(const struct policy_source *files, size_t n, void **imagep, size_t *lenp, char **textp);
 /* Parses a configuration text likewise. */
 int compile_config(const char *text, size_t len, const char *name, struct daemon_config_file *out, char **textp);
 

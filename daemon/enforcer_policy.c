@@ -86,20 +86,34 @@ int enforcer_image_enforce(struct enforcer *e, struct policy_image **imagep, uin
 	return 0;
 }
 
-int enforcer_image_make(const struct policy_source *files, size_t n, struct policy_image **imagep, char **textp)
+typedef int (*compile_fn)(const struct policy_source *files, size_t n, void **imagep, size_t *lenp, char **textp);
+
+/* Compiles and opens. Returns 0, 1 (not valid, *textp says why), or -errno. */
+static int image_make_by(compile_fn compile, const struct policy_source *files, size_t n, struct policy_image **imagep,
+			 char **textp)
 {
 	__attribute__((cleanup(freep))) void *bytes = NULL;
 	const char *why = "";
 	size_t len = 0;
 	int r;
 
-	r = compile_policy(files, n, &bytes, &len, textp);
+	r = compile(files, n, &bytes, &len, textp);
 	if (r)
 		return r;
 	r = policy_image_open(imagep, bytes, len, &why);
 	if (r == -EBADMSG)
 		log_error("the compiler made an image that does not hold: %s", why);
 	return r;
+}
+
+int enforcer_image_make(const struct policy_source *files, size_t n, struct policy_image **imagep, char **textp)
+{
+	return image_make_by(compile_policy, files, n, imagep, textp);
+}
+
+int enforcer_image_make_stored(const struct policy_source *files, size_t n, struct policy_image **imagep, char **textp)
+{
+	return image_make_by(compile_stored_policy, files, n, imagep, textp);
 }
 
 /* What a rollback from the new revision goes back to. To go back is to undo: what lies before a revision that was gone
@@ -217,7 +231,7 @@ int enforcer_revision_image(struct enforcer *e, uint32_t number, struct policy_i
 	if (r == -EBADMSG) {
 		r = policy_unpack(revision.pack, revision.pack_len, &files, &n);
 		if (r == 0)
-			r = enforcer_image_make(files, n, imagep, &text);
+			r = enforcer_image_make_stored(files, n, imagep, &text);
 		policy_sources_free(files, n);
 	}
 	revision_clear(&revision);

@@ -17,7 +17,7 @@
 #include "policy/flow_space_internal.h"
 
 /* A second or two of work. */
-#define MAX_WORK 600000000ULL
+#define MAX_WORK 300000000ULL
 #define NO_OWNER 0xffffffffU
 
 int space_spend(struct flow_space *space, uint64_t work, char **errorp)
@@ -418,6 +418,39 @@ static void find_addresses(const struct range_classes *ranges, bool v4, address 
 	}
 }
 
+uint32_t space_where_of(const struct flow_space *space, address a)
+{
+	const struct range_classes *ranges = address_is_v4(a) ? &space->compiler.addr4 : &space->compiler.addr6;
+	size_t low = 0, high = ranges->n;
+
+	while (high - low > 1) {
+		size_t middle = (low + high) / 2;
+
+		if (ranges->items[middle].first <= a)
+			low = middle;
+		else
+			high = middle;
+	}
+	return space->where_of_set[ranges->items[low].class];
+}
+
+/* The least address stands for itself: where it begins a class, one for documentation (RFC 5737, 3849) says it better. */
+static void choose_examples(struct flow_space *space)
+{
+	static const char *const nobody[] = {"192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1"};
+
+	for (size_t i = 0; i < sizeof(nobody) / sizeof(nobody[0]); i++) {
+		uint32_t class;
+		address a;
+
+		if (address_parse(&a, nobody[i], strlen(nobody[i])) != ADDRESS_OK)
+			continue;
+		class = space_where_of(space, a);
+		if (space->first_address[class] == ADDRESS_V4_FIRST || !space->first_address[class])
+			space->first_address[class] = a;
+	}
+}
+
 static int make_where(struct flow_space *space)
 {
 	struct compiler *c = &space->compiler;
@@ -442,6 +475,7 @@ static int make_where(struct flow_space *space)
 			space->first_address[space->n_where] = first[i];
 			space->where_of_set[i] = space->n_where++;
 		}
+	choose_examples(space);
 	return 0;
 }
 

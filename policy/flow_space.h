@@ -89,7 +89,8 @@ int flow_space_judge(struct flow_space *space, size_t policy, const struct flow_
 /* ---- in words ---- */
 
 /* One flow of a box as `explain` takes it: FROM, TO, SERVICE, each owned by the caller. An ID that no pattern names exactly
- * is made up to match ("spiffe://prod.example/ns/any/sa/web"); an address is the first of its class. Returns 0 or -ENOMEM. */
+ * is made up to match ("spiffe://prod.example/ns/any/sa/web"); an address is the first of its class, or one for
+ * documentation. Returns 0 or -ENOMEM. */
 int flow_space_example(struct flow_space *space, const struct flow_box *box, char **fromp, char **top, char **servicep);
 /* Writes one end (`to`: the destination) or the services of a box in the names of a policy of the space where they fit, else
  * as IDs, CIDR blocks and ports: "web", "verified except db", "office", "web at office", "any". */

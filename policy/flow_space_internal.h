@@ -114,6 +114,8 @@ struct flow_space {
 int space_spend(struct flow_space *space, uint64_t work, char **errorp);
 /* The number of a set of spans. Returns 0 or -ENOMEM. */
 int space_intern(struct flow_space *space, const struct spans *spans, uint32_t *setp);
+/* The where class of an address. */
+uint32_t space_where_of(const struct flow_space *space, address a);
 /* Who, and where, a term is about: all of them where it asks nothing. Memory: scratch. Return false when out of memory. */
 bool space_term_who(struct flow_space *space, const struct space_policy *policy, const struct selector_term *term,
 		    struct spans *out);

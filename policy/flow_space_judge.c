@@ -118,7 +118,7 @@ static int find_cubes(struct judging *j, const struct flow_box *box, struct cube
 				found->items[found->n++] = grouped->items[k];
 	if (sets[side].n > 1 && found->n > 1)
 		qsort(found->items, found->n, sizeof(uint32_t), compare_u32);
-	return space_spend(space, 4 * n[side] + 1, j->errorp);
+	return space_spend(space, n[side] + 1, j->errorp);
 }
 
 /* ---- dividing along one dimension ---- */

@@ -241,22 +241,6 @@ static uint32_t classify(const struct flow_space *space, const char *id)
 	return c->first_spiffe + c->states[state].who;
 }
 
-static uint32_t where_of(const struct flow_space *space, address a)
-{
-	const struct range_classes *ranges = address_is_v4(a) ? &space->compiler.addr4 : &space->compiler.addr6;
-	size_t low = 0, high = ranges->n;
-
-	while (high - low > 1) {
-		size_t middle = (low + high) / 2;
-
-		if (ranges->items[middle].first <= a)
-			low = middle;
-		else
-			high = middle;
-	}
-	return space->where_of_set[ranges->items[low].class];
-}
-
 /* Where a local identity is: only its places, as nobody attested is a name. */
 static int who_of_name(struct flow_space *space, const struct space_policy *policy, const char *name, struct spans *out)
 {
@@ -322,7 +306,7 @@ static int add_test_end(struct flow_space *space, const struct space_policy *pol
 		return -ENOMEM;
 	if (r)
 		return r;
-	span->first = span->last = end->one.has_address ? where_of(space, end->one.address) : 0;
+	span->first = span->last = end->one.has_address ? space_where_of(space, end->one.address) : 0;
 	return ends_push(ends, who, (struct spans){span, 1});
 }
 

@@ -189,13 +189,31 @@ static char *example_end(struct flow_space *space, uint32_t who, uint32_t where)
 	return text;
 }
 
+/* The peer that says most: an address alone, or an ID that the policy has a name for, or what there is. */
+static uint32_t example_who(const struct flow_space *space, const struct spans *who, bool at_address)
+{
+	uint32_t spiffe = space->compiler.first_spiffe;
+
+	if (at_address && spans_contain(who, WHO_WORLD))
+		return WHO_WORLD;
+	for (uint32_t i = 0; i < who->n; i++)
+		if (who->items[i].last > spiffe)
+			return who->items[i].first > spiffe ? who->items[i].first : spiffe + 1;
+	for (uint32_t i = 0; i < who->n; i++)
+		if (who->items[i].last > WHO_WORLD)
+			return who->items[i].first > WHO_WORLD ? who->items[i].first : WHO_WORLD + 1;
+	return who->items[0].first;
+}
+
 int flow_space_example(struct flow_space *space, const struct flow_box *box, char **fromp, char **top, char **servicep)
 {
 	uint32_t first[FLOW_DIMENSIONS];
-	char service[64];
+	char service[SERVICE_TEXT_BYTES];
 
 	for (int d = 0; d < FLOW_DIMENSIONS; d++)
 		first[d] = box->dim[d].items[0].first;
+	first[FLOW_FROM_WHO] = example_who(space, &box->dim[FLOW_FROM_WHO], first[FLOW_FROM_WHERE]);
+	first[FLOW_TO_WHO] = example_who(space, &box->dim[FLOW_TO_WHO], first[FLOW_TO_WHERE]);
 	service_format(service, sizeof(service), (struct service_range){first[FLOW_SERVICE], first[FLOW_SERVICE]});
 	*fromp = example_end(space, first[FLOW_FROM_WHO], first[FLOW_FROM_WHERE]);
 	*top = example_end(space, first[FLOW_TO_WHO], first[FLOW_TO_WHERE]);
@@ -511,7 +529,7 @@ static void spell_services(const struct spans *services, FILE *out)
 
 		while (first <= services->items[i].last) {
 			struct service_range range = {first, services->items[i].last};
-			char text[64];
+			char text[SERVICE_TEXT_BYTES];
 
 			while (range.first >= ends[protocol])
 				protocol++;

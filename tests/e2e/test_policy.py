@@ -102,6 +102,18 @@ def test_tiers_sets_and_audit_mode_hold_in_the_kernel(env):
         env.apply(POLICY)
 
 
+def test_the_whole_language_is_taken(env):
+    env.apply(POLICY.replace("rules:\n", """tiers: [guardrails, app, baseline]
+tests:
+  - {from: web, to: db, service: tcp/5432, expect: allow, by: web-to-db}
+rules:
+""").replace("networks:\n", "  either: {any: [web, db]}\nnetworks:\n") + """
+  - {name: not-probe, tier: guardrails, priority: 3, action: pass, from: either, to: db, mode: audit}
+  - {name: later, tier: baseline, action: allow, from: {not: either}, to: db, until: 2099-01-01T00:00:00Z}
+""")
+    assert env.web.tcp(DB) == "ok"
+    env.apply(POLICY)
+
 def test_apply_makes_a_new_revision(env):
     before, mark = env.status()["policy"], env.audit.mark()
     path = env.write_policy(POLICY_WITHOUT_WEB)

@@ -261,6 +261,25 @@ def test_a_rollback_to_nowhere_says_where_one_could(env):
     assert policy_of(env)["revision"] == now
 
 
+def test_a_rollback_is_not_held_up_by_a_test_that_has_become_wrong(env):
+    """What was in force once can come back at 3 a.m., whatever it says about itself."""
+    end = time.time() + 3 * PATIENCE
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(end + 1))
+    text = POLICY.replace("    service: pg\n", f"    service: pg\n    until: {stamp}\n", 1) + \
+        "tests:\n  - {from: web, to: db, service: tcp/5432, expect: allow}\n"
+    fresh(env)
+    env.apply(text)
+    good = policy_of(env)
+    env.apply(POLICY)
+    wait_for(lambda: time.time() > end + 2, "the rule to expire", 10)
+    result = env.ctl("apply", env.write_policy(text), expect=NO)
+    assert "tests" in result.err and "stays" in result.err, str(result)
+    dry = env.ctl("apply", env.write_policy(text), "--dry-run", expect=NO)
+    assert "could not be applied" in dry.err, str(dry)
+    env.ctl("rollback", expect=YES)
+    assert policy_of(env)["digest"] == good["digest"]
+
+
 # ---- history ----
 
 def test_history_tells_who_when_and_what(env):

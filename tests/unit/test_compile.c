@@ -2,6 +2,7 @@
 /* The compiler as the enforcer starts it: this program anew, in its sandbox. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
@@ -63,6 +64,38 @@ static void policies_of_many_identities_compile(void **state)
 	assert_compiles(400, 2000);
 }
 
+/* `stored`: a policy that has been in force. */
+static int compile_text(const char *policy, bool stored, char **textp)
+{
+	struct policy_source source = {.name = "policy.yaml", .text = policy, .len = strlen(policy)};
+	void *image = NULL;
+	size_t len = 0;
+	int r = (stored ? compile_stored_policy : compile_policy)(&source, 1, &image, &len, textp);
+
+	free(image);
+	return r;
+}
+
+static void a_policy_whose_tests_fail_does_not_compile(void **state)
+{
+	static const char failing[] = "bulkhead: 1\nidentities: {web: spiffe://prod.example/web}\n"
+				      "rules: [{name: self, action: allow, from: web, to: web, service: tcp/80}]\n"
+				      "tests: [{from: web, to: web, service: tcp/81, expect: allow}]\n"
+				      "invariants: [{never: {from: web, to: web}}]\n";
+	char *text = NULL;
+
+	(void)state;
+	assert_int_equal(compile_text(failing, false, &text), 1);
+	assert_non_null(strstr(text, "policy.yaml:4:9: error: the test fails: web -> web tcp/81: allow\n"));
+	assert_non_null(
+		strstr(text, "policy.yaml:5:14: error: the invariant does not hold: never: {from: web, to: web}"));
+	free(text);
+	text = NULL;
+	/* What was in force comes back whatever its tests say by now. */
+	assert_int_equal(compile_text(failing, true, &text), 0);
+	free(text);
+}
+
 /* Whether its tables fit is the compiler's to say; it is not to be killed by what it needs to find out. */
 static void a_policy_of_ten_thousand_rules_gets_an_answer(void **state)
 {
@@ -97,6 +130,7 @@ static void an_invalid_policy_is_an_answer(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_policy_whose_tests_fail_does_not_compile),
 		cmocka_unit_test(policies_of_many_identities_compile),
 		cmocka_unit_test(a_policy_of_ten_thousand_rules_gets_an_answer),
 		cmocka_unit_test(an_invalid_policy_is_an_answer),
