@@ -35,6 +35,7 @@ struct group {
 
 struct changes {
 	struct policy_image *images[2]; /* old, new */
+	int64_t now;
 	struct arena arena;
 	struct intern keys;
 	struct group *groups;
@@ -139,7 +140,7 @@ static int judge(struct changes *changes, const json_t *event, const char *servi
 
 		end_under(changes->images[i], event, AUDIT_SOURCE, from, sizeof(from));
 		end_under(changes->images[i], event, AUDIT_DESTINATION, to, sizeof(to));
-		if (policy_explain(changes->images[i], from, to, service, time(NULL),
+		if (policy_explain(changes->images[i], from, to, service, changes->now,
 				   i ? &verdicts->new : &verdicts->old, &error) == 0)
 			continue;
 		if (!changes->why[0])
@@ -455,9 +456,9 @@ static int compile(const struct policy *policy, const char *which, struct policy
 }
 
 int flow_changes_print(struct cli *cli, const struct policy *old, const struct policy *new, char *const *files,
-		       size_t n_files)
+		       size_t n_files, int64_t now)
 {
-	__attribute__((cleanup(changes_free))) struct changes changes = {};
+	__attribute__((cleanup(changes_free))) struct changes changes = {.now = now};
 	int code = compile(old, "old", &changes.images[0]);
 
 	if (code == CLI_OK)

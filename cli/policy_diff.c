@@ -176,7 +176,9 @@ static void print_sum(const struct policy_diff *diff, bool same_text)
 
 	for (size_t i = 0; i < diff->n_changes; i++)
 		gained += diff->changes[i].allow;
-	if (diff->n_changes)
+	if (diff->n_changes < diff->n_found)
+		printf("at least %zu changes, of which %zu are listed\n", diff->n_found, diff->n_changes);
+	else if (diff->n_changes)
 		printf("%zu %s: %zu now allowed, %zu now denied\n", diff->n_changes,
 		       diff->n_changes == 1 ? "change" : "changes", gained, diff->n_changes - gained);
 	else if (!diff->complete)

@@ -26,16 +26,10 @@
 
 #define NO_RULE 0xfffffffdU
 
-/* A box that one policy judges the same everywhere. */
+/* How a policy judges a box that it judges the same everywhere. */
 struct part {
-	struct diff_box box;
 	uint32_t egress, ingress; /* what decides */
 	bool egress_allow, ingress_allow;
-};
-
-struct parts {
-	struct part *items;
-	size_t n, capacity;
 };
 
 struct differ {
@@ -53,8 +47,7 @@ struct differ {
 	struct flow_box **pass_boxes; /* of changed pass rules before it */
 	size_t *n_pass_boxes;
 	size_t n_pass, pass_capacity;
-	struct parts parts; /* as the policy of the rule judges them */
-	const struct part *part;
+	const struct part *part; /* as the policy of the rule judges it */
 };
 
 static int out_of_budget(struct differ *differ)
@@ -213,26 +206,6 @@ static int count_part(struct differ *differ)
 	return 0;
 }
 
-/* By the policy of the rule: keeps the parts that the rule decides, or may change by passing them on. */
-static int keep_part(void *context, const struct flow_piece *piece)
-{
-	struct differ *differ = context;
-	struct parts *parts = &differ->parts;
-	struct part part = {.egress = piece->egress_rule,
-			    .ingress = piece->ingress_rule,
-			    .egress_allow = piece->egress_allow,
-			    .ingress_allow = piece->ingress_allow};
-	int r = count_part(differ);
-
-	if (r || (!differ->pass && part.egress != differ->rule && part.ingress != differ->rule))
-		return r;
-	if (diff_box_read(differ->changes, &part.box, &piece->box) < 0 ||
-	    array_grow(&parts->items, &parts->capacity, parts->n, sizeof(part)) < 0)
-		return -ENOMEM;
-	parts->items[parts->n++] = part;
-	return 0;
-}
-
 /* By the other policy: what differs, and is not counted under another rule. */
 static int compare_part(void *context, const struct flow_piece *piece)
 {
@@ -243,7 +216,7 @@ static int compare_part(void *context, const struct flow_piece *piece)
 			     .ingress_allow = piece->ingress_allow};
 	const struct part *old = differ->side == OLD ? differ->part : &other;
 	const struct part *new = differ->side == OLD ? &other : differ->part;
-	size_t side;
+	size_t side = OLD;
 	uint32_t owner;
 	int r = count_part(differ);
 
@@ -255,20 +228,21 @@ static int compare_part(void *context, const struct flow_piece *piece)
 	return owner == differ->rule && side == differ->side ? add_change(differ, &piece->box, old, new) : 0;
 }
 
-static int judge_box(struct differ *differ, const struct flow_box *box)
+/* By the policy of the rule: what the rule decides, or may change by passing it on, is judged by the other policy too. */
+static int judge_part(void *context, const struct flow_piece *piece)
 {
-	size_t other = differ->side == OLD ? NEW : OLD;
-	struct flow_box part;
-	int r;
+	struct differ *differ = context;
+	struct part part = {.egress = piece->egress_rule,
+			    .ingress = piece->ingress_rule,
+			    .egress_allow = piece->egress_allow,
+			    .ingress_allow = piece->ingress_allow};
+	int r = count_part(differ);
 
-	differ->parts.n = 0;
-	r = flow_space_judge(differ->space, differ->side, box, keep_part, differ, &differ->why);
-	for (size_t i = 0; i < differ->parts.n && r == 0; i++) {
-		differ->part = &differ->parts.items[i];
-		diff_box_write(differ->changes, &part, &differ->part->box);
-		r = flow_space_judge(differ->space, other, &part, compare_part, differ, &differ->why);
-	}
-	return r;
+	if (r || (!differ->pass && part.egress != differ->rule && part.ingress != differ->rule))
+		return r;
+	differ->part = &part;
+	return flow_space_judge(differ->space, differ->side == OLD ? NEW : OLD, &piece->box, compare_part, differ,
+				&differ->why);
 }
 
 static int judge_boxes(struct differ *differ, const struct flow_box *boxes, size_t n)
@@ -276,7 +250,7 @@ static int judge_boxes(struct differ *differ, const struct flow_box *boxes, size
 	int r = 0;
 
 	for (size_t i = 0; i < n && r == 0; i++)
-		r = judge_box(differ, &boxes[i]);
+		r = flow_space_judge(differ->space, differ->side, &boxes[i], judge_part, differ, &differ->why);
 	return r;
 }
 
@@ -339,7 +313,6 @@ static void differ_free(struct differ *differ)
 	free(differ->why);
 	free(differ->pass_boxes);
 	free(differ->n_pass_boxes);
-	free(differ->parts.items);
 }
 
 static int find_changes(struct policy_diff *diff, const struct policy *const policies[2], int64_t now)

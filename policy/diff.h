@@ -8,7 +8,7 @@
  * products "from these, to those, on these services" as they fit in. The cost follows what changed, not what there is.
  *
  * Every change that is listed is exact. When the policies differ in so many places that the budget does not suffice, the
- * list is marked as not complete, with the reason.
+ * list is marked as not complete, with the reason, and has the first few changes only.
  */
 #ifndef BULKHEAD_POLICY_DIFF_H
 #define BULKHEAD_POLICY_DIFF_H
@@ -47,7 +47,8 @@ struct policy_change {
 struct policy_diff {
 	struct policy_change *changes; /* no flow is in two of them; those that pass now first */
 	size_t n_changes;
-	bool complete;	  /* false: more may differ than is listed */
+	size_t n_found;	  /* all that were found; of a comparison that is not complete only some are listed */
+	bool complete;	  /* false: more may differ than was found */
 	char *why;	  /* if not complete */
 	size_t n_removed; /* rules of the old policy that, by meaning, are not in the new one */
 	size_t n_added;	  /* and the other way round */

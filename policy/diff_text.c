@@ -14,11 +14,16 @@
 #define OLD 0U
 #define NEW 1U
 
+#define MAX_LISTED 50U /* of a comparison that is not complete */
+
 struct writer {
 	struct policy_diff *diff;
 	const struct policy *const *policies;
 	bool old_names; /* may be used too */
 	struct arena *arena;
+	struct intern ends;	 /* sets of who and where that have been put in words: many changes share them */
+	const char **ends_texts; /* by number */
+	size_t ends_capacity;
 };
 
 /* ---- do both policies mean the same by their names? ---- */
@@ -37,7 +42,7 @@ static bool same_ends(const struct flow_box *a, size_t n, const struct flow_box 
 /* Returns 1 if the same, 0, or -ENOMEM. */
 static int same_meaning(const struct writer *writer, bool network, uint32_t old, uint32_t new)
 {
-	const struct service_range service = {SERVICE_TCP, SERVICE_TCP};
+	const struct service_range service = {SERVICE_TCP + 1, SERVICE_TCP + 1}; /* no flow has port 0 */
 	struct flow_box *boxes[2];
 	size_t n[2];
 
@@ -118,7 +123,7 @@ enum part_of_change {
 	SERVICES,
 };
 
-static char *describe(const struct writer *writer, size_t policy, const struct flow_box *box, enum part_of_change part)
+static char *describe(struct writer *writer, size_t policy, const struct flow_box *box, enum part_of_change part)
 {
 	char *text = NULL, *copy;
 	size_t size;
@@ -136,7 +141,7 @@ static char *describe(const struct writer *writer, size_t policy, const struct f
 }
 
 /* In the names of the new policy, or of the old one where that is shorter. */
-static const char *describe_best(const struct writer *writer, const struct flow_box *box, enum part_of_change part)
+static const char *describe_best(struct writer *writer, const struct flow_box *box, enum part_of_change part)
 {
 	const char *new = describe(writer, NEW, box, part), *old;
 
@@ -144,6 +149,21 @@ static const char *describe_best(const struct writer *writer, const struct flow_
 		return new;
 	old = describe(writer, OLD, box, part);
 	return old && strlen(old) < strlen(new) ? old : new;
+}
+
+/* An end, in words; NULL when out of memory. */
+static const char *describe_end(struct writer *writer, const struct diff_box *item, const struct flow_box *box, bool to)
+{
+	const uint32_t key[] = {item->dim[to ? FLOW_TO_WHO : FLOW_FROM_WHO],
+				item->dim[to ? FLOW_TO_WHERE : FLOW_FROM_WHERE]};
+	uint32_t index;
+	int r = intern_bytes(&writer->ends, key, sizeof(key), &index);
+
+	if (r < 0 || array_grow(&writer->ends_texts, &writer->ends_capacity, index, sizeof(char *)) < 0)
+		return NULL;
+	if (r == 1)
+		writer->ends_texts[index] = describe_best(writer, box, to ? TO : FROM);
+	return writer->ends_texts[index];
 }
 
 static struct policy_diff_rule write_rule(const struct policy *policy, uint32_t number)
@@ -195,7 +215,7 @@ static int write_example(const struct writer *writer, struct policy_change *chan
 	return 0;
 }
 
-static int write_change(const struct writer *writer, struct policy_change *change, const struct diff_box *item)
+static int write_change(struct writer *writer, struct policy_change *change, const struct diff_box *item)
 {
 	struct flow_box *box = arena_alloc(writer->arena, sizeof(*box));
 
@@ -204,8 +224,8 @@ static int write_change(const struct writer *writer, struct policy_change *chang
 	diff_box_write(&writer->diff->memory->changes, box, item);
 	*change = (struct policy_change){
 		.allow = item->allow,
-		.from = describe_best(writer, box, FROM),
-		.to = describe_best(writer, box, TO),
+		.from = describe_end(writer, item, box, false),
+		.to = describe_end(writer, item, box, true),
 		.services = describe_best(writer, box, SERVICES),
 		.box = box,
 	};
@@ -233,23 +253,39 @@ static int compare_changes(const void *a, const void *b)
 	return order ? order : strcmp(x->services, y->services);
 }
 
-int diff_write_changes(struct policy_diff *diff, const struct policy *const policies[2])
+static int write_changes(struct writer *writer, size_t n)
 {
+	struct policy_diff *diff = writer->diff;
 	const struct diff_boxes *boxes = &diff->memory->changes;
-	struct writer writer = {.diff = diff, .policies = policies, .arena = &diff->memory->arena};
-	int r = boxes->n ? names_agree(&writer) : 0;
+	int r = n ? names_agree(writer) : 0;
 
 	if (r < 0)
 		return r;
-	writer.old_names = r == 1;
-	diff->changes = arena_array(writer.arena, boxes->n, sizeof(*diff->changes));
+	writer->old_names = r == 1;
+	diff->changes = arena_array(writer->arena, n, sizeof(*diff->changes));
 	if (!diff->changes)
 		return -ENOMEM;
-	for (size_t i = 0; i < boxes->n; i++)
-		if (write_change(&writer, &diff->changes[i], &boxes->items[i]) < 0 || writer.arena->out_of_memory)
+	for (size_t i = 0; i < n; i++) {
+		struct policy_change *change = &diff->changes[i];
+
+		if (write_change(writer, change, &boxes->items[i]) < 0 || writer->arena->out_of_memory ||
+		    !change->from || !change->to || !change->services)
 			return -ENOMEM;
-	diff->n_changes = boxes->n;
-	if (boxes->n)
-		qsort(diff->changes, diff->n_changes, sizeof(*diff->changes), compare_changes);
+	}
+	diff->n_changes = n;
+	diff->n_found = boxes->n;
+	if (n)
+		qsort(diff->changes, n, sizeof(*diff->changes), compare_changes);
 	return 0;
+}
+
+int diff_write_changes(struct policy_diff *diff, const struct policy *const policies[2])
+{
+	struct writer writer = {.diff = diff, .policies = policies, .arena = &diff->memory->arena};
+	size_t n = diff->memory->changes.n;
+	int r = write_changes(&writer, !diff->complete && n > MAX_LISTED ? MAX_LISTED : n);
+
+	intern_free(&writer.ends);
+	free(writer.ends_texts);
+	return r;
 }

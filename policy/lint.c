@@ -8,7 +8,8 @@
 #include "policy/lint_reach.h"
 #include "policy/service.h"
 
-#define MAX_NAMED 3U /* rules in a hint */
+#define MAX_NAMED 3U	     /* rules in a hint */
+#define WORK_OF_A_RULE 1000U /* to be looked at all, on the safe side */
 
 static const char *const codes[] = {"unused",	"expired",   "empty-set",  "unreachable",
 				    "shadowed", "redundant", "audit-mode", "incomplete"};
@@ -23,6 +24,7 @@ struct linter {
 	struct policy_diagnostics *diagnostics;
 	int64_t now;
 	uint64_t budget;
+	bool *empty;		     /* by rule: reported as matching nothing */
 	bool *redundant;	     /* by rule: reported as such */
 	struct list only_in_reverse; /* rules that may be, followed by the number of takers and the takers */
 	const struct rule *audited;  /* rule in audit mode that is looked at */
@@ -59,7 +61,7 @@ static void warn_expired(struct linter *linter)
 /* Can any peer match an identity? Returns 1 if so, 0, or -ENOMEM. */
 static int can_match(struct flow_space *space, const struct selector *selector)
 {
-	const struct service_range service = {SERVICE_TCP, SERVICE_TCP};
+	const struct service_range service = {SERVICE_TCP + 1, SERVICE_TCP + 1}; /* no flow has port 0 */
 	struct selector_term anything = {};
 	const struct selector to = {&anything, 1};
 	struct flow_box *boxes;
@@ -89,8 +91,9 @@ static int warn_empty_identities(struct linter *linter, struct flow_space *space
 	return 0;
 }
 
-static int warn_empty_rule(struct linter *linter, struct flow_space *space, const struct rule *rule)
+static int warn_empty_rule(struct linter *linter, struct flow_space *space, size_t number)
 {
+	const struct rule *rule = &linter->policy->rules[number];
 	int from = can_match(space, &rule->from), to = can_match(space, &rule->to);
 
 	if (from < 0 || to < 0)
@@ -100,6 +103,7 @@ static int warn_empty_rule(struct linter *linter, struct flow_space *space, cons
 	diagnostics_warning(linter->diagnostics, rule->at, "rule '%s' matches no flow: nobody can be in its `%s`",
 			    rule->name, from ? "to" : "from");
 	diagnostics_code(linter->diagnostics, "empty-set");
+	linter->empty[number] = true;
 	return 0;
 }
 
@@ -108,6 +112,12 @@ static int warn_empty_rule(struct linter *linter, struct flow_space *space, cons
 static bool same_level(const struct rule *a, const struct rule *b)
 {
 	return a->tier == b->tier && a->priority == b->priority && a->action == b->action;
+}
+
+/* Of one level, and to the same effect: a deny in audit mode lets pass. */
+static bool is_equal(const struct rule *a, const struct rule *b)
+{
+	return same_level(a, b) && (a->action != RULE_DENY || a->audit == b->audit);
 }
 
 /* What a rule does to flows, in a sentence after "it". */
@@ -183,6 +193,20 @@ static void warn_redundant(struct linter *linter, uint32_t number, const uint32_
 	linter->redundant[number] = true;
 }
 
+/* Would rules of the same level do something else with its flows? */
+static bool is_contested(const struct linter *linter, uint32_t number, const struct reach_order *order)
+{
+	const struct rule *rule = &linter->policy->rules[number];
+
+	for (uint32_t i = 0; i < order->n_takers; i++) {
+		const struct rule *taker = &linter->policy->rules[order->takers[i]];
+
+		if (same_level(rule, taker) && !is_equal(rule, taker))
+			return true;
+	}
+	return order->more_takers;
+}
+
 /* A rule that ends will leave its flows to the others one day. */
 static bool is_temporary(const struct linter *linter, const struct reach_order *order)
 {
@@ -202,7 +226,7 @@ static void warn_undecided(struct linter *linter, uint32_t number, const struct 
 		return;
 	}
 	for (uint32_t i = 0; i < order->n_takers; i++)
-		equals = equals || same_level(rule, &linter->policy->rules[order->takers[i]]);
+		equals = equals || is_equal(rule, &linter->policy->rules[order->takers[i]]);
 	if (equals) {
 		warn_redundant(linter, number, order->takers, order->n_takers, order->more_takers);
 		return;
@@ -234,14 +258,17 @@ static int take_reach(void *context, uint32_t rule, const struct reach *reach)
 	struct linter *linter = context;
 	const struct reach_order *forward = &reach->orders[0], *reverse = &reach->orders[1];
 
-	if (!reach->matches)
+	if (!reach->matches) {
+		if (!linter->empty[rule])
+			warn_unjudged(linter, &linter->policy->rules[rule]);
 		return 0;
+	}
 	if (!forward->decides) {
 		if (!is_temporary(linter, forward))
 			warn_undecided(linter, rule, forward);
 		return 0;
 	}
-	if (reverse->decides || is_temporary(linter, reverse))
+	if (reverse->decides || is_temporary(linter, reverse) || is_contested(linter, rule, reverse))
 		return 0;
 	return remember_reverse(linter, rule, reverse);
 }
@@ -264,16 +291,11 @@ static void warn_redundant_in_reverse(struct linter *linter)
 
 /* ---- audit mode ---- */
 
-#define LETS_PASS 2
-#define SPENT 3
+#define LETS_PASS 2 /* ends a judging */
 
 static int look_without(void *context, const struct flow_piece *piece)
 {
-	struct linter *linter = context;
-
-	if (!linter->budget)
-		return SPENT;
-	linter->budget--;
+	(void)context;
 	return piece->allow ? 0 : LETS_PASS;
 }
 
@@ -289,9 +311,6 @@ static int look_with(void *context, const struct flow_piece *piece)
 	struct judged *judged = context;
 	struct linter *linter = judged->linter;
 
-	if (!linter->budget)
-		return SPENT;
-	linter->budget--;
 	if (!piece->allow ||
 	    (piece->egress_rule != linter->audited_number && piece->ingress_rule != linter->audited_number))
 		return 0;
@@ -310,7 +329,7 @@ static int note_audit_rule(struct linter *linter, struct flow_space *space, uint
 	for (size_t i = 0; i < n && r == 0; i++)
 		r = flow_space_judge(space, 0, &boxes[i], look_with, &judged, errorp);
 	if (r != LETS_PASS)
-		return r == SPENT ? 1 : r;
+		return r;
 	diagnostics_note(linter->diagnostics, rule->at,
 			 "rule '%s' is in audit mode: it lets pass flows that are denied without it", rule->name);
 	diagnostics_code(linter->diagnostics, "audit-mode");
@@ -342,6 +361,8 @@ static int note_audit_rules(struct linter *linter, char **errorp)
 	if (without.n_rules == n)
 		return 0;
 	r = flow_space_new(&space, policies, 2, linter->now, errorp);
+	if (r == 0)
+		flow_space_limit(space, linter->budget);
 	for (size_t i = 0; i < n && r == 0; i++) {
 		const struct rule *rule = &linter->policy->rules[i];
 
@@ -364,7 +385,7 @@ static int warn_empty(struct linter *linter, char **errorp)
 		const struct rule *rule = &linter->policy->rules[i];
 
 		if (!(rule->until && rule->until <= linter->now))
-			r = warn_empty_rule(linter, space, rule);
+			r = warn_empty_rule(linter, space, i);
 	}
 	return r;
 }
@@ -376,7 +397,7 @@ static int lint(struct linter *linter)
 
 	warn_expired(linter);
 	/* Making a space takes time too, for all rules at once. */
-	if (linter->policy->n_rules > linter->budget / 4)
+	if (linter->policy->n_rules > linter->budget / WORK_OF_A_RULE)
 		r = 1;
 	else
 		r = warn_empty(linter, &error);
@@ -402,9 +423,10 @@ int policy_lint(const struct policy *policy, const struct policy_source *sources
 	struct linter linter = {.policy = policy, .diagnostics = diagnostics, .now = now, .budget = budget};
 	int r;
 
-	linter.redundant = calloc(policy->n_rules + 1, sizeof(bool));
+	linter.redundant = calloc(2 * policy->n_rules + 1, sizeof(bool));
 	if (!linter.redundant)
 		return -ENOMEM;
+	linter.empty = linter.redundant + policy->n_rules;
 	diagnostics_reopen(diagnostics, sources);
 	r = lint(&linter);
 	list_free(&linter.only_in_reverse);
