@@ -91,7 +91,7 @@ struct flow_space {
 	struct arena arena;
 	struct scratch scratch;
 	int64_t now;
-	uint64_t work;
+	uint64_t work, max_work;
 
 	struct policy joint; /* places and patterns of every policy, each an identity; all networks */
 	struct compiler compiler;

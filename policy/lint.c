@@ -8,7 +8,8 @@
 #include "policy/lint_reach.h"
 #include "policy/service.h"
 
-#define MAX_NAMED 3U /* rules in a hint */
+#define MAX_NAMED 3U	     /* rules in a hint */
+#define WORK_OF_A_RULE 1000U /* to be looked at all, on the safe side */
 
 static const char *const codes[] = {"unused",	"expired",   "empty-set",  "unreachable",
 				    "shadowed", "redundant", "audit-mode", "incomplete"};
@@ -290,16 +291,11 @@ static void warn_redundant_in_reverse(struct linter *linter)
 
 /* ---- audit mode ---- */
 
-#define LETS_PASS 2
-#define SPENT 3
+#define LETS_PASS 2 /* ends a judging */
 
 static int look_without(void *context, const struct flow_piece *piece)
 {
-	struct linter *linter = context;
-
-	if (!linter->budget)
-		return SPENT;
-	linter->budget--;
+	(void)context;
 	return piece->allow ? 0 : LETS_PASS;
 }
 
@@ -315,9 +311,6 @@ static int look_with(void *context, const struct flow_piece *piece)
 	struct judged *judged = context;
 	struct linter *linter = judged->linter;
 
-	if (!linter->budget)
-		return SPENT;
-	linter->budget--;
 	if (!piece->allow ||
 	    (piece->egress_rule != linter->audited_number && piece->ingress_rule != linter->audited_number))
 		return 0;
@@ -336,7 +329,7 @@ static int note_audit_rule(struct linter *linter, struct flow_space *space, uint
 	for (size_t i = 0; i < n && r == 0; i++)
 		r = flow_space_judge(space, 0, &boxes[i], look_with, &judged, errorp);
 	if (r != LETS_PASS)
-		return r == SPENT ? 1 : r;
+		return r;
 	diagnostics_note(linter->diagnostics, rule->at,
 			 "rule '%s' is in audit mode: it lets pass flows that are denied without it", rule->name);
 	diagnostics_code(linter->diagnostics, "audit-mode");
@@ -368,6 +361,8 @@ static int note_audit_rules(struct linter *linter, char **errorp)
 	if (without.n_rules == n)
 		return 0;
 	r = flow_space_new(&space, policies, 2, linter->now, errorp);
+	if (r == 0)
+		flow_space_limit(space, linter->budget);
 	for (size_t i = 0; i < n && r == 0; i++) {
 		const struct rule *rule = &linter->policy->rules[i];
 
@@ -402,7 +397,7 @@ static int lint(struct linter *linter)
 
 	warn_expired(linter);
 	/* Making a space takes time too, for all rules at once. */
-	if (linter->policy->n_rules > linter->budget / 4)
+	if (linter->policy->n_rules > linter->budget / WORK_OF_A_RULE)
 		r = 1;
 	else
 		r = warn_empty(linter, &error);
