@@ -88,8 +88,8 @@ static int run(struct cli *cli, int argc, char **argv)
 	if (code != CLI_OK)
 		return code;
 	if (arguments.n_flows)
-		return flow_changes_print(cli, old.policy, new.policy, arguments.flows, arguments.n_flows,
-					  arguments.now);
+		return flow_changes_print(cli, old.policy, new.policy, arguments.now, arguments.flows,
+					  arguments.n_flows);
 	return policy_sides_diff(cli, &old, &new, arguments.now);
 }
 
