@@ -7,10 +7,11 @@
 
 #include "bpf/abi.h"
 #include "cli/cli.h"
-#include "cli/diagnostics_json.h"
+#include "cli/diagnostics.h"
 #include "cli/findings.h"
 #include "cli/policy_files.h"
 #include "policy/image.h"
+#include "policy/lint.h"
 
 struct check {
 	struct policy_source *sources;
@@ -64,6 +65,9 @@ static int check_sources(struct check *check)
 	int r = policy_parse(&check->policy, &check->diagnostics, check->sources, check->n_sources);
 
 	if (r == 0)
+		r = policy_lint(check->policy, check->sources, check->now, POLICY_LINT_QUICK_BUDGET,
+				check->diagnostics);
+	if (r == 0)
 		r = policy_compile(check->policy, &check->bytes, &len, &check->error);
 	if (r == 0)
 		r = policy_image_open(&check->image, check->bytes, len, &why);
@@ -105,7 +109,7 @@ static void print_json(const struct check *check, bool ok)
 
 	json_object_set_new(result, "ok", json_boolean(ok));
 	json_object_set_new(result, "files", json_integer((json_int_t)check->n_sources));
-	diagnostics_json_set(result, check->diagnostics);
+	cli_diagnostics_set(result, check->diagnostics);
 	if (check->error)
 		json_object_set_new(result, "error", json_string(check->error));
 	json_object_set_new(result, "failures", failures_json(check));

@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 
 #include "cli/cli.h"
-#include "cli/diagnostics_json.h"
+#include "cli/diagnostics.h"
 #include "cli/import_nftables.h"
 #include "cli/policy_files.h"
 #include "policy/import_kubernetes.h"
@@ -67,7 +67,7 @@ static int print_result(struct cli *cli, struct imported *imported, int r)
 	if (cli->json) {
 		json_t *result = json_pack("{s:b}", "ok", code == CLI_OK);
 
-		diagnostics_json_set(result, imported->diagnostics);
+		cli_diagnostics_set(result, imported->diagnostics);
 		if (code == CLI_OK)
 			json_object_set_new(result, "policy", json_string(imported->text));
 		cli_print_json(result);

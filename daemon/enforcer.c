@@ -21,6 +21,7 @@
 #include "enforcer_internal.h"
 #include "files.h"
 #include "log.h"
+#include "until.h"
 #include "mounts.h"
 #include "privileges.h"
 #include "role_auditor.h"
@@ -414,9 +415,13 @@ static int attest_listen(struct enforcer *e)
 
 static const struct control_ops control_ops = {
 	.apply = enforcer_apply,
+	.preview = enforcer_preview,
+	.rollback = enforcer_rollback,
+	.confirm = enforcer_confirm,
 	.show = enforcer_show,
 	.status = enforcer_status,
 	.identities = enforcer_identities,
+	.history = enforcer_history,
 	.revoke = enforcer_revoke,
 	.reload = enforcer_reload,
 };
@@ -539,6 +544,9 @@ static int enforcer_start(struct enforcer *e)
 	r = roles_start(e, config_fd);
 	if (r < 0)
 		return fail("start", "the roles", r);
+	r = enforcer_clock_watch(e);
+	if (r < 0)
+		return fail("watch", "the clock", r);
 	r = sd_event_add_time_relative(e->event, &e->sweep_timer, CLOCK_MONOTONIC, SWEEP_USEC, 0, on_sweep, e);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(e->sweep_timer, SD_EVENT_ON);
@@ -557,6 +565,7 @@ static void enforcer_free(struct enforcer *e)
 	e->queue_len = 0;
 	if (e->datapath)
 		enforcer_notice_account(e); /* nobody is left to write the rest */
+	sd_event_source_disable_unref(e->confirm_timer);
 	sd_event_source_disable_unref(e->sweep_timer);
 	sd_event_source_disable_unref(e->expiry_timer);
 	sd_event_source_disable_unref(e->queue_timer);

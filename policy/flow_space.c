@@ -23,9 +23,20 @@
 int space_spend(struct flow_space *space, uint64_t work, char **errorp)
 {
 	space->work += work;
-	if (space->work <= MAX_WORK)
+	if (space->work <= space->max_work)
 		return 0;
 	return flow_error(errorp, "the policy is too complex for an exact answer: too many of its rules overlap");
+}
+
+uint64_t flow_space_work(const struct flow_space *space)
+{
+	return space->work;
+}
+
+void flow_space_limit(struct flow_space *space, uint64_t more_work)
+{
+	if (space->work >= MAX_WORK || more_work < MAX_WORK - space->work)
+		space->max_work = space->work + more_work;
 }
 
 int space_intern(struct flow_space *space, const struct spans *spans, uint32_t *setp)
@@ -586,6 +597,7 @@ int flow_space_new(struct flow_space **spacep, const struct policy *const *polic
 	if (!space)
 		return -ENOMEM;
 	space->now = now;
+	space->max_work = MAX_WORK;
 	space->n_policies = n;
 	space->compiler.policy = &space->joint;
 	for (size_t i = 0; i < n; i++)

@@ -81,11 +81,17 @@ struct example_step {
 	uint32_t segment; /* of compiler->segments, or EXAMPLE_ANY */
 };
 
+/* The IDs of a list of patterns, as a policy writes it. */
+struct pattern_set {
+	const char *text;
+	struct spans whos;
+};
+
 struct flow_space {
 	struct arena arena;
 	struct scratch scratch;
 	int64_t now;
-	uint64_t work;
+	uint64_t work, max_work;
 
 	struct policy joint; /* places and patterns of every policy, each an identity; all networks */
 	struct compiler compiler;
@@ -102,6 +108,9 @@ struct flow_space {
 	struct intern sets; /* spans */
 	struct spans *set_spans;
 	size_t sets_capacity;
+
+	struct pattern_set *patterns; /* NULL until it is asked for */
+	size_t n_patterns;
 
 	struct example_step *steps; /* by node of the search; NULL until it is asked for */
 	uint32_t *node_of_class;    /* by SPIFFE class */
