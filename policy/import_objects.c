@@ -400,13 +400,32 @@ static bool check_version(struct kube *kube, const struct node *object, const st
 	return false;
 }
 
+static void read_object(struct kube *kube, const struct node *object, int assumed);
+
+static void read_list(struct kube *kube, const struct node *object, int assumed)
+{
+	const struct node *version = NULL, *kind = NULL, *metadata = NULL, *list = NULL;
+	const struct key keys[] = {
+		{"apiVersion", &version}, {"kind", &kind}, {"metadata", &metadata}, {"items", &list}};
+	struct items items;
+
+	if (!import_fields(&kube->reader, object, "a list of objects", keys, 4))
+		return;
+	if (!list) {
+		reader_error(&kube->reader, object, "the list has no `items`");
+		return;
+	}
+	if (!import_list(&kube->reader, list, "`items`", &items))
+		return;
+	for (uint32_t i = 0; i < items.n; i++)
+		read_object(kube, items.items[i], assumed);
+}
+
 /* `assumed`: the kind of objects that do not say it themselves, as in lists from the API; -1: none. */
 static void read_object(struct kube *kube, const struct node *object, int assumed)
 {
 	const struct node *version = find_field(&kube->reader, object, "apiVersion");
 	const struct node *kind = find_field(&kube->reader, object, "kind");
-	const struct node *list = find_field(&kube->reader, object, "items");
-	struct items items;
 	const char *text;
 	int number;
 
@@ -432,11 +451,8 @@ static void read_object(struct kube *kube, const struct node *object, int assume
 		report_kind(kube, kind, text);
 		return;
 	}
-	if (!check_version(kube, object, version, number < 0 ? "v1" : api_versions[number]) || !list ||
-	    !import_list(&kube->reader, list, "`items`", &items))
-		return;
-	for (uint32_t i = 0; i < items.n; i++)
-		read_object(kube, items.items[i], number);
+	if (check_version(kube, object, version, number < 0 ? "v1" : api_versions[number]))
+		read_list(kube, object, number);
 }
 
 void kube_read(struct kube *kube, const struct node *root)
