@@ -130,7 +130,8 @@ static __always_inline __u32 bh_peer_alive(struct bh_query *q)
 /* Judges q's flow in q->direction: sets cell, allow, reason. */
 BH_GLOBAL int bh_judge(struct bh_query *q)
 {
-	__u32 slot, subject, peer, local, remote, svc, alive;
+	struct bh_flow flow;
+	__u32 slot, alive;
 	__u8 *t;
 
 	if (!q)
@@ -141,20 +142,21 @@ BH_GLOBAL int bh_judge(struct bh_query *q)
 	t = bh_tables_of(slot);
 	if (!t)
 		return 0;
-	svc = bh_service_class(t, q->proto, q->direction == BH_EGRESS ? q->rport : q->lport);
-	if (svc == BH_SVC_NONE) {
-		q->reason = BH_REASON_PROTO;
-		return 0;
-	}
-	subject = bh_who(slot, q->subject);
 	alive = bh_peer_alive(q);
-	peer = bh_who(slot, alive);
-	local = bh_addr_class(t, &q->local);
-	remote = bh_addr_class(t, &q->remote);
-	if (q->direction == BH_EGRESS)
-		q->cell = bh_decide(t, BH_EGRESS, subject, local, peer, remote, svc);
-	else
-		q->cell = bh_decide(t, BH_INGRESS, peer, remote, subject, local, svc);
+	if (q->direction == BH_EGRESS) {
+		flow.from_who = bh_who(slot, q->subject);
+		flow.from_addr = bh_addr_class(t, &q->local);
+		flow.to_who = bh_who(slot, alive);
+		flow.to_addr = bh_addr_class(t, &q->remote);
+		flow.point = bh_service_point(q->proto, q->rport);
+	} else {
+		flow.from_who = bh_who(slot, alive);
+		flow.from_addr = bh_addr_class(t, &q->remote);
+		flow.to_who = bh_who(slot, q->subject);
+		flow.to_addr = bh_addr_class(t, &q->local);
+		flow.point = bh_service_point(q->proto, q->lport);
+	}
+	q->cell = bh_decide(t, q->direction & 1, &flow, q->now, &q->valid_until);
 	q->allow = !!(q->cell & BH_CELL_ALLOW);
 	q->reason = BH_REASON_POLICY;
 	if (q->allow || BH_CELL_RULE(q->cell) != 0)
@@ -166,25 +168,31 @@ BH_GLOBAL int bh_judge(struct bh_query *q)
 	return 0;
 }
 
-/* Can any egress rule allow q's flow, whoever answers? If not, sets the verdict that the caller is told. */
-BH_GLOBAL int bh_judge_possible(struct bh_query *q)
+/* By itself, so that what it needs of the stack is free again when it has returned. */
+BH_GLOBAL int bh_flow_possible(const struct bh_query *q)
 {
-	__u32 slot, svc;
+	__u32 slot;
 	__u8 *t;
 
 	if (!q)
 		return 0;
 	slot = BH_WORD_SLOT(q->word);
 	t = bh_tables_of(slot);
+	if (!t)
+		return 0;
+	return bh_possible(t, bh_who(slot, q->subject), bh_addr_class(t, &q->remote),
+			   bh_service_point(q->proto, q->rport));
+}
+
+/* Can any egress rule allow q's flow, whoever answers? If not, sets the verdict that the caller is told. */
+BH_GLOBAL int bh_judge_possible(struct bh_query *q)
+{
+	if (!q)
+		return 0;
 	q->direction = BH_EGRESS;
-	q->allow = 0;
-	if (t) {
-		svc = bh_service_class(t, q->proto, q->rport);
-		if (svc != BH_SVC_NONE && bh_possible(t, bh_who(slot, q->subject), bh_addr_class(t, &q->remote), svc)) {
-			q->allow = 1;
-			return 0;
-		}
-	}
+	q->allow = bh_flow_possible(q);
+	if (q->allow)
+		return 0;
 	/* For the log: what would be said of a peer that shows nothing. */
 	q->peer = BH_ID_WORLD;
 	bh_judge(q);

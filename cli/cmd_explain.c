@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cli/cli.h"
 #include "cli/policy_files.h"
@@ -81,6 +82,7 @@ static int load(struct cli *cli, struct explainer *explainer, const struct argum
 	__attribute__((cleanup(freep))) char *error = NULL;
 	__attribute__((cleanup(freep))) void *bytes = NULL;
 	const char *why = NULL;
+	char digest[65];
 	size_t len;
 	int r;
 
@@ -96,7 +98,9 @@ static int load(struct cli *cli, struct explainer *explainer, const struct argum
 		return CLI_NO;
 	}
 	if (r == 0)
-		r = policy_compile(explainer->policy, &bytes, &len, &error);
+		r = policy_files_digest(digest, explainer->sources, explainer->n_sources);
+	if (r == 0)
+		r = policy_compile(explainer->policy, digest, &bytes, &len, &error);
 	if (r == 1) {
 		cli_error("%s", error);
 		return CLI_NO;
@@ -207,8 +211,8 @@ static int explain_one(struct cli *cli, const struct explainer *explainer, const
 	__attribute__((cleanup(freep))) char *error = NULL;
 	struct policy_explanation explanation;
 
-	if (policy_explain(explainer->image, arguments->from, arguments->to, arguments->service, &explanation,
-			   &error)) {
+	if (policy_explain(explainer->image, arguments->from, arguments->to, arguments->service, time(NULL),
+			   &explanation, &error)) {
 		cli_error("%s", error ? error : "out of memory");
 		return CLI_USAGE;
 	}
@@ -250,7 +254,7 @@ static int explain_line(const struct policy_image *image, char *line, size_t num
 		return batch_error(number, "a line is FROM<TAB>TO<TAB>SERVICE");
 	*to++ = 0;
 	*service++ = 0;
-	if (policy_explain(image, line, to, service, &explanation, &error))
+	if (policy_explain(image, line, to, service, time(NULL), &explanation, &error))
 		return batch_error(number, error ? error : "out of memory");
 	fputs_unlocked(explanation.allow ? "allow\t" : "deny\t", stdout);
 	fputs_unlocked(explanation.egress.rule, stdout);

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "files.h"
+#include "identity/digest.h"
 #include "ipc.h"
 #include "log.h"
 #include "policy/image.h"
@@ -103,6 +104,16 @@ static int verify_policy(const struct policy *policy, char **textp)
 	return r;
 }
 
+static int sources_digest(char out[65], const struct policy_source *files, size_t n)
+{
+	__attribute__((cleanup(digest_freep))) struct digest *digest = NULL;
+	int r = digest_new(&digest);
+
+	for (size_t i = 0; i < n && !r; i++)
+		digest_add(digest, files[i].name, files[i].text, files[i].len);
+	return r ? r : digest_finish(digest, out);
+}
+
 static int job_policy(const void *input, size_t len, bool verify, int out_fd)
 {
 	__attribute__((cleanup(policy_diagnostics_freep))) struct policy_diagnostics *diagnostics = NULL;
@@ -111,7 +122,7 @@ static int job_policy(const void *input, size_t len, bool verify, int out_fd)
 	__attribute__((cleanup(freep))) void *image = NULL;
 	struct policy_source *files = NULL;
 	size_t n = 0, image_len = 0;
-	char *error = NULL;
+	char *error = NULL, digest[65];
 	int r;
 
 	r = policy_unpack(input, len, &files, &n);
@@ -119,8 +130,10 @@ static int job_policy(const void *input, size_t len, bool verify, int out_fd)
 		r = policy_parse(&policy, &diagnostics, files, n);
 	if (diagnostics)
 		text = diagnostics_text(diagnostics);
+	if (!r)
+		r = sources_digest(digest, files, n);
 	if (!r) {
-		r = policy_compile(policy, &image, &image_len, &error);
+		r = policy_compile(policy, digest, &image, &image_len, &error);
 		if (r > 0) {
 			free(text);
 			text = error;

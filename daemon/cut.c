@@ -82,17 +82,19 @@ static int is_allowed(const struct cut *cut, const struct bh_sock *ss, uint64_t 
 	if (!cgroup_tree_find(cut->tree, cgroup_id))
 		return 1;
 
-	uint32_t self = datapath_who(cut->datapath, subject_of(cut, cgroup_id));
-	uint32_t peer = datapath_who(cut->datapath, peer_of(cut, ss));
-	uint32_t local = bh_addr_class(t, &ss->local), remote = bh_addr_class(t, &ss->remote), svc;
+	uint16_t self = datapath_who(cut->datapath, subject_of(cut, cgroup_id));
+	uint16_t peer = datapath_who(cut->datapath, peer_of(cut, ss));
+	uint32_t local = bh_addr_class(t, &ss->local), remote = bh_addr_class(t, &ss->remote);
+	__u64 valid_until = BH_FOREVER;
+	struct bh_flow flow;
 
 	switch (ss->kind) {
 	case BH_SOCK_ACTIVE:
-		svc = bh_service_class(t, IPPROTO_TCP, ss->rport);
-		return !!(bh_decide(t, BH_EGRESS, self, local, peer, remote, svc) & BH_CELL_ALLOW);
+		flow = (struct bh_flow){self, peer, local, remote, bh_service_point(IPPROTO_TCP, ss->rport)};
+		return !!(bh_decide(t, BH_EGRESS, &flow, boottime_ns(), &valid_until) & BH_CELL_ALLOW);
 	case BH_SOCK_PASSIVE:
-		svc = bh_service_class(t, IPPROTO_TCP, ss->lport);
-		return !!(bh_decide(t, BH_INGRESS, peer, remote, self, local, svc) & BH_CELL_ALLOW);
+		flow = (struct bh_flow){peer, self, remote, local, bh_service_point(IPPROTO_TCP, ss->lport)};
+		return !!(bh_decide(t, BH_INGRESS, &flow, boottime_ns(), &valid_until) & BH_CELL_ALLOW);
 	default:
 		/* Nothing was ever allowed here, or nothing to judge by yet: no flow to cut. */
 		return 1;

@@ -3,6 +3,7 @@
  * compile_image.c - the bytes of tables (abi.h) and image (image_format.h).
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,37 +54,12 @@ static size_t align(struct output *out)
 
 /* ---- tables ---- */
 
-static void put_u16(struct output *out, const uint32_t *items, size_t n)
+static uint32_t put_array(struct output *out, const void *bytes, size_t n, size_t item_size)
 {
-	for (size_t i = 0; i < n; i++) {
-		uint16_t item = (uint16_t)items[i];
+	uint32_t at = (uint32_t)align(out);
 
-		put(out, &item, sizeof(item));
-	}
-}
-
-static void put_ports(struct output *out, const struct range_classes *ranges, uint32_t base)
-{
-	for (size_t i = 0; i < ranges->n; i++) {
-		struct bh_range_port range = {(uint16_t)(ranges->items[i].first - base),
-					      (uint16_t)ranges->items[i].class};
-
-		put(out, &range, sizeof(range));
-	}
-}
-
-static void put_types(struct output *out, const struct range_classes *ranges, uint32_t base)
-{
-	size_t at = 0;
-
-	for (uint32_t type = 0; type < 256; type++) {
-		uint16_t class;
-
-		while (at + 1 < ranges->n && ranges->items[at + 1].first <= base + type)
-			at++;
-		class = (uint16_t)ranges->items[at].class;
-		put(out, &class, sizeof(class));
-	}
+	put(out, bytes, n * item_size);
+	return at;
 }
 
 static void put_addresses(struct output *out, struct bh_tables *head, const struct compiler *c)
@@ -106,72 +82,148 @@ static void put_addresses(struct output *out, struct bh_tables *head, const stru
 	}
 }
 
-/* Without rules for one direction only, both judgements are the same, and so is their table: usually the largest. */
-static bool one_judgement(const struct compiler *c)
+static struct bh_grid put_grid(struct output *out, const struct grid *grid)
 {
-	size_t pairs = (size_t)c->from.n * c->to.n;
+	if (!grid->width)
+		return (struct bh_grid){};
+	return (struct bh_grid){
+		.index_off = put_array(out, grid->index, (size_t)grid->rows * grid->width, sizeof(uint32_t)),
+		.rows = grid->rows,
+		.width = grid->width,
+		.shift = grid->shift,
+		.block_off = put_array(out, grid->blocks, (size_t)grid->n_blocks << grid->shift, sizeof(uint32_t)),
+		.n_blocks = grid->n_blocks,
+	};
+}
 
-	return memcmp(c->row_of[BH_EGRESS], c->row_of[BH_INGRESS], pairs * sizeof(uint32_t)) == 0;
+static struct bh_side put_side(struct output *out, const struct compiler *c, uint32_t number)
+{
+	const struct side *side = &c->sides[number];
+	struct bh_side result = {.n_who = side->n_who};
+
+	for (uint32_t view = 0; view < BH_VIEWS; view++)
+		result.n_class[view] = side->view[view].n;
+	for (uint32_t view = 0; view < BH_VIEW_ADDR; view++) {
+		result.who_off[view] = (uint32_t)align(out);
+		for (uint32_t who = 0; who < side->n_who; who++) {
+			uint16_t class = (uint16_t)side->view[view].class_of[who];
+
+			put(out, &class, sizeof(class));
+		}
+	}
+	result.addr = put_grid(out, &c->side_grids[number]);
+	return result;
+}
+
+static void put_parts(struct output *out, struct bh_parts *parts, const struct judgements *j, uint32_t judgement,
+		      const struct bh_parts *other)
+{
+	for (uint32_t p = 0; p < j->n_parts; p++) {
+		const struct part *part = &j->parts[p];
+
+		parts->part[parts->n++] = (struct bh_part){
+			.from_view = part->from_view,
+			.to_view = part->to_view,
+			.grid = judgement == 1 && part->one_line ? other->part[p].grid
+								 : put_grid(out, &part->grid[judgement]),
+		};
+	}
 }
 
 static void put_verdicts(struct output *out, struct bh_tables *head, const struct compiler *c)
 {
-	size_t peers = (size_t)c->n_who * c->address_sets.n, pairs = (size_t)c->from.n * c->to.n;
-
-	head->from_off = (uint32_t)align(out);
-	put_u16(out, c->from.class_of, peers);
-	head->to_off = (uint32_t)align(out);
-	put_u16(out, c->to.class_of, peers);
-	head->row_off[BH_EGRESS] = head->row_off[BH_INGRESS] = (uint32_t)align(out);
-	put(out, c->row_of[BH_EGRESS], pairs * sizeof(uint32_t));
-	if (!one_judgement(c)) {
-		head->row_off[BH_INGRESS] = (uint32_t)align(out);
-		put(out, c->row_of[BH_INGRESS], pairs * sizeof(uint32_t));
-	}
-	head->cell_off = (uint32_t)align(out);
+	for (uint32_t i = 0; i < BH_SIDES; i++)
+		head->side[i] = put_side(out, c, i);
+	put_parts(out, &head->parts[BH_EGRESS], &c->verdicts, 0, NULL);
+	put_parts(out, &head->parts[BH_INGRESS], &c->verdicts, 1, &head->parts[BH_EGRESS]);
+	put_parts(out, &head->parts[BH_POSSIBLE], &c->possible, 0, NULL);
+	head->row_off = (uint32_t)align(out);
+	head->row_count = (uint32_t)(c->rows.bytes / sizeof(struct bh_span));
 	for (uint32_t i = 0; i < c->rows.n; i++)
-		put(out, intern_get(&c->rows, i, NULL), c->n_svc * sizeof(uint32_t));
-	head->poss_off = (uint32_t)align(out);
-	put(out, c->poss_row, peers * sizeof(uint32_t));
-	head->poss_cell_off = (uint32_t)align(out);
-	for (uint32_t i = 0; i < c->poss_rows.n; i++) {
-		const uint32_t *bits = intern_get(&c->poss_rows, i, NULL);
+		put(out, c->rows.entries[i].bytes, c->rows.entries[i].len);
+	head->chain_off = (uint32_t)align(out);
+	head->chain_count = c->links.n;
+	for (uint32_t i = 0; i < c->links.n; i++)
+		put(out, c->links.entries[i].bytes, sizeof(struct bh_link));
+	head->rank_count = (uint32_t)c->policy->n_rules;
+	head->rank_off = put_array(out, c->ranks, head->rank_count, sizeof(struct bh_rank));
+	head->until_count = c->n_untils;
+	head->until_off = put_array(out, c->untils, c->n_untils, sizeof(uint64_t));
+}
 
-		for (uint32_t s = 0; s < c->n_svc; s++) {
-			uint8_t possible = bits[s / 32] >> s % 32 & 1;
+/* ---- size ---- */
 
-			put(out, &possible, 1);
-		}
+struct size {
+	const char *what;
+	uint64_t bytes;
+	uint64_t n;
+};
+
+static uint64_t parts_bytes(const struct judgements *j)
+{
+	uint64_t bytes = 0;
+
+	for (uint32_t p = 0; p < j->n_parts; p++)
+		for (uint32_t d = 0; d < j->n; d++)
+			if (d == 0 || !j->parts[p].one_line)
+				bytes += grid_bytes(&j->parts[p].grid[d]);
+	return bytes;
+}
+
+static uint64_t sides_bytes(const struct compiler *c)
+{
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < BH_SIDES; i++)
+		bytes += c->sides[i].n_who * 4ULL + grid_bytes(&c->side_grids[i]);
+	return bytes;
+}
+
+static int check_fit(struct compiler *c)
+{
+	const struct size sizes[] = {
+		{"address ranges of its networks",
+		 c->addr4.n * sizeof(struct bh_range4) + c->addr6.n * sizeof(struct bh_range6),
+		 c->addr4.n + c->addr6.n},
+		{"classes of identities and addresses", sides_bytes(c), (uint64_t)c->n_who + c->n_addr},
+		{"pairs of sources and destinations", parts_bytes(&c->verdicts) + parts_bytes(&c->possible),
+		 c->verdicts.n_parts},
+		{"different sets of services and rules between pairs", c->rows.bytes, c->rows.n},
+		{"chains of rules with `until` or behind tiers that can be passed", c->links.bytes, c->links.n},
+		{"rules", c->policy->n_rules * sizeof(struct bh_rank) + c->n_untils * 8ULL, c->policy->n_rules},
+	};
+	uint64_t size = sizeof(struct bh_tables) + 1024;
+	size_t largest = 0;
+
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		size += sizes[i].bytes;
+		if (sizes[i].bytes > sizes[largest].bytes)
+			largest = i;
 	}
+	if (size <= BH_TABLES_BYTES)
+		return 0;
+	return compiler_too_large(c,
+				  "the compiled policy needs %.1f MiB of tables, the limit is %u MiB; the largest "
+				  "part, %.1f MiB, are the %lu %s",
+				  (double)size / (1 << 20), BH_TABLES_BYTES >> 20,
+				  (double)sizes[largest].bytes / (1 << 20), (unsigned long)sizes[largest].n,
+				  sizes[largest].what);
 }
 
 static int check_size(struct compiler *c)
 {
-	uint64_t peers = (uint64_t)c->n_who * c->address_sets.n, pairs = (uint64_t)c->from.n * c->to.n;
-	uint64_t size = sizeof(struct bh_tables) + c->addr4.n * sizeof(struct bh_range4) +
-			c->addr6.n * sizeof(struct bh_range6) + (c->tcp.n + c->udp.n) * sizeof(struct bh_range_port) +
-			2 * 256 * 2 + peers * 8 + pairs * (one_judgement(c) ? 4 : 8) +
-			(uint64_t)c->rows.n * c->n_svc * 4 + (uint64_t)c->poss_rows.n * c->n_svc + 16 * 8;
-
-	if (size > BH_TABLES_BYTES)
-		return compiler_too_large(
-			c,
-			"the compiled policy needs %.1f MiB of tables, the limit is %u MiB: %u classes of identities x "
-			"%u of addresses, %u sources x %u destinations, %u kinds of verdicts x %u classes of services",
-			(double)size / (1 << 20), BH_TABLES_BYTES >> 20, c->n_who, c->address_sets.n, c->from.n,
-			c->to.n, c->rows.n, c->n_svc);
-	if (c->from.n > UINT16_MAX || c->to.n > UINT16_MAX || c->n_svc > UINT16_MAX)
-		return compiler_too_large(c,
-					  "the policy tells %u sources, %u destinations and %u services apart, the "
-					  "limit of each is %u",
-					  c->from.n, c->to.n, c->n_svc, UINT16_MAX);
+	for (uint32_t i = 0; i < BH_SIDES; i++)
+		for (uint32_t view = 0; view < BH_VIEW_ADDR; view++)
+			if (c->sides[i].view[view].n > UINT16_MAX)
+				return compiler_too_large(c, "the policy tells %u identities apart, the limit is %u",
+							  c->sides[i].view[view].n, UINT16_MAX);
 	if (c->addr4.n > 1U << 18 || c->addr6.n > 1U << 18)
 		return compiler_too_large(c, "the networks make %zu IPv4 and %zu IPv6 ranges, the limit of each is %u",
 					  c->addr4.n, c->addr6.n, 1U << 18);
 	if (c->n_who >= BH_MAX_IDENTITIES)
 		return compiler_too_large(c, "the policy tells %u identities apart, the limit is %u", c->n_who,
 					  BH_MAX_IDENTITIES - 1);
-	return 0;
+	return check_fit(c);
 }
 
 static void put_tables(struct output *out, const struct compiler *c)
@@ -179,27 +231,14 @@ static void put_tables(struct output *out, const struct compiler *c)
 	struct bh_tables head = {
 		.magic = BH_TABLES_MAGIC,
 		.n_who = c->n_who,
-		.n_addr = c->address_sets.n,
-		.n_from = c->from.n,
-		.n_to = c->to.n,
-		.n_svc = c->n_svc,
-		.n_rows = c->rows.n,
-		.n_poss_rows = c->poss_rows.n,
+		.n_addr = c->n_addr,
 		.n_rules = (uint32_t)c->policy->n_rules + 1,
+		.default_cell =
+			compile_log_bits(c->policy->default_log) | (c->policy->default_allow ? BH_CELL_ALLOW : 0),
 	};
 
 	put(out, &head, sizeof(head));
 	put_addresses(out, &head, c);
-	head.tcp_off = (uint32_t)align(out);
-	head.tcp_count = (uint32_t)c->tcp.n;
-	put_ports(out, &c->tcp, SERVICE_TCP);
-	head.udp_off = (uint32_t)align(out);
-	head.udp_count = (uint32_t)c->udp.n;
-	put_ports(out, &c->udp, SERVICE_UDP);
-	head.icmp_off = (uint32_t)align(out);
-	put_types(out, &c->icmp, SERVICE_ICMP);
-	head.icmp6_off = (uint32_t)align(out);
-	put_types(out, &c->icmp6, SERVICE_ICMP6);
 	put_verdicts(out, &head, c);
 	head.size = (uint32_t)align(out);
 	if (!out->out_of_memory)
@@ -258,6 +297,7 @@ static void put_rules(struct writer *w)
 		.file = policy->has_defaults ? string_at(w, policy->source_names[policy->defaults_at.source])
 					     : IMAGE_NO_STRING,
 		.line = policy->has_defaults ? policy->defaults_at.line : 0,
+		.tier = IMAGE_NO_STRING,
 	};
 
 	put(&w->sections[IMAGE_RULES], &rule, sizeof(rule));
@@ -266,6 +306,9 @@ static void put_rules(struct writer *w)
 			.name = string_at(w, policy->rules[i].name),
 			.file = string_at(w, policy->source_names[policy->rules[i].at.source]),
 			.line = policy->rules[i].at.line,
+			.tier = policy->rules[i].tier < policy->n_tiers
+					? string_at(w, policy->tiers[policy->rules[i].tier].name)
+					: IMAGE_NO_STRING,
 		};
 		put(&w->sections[IMAGE_RULES], &rule, sizeof(rule));
 	}
@@ -391,7 +434,7 @@ static int join_sections(struct writer *w, struct output *out)
 {
 	struct image_header head = {.magic = IMAGE_MAGIC, .first_spiffe = w->compiler->first_spiffe};
 
-	memcpy(head.digest, w->compiler->policy->digest, sizeof(w->compiler->policy->digest));
+	snprintf(head.digest, sizeof(head.digest), "%.64s", w->compiler->digest);
 	put(out, &head, sizeof(head));
 	for (size_t i = 0; i < IMAGE_SECTIONS; i++) {
 		const struct output *section = &w->sections[i];

@@ -1,153 +1,145 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * compile_possible.c - can any egress rule allow this subject to reach that address and service, whoever answers there?
- * The connect hooks answer EPERM at once where this says no, so it must never say no to what a packet might be allowed.
+ * compile_possible.c - the rules of the judgements.
+ *
+ * Egress and ingress have those of the policy. The third judgement asks: can any egress rule allow this subject to reach that
+ * address and service, whoever answers there? The connect hooks answer EPERM at once where it says no, so it must never say
+ * no to what a packet might be allowed. Known are the subject's identity, and the destination's address. So what asks for
+ * more, the source's address or the destination's identity, may match: a rule that allows counts as if it did. One that denies
+ * counts only where it must match, for ever, and nothing may have left its tier before it. A pass counts for nothing.
  */
 #include <errno.h>
 #include <string.h>
 
 #include "policy/compiler.h"
 
-struct possible {
-	struct compiler *compiler;
-	size_t words;				     /* of a set of service classes */
-	uint32_t *allowed;			     /* by row: service classes that the row allows */
-	struct intern source_sets, destination_sets; /* of classes: by who, by address class */
-	uint32_t *source_set, *destination_set;
-	struct intern service_sets;
-	uint32_t *reach; /* by source class and destination set: in service_sets */
-	uint32_t *stamp; /* by row */
-	struct list scratch;
-	uint32_t *bits;
-};
-
-static void possible_free(struct possible *p)
+int compile_candidates(struct compiler *c)
 {
-	intern_free(&p->source_sets);
-	intern_free(&p->destination_sets);
-	intern_free(&p->service_sets);
-	list_free(&p->scratch);
-}
-
-static int find_allowed(struct possible *p)
-{
-	struct compiler *c = p->compiler;
-
-	for (uint32_t row = 0; row < c->rows.n; row++) {
-		const uint32_t *cells = intern_get(&c->rows, row, NULL);
-
-		for (uint32_t s = 0; s < c->n_svc; s++)
-			if (cells[s] & BH_CELL_ALLOW)
-				p->allowed[row * p->words + s / 32] |= 1U << s % 32;
-	}
-	return 0;
-}
-
-/* Which classes can a peer be of, when only its identity is known, or only its address? */
-static int find_sets(struct possible *p)
-{
-	struct compiler *c = p->compiler;
-	uint32_t n_addr = c->address_sets.n;
-
-	for (uint32_t w = 0; w < c->n_who; w++) {
-		p->scratch.n = 0;
-		for (uint32_t a = 0; a < n_addr; a++)
-			if (list_push(&p->scratch, c->from.class_of[(size_t)w * n_addr + a]) < 0)
-				return -ENOMEM;
-		list_sort_unique(&p->scratch);
-		if (intern_list(&p->source_sets, &p->scratch, &p->source_set[w]) < 0)
-			return -ENOMEM;
-	}
-	for (uint32_t a = 0; a < n_addr; a++) {
-		p->scratch.n = 0;
-		for (uint32_t w = 0; w < c->n_who; w++)
-			if (list_push(&p->scratch, c->to.class_of[(size_t)w * n_addr + a]) < 0)
-				return -ENOMEM;
-		list_sort_unique(&p->scratch);
-		if (intern_list(&p->destination_sets, &p->scratch, &p->destination_set[a]) < 0)
-			return -ENOMEM;
-	}
-	return 0;
-}
-
-static int find_reach(struct possible *p, uint32_t from, uint32_t destinations)
-{
-	struct compiler *c = p->compiler;
-	uint32_t mark = from * p->destination_sets.n + destinations + 1;
-	size_t n;
-	const uint32_t *classes = intern_get(&p->destination_sets, destinations, &n);
-	uint64_t work = n;
-
-	memset(p->bits, 0, p->words * sizeof(*p->bits));
-	for (size_t i = 0; i < n; i++) {
-		uint32_t row = c->row_of[BH_EGRESS][(size_t)from * c->to.n + classes[i]];
-
-		if (p->stamp[row] == mark)
-			continue;
-		p->stamp[row] = mark;
-		work += p->words;
-		for (size_t j = 0; j < p->words; j++)
-			p->bits[j] |= p->allowed[row * p->words + j];
-	}
-	if (intern_bytes(&p->service_sets, p->bits, p->words * sizeof(*p->bits), &p->reach[mark - 1]) < 0)
-		return -ENOMEM;
-	return compiler_spend(c, work);
-}
-
-static int find_row(struct possible *p, uint32_t sources, uint32_t destinations, uint32_t *rowp)
-{
-	struct compiler *c = p->compiler;
-	size_t n;
-	const uint32_t *classes = intern_get(&p->source_sets, sources, &n);
-
-	memset(p->bits, 0, p->words * sizeof(*p->bits));
-	for (size_t i = 0; i < n; i++) {
-		uint32_t set = p->reach[(size_t)classes[i] * p->destination_sets.n + destinations];
-		const uint32_t *bits = intern_get(&p->service_sets, set, NULL);
-
-		for (size_t j = 0; j < p->words; j++)
-			p->bits[j] |= bits[j];
-	}
-	if (intern_bytes(&c->poss_rows, p->bits, p->words * sizeof(*p->bits), rowp) < 0)
-		return -ENOMEM;
-	return compiler_spend(c, n * p->words);
-}
-
-static int fill_rows(struct possible *p)
-{
-	struct compiler *c = p->compiler;
-	uint32_t n_addr = c->address_sets.n, n_dst = p->destination_sets.n;
-	uint32_t *by_sets = arena_array(&c->arena, (size_t)p->source_sets.n * n_dst, sizeof(uint32_t));
+	const struct policy *policy = c->policy;
+	struct judgements *verdicts = &c->verdicts;
 	int r = 0;
 
-	if (!by_sets)
+	*verdicts = (struct judgements){
+		.n = 2,
+		.candidates = arena_array(&c->arena, policy->n_rules, sizeof(struct candidate)),
+		.n_candidates = policy->n_rules,
+		.from = &c->sides[BH_SIDE_FROM],
+		.to = &c->sides[BH_SIDE_TO],
+	};
+	if (!verdicts->candidates)
 		return -ENOMEM;
-	for (uint32_t f = 0; f < c->from.n; f++)
-		for (uint32_t t = 0; t < n_dst && r == 0; t++)
-			r = find_reach(p, f, t);
-	for (uint32_t f = 0; f < p->source_sets.n; f++)
-		for (uint32_t t = 0; t < n_dst && r == 0; t++)
-			r = find_row(p, f, t, &by_sets[(size_t)f * n_dst + t]);
-	for (uint32_t w = 0; w < c->n_who; w++)
-		for (uint32_t a = 0; a < n_addr; a++)
-			c->poss_row[(size_t)w * n_addr + a] =
-				by_sets[(size_t)p->source_set[w] * n_dst + p->destination_set[a]];
+	verdicts->from->n_who = verdicts->to->n_who = c->n_who;
+	for (uint32_t rank = 0; rank < policy->n_rules && r == 0; rank++) {
+		const struct rule *rule = &policy->rules[c->rule_of_rank[rank]];
+		struct candidate *candidate = &verdicts->candidates[rank];
+
+		candidate->rank = rank;
+		r = side_select(c, verdicts->from, &rule->from, candidate->from);
+		if (r == 0)
+			r = side_select(c, verdicts->to, &rule->to, candidate->to);
+	}
+	return r;
+}
+
+/* What a selector says when only who, or only the address is known (`keep_who`). `may`: the rest is taken to match; else
+ * terms that ask for more are left out. Its terms stand in `out`, as long as the selector's. */
+static void project(struct selector *out, const struct selector *selector, bool keep_who, bool may)
+{
+	out->n_terms = 0;
+	for (uint32_t i = 0; i < selector->n_terms; i++) {
+		struct selector_term term = selector->terms[i];
+
+		if (!may && (keep_who ? term.n_networks : term.n_who))
+			continue;
+		if (keep_who)
+			term.n_networks = 0;
+		else
+			term.n_who = 0;
+		if (keep_who ? !term.n_who : !term.n_networks) {
+			/* It asks nothing any more. */
+			out->terms[0] = term;
+			out->n_terms = 1;
+			return;
+		}
+		out->terms[out->n_terms++] = term;
+	}
+}
+
+/* Can the rule be left out of the judgement? */
+static bool counts(const struct compiler *c, uint32_t rank, bool passed)
+{
+	const struct rule *rule = &c->policy->rules[c->rule_of_rank[rank]];
+
+	if (!(rule->directions & RULE_EGRESS) || rule->action == RULE_PASS)
+		return false;
+	return c->ranks[rank].cell & BH_CELL_ALLOW || (!rule->until && !passed);
+}
+
+static size_t longest_selector(const struct policy *policy)
+{
+	size_t longest = 0;
+
+	for (size_t i = 0; i < policy->n_rules; i++) {
+		if (policy->rules[i].from.n_terms > longest)
+			longest = policy->rules[i].from.n_terms;
+		if (policy->rules[i].to.n_terms > longest)
+			longest = policy->rules[i].to.n_terms;
+	}
+	return longest;
+}
+
+static int add_candidate(struct compiler *c, uint32_t rank, struct selector *scratch)
+{
+	struct judgements *possible = &c->possible;
+	struct candidate *candidate = &possible->candidates[possible->n_candidates];
+	const struct rule *rule = &c->policy->rules[c->rule_of_rank[rank]];
+	bool may = c->ranks[rank].cell & BH_CELL_ALLOW;
+	int r;
+
+	candidate->rank = rank;
+	project(scratch, &rule->from, true, may);
+	if (!scratch->n_terms)
+		return 0;
+	r = side_select(c, possible->from, scratch, candidate->from);
+	if (r)
+		return r;
+	project(scratch, &rule->to, false, may);
+	if (!scratch->n_terms)
+		return 0;
+	r = side_select(c, possible->to, scratch, candidate->to);
+	if (r == 0)
+		possible->n_candidates++;
 	return r;
 }
 
 int compile_possible(struct compiler *c)
 {
-	_cleanup_(possible_free) struct possible p = {.compiler = c, .words = (c->n_svc + 31) / 32};
-	struct arena *arena = &c->arena;
+	const struct policy *policy = c->policy;
+	struct judgements *possible = &c->possible;
+	struct selector scratch = {
+		.terms = arena_array(&c->arena, longest_selector(policy) + 1, sizeof(struct selector_term))};
+	uint32_t passed_tier = NO_PART;
+	int r = 0;
 
-	p.allowed = arena_array(arena, c->rows.n * p.words, sizeof(uint32_t));
-	p.source_set = arena_array(arena, c->n_who, sizeof(uint32_t));
-	p.destination_set = arena_array(arena, c->address_sets.n, sizeof(uint32_t));
-	p.stamp = arena_array(arena, c->rows.n, sizeof(uint32_t));
-	p.bits = arena_array(arena, p.words, sizeof(uint32_t));
-	c->poss_row = arena_array(arena, (size_t)c->n_who * c->address_sets.n, sizeof(uint32_t));
-	if (arena->out_of_memory || find_allowed(&p) < 0 || find_sets(&p) < 0)
+	*possible = (struct judgements){
+		.n = 1,
+		.first_only = true,
+		.candidates = arena_array(&c->arena, policy->n_rules, sizeof(struct candidate)),
+		.from = &c->sides[BH_SIDE_POSSIBLE_FROM],
+		.to = &c->sides[BH_SIDE_POSSIBLE_TO],
+	};
+	if (!possible->candidates || !scratch.terms)
 		return -ENOMEM;
-	p.reach = arena_array(arena, (size_t)c->from.n * p.destination_sets.n, sizeof(uint32_t));
-	return p.reach ? fill_rows(&p) : -ENOMEM;
+	possible->from->n_who = c->n_who;
+	/* Nobody in particular. */
+	possible->to->n_who = 1;
+	for (uint32_t rank = 0; rank < policy->n_rules && r == 0; rank++) {
+		const struct rule *rule = &policy->rules[c->rule_of_rank[rank]];
+
+		if (rule->action == RULE_PASS && rule->directions & RULE_EGRESS)
+			passed_tier = rule->tier;
+		if (counts(c, rank, passed_tier == rule->tier))
+			r = add_candidate(c, rank, &scratch);
+	}
+	return r;
 }

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * compile_ranges.c - address classes and service classes: a sweep along the line of numbers, on which sets begin and end.
+ * compile_ranges.c - classes of addresses: a sweep along the line of numbers, on which networks begin and end.
  */
 #include <errno.h>
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -142,79 +141,15 @@ static int sweep_addresses(struct compiler *c, struct range_classes *ranges, boo
 	return sweep_run(&sweep, ranges, &c->address_sets, v4 ? ADDRESS_V4_FIRST : 0, v4 ? ADDRESS_V4_LAST + 1 : 0);
 }
 
-static int intern_services(struct compiler *c)
-{
-	const struct policy *policy = c->policy;
-
-	c->service_of_rule = arena_array(&c->arena, policy->n_rules, sizeof(*c->service_of_rule));
-	if (!c->service_of_rule)
-		return -ENOMEM;
-	for (size_t i = 0; i < policy->n_rules; i++)
-		if (intern_bytes(&c->service_lists, policy->rules[i].services,
-				 policy->rules[i].n_services * sizeof(struct service_range),
-				 &c->service_of_rule[i]) < 0)
-			return -ENOMEM;
-	return 0;
-}
-
-static int sweep_protocol(struct compiler *c, struct range_classes *ranges, uint32_t first, uint32_t end)
-{
-	_cleanup_(sweep_free) struct sweep sweep = {.compiler = c};
-
-	sweep.open = arena_array(&c->arena, c->service_lists.n, sizeof(*sweep.open));
-	if (!sweep.open)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < c->service_lists.n; i++) {
-		const struct service_range *items = c->service_lists.entries[i].bytes;
-		size_t n = c->service_lists.entries[i].len / sizeof(*items);
-
-		/* Ranges never cross from one protocol to the next. */
-		for (size_t j = 0; j < n; j++)
-			if (items[j].first >= first && items[j].first < end &&
-			    sweep_add(&sweep, items[j].first, items[j].last, i) < 0)
-				return -ENOMEM;
-	}
-	return sweep_run(&sweep, ranges, &c->service_sets, first, end);
-}
-
-static int invert_services(struct compiler *c)
-{
-	c->n_svc = c->service_sets.n;
-	c->classes_of_service = arena_array(&c->arena, c->service_lists.n, sizeof(*c->classes_of_service));
-	if (!c->classes_of_service)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < c->service_sets.n; i++) {
-		size_t n;
-		const uint32_t *set = intern_get(&c->service_sets, i, &n);
-
-		for (size_t j = 0; j < n; j++)
-			if (list_push(&c->classes_of_service[set[j]], i) < 0)
-				return -ENOMEM;
-	}
-	return 0;
-}
-
 int compile_ranges(struct compiler *c)
 {
 	struct list none = {};
 	uint32_t outside;
 	int r;
 
-	/* Class 0 is "in no network of the policy", whether or not there is such an address. */
+	/* Set 0 is "in no network of the policy", whether or not there is such an address. */
 	if (intern_list(&c->address_sets, &none, &outside) < 0)
 		return -ENOMEM;
 	r = sweep_addresses(c, &c->addr4, true);
-	if (r == 0)
-		r = sweep_addresses(c, &c->addr6, false);
-	if (r == 0)
-		r = intern_services(c);
-	if (r == 0)
-		r = sweep_protocol(c, &c->tcp, SERVICE_TCP, SERVICE_UDP);
-	if (r == 0)
-		r = sweep_protocol(c, &c->udp, SERVICE_UDP, SERVICE_SCTP);
-	if (r == 0)
-		r = sweep_protocol(c, &c->icmp, SERVICE_ICMP, SERVICE_ICMP6);
-	if (r == 0)
-		r = sweep_protocol(c, &c->icmp6, SERVICE_ICMP6, SERVICE_PROTO);
-	return r == 0 ? invert_services(c) : r;
+	return r == 0 ? sweep_addresses(c, &c->addr6, false) : r;
 }

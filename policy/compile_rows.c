@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * compile_rows.c - the verdicts: for each pair of a source and a destination class the rules that match, and from them a
- * row of cells by service class. Then classes that behave alike are made one.
+ * compile_rows.c - what the rules that match one pair of ends say of every service.
+ *
+ * The rules are laid over the line of services one after the other, lowest rank first, and each adds itself to the chain
+ * of every interval that is still open. An interval is closed for the rest of a tier by a rule without `until`, and for
+ * good if nothing can leave that tier before the rule decides. What is closed is skipped, so the cost is that of the
+ * chains that come out.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -9,299 +13,250 @@
 
 #include "policy/compiler.h"
 
-struct row_builder {
-	struct compiler *compiler;
-	struct list *classes_of_selector; /* destination classes, by `to` selector */
-	struct list *matching;		  /* rules in order, by destination class */
-	struct list rules;		  /* of one source class */
-	struct intern rule_lists;
-	struct list row_of_list;
-	uint32_t *cells;	/* of one row */
-	uint32_t *deny, *allow; /* by service class: number of the first such rule, or 0 */
+#define NO_NODE 0xffffffffU
+
+struct node {
+	uint32_t rank;
+	uint32_t before; /* node of the rank before it in the chain, or NO_NODE */
 };
 
-static void builder_free(struct row_builder *b)
-{
-	for (size_t i = 0; b->classes_of_selector && i < b->compiler->to.n_selectors; i++)
-		list_free(&b->classes_of_selector[i]);
-	for (size_t i = 0; b->matching && i < b->compiler->to.classes.n; i++)
-		list_free(&b->matching[i]);
-	list_free(&b->rules);
-	intern_free(&b->rule_lists);
-	list_free(&b->row_of_list);
-}
+struct interval {
+	uint32_t open; /* itself, or one nearer to the next that is open in this tier */
+	uint32_t last; /* node */
+	uint32_t length;
+	uint32_t passed; /* tier + 1 of the last pass in the chain */
+	bool closed;	 /* for good */
+};
 
-static uint32_t log_bits(enum rule_log log)
+struct row_maker {
+	struct compiler *compiler;
+	struct list bounds; /* where intervals begin */
+	struct interval *intervals;
+	size_t capacity;
+	struct node *nodes;
+	size_t n_nodes, nodes_capacity;
+	struct bh_span *spans;
+	size_t n_spans, spans_capacity;
+};
+
+int row_maker_new(struct row_maker **makerp, struct compiler *c)
 {
-	switch (log) {
-	case RULE_LOG_NEW:
-		return BH_CELL_LOG_ALLOWED | BH_CELL_LOG_DENIED;
-	case RULE_LOG_DENIED:
-		return BH_CELL_LOG_DENIED;
-	case RULE_LOG_ALL:
-		return BH_CELL_LOG_ALLOWED | BH_CELL_LOG_DENIED | BH_CELL_LOG_AGAIN;
-	case RULE_LOG_NONE:
-		break;
-	}
+	static const struct bh_span nothing = {.first = BH_ROW | 1};
+	struct row_maker *maker = calloc(1, sizeof(*maker));
+	uint32_t row, link;
+	static const struct bh_link unused = {};
+
+	if (!maker)
+		return -ENOMEM;
+	maker->compiler = c;
+	*makerp = maker;
+	/* Row 0 and link 0 come first. */
+	if (c->rows.n)
+		return 0;
+	if (intern_bytes(&c->rows, &nothing, sizeof(nothing), &row) < 0 || list_push(&c->row_at, 0) < 0 ||
+	    intern_bytes(&c->links, &unused, sizeof(unused), &link) < 0)
+		return -ENOMEM;
 	return 0;
 }
 
-static uint32_t cell_of(const struct policy *policy, uint32_t number)
+void row_maker_free(struct row_maker *maker)
 {
-	bool allow = number ? policy->rules[number - 1].action == RULE_ALLOW : policy->default_allow;
-	enum rule_log log = number ? policy->rules[number - 1].log : policy->default_log;
-
-	return number | (allow ? BH_CELL_ALLOW : 0) | log_bits(log);
+	if (!maker)
+		return;
+	list_free(&maker->bounds);
+	free(maker->intervals);
+	free(maker->nodes);
+	free(maker->spans);
+	free(maker);
 }
 
-static int make_row(struct row_builder *b, const struct list *rules, uint32_t *rowp)
+static const struct rule *rule_of(const struct row_maker *m, uint32_t rank)
 {
-	struct compiler *c = b->compiler;
-	uint64_t work = c->n_svc;
+	return &m->compiler->policy->rules[m->compiler->rule_of_rank[rank]];
+}
 
-	memset(b->deny, 0, c->n_svc * sizeof(*b->deny));
-	memset(b->allow, 0, c->n_svc * sizeof(*b->allow));
-	for (size_t i = 0; i < rules->n; i++) {
-		uint32_t rule = rules->items[i];
-		const struct list *classes = &c->classes_of_service[c->service_of_rule[rule]];
-		uint32_t *first = c->policy->rules[rule].action == RULE_ALLOW ? b->allow : b->deny;
+/* Cuts the line wherever a rule begins or ends; the last interval ends with the line. */
+static int cut_line(struct row_maker *m, const uint32_t *ranks, size_t n)
+{
+	struct list *bounds = &m->bounds;
 
-		for (size_t j = 0; j < classes->n; j++)
-			if (!first[classes->items[j]])
-				first[classes->items[j]] = rule + 1;
-		work += classes->n;
-	}
-	for (uint32_t i = 0; i < c->n_svc; i++)
-		b->cells[i] = cell_of(c->policy, b->deny[i] ? b->deny[i] : b->allow[i]);
-	if (intern_bytes(&c->rows, b->cells, c->n_svc * sizeof(*b->cells), rowp) < 0)
+	bounds->n = 0;
+	if (list_push(bounds, 0) < 0)
 		return -ENOMEM;
-	if (c->rows.bytes > COMPILER_MAX_SET_BYTES || b->rule_lists.bytes > COMPILER_MAX_SET_BYTES)
-		return compiler_spend(c, COMPILER_MAX_WORK);
-	return compiler_spend(c, work);
-}
-
-/* Sorts the rules of one source class to the destinations they are about. */
-static int match_rules(struct row_builder *b, uint32_t from, unsigned direction)
-{
-	struct compiler *c = b->compiler;
-	size_t n;
-	const uint32_t *selectors = intern_get(&c->from.classes, from, &n);
-	uint64_t work = 0;
-
-	b->rules.n = 0;
 	for (size_t i = 0; i < n; i++) {
-		const struct list *rules = &c->from.rules_of_selector[selectors[i]];
+		const struct rule *rule = rule_of(m, ranks[i]);
 
-		for (size_t j = 0; j < rules->n; j++)
-			if (c->policy->rules[rules->items[j]].directions & direction &&
-			    list_push(&b->rules, rules->items[j]) < 0)
+		for (uint32_t j = 0; j < rule->n_services; j++)
+			if (list_push(bounds, rule->services[j].first) < 0 ||
+			    list_push(bounds, rule->services[j].last + 1) < 0)
 				return -ENOMEM;
 	}
-	list_sort_unique(&b->rules);
-	for (uint32_t i = 0; i < c->to.n; i++)
-		b->matching[i].n = 0;
-	for (size_t i = 0; i < b->rules.n; i++) {
-		const struct list *classes = &b->classes_of_selector[c->to.selector_of_rule[b->rules.items[i]]];
-
-		for (size_t j = 0; j < classes->n; j++)
-			if (list_push(&b->matching[classes->items[j]], b->rules.items[i]) < 0)
-				return -ENOMEM;
-		work += classes->n;
-	}
-	return compiler_spend(c, 4 * work + 8 * b->rules.n + c->to.n);
+	list_sort_unique(bounds);
+	if (bounds->items[bounds->n - 1] != SERVICE_END && list_push(bounds, SERVICE_END) < 0)
+		return -ENOMEM;
+	while (m->capacity < bounds->n)
+		if (array_grow(&m->intervals, &m->capacity, m->capacity, sizeof(*m->intervals)) < 0)
+			return -ENOMEM;
+	for (uint32_t i = 0; i < bounds->n; i++)
+		m->intervals[i] = (struct interval){.open = i, .last = NO_NODE};
+	m->n_nodes = 0;
+	return 0;
 }
 
-static int make_rows(struct row_builder *b, unsigned judgement)
+/* The first interval from `i` on that is open. The last bound always is. */
+static uint32_t next_open(struct row_maker *m, uint32_t i)
 {
-	struct compiler *c = b->compiler;
+	while (m->intervals[i].open != i) {
+		m->intervals[i].open = m->intervals[m->intervals[i].open].open;
+		i = m->intervals[i].open;
+	}
+	return i;
+}
+
+/* What was closed for the rest of a tier is open in the next. */
+static void enter_tier(struct row_maker *m)
+{
+	for (uint32_t i = 0; i < m->bounds.n; i++)
+		m->intervals[i].open = m->intervals[i].closed ? i + 1 : i;
+}
+
+static int append(struct row_maker *m, uint32_t i, uint32_t rank, const uint32_t *open_until)
+{
+	const struct rule *rule = rule_of(m, rank);
+	struct interval *interval = &m->intervals[i];
+
+	if (array_grow(&m->nodes, &m->nodes_capacity, m->n_nodes, sizeof(*m->nodes)) < 0)
+		return -ENOMEM;
+	m->nodes[m->n_nodes] = (struct node){rank, interval->last};
+	interval->last = (uint32_t)m->n_nodes++;
+	if (++interval->length > BH_MAX_CHAIN)
+		return compiler_too_large(
+			m->compiler,
+			"more than %u rules in a row can each step aside for the same flow, by `until` "
+			"or because a tier can be passed; '%s' is the first too many",
+			BH_MAX_CHAIN, rule->name);
+	if (!open_until) {
+		interval->closed = true;
+	} else {
+		if (rule->action == RULE_PASS)
+			interval->passed = rule->tier + 1;
+		if (rule->until)
+			return 0;
+		interval->closed = rule->action != RULE_PASS && interval->passed != rule->tier + 1 &&
+				   open_until[rule->tier] > rank;
+	}
+	interval->open = i + 1;
+	return 0;
+}
+
+static uint32_t interval_at(const struct row_maker *m, uint32_t point)
+{
+	size_t low = 0, high = m->bounds.n;
+
+	while (high - low > 1) {
+		size_t middle = (low + high) / 2;
+
+		if (m->bounds.items[middle] <= point)
+			low = middle;
+		else
+			high = middle;
+	}
+	return (uint32_t)low;
+}
+
+static int lay_rule(struct row_maker *m, uint32_t rank, const uint32_t *open_until)
+{
+	const struct rule *rule = rule_of(m, rank);
 	int r = 0;
 
-	for (uint32_t f = 0; f < c->from.n && r == 0; f++) {
-		r = match_rules(b, f, judgement == BH_EGRESS ? RULE_EGRESS : RULE_INGRESS);
-		for (uint32_t t = 0; t < c->to.n && r == 0; t++) {
-			uint32_t list, row;
-			int new = intern_list(&b->rule_lists, &b->matching[t], &list);
+	for (uint32_t j = 0; j < rule->n_services && r == 0; j++) {
+		uint32_t i = next_open(m, interval_at(m, rule->services[j].first));
 
-			if (new < 0)
-				return -ENOMEM;
-			if (new) {
-				r = make_row(b, &b->matching[t], &row);
-				if (r)
-					return r;
-				if (list_push(&b->row_of_list, row) < 0)
-					return -ENOMEM;
-			}
-			c->row_of[judgement][(size_t)f * c->to.n + t] = b->row_of_list.items[list];
-		}
+		for (; m->bounds.items[i] <= rule->services[j].last && r == 0; i = next_open(m, i + 1))
+			r = append(m, i, rank, open_until);
 	}
 	return r;
 }
 
-static int invert_destinations(struct row_builder *b)
+/* A chain, from its last rank to its first. */
+static int make_chain(struct row_maker *m, uint32_t node, uint32_t *chainp)
 {
-	struct compiler *c = b->compiler;
+	struct compiler *c = m->compiler;
+	uint32_t chain = 0, number;
 
-	for (uint32_t i = 0; i < c->to.n; i++) {
-		size_t n;
-		const uint32_t *selectors = intern_get(&c->to.classes, i, &n);
+	for (; node != NO_NODE; node = m->nodes[node].before) {
+		struct bh_link link = {m->nodes[node].rank, chain};
 
-		for (size_t j = 0; j < n; j++)
-			if (list_push(&b->classes_of_selector[selectors[j]], i) < 0)
-				return -ENOMEM;
-	}
-	return 0;
-}
-
-static void interns_free(struct intern *intern)
-{
-	intern_free(intern);
-}
-
-static void scratch_free(struct list *list)
-{
-	list_free(list);
-}
-
-/* Makes source classes one that have the same rows against every destination, in both judgements. */
-static int merge_sources(struct compiler *c)
-{
-	_cleanup_(interns_free) struct intern alike = {};
-	_cleanup_(scratch_free) struct list rows = {};
-	size_t peers = (size_t)c->n_who * c->address_sets.n;
-	uint32_t *class = arena_array(&c->arena, c->from.n, sizeof(*class));
-
-	if (!class)
-		return -ENOMEM;
-	for (uint32_t f = 0; f < c->from.n; f++) {
-		int r;
-
-		rows.n = 0;
-		for (uint32_t t = 0; t < 2 * c->to.n; t++)
-			if (list_push(&rows, c->row_of[t / c->to.n][(size_t)f * c->to.n + t % c->to.n]) < 0)
-				return -ENOMEM;
-		r = intern_list(&alike, &rows, &class[f]);
-		if (r < 0)
-			return r;
-		for (uint32_t d = 0; d < 2 && r == 1; d++)
-			memmove(c->row_of[d] + (size_t) class[f] * c -> to.n, c->row_of[d] + (size_t)f * c->to.n,
-				c->to.n * sizeof(uint32_t));
-	}
-	for (size_t i = 0; i < peers; i++)
-		c->from.class_of[i] = class[c->from.class_of[i]];
-	c->from.n = alike.n;
-	return 0;
-}
-
-/* Likewise destinations. */
-static int merge_destinations(struct compiler *c)
-{
-	_cleanup_(interns_free) struct intern alike = {};
-	_cleanup_(scratch_free) struct list rows = {};
-	size_t peers = (size_t)c->n_who * c->address_sets.n;
-	uint32_t *class = arena_array(&c->arena, c->to.n, sizeof(*class)), old = c->to.n;
-
-	if (!class)
-		return -ENOMEM;
-	for (uint32_t t = 0; t < old; t++) {
-		rows.n = 0;
-		for (uint32_t f = 0; f < 2 * c->from.n; f++)
-			if (list_push(&rows, c->row_of[f / c->from.n][(size_t)(f % c->from.n) * old + t]) < 0)
-				return -ENOMEM;
-		if (intern_list(&alike, &rows, &class[t]) < 0)
+		if (!chain) {
+			chain = BH_CHAIN_RANK | link.rank;
+			continue;
+		}
+		if (intern_bytes(&c->links, &link, sizeof(link), &number) < 0)
 			return -ENOMEM;
+		chain = number;
 	}
-	c->to.n = alike.n;
-	for (uint32_t d = 0; d < 2; d++)
-		for (uint32_t f = 0; f < c->from.n; f++)
-			for (uint32_t t = 0; t < old; t++)
-				c->row_of[d][(size_t)f * c->to.n + class[t]] = c->row_of[d][(size_t)f * old + t];
-	for (size_t i = 0; i < peers; i++)
-		c->to.class_of[i] = class[c->to.class_of[i]];
+	*chainp = chain;
 	return 0;
 }
 
-static void renumber(struct range_classes *ranges, const uint32_t *class)
+static int add_span(struct row_maker *m, uint32_t first, uint32_t chain)
 {
-	size_t n = 0;
-
-	for (size_t i = 0; i < ranges->n; i++) {
-		struct range_class range = {ranges->items[i].first, class[ranges->items[i].class]};
-
-		if (!n || ranges->items[n - 1].class != range.class)
-			ranges->items[n++] = range;
-	}
-	ranges->n = n;
-}
-
-/* Makes service classes one that have the same cell in every row. */
-static int merge_services(struct compiler *c)
-{
-	_cleanup_(interns_free) struct intern alike = {}, rows = {};
-	_cleanup_(scratch_free) struct list cells = {};
-	uint32_t *class = arena_array(&c->arena, c->n_svc, sizeof(*class));
-	uint32_t *kept = arena_array(&c->arena, c->n_svc, sizeof(*kept)), row;
-
-	if (!class || !kept)
+	if (m->n_spans && m->spans[m->n_spans - 1].chain == chain)
+		return 0;
+	if (array_grow(&m->spans, &m->spans_capacity, m->n_spans, sizeof(*m->spans)) < 0)
 		return -ENOMEM;
-	for (uint32_t s = 0; s < c->n_svc; s++) {
-		cells.n = 0;
-		for (uint32_t i = 0; i < c->rows.n; i++)
-			if (list_push(&cells, intern_get(&c->rows, i, NULL)[s]) < 0)
-				return -ENOMEM;
-		if (intern_list(&alike, &cells, &class[s]) < 0)
-			return -ENOMEM;
-		kept[class[s]] = s;
-	}
-	for (uint32_t i = 0; i < c->rows.n; i++) {
-		const uint32_t *old = intern_get(&c->rows, i, NULL);
-
-		cells.n = 0;
-		for (uint32_t s = 0; s < alike.n; s++)
-			if (list_push(&cells, old[kept[s]]) < 0)
-				return -ENOMEM;
-		/* Rows that differed still differ, so they keep their numbers. */
-		if (intern_list(&rows, &cells, &row) < 0)
-			return -ENOMEM;
-	}
-	c->n_svc = alike.n;
-	intern_free(&c->rows);
-	c->rows = rows;
-	rows = (struct intern){};
-	renumber(&c->tcp, class);
-	renumber(&c->udp, class);
-	renumber(&c->icmp, class);
-	renumber(&c->icmp6, class);
+	m->spans[m->n_spans++] = (struct bh_span){first, chain};
 	return 0;
 }
 
-int compile_rows(struct compiler *c)
+static int make_spans(struct row_maker *m)
 {
-	_cleanup_(builder_free) struct row_builder b = {.compiler = c};
-	size_t pairs = (size_t)c->from.n * c->to.n;
-	struct arena *arena = &c->arena;
-	int r;
+	uint32_t chain;
 
-	if (pairs > COMPILER_MAX_PAIRS)
+	m->n_spans = 0;
+	for (size_t i = 0; i + 1 < m->bounds.n; i++)
+		if (make_chain(m, m->intervals[i].last, &chain) < 0 || add_span(m, m->bounds.items[i], chain) < 0)
+			return -ENOMEM;
+	m->spans[0].first = BH_ROW | (uint32_t)m->n_spans;
+	return 0;
+}
+
+static int intern_row(struct row_maker *m, uint32_t *rowp)
+{
+	struct compiler *c = m->compiler;
+	uint32_t row, at = (uint32_t)(c->rows.bytes / sizeof(struct bh_span));
+	int r = intern_bytes(&c->rows, m->spans, m->n_spans * sizeof(*m->spans), &row);
+
+	if (r < 0 || (r == 1 && list_push(&c->row_at, at) < 0))
+		return -ENOMEM;
+	*rowp = c->row_at.items[row];
+	if (!c->split && c->rows.bytes > COMPILER_JOINED_BYTES)
+		return 2;
+	if (c->rows.bytes > BH_TABLES_BYTES)
 		return compiler_too_large(
 			c,
-			"the rules tell %u sources and %u destinations apart: %zu pairs, the limit is "
-			"%u",
-			c->from.n, c->to.n, pairs, COMPILER_MAX_PAIRS);
-	b.classes_of_selector = arena_array(arena, c->to.n_selectors, sizeof(struct list));
-	b.matching = arena_array(arena, c->to.n, sizeof(struct list));
-	b.cells = arena_array(arena, c->n_svc, sizeof(uint32_t));
-	b.deny = arena_array(arena, c->n_svc, sizeof(uint32_t));
-	b.allow = arena_array(arena, c->n_svc, sizeof(uint32_t));
-	c->row_of[0] = arena_array(arena, pairs, sizeof(uint32_t));
-	c->row_of[1] = arena_array(arena, pairs, sizeof(uint32_t));
-	if (arena->out_of_memory || invert_destinations(&b) < 0)
+			"the compiled policy needs more than %u MiB of tables: there are %u different "
+			"sets of services and rules between pairs of ends, which alone take %.1f MiB",
+			BH_TABLES_BYTES >> 20, c->rows.n, (double)c->rows.bytes / (1 << 20));
+	return compiler_spend(c, m->n_nodes + 20 * m->bounds.n);
+}
+
+int row_make(struct row_maker *m, const uint32_t *ranks, size_t n, const uint32_t *open_until, uint32_t *rowp)
+{
+	uint32_t tier = 0;
+	int r;
+
+	if (cut_line(m, ranks, n) < 0)
 		return -ENOMEM;
-	r = make_rows(&b, BH_EGRESS);
-	if (r == 0)
-		r = make_rows(&b, BH_INGRESS);
-	if (r == 0)
-		r = merge_sources(c);
-	if (r == 0)
-		r = merge_destinations(c);
-	return r == 0 ? merge_services(c) : r;
+	for (size_t i = 0; i < n; i++) {
+		if (rule_of(m, ranks[i])->tier != tier && open_until)
+			enter_tier(m);
+		tier = rule_of(m, ranks[i])->tier;
+		r = lay_rule(m, ranks[i], open_until);
+		if (r)
+			return r;
+	}
+	if (make_spans(m) < 0)
+		return -ENOMEM;
+	return intern_row(m, rowp);
 }

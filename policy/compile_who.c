@@ -348,31 +348,11 @@ static int list_whos(struct compiler *c)
 	return r;
 }
 
-static int list_atoms(struct compiler *c)
-{
-	const struct policy *policy = c->policy;
-
-	c->who_atoms = arena_array(&c->arena, c->n_who, sizeof(*c->who_atoms));
-	if (!c->who_atoms)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < c->n_who; i++)
-		if ((i <= WHO_WORLD || i >= c->first_spiffe) &&
-		    list_push(&c->who_atoms[i], i <= WHO_WORLD ? i : WHO_VERIFIED) < 0)
-			return -ENOMEM;
-	for (uint32_t i = 0; i < policy->n_identities; i++)
-		for (size_t j = 0; j < c->whos_of_identity[i].n; j++)
-			if (list_push(&c->who_atoms[c->whos_of_identity[i].items[j]], WHO_IDENTITY + i) < 0)
-				return -ENOMEM;
-	return 0;
-}
-
 int compile_who(struct compiler *c)
 {
 	int r = build_automaton(c);
 
 	if (r == 0)
 		r = number_who(c);
-	if (r == 0)
-		r = list_whos(c);
-	return r == 0 ? list_atoms(c) : r;
+	return r == 0 ? list_whos(c) : r;
 }

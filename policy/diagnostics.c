@@ -18,13 +18,27 @@ struct diagnostic {
 	unsigned caret;	  /* characters before the caret in `line` */
 };
 
+/* Places of a source, so many characters apart: a report of a thousand errors must not read the file, or the one line that
+ * it is, a thousand times. */
+#define MILESTONE_CHARS 4096U
+
+struct milestone {
+	uint32_t line;
+	uint32_t column;
+	size_t offset;
+};
+
+struct milestones {
+	struct milestone *items; /* NULL: not made yet */
+	size_t n;
+};
+
 struct policy_diagnostics {
 	struct arena arena;
 	const struct policy_source *sources;
 	const char **names;
 	size_t n_sources;
-	const size_t **line_starts; /* by source, made when first needed */
-	size_t *n_lines;
+	struct milestones *milestones; /* by source, made when first needed */
 	struct diagnostic *items;
 	size_t n;
 	size_t capacity;
@@ -44,8 +58,7 @@ struct policy_diagnostics *diagnostics_new(const struct policy_source *sources, 
 	diagnostics->sources = sources;
 	diagnostics->n_sources = n_sources;
 	diagnostics->names = arena_array(&diagnostics->arena, n_sources, sizeof(char *));
-	diagnostics->line_starts = arena_array(&diagnostics->arena, n_sources, sizeof(size_t *));
-	diagnostics->n_lines = arena_array(&diagnostics->arena, n_sources, sizeof(size_t));
+	diagnostics->milestones = arena_array(&diagnostics->arena, n_sources, sizeof(struct milestones));
 	for (size_t i = 0; i < n_sources && !diagnostics->arena.out_of_memory; i++)
 		diagnostics->names[i] = text_printable(&diagnostics->arena, sources[i].name, strlen(sources[i].name));
 	if (diagnostics->arena.out_of_memory)
@@ -65,53 +78,90 @@ void policy_diagnostics_freep(struct policy_diagnostics **diagnosticsp)
 	*diagnosticsp = NULL;
 }
 
-/* Finds the lines of a source once: a report of a thousand errors in one file must not read it a thousand times. */
-static void index_lines(struct policy_diagnostics *diagnostics, uint32_t source)
+/* To the next character. */
+static void step(const struct policy_source *source, struct milestone *at)
 {
-	const struct policy_source *s = &diagnostics->sources[source];
-	size_t n = 1, *starts;
+	if (text_line_break(source->text, source->len, at->offset)) {
+		at->line++;
+		at->column = 0;
+	}
+	at->column++;
+	at->offset += text_char_len(source->text + at->offset, source->len - at->offset);
+}
 
-	for (size_t i = 0; i < s->len; i++)
-		n += text_line_break(s->text, s->len, i);
-	starts = arena_array(&diagnostics->arena, n, sizeof(*starts));
-	if (!starts)
+static void make_milestones(struct policy_diagnostics *diagnostics, uint32_t index)
+{
+	const struct policy_source *source = &diagnostics->sources[index];
+	struct milestones *milestones = &diagnostics->milestones[index];
+	struct milestone at = {1, 1, 0};
+
+	milestones->items =
+		arena_array(&diagnostics->arena, source->len / MILESTONE_CHARS + 1, sizeof(*milestones->items));
+	if (!milestones->items)
 		return;
-	n = 1;
-	for (size_t i = 0; i < s->len; i++)
-		if (text_line_break(s->text, s->len, i))
-			starts[n++] = i + 1;
-	diagnostics->line_starts[source] = starts;
-	diagnostics->n_lines[source] = n;
+	if (source->len >= 3 && memcmp(source->text, "\xef\xbb\xbf", 3) == 0)
+		at.offset = 3;
+	milestones->items[milestones->n++] = at;
+	for (size_t chars = 1; at.offset < source->len; chars++) {
+		step(source, &at);
+		if (chars % MILESTONE_CHARS == 0)
+			milestones->items[milestones->n++] = at;
+	}
+}
+
+static bool is_before(const struct milestone *a, uint32_t line, uint32_t column)
+{
+	return a->line < line || (a->line == line && a->column < column);
+}
+
+/* Where a column of a line begins. Returns false where the source has no such place. */
+static bool find_offset(struct policy_diagnostics *diagnostics, struct position place, size_t *offsetp)
+{
+	const struct policy_source *source = &diagnostics->sources[place.source];
+	struct milestones *milestones = &diagnostics->milestones[place.source];
+	size_t low = 0, high;
+	struct milestone at;
+
+	if (!milestones->items)
+		make_milestones(diagnostics, place.source);
+	high = milestones->n;
+	if (!high)
+		return false;
+	while (high - low > 1) {
+		size_t middle = low + (high - low) / 2;
+
+		if (is_before(&milestones->items[middle], place.line, place.column))
+			low = middle;
+		else
+			high = middle;
+	}
+	at = milestones->items[low];
+	while (is_before(&at, place.line, place.column) && at.offset < source->len)
+		step(source, &at);
+	*offsetp = at.offset;
+	return at.line == place.line;
 }
 
 /* Keeps the line, or of a long one the part around the column. */
 static void keep_line(struct policy_diagnostics *diagnostics, struct diagnostic *item)
 {
 	const struct policy_source *s = &diagnostics->sources[item->at.source];
-	size_t start, end, skip = 0, chars = 0, stop;
+	struct position from = item->at;
+	size_t start, stop;
 
 	if (!item->at.line)
 		return;
-	if (!diagnostics->line_starts[item->at.source])
-		index_lines(diagnostics, item->at.source);
-	if (item->at.line > diagnostics->n_lines[item->at.source])
+	from.column = item->at.column > MAX_LINE_CHARS * 3 / 4 ? item->at.column - MAX_LINE_CHARS / 2 + 1 : 1;
+	if (!find_offset(diagnostics, from, &start))
 		return;
-	start = diagnostics->line_starts[item->at.source][item->at.line - 1];
-	end = start;
-	while (end < s->len && s->text[end] != '\n' && s->text[end] != '\r')
-		end++;
-	if (start == 0 && s->len >= 3 && memcmp(s->text, "\xef\xbb\xbf", 3) == 0)
-		start = 3;
-	if (item->at.column > MAX_LINE_CHARS * 3 / 4)
-		skip = item->at.column - MAX_LINE_CHARS / 2;
-	for (size_t n = 0; n < skip && start < end; n++)
-		start += text_char_len(s->text + start, end - start);
-	for (stop = start; stop < end && chars < MAX_LINE_CHARS; chars++)
-		stop += text_char_len(s->text + stop, end - stop);
-	if (stop > end)
-		stop = end;
+	stop = start;
+	for (unsigned chars = 0; chars < MAX_LINE_CHARS && stop < s->len; chars++) {
+		if (s->text[stop] == '\n' || s->text[stop] == '\r')
+			break;
+		stop += text_char_len(s->text + stop, s->len - stop);
+	}
 	item->line = text_printable(&diagnostics->arena, s->text + start, stop - start);
-	item->caret = item->at.column > skip ? (unsigned)(item->at.column - skip - 1) : 0;
+	item->caret = item->at.column > from.column ? item->at.column - from.column : 0;
 }
 
 void diagnostics_add(struct policy_diagnostics *diagnostics, enum policy_severity severity, struct position at,

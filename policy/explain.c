@@ -11,8 +11,13 @@
 #include "policy/policy.h"
 #include "policy/service.h"
 
+_Static_assert(SERVICE_TCP == BH_POINT_TCP && SERVICE_UDP == BH_POINT_UDP && SERVICE_SCTP == BH_POINT_SCTP &&
+		       SERVICE_ICMP == BH_POINT_ICMP && SERVICE_ICMP6 == BH_POINT_ICMP6 &&
+		       SERVICE_PROTO == BH_POINT_PROTO && SERVICE_END == BH_POINT_END,
+	       "one line of services");
+
 /* Local identities stand sorted by name in an image. */
-static bool find_local(const struct policy_image *image, const char *name, uint32_t *whop)
+static bool find_local(const struct policy_image *image, const char *name, uint16_t *whop)
 {
 	struct policy_local local;
 	size_t low = 0, high = 1;
@@ -24,7 +29,7 @@ static bool find_local(const struct policy_image *image, const char *name, uint3
 		int order = policy_image_local(image, middle, &local) ? strcmp(name, local.name) : -1;
 
 		if (order == 0) {
-			*whop = local.who;
+			*whop = (uint16_t)local.who;
 			return true;
 		}
 		if (order < 0)
@@ -35,11 +40,11 @@ static bool find_local(const struct policy_image *image, const char *name, uint3
 	return false;
 }
 
-static int who_of(const struct policy_image *image, const struct flow_end *end, uint32_t *whop, char **errorp)
+static int who_of(const struct policy_image *image, const struct flow_end *end, uint16_t *whop, char **errorp)
 {
 	switch (end->kind) {
 	case FLOW_END_SPIFFE:
-		*whop = policy_image_classify(image, end->id);
+		*whop = (uint16_t)policy_image_classify(image, end->id);
 		return 0;
 	case FLOW_END_NAME:
 		if (find_local(image, end->id, whop))
@@ -88,35 +93,36 @@ static struct policy_judgement judge(const struct policy_image *image, bool judg
 		return judgement;
 	policy_image_rule(image, BH_CELL_RULE(cell), &rule);
 	judgement.allow = cell & BH_CELL_ALLOW;
+	judgement.audit = cell & BH_CELL_AUDIT;
+	judgement.tier = rule.tier;
 	judgement.rule = rule.name;
 	judgement.file = rule.file;
 	judgement.line = rule.line;
 	return judgement;
 }
 
-int policy_explain(const struct policy_image *image, const char *from, const char *to, const char *service,
+int policy_explain(const struct policy_image *image, const char *from, const char *to, const char *service, int64_t now,
 		   struct policy_explanation *explanation, char **errorp)
 {
+	__u64 at = now < 0 ? 0 : (__u64)now, valid_until = BH_FOREVER;
 	struct flow_end source, destination;
-	uint32_t from_who, to_who, from_addr, to_addr, point, svc, egress, ingress;
 	const unsigned char *tables;
-	unsigned protocol, port;
+	struct bh_flow flow;
+	uint32_t cell;
 	size_t len;
 
 	*errorp = NULL;
 	if (flow_end_parse(&source, from, errorp) || flow_end_parse(&destination, to, errorp) ||
-	    who_of(image, &source, &from_who, errorp) || who_of(image, &destination, &to_who, errorp) ||
-	    flow_service_parse(&point, service, errorp))
+	    who_of(image, &source, &flow.from_who, errorp) || who_of(image, &destination, &flow.to_who, errorp) ||
+	    flow_service_parse(&flow.point, service, errorp))
 		return 1;
 	tables = policy_image_tables(image, &len);
-	from_addr = address_class_of(tables, &source);
-	to_addr = address_class_of(tables, &destination);
-	service_point(point, &protocol, &port);
-	svc = bh_service_class(tables, protocol, port);
-	egress = bh_decide(tables, BH_EGRESS, from_who, from_addr, to_who, to_addr, svc);
-	ingress = bh_decide(tables, BH_INGRESS, from_who, from_addr, to_who, to_addr, svc);
-	explanation->egress = judge(image, judges(&source), egress);
-	explanation->ingress = judge(image, judges(&destination), ingress);
+	flow.from_addr = address_class_of(tables, &source);
+	flow.to_addr = address_class_of(tables, &destination);
+	cell = bh_decide(tables, BH_EGRESS, &flow, at, &valid_until);
+	explanation->egress = judge(image, judges(&source), cell);
+	cell = bh_decide(tables, BH_INGRESS, &flow, at, &valid_until);
+	explanation->ingress = judge(image, judges(&destination), cell);
 	explanation->allow = explanation->egress.allow && explanation->ingress.allow;
 	return 0;
 }

@@ -262,6 +262,7 @@ bool policy_image_rule(const struct policy_image *image, uint32_t number, struct
 		.name = view->strings + view->rules[number].name,
 		.file = view->rules[number].file == IMAGE_NO_STRING ? NULL : view->strings + view->rules[number].file,
 		.line = view->rules[number].line,
+		.tier = view->rules[number].tier == IMAGE_NO_STRING ? NULL : view->strings + view->rules[number].tier,
 	};
 	return true;
 }

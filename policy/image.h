@@ -17,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define POLICY_IMAGE_MAX_BYTES (32U << 20)
+#define POLICY_IMAGE_MAX_BYTES (64U << 20)
 
 struct policy_image;
 
@@ -73,6 +73,7 @@ struct policy_rule_name {
 	const char *name; /* "default" for number 0 */
 	const char *file; /* NULL for the built-in default */
 	uint32_t line;
+	const char *tier; /* NULL for the default */
 };
 
 /* Name of a rule number found in a cell. Returns false if there is no such rule. Borrowed. */

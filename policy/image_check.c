@@ -29,16 +29,6 @@ static bool classes16(const struct bh_tables *head, uint32_t off, uint64_t n, ui
 	return true;
 }
 
-static bool classes32(const struct bh_tables *head, uint32_t off, uint64_t n, uint32_t limit)
-{
-	const uint32_t *items = at(head, off);
-
-	for (uint64_t i = 0; i < n; i++)
-		if (items[i] >= limit)
-			return false;
-	return true;
-}
-
 static const char *check_addresses(const struct bh_tables *head)
 {
 	const struct bh_range4 *four;
@@ -64,58 +54,180 @@ static const char *check_addresses(const struct bh_tables *head)
 	return NULL;
 }
 
-static bool check_ports(const struct bh_tables *head, uint32_t off, uint32_t count)
-{
-	const struct bh_range_port *ranges;
+/* ---- grids ---- */
 
-	if (!count || count > 65536 || !holds(head, off, count, sizeof(*ranges), 4))
+/* Can the item be what a grid holds? */
+typedef bool (*item_check)(const struct bh_tables *head, uint32_t item, uint32_t limit);
+
+static bool is_class(const struct bh_tables *head, uint32_t item, uint32_t limit)
+{
+	(void)head;
+	return item < limit;
+}
+
+static const struct bh_span *spans(const struct bh_tables *head)
+{
+	return at(head, head->row_off);
+}
+
+/* Rows themselves have been checked. */
+static bool is_row(const struct bh_tables *head, uint32_t item, uint32_t limit)
+{
+	(void)limit;
+	return item < head->row_count && spans(head)[item].first & BH_ROW;
+}
+
+static bool check_grid(const struct bh_tables *head, const struct bh_grid *grid, uint32_t rows, uint32_t columns,
+		       item_check is_item, uint32_t limit)
+{
+	const uint32_t *index, *blocks;
+	uint64_t n_index = (uint64_t)grid->rows * grid->width, n_items;
+
+	if (grid->rows < rows || grid->shift > 24 || !columns)
 		return false;
-	ranges = at(head, off);
-	for (uint32_t i = 0; i < count; i++)
-		if (ranges[i].class >= head->n_svc ||
-		    (i ? ranges[i].first <= ranges[i - 1].first : ranges[i].first != 0))
+	n_items = (uint64_t)grid->n_blocks << grid->shift;
+	if (!grid->n_blocks || (columns - 1) >> grid->shift >= grid->width ||
+	    !holds(head, grid->index_off, n_index, 4, 4) || !holds(head, grid->block_off, n_items, 4, 4))
+		return false;
+	index = at(head, grid->index_off);
+	for (uint64_t i = 0; i < n_index; i++)
+		if (index[i] >= grid->n_blocks)
+			return false;
+	blocks = at(head, grid->block_off);
+	for (uint64_t i = 0; i < n_items; i++)
+		if (!is_item(head, blocks[i], limit))
 			return false;
 	return true;
 }
 
-static const char *check_services(const struct bh_tables *head)
+/* ---- verdicts ---- */
+
+static const char *check_ranks(const struct bh_tables *head)
 {
-	if (!check_ports(head, head->tcp_off, head->tcp_count) || !check_ports(head, head->udp_off, head->udp_count))
-		return "port ranges out of bounds or order";
-	if (!holds(head, head->icmp_off, 256, 2, 2) || !holds(head, head->icmp6_off, 256, 2, 2) ||
-	    !classes16(head, head->icmp_off, 256, head->n_svc) || !classes16(head, head->icmp6_off, 256, head->n_svc))
-		return "ICMP types out of bounds";
+	const struct bh_rank *ranks;
+	const uint64_t *untils;
+
+	if (!holds(head, head->rank_off, head->rank_count, sizeof(*ranks), 4) || !head->until_count ||
+	    !holds(head, head->until_off, head->until_count, 8, 8) || head->rank_count >= head->n_rules)
+		return "ranks out of bounds";
+	ranks = at(head, head->rank_off);
+	for (uint32_t i = 0; i < head->rank_count; i++) {
+		if (BH_CELL_RULE(ranks[i].cell) >= head->n_rules)
+			return "cell names no rule";
+		/* A pass goes on behind itself, or a walk would not end. */
+		if (ranks[i].until >= head->until_count || ranks[i].end <= i || ranks[i].end > head->rank_count)
+			return "rank out of bounds";
+	}
+	untils = at(head, head->until_off);
+	for (uint32_t i = 0; i < head->until_count; i++)
+		if ((i == 0) != (untils[i] == BH_FOREVER))
+			return "moments out of bounds";
+	if (BH_CELL_RULE(head->default_cell) || head->default_cell & BH_CELL_PASS)
+		return "the default is a rule";
+	return NULL;
+}
+
+/* Is it nothing, a rank, or a link below `limit`? Ranks ascend: the next lies behind `above`. */
+static bool is_chain(const struct bh_tables *head, uint32_t chain, uint32_t limit, int64_t above)
+{
+	const struct bh_link *links = at(head, head->chain_off);
+
+	if (!chain)
+		return true;
+	if (chain & BH_CHAIN_RANK)
+		return (chain & ~BH_CHAIN_RANK) < head->rank_count && (chain & ~BH_CHAIN_RANK) > above;
+	return chain < limit && links[chain].rank > above;
+}
+
+static const char *check_chains(const struct bh_tables *head)
+{
+	const struct bh_link *links;
+
+	if (!head->chain_count || !holds(head, head->chain_off, head->chain_count, sizeof(*links), 4))
+		return "chains out of bounds";
+	links = at(head, head->chain_off);
+	for (uint32_t i = 1; i < head->chain_count; i++)
+		if (links[i].rank >= head->rank_count || !is_chain(head, links[i].next, i, links[i].rank))
+			return "chain out of bounds or order";
+	return NULL;
+}
+
+static const char *check_rows(const struct bh_tables *head)
+{
+	const struct bh_span *span;
+	uint32_t left = 0;
+
+	if (!head->row_count || !holds(head, head->row_off, head->row_count, sizeof(*span), 4))
+		return "rows out of bounds";
+	span = spans(head);
+	if (span[0].first != (BH_ROW | 1) || span[0].chain)
+		return "row 0 is not empty";
+	for (uint32_t i = 0; i < head->row_count; i++) {
+		bool starts = left == 0;
+
+		if (starts) {
+			left = span[i].first & ~BH_ROW;
+			if (!(span[i].first & BH_ROW) || !left || left > BH_MAX_SPANS || left > head->row_count - i)
+				return "row out of bounds";
+		} else if (span[i].first >= BH_POINT_END || !span[i].first ||
+			   (!(span[i - 1].first & BH_ROW) && span[i].first <= span[i - 1].first)) {
+			return "row out of order";
+		}
+		if (!is_chain(head, span[i].chain, head->chain_count, -1))
+			return "row names no chain";
+		left--;
+	}
+	return NULL;
+}
+
+static const char *check_side(const struct bh_tables *head, uint32_t number)
+{
+	const struct bh_side *side = &head->side[number];
+	uint32_t n_who = number == BH_SIDE_POSSIBLE_TO ? 1 : head->n_who;
+
+	if (side->n_who != n_who)
+		return "a side knows others";
+	for (uint32_t view = 0; view < BH_VIEW_ADDR; view++)
+		if (!holds(head, side->who_off[view], n_who, 2, 2) ||
+		    !classes16(head, side->who_off[view], n_who, side->n_class[view]))
+			return "peer classes out of bounds";
+	if (!side->n_class[BH_VIEW_ADDR] || (side->addr.width && !check_grid(head, &side->addr, n_who, head->n_addr,
+									     is_class, side->n_class[BH_VIEW_ADDR])))
+		return "address classes out of bounds";
+	return NULL;
+}
+
+static const char *check_parts(const struct bh_tables *head, uint32_t judgement)
+{
+	const struct bh_parts *parts = &head->parts[judgement];
+	const struct bh_side *from = &head->side[judgement == BH_POSSIBLE ? BH_SIDE_POSSIBLE_FROM : BH_SIDE_FROM];
+
+	if (parts->n > BH_MAX_PARTS)
+		return "too many parts";
+	for (uint32_t i = 0; i < parts->n; i++) {
+		const struct bh_part *part = &parts->part[i];
+
+		if (part->from_view >= BH_VIEWS || part->to_view >= BH_VIEWS ||
+		    !check_grid(head, &part->grid, from->n_class[part->from_view], from[1].n_class[part->to_view],
+				is_row, 0))
+			return "part out of bounds";
+	}
 	return NULL;
 }
 
 static const char *check_verdicts(const struct bh_tables *head)
 {
-	uint64_t peers = (uint64_t)head->n_who * head->n_addr, pairs = (uint64_t)head->n_from * head->n_to;
-	uint64_t cells = (uint64_t)head->n_rows * head->n_svc, possible = (uint64_t)head->n_poss_rows * head->n_svc;
+	const char *why = check_ranks(head);
 
-	if (!holds(head, head->from_off, peers, 2, 2) || !holds(head, head->to_off, peers, 2, 2) ||
-	    !holds(head, head->poss_off, peers, 4, 4))
-		return "peer classes out of bounds";
-	if (!classes16(head, head->from_off, peers, head->n_from) ||
-	    !classes16(head, head->to_off, peers, head->n_to) ||
-	    !classes32(head, head->poss_off, peers, head->n_poss_rows))
-		return "peer class out of range";
-	for (int d = 0; d < 2; d++)
-		if (!holds(head, head->row_off[d], pairs, 4, 4) ||
-		    !classes32(head, head->row_off[d], pairs, head->n_rows))
-			return "rows out of bounds";
-	if (!holds(head, head->cell_off, cells, 4, 4) || !holds(head, head->poss_cell_off, possible, 1, 1))
-		return "cells out of bounds";
-	for (uint64_t i = 0; i < cells; i++) {
-		uint32_t cell = ((const uint32_t *)at(head, head->cell_off))[i];
-
-		if (BH_CELL_RULE(cell) >= head->n_rules)
-			return "cell names no rule";
-	}
-	for (uint64_t i = 0; i < possible; i++)
-		if (((const uint8_t *)at(head, head->poss_cell_off))[i] > 1)
-			return "possible cell out of range";
-	return NULL;
+	if (!why)
+		why = check_chains(head);
+	if (!why)
+		why = check_rows(head);
+	for (uint32_t i = 0; i < BH_SIDES && !why; i++)
+		why = check_side(head, i);
+	for (uint32_t i = 0; i < BH_JUDGEMENTS && !why; i++)
+		why = check_parts(head, i);
+	return why;
 }
 
 const char *image_check_tables(const void *bytes, size_t len)
@@ -125,14 +237,12 @@ const char *image_check_tables(const void *bytes, size_t len)
 
 	if (len < sizeof(*head) || len > BH_TABLES_BYTES || head->magic != BH_TABLES_MAGIC || head->size != len)
 		return "not tables of this version";
-	if (!head->n_addr || !head->n_from || !head->n_to || !head->n_svc || !head->n_rows || !head->n_poss_rows)
+	if (!head->n_addr)
 		return "empty tables";
 	if (head->n_who <= BH_ID_WORLD || head->n_who >= BH_MAX_IDENTITIES || !head->n_rules ||
 	    head->n_rules > BH_MAX_RULES)
 		return "too many or too few identities or rules";
 	why = check_addresses(head);
-	if (!why)
-		why = check_services(head);
 	return why ? why : check_verdicts(head);
 }
 
@@ -168,7 +278,8 @@ static const char *check_names(const struct image_view *view, const struct bh_ta
 		return "names and rules differ in number";
 	for (uint32_t i = 0; i < tables->n_rules; i++)
 		if (!is_string(view, view->rules[i].name) ||
-		    (view->rules[i].file != IMAGE_NO_STRING && !is_string(view, view->rules[i].file)))
+		    (view->rules[i].file != IMAGE_NO_STRING && !is_string(view, view->rules[i].file)) ||
+		    (view->rules[i].tier != IMAGE_NO_STRING && !is_string(view, view->rules[i].tier)))
 			return "name of a rule out of bounds";
 	for (uint32_t i = 0; i < head->sections[IMAGE_LOCALS].count; i++) {
 		const struct image_local *local = &view->locals[i];

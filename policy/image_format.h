@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#define IMAGE_MAGIC 0x31494842U /* "BHI1" */
+#define IMAGE_MAGIC 0x32494842U /* "BHI2" */
 #define IMAGE_NO_STRING 0xffffffffU
 
 enum image_section {
@@ -41,6 +41,7 @@ struct image_rule {
 	uint32_t name;
 	uint32_t file; /* may be IMAGE_NO_STRING */
 	uint32_t line;
+	uint32_t tier; /* may be IMAGE_NO_STRING */
 };
 
 struct image_local {

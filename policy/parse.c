@@ -8,7 +8,6 @@
 
 #include "bpf/abi.h"
 #include "policy/read.h"
-#include "policy/sha256.h"
 
 /* What is left of the files when their definitions are read, by file; NULL: it has none. */
 struct later {
@@ -168,9 +167,7 @@ static void read_files(struct reader *reader, const struct policy_source *source
 static void read_list(struct reader *reader, const struct node *list, const char *what, size_t max, const size_t *np,
 		      void (*read)(struct reader *reader, const struct node *node))
 {
-	for (uint32_t i = 0; list && i < list->n; i++) {
-		if (*np > max)
-			return;
+	for (uint32_t i = 0; list && i < list->n && *np <= max; i++) {
 		read(reader, list->items[i]);
 		if (*np > max)
 			reader_error(reader, list->items[i], "the policy has more than %zu %s", max, what);
@@ -198,31 +195,6 @@ static void read_sources(struct reader *reader, const struct policy_source *sour
 	order_identities(reader);
 	if (!policy_diagnostics_count(reader->diagnostics, POLICY_ERROR))
 		warn_unused(reader);
-}
-
-static void add_length(struct sha256 *sha, size_t len)
-{
-	uint64_t little = htole64(len);
-
-	sha256_add(sha, &little, sizeof(little));
-}
-
-/* Names and texts, each with its length before it, so that no two lists of sources have the same bytes. */
-static void make_digest(char out[65], const struct policy_source *sources, size_t n)
-{
-	unsigned char hash[SHA256_BYTES];
-	struct sha256 sha;
-
-	sha256_begin(&sha);
-	for (size_t i = 0; i < n; i++) {
-		add_length(&sha, strlen(sources[i].name));
-		add_length(&sha, sources[i].len);
-		sha256_add(&sha, sources[i].name, strlen(sources[i].name));
-		sha256_add(&sha, sources[i].text, sources[i].len);
-	}
-	sha256_end(&sha, hash);
-	for (size_t i = 0; i < SHA256_BYTES; i++)
-		snprintf(out + 2 * i, 3, "%02x", hash[i]);
 }
 
 void reader_free(struct reader *reader)
@@ -257,7 +229,6 @@ static struct policy *policy_new(const struct policy_source *sources, size_t n)
 		return NULL;
 	policy->tiers[0] = (struct tier){.name = "app"};
 	policy->n_tiers = 1;
-	make_digest(policy->digest, sources, n);
 	result = policy;
 	policy = NULL;
 	return result;

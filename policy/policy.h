@@ -68,10 +68,11 @@ size_t policy_identity_count(const struct policy *policy);
 /* ---- compile ---- */
 
 /*
- * Compiles to an image (image.h), the same bytes for the same sources. Returns 0; 1 if the tables would not fit, with
- * the size and the limit in *errorp (owned by the caller); or -ENOMEM. *imagep is malloc()ed.
+ * Compiles to an image (image.h), the same bytes for the same sources. `digest` names the sources in the audit log: 64
+ * lower-case hex digits (identity/digest.h). Returns 0; 1 if the tables would not fit, with the size and the limit in
+ * *errorp (owned by the caller); or -ENOMEM. *imagep is malloc()ed.
  */
-int policy_compile(const struct policy *policy, void **imagep, size_t *lenp, char **errorp);
+int policy_compile(const struct policy *policy, const char *digest, void **imagep, size_t *lenp, char **errorp);
 
 /* ---- explain ---- */
 
@@ -80,6 +81,8 @@ int policy_compile(const struct policy *policy, void **imagep, size_t *lenp, cha
 struct policy_judgement {
 	bool judged; /* false: this end is outside any managed workload, it judges nothing */
 	bool allow;
+	bool audit;	  /* allowed only because the rule that denies it is in audit mode */
+	const char *tier; /* of the rule; NULL when no rule decided */
 	const char *rule; /* name; "default" when no rule decided */
 	const char *file; /* of the rule, or of `defaults`; NULL for the built-in default */
 	unsigned line;
@@ -92,13 +95,13 @@ struct policy_explanation {
 };
 
 /*
- * Judges a flow with the compiled tables, by the function that the kernel programs use. `service` as in a rule, one
- * port: `tcp/5432`, `icmp/echo-request`. Strings in *explanation are borrowed from the image. Returns 0, or 1 with the
+ * Judges a flow with the compiled tables, by the function that the kernel programs use, as at `now` (seconds since 1970:
+ * what `until` of a rule is compared with). `service` as in a rule, one port: `tcp/5432`, `icmp/echo-request`. Strings in *explanation are borrowed from the image. Returns 0, or 1 with the
  * reason in *errorp (owned by the caller) when an end or the service cannot be understood.
  */
 struct policy_image;
 int policy_explain(const struct policy_image *image, const char *from, const char *to, const char *service,
-		   struct policy_explanation *explanation, char **errorp);
+		   int64_t now, struct policy_explanation *explanation, char **errorp);
 
 /*
  * For a flow that no rule decided: the allow rules that come closest in the given judgement and what keeps each from

@@ -18,6 +18,7 @@ struct builder {
 	struct policy_diagnostics *diagnostics;
 	const struct policy_source *source;
 	uint32_t index;
+	size_t mark; /* bytes of a byte order mark */
 	uint32_t budget;
 	uint32_t weight; /* of the nodes closed so far in this file, aliases counted in full */
 	struct intern anchors;
@@ -89,8 +90,9 @@ static void remember_anchor(struct builder *b, const yaml_char_t *anchor, struct
 	b->anchor_nodes.items[number] = (uint32_t)b->n_anchored++;
 }
 
+/* With `extra` bytes behind it. */
 static struct node *node_new(struct builder *b, enum node_kind kind, const yaml_event_t *event,
-			     const yaml_char_t *anchor, const yaml_char_t *tag)
+			     const yaml_char_t *anchor, const yaml_char_t *tag, size_t extra)
 {
 	struct position at = position_of(b, event->start_mark);
 	struct node *node;
@@ -103,7 +105,7 @@ static struct node *node_new(struct builder *b, enum node_kind kind, const yaml_
 	}
 	if (!spend(b, 1, at))
 		return NULL;
-	node = arena_alloc(b->arena, sizeof(*node));
+	node = arena_alloc(b->arena, sizeof(*node) + extra);
 	if (!node) {
 		b->failed = true;
 		return NULL;
@@ -120,7 +122,7 @@ static void read_scalar(struct builder *b, const yaml_event_t *event)
 {
 	const char *text = (const char *)event->data.scalar.value;
 	size_t len = event->data.scalar.length;
-	struct node *node = node_new(b, NODE_SCALAR, event, event->data.scalar.anchor, event->data.scalar.tag);
+	struct node *node = node_new(b, NODE_SCALAR, event, event->data.scalar.anchor, event->data.scalar.tag, len + 1);
 
 	if (!node)
 		return;
@@ -129,11 +131,8 @@ static void read_scalar(struct builder *b, const yaml_event_t *event)
 		b->failed = true;
 		return;
 	}
-	node->text = arena_copy(b->arena, text, len);
-	if (!node->text)
-		b->failed = true;
-	else
-		attach(b, node);
+	node->text = memcpy(node + 1, text, len);
+	attach(b, node);
 }
 
 static void open_collection(struct builder *b, enum node_kind kind, const yaml_event_t *event)
@@ -141,7 +140,7 @@ static void open_collection(struct builder *b, enum node_kind kind, const yaml_e
 	bool list = kind == NODE_LIST;
 	struct node *node =
 		node_new(b, kind, event, list ? event->data.sequence_start.anchor : event->data.mapping_start.anchor,
-			 list ? event->data.sequence_start.tag : event->data.mapping_start.tag);
+			 list ? event->data.sequence_start.tag : event->data.mapping_start.tag, 0);
 
 	if (!node)
 		return;
@@ -224,7 +223,7 @@ static void read_event(struct builder *b, const yaml_event_t *event)
 static void report_yaml_error(struct builder *b, const yaml_parser_t *parser)
 {
 	struct position at = position_of(b, parser->problem_mark);
-	size_t offset = parser->problem_mark.index;
+	size_t offset = b->mark + parser->problem_mark.index;
 
 	b->failed = true;
 	if (parser->error == YAML_MEMORY_ERROR) {
@@ -259,7 +258,9 @@ static void parse_events(struct builder *b)
 		return;
 	}
 	yaml_parser_set_encoding(&parser, YAML_UTF8_ENCODING);
-	yaml_parser_set_input_string(&parser, (const unsigned char *)b->source->text, b->source->len);
+	/* libyaml would count a byte order mark as a column. */
+	yaml_parser_set_input_string(&parser, (const unsigned char *)b->source->text + b->mark,
+				     b->source->len - b->mark);
 	while (!b->failed && !done) {
 		yaml_event_t event;
 
@@ -277,11 +278,9 @@ static void parse_events(struct builder *b)
  * here anyway. Returns false if there is one. */
 static bool check_directives(struct builder *b)
 {
-	const char *text = b->source->text, *at = text, *end = text + b->source->len;
+	const char *text = b->source->text, *at = text + b->mark, *end = text + b->source->len;
 	struct position position = {b->index, 1, 1};
 
-	if (b->source->len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0)
-		at += 3;
 	while (at < end) {
 		if (end - at >= 4 && memcmp(at, "%TAG", 4) == 0) {
 			diagnostics_error(b->diagnostics, position, "YAML tags have no meaning in a policy");
@@ -311,7 +310,7 @@ static bool check_text(struct builder *b)
 	bad = text_bad_byte(text, len, &broken);
 	if (bad == len)
 		return check_directives(b);
-	for (size_t i = 0; i < bad;) {
+	for (size_t i = b->mark; i < bad;) {
 		at.column++;
 		if (text_line_break(text, len, i)) {
 			at.line++;
@@ -338,6 +337,8 @@ void yaml_tree_read(struct node **rootp, struct arena *arena, const struct polic
 	};
 
 	*rootp = NULL;
+	if (source->len >= 3 && memcmp(source->text, "\xef\xbb\xbf", 3) == 0)
+		b.mark = 3;
 	if (!check_text(&b))
 		return;
 	parse_events(&b);

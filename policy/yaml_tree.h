@@ -21,18 +21,20 @@ enum node_kind {
 	NODE_MAP,
 };
 
+/* A policy of 100,000 rules has two million, so they are kept small. */
 struct node {
 	struct position at;
-	enum node_kind kind;
+	enum node_kind kind:8;
+	bool open;	   /* while it is read */
 	uint32_t n;	   /* items of a list; of a map twice the entries: key, value, key, value */
 	uint32_t weight;   /* nodes met by a walk, itself included */
-	bool open;	   /* while it is read */
 	struct node *self; /* so that one value can be read as a list of one */
 	union {
-		const char *text; /* scalar, no NUL within */
+		const char *text; /* scalar, no NUL within; lies behind the node */
 		struct node **items;
 	};
 };
+_Static_assert(sizeof(struct node) == 40, "two million of them");
 
 /*
  * Reads one source. *budgetp is how many nodes may still be met, over all sources. On bad input *rootp is NULL and the

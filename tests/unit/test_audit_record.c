@@ -43,7 +43,7 @@ struct fixture {
 static int set_up(void **state)
 {
 	static const struct policy_rule_name rules[] = {
-		{"default", NULL, 0}, {"web-to-db", "shop.yaml", 12}, {"no-ssh", "shop.yaml", 20}};
+		{"default", NULL, 0, NULL}, {"web-to-db", "shop.yaml", 12, "app"}, {"no-ssh", "shop.yaml", 20, "app"}};
 	struct fixture *f = calloc(1, sizeof(*f));
 
 	assert_int_equal(audit_record_new(&f->record, &config), 0);
@@ -332,7 +332,8 @@ static void hostile_names_make_one_valid_line(void **state)
 	struct fixture *f = *state;
 	struct bh_event event = tcp_event();
 	struct policy_rule_name rules[] = {
-		{"default", NULL, 0}, {"a\"},\"x\":{\"\\\n\r\t\x1b[2J\xff\xc0\xaf", "\xed\xa0\x80\xe2\x80\xa8", 1}};
+		{"default", NULL, 0, NULL},
+		{"a\"},\"x\":{\"\\\n\r\t\x1b[2J\xff\xc0\xaf", "\xed\xa0\x80\xe2\x80\xa8", 1, NULL}};
 	json_t *r;
 
 	assert_int_equal(audit_names_set_identity(f->names, 16, false, "spiffe://a/\x01\x7f\xc2\x9b\xf5\x80\xe2\x82"),
@@ -374,7 +375,7 @@ static void the_longest_strings_still_fit_the_line(void **state)
 	struct bh_event event = tcp_event();
 	struct ipc_notice n = {.kind = NOTICE_IDENTITY_REFUSED, .cgroup_id = UINT64_MAX, .code = ATTEST_E_BINDING};
 	char name[2049], file[4096];
-	struct policy_rule_name rules[] = {{"default", NULL, 0}, {file, file, UINT32_MAX}};
+	struct policy_rule_name rules[] = {{"default", NULL, 0, NULL}, {file, file, UINT32_MAX, NULL}};
 	json_t *r;
 
 	memset(name, 1, sizeof(name) - 1); /* each takes six bytes */
@@ -660,7 +661,7 @@ static void community_ids_are_those_of_other_tools(void **state)
 static void the_names_of_the_last_64_revisions_are_kept(void **state)
 {
 	struct fixture *f = *state;
-	struct policy_rule_name rule, rules[] = {{"default", NULL, 0}, {"r", "f.yaml", 1}};
+	struct policy_rule_name rule, rules[] = {{"default", NULL, 0, NULL}, {"r", "f.yaml", 1, NULL}};
 
 	for (uint32_t revision = 4; revision <= 3 + AUDIT_NAMES_REVISIONS; revision++)
 		assert_int_equal(audit_names_set_rules(f->names, revision, DIGEST, rules, 2), 0);

@@ -15,6 +15,8 @@
 
 #include "policy/policy.h"
 
+#define DIGEST "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
 /* Parses and returns what is printed; malloc()ed. */
 static char *printed(const struct policy_source *sources, size_t n, int expected)
 {
@@ -269,23 +271,34 @@ static void too_many_files_are_refused(void **state)
 
 /* ---- mutations ---- */
 
-static const char seed_text[] = "bulkhead: 1\n"
-				"identities:\n"
-				"  web: spiffe://td/ns/*/web\n"
-				"  db: [&x spiffe://td/db, \"spiffe://td/x/**\"]\n"
-				"  loc: {unit: a.service}\n"
-				"  bound: {spiffe: *x, only: [{cgroup: /a/b}, {unit: b.service}]}\n"
-				"networks: {lan: [10.0.0.0/8, \"2001:db8::/32\"]}\n"
-				"services: {pg: [tcp/5432, udp/1-2, icmp/echo-request, icmpv6]}\n"
-				"defaults: {action: deny, log: denied}\n"
-				"rules:\n"
-				"  - {name: one, action: allow, from: web, to: [db, loc], service: pg}\n"
-				"  - name: two\n"
-				"    action: deny\n"
-				"    from: {identity: any, network: lan}\n"
-				"    to: any\n"
-				"    direction: egress\n"
-				"    log: all\n";
+static const char seed_text[] =
+	"bulkhead: 1\n"
+	"identities:\n"
+	"  web: spiffe://td/ns/*/web\n"
+	"  db: [&x spiffe://td/db, \"spiffe://td/x/**\"]\n"
+	"  loc: {unit: a.service}\n"
+	"  bound: {spiffe: *x, only: [{cgroup: /a/b}, {unit: b.service}]}\n"
+	"  some: {any: [web, {not: db}, verified]}\n"
+	"networks: {lan: [10.0.0.0/8, \"2001:db8::/32\"], net: {include: [\"::/0\"], except: [\"::1\"]}}\n"
+	"services: {pg: [tcp/5432, udp/1-2, icmp/echo-request, icmpv6], all: [pg, sctp, proto/47]}\n"
+	"tiers: [one, app]\n"
+	"defaults: {action: deny, log: denied}\n"
+	"rules:\n"
+	"  - {name: one, action: allow, from: web, to: [db, loc], service: pg}\n"
+	"  - name: two\n"
+	"    action: deny\n"
+	"    from: {identity: any, network: lan}\n"
+	"    to: any\n"
+	"    direction: egress\n"
+	"    log: all\n"
+	"  - {name: three, tier: one, priority: -3, action: pass, from: {not: some}, to: net, service: all}\n"
+	"  - {name: four, action: deny, mode: audit, from: any, to: db, until: 2027-01-01T00:00:00Z}\n"
+	"tests:\n"
+	"  - {from: web, to: db, service: pg, expect: allow, by: one}\n"
+	"  - {from: 10.0.0.1, to: loc@10.0.0.2, service: tcp/1, expect: deny}\n"
+	"invariants:\n"
+	"  - never: {from: lan, to: db, service: tcp/22}\n"
+	"  - isolated: [web, [loc, lan]]\n";
 
 static uint32_t rnd(uint64_t *state, uint32_t n)
 {
@@ -333,7 +346,7 @@ static void mutated_policies_are_judged_and_nothing_else_happens(void **state)
 	size_t valid = 0;
 
 	(void)state;
-	for (uint64_t seed = 1; seed <= 20000; seed++) {
+	for (uint64_t seed = 1; seed <= 40000; seed++) {
 		struct policy_diagnostics *diagnostics;
 		struct policy *policy;
 		uint64_t random = seed * 0x9e3779b97f4a7c15ULL;
@@ -355,7 +368,7 @@ static void mutated_policies_are_judged_and_nothing_else_happens(void **state)
 		assert_int_equal(policy_diagnostics_count(diagnostics, POLICY_ERROR) > 0, r);
 		policy_diagnostics_print(diagnostics, null, true);
 		if (r == 0) {
-			assert_int_equal(policy_compile(policy, &image, &image_len, &error), 0);
+			assert_int_equal(policy_compile(policy, DIGEST, &image, &image_len, &error), 0);
 			valid++;
 		}
 		fclose(null);

@@ -15,6 +15,8 @@
 #include "policy/image.h"
 #include "policy/policy.h"
 
+#define DIGEST "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
 #define WEB "spiffe://td/web"
 #define DB "spiffe://td/db"
 
@@ -54,7 +56,7 @@ static void load(const char *rules)
 		policy_diagnostics_print(diagnostics, stderr, false);
 		fail();
 	}
-	assert_int_equal(policy_compile(policy, &bytes, &len, &error), 0);
+	assert_int_equal(policy_compile(policy, DIGEST, &bytes, &len, &error), 0);
 	assert_int_equal(policy_image_open(&image, bytes, len, NULL), 0);
 	policy_diagnostics_freep(&diagnostics);
 	free(bytes);
@@ -66,7 +68,7 @@ static struct policy_explanation explain(const char *from, const char *to, const
 	struct policy_explanation explanation;
 	char *error = NULL;
 
-	if (policy_explain(image, from, to, service, &explanation, &error) != 0)
+	if (policy_explain(image, from, to, service, 0, &explanation, &error) != 0)
 		fail_msg("%s", error);
 	return explanation;
 }
@@ -88,7 +90,7 @@ static void refused(const char *from, const char *to, const char *service, const
 	struct policy_explanation explanation;
 	char *error = NULL;
 
-	assert_int_equal(policy_explain(image, from, to, service, &explanation, &error), 1);
+	assert_int_equal(policy_explain(image, from, to, service, 0, &explanation, &error), 1);
 	if (!strstr(error, reason))
 		fail_msg("\"%s\" does not contain \"%s\"", error, reason);
 	free(error);

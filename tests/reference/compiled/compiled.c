@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/reference/compiled/compiled.h"
+
+void ref_compile(struct ref_compiled *compiled, const struct ref_policy *policy)
+{
+	static const char *const names[] = {"a.yaml", "b.yaml", "c.yaml"};
+	static const char digest[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+	struct policy_source sources[REF_MAX_FILES];
+	struct policy_diagnostics *diagnostics = NULL;
+	const char *why = "";
+	char *error = NULL;
+	void *bytes = NULL;
+	size_t len;
+
+	for (int f = 0; f < policy->n_files; f++)
+		sources[f] = (struct policy_source){names[f], policy->texts[f], strlen(policy->texts[f])};
+	if (policy_parse(&compiled->policy, &diagnostics, sources, (size_t)policy->n_files) != 0) {
+		policy_diagnostics_print(diagnostics, stderr, false);
+		exit(1);
+	}
+	policy_diagnostics_freep(&diagnostics);
+	if (policy_compile(compiled->policy, digest, &bytes, &len, &error) != 0) {
+		fprintf(stderr, "not compiled: %s\n", error ? error : "out of memory");
+		exit(1);
+	}
+	if (policy_image_open(&compiled->image, bytes, len, &why) != 0) {
+		fprintf(stderr, "the image does not hold: %s\n", why);
+		exit(1);
+	}
+	free(bytes);
+}
+
+void ref_compiled_clear(struct ref_compiled *compiled)
+{
+	policy_image_freep(&compiled->image);
+	policy_freep(&compiled->policy);
+}
+
+uint32_t ref_who(const struct policy_image *image, const struct ref_end *end)
+{
+	struct policy_local local;
+	char name[16];
+
+	switch (end->kind) {
+	case REF_SPIFFE:
+		return policy_image_classify(image, end->id);
+	case REF_LOCAL:
+		snprintf(name, sizeof(name), "id%d", end->local);
+		for (size_t i = 0; policy_image_local(image, i, &local); i++)
+			if (strcmp(local.name, name) == 0)
+				return local.who;
+		fprintf(stderr, "the image has no local identity %s\n", name);
+		exit(1);
+	case REF_UNIDENTIFIED:
+		return BH_ID_UNIDENTIFIED;
+	case REF_HOST:
+		return BH_ID_HOST;
+	case REF_WORLD:
+		break;
+	}
+	return BH_ID_WORLD;
+}
+
+static bool in_a_network(const struct ref_policy *policy, const struct ref_end *end)
+{
+	for (int i = 0; i < policy->n_networks; i++)
+		if (ref_network_has(&policy->networks[i], end))
+			return true;
+	return false;
+}
+
+static void write_address(const struct ref_end *end, struct bh_addr *address)
+{
+	memset(address, 0, sizeof(*address));
+	if (end->v4) {
+		address->w[2] = htonl(0xffff);
+		memcpy(&address->w[3], end->address, 4);
+	} else {
+		memcpy(address->w, end->address, 16);
+	}
+}
+
+bool ref_address(const struct ref_policy *policy, const struct ref_end *end, struct bh_addr *address)
+{
+	struct ref_end nowhere = {.has_address = true};
+
+	if (end->has_address) {
+		write_address(end, address);
+		return true;
+	}
+	/* Some that no random network is near to, unless it holds the whole family. */
+	for (int v4 = 0; v4 < 2; v4++)
+		for (int first = 1; first < 256; first += 3) {
+			nowhere.v4 = v4;
+			nowhere.address[0] = (unsigned char)first;
+			nowhere.address[1] = 77;
+			if (!in_a_network(policy, &nowhere)) {
+				write_address(&nowhere, address);
+				return true;
+			}
+		}
+	return false;
+}
+
+uint32_t ref_cell(struct ref_verdict verdict)
+{
+	static const uint32_t bits[] = {0, BH_CELL_LOG_ALLOWED | BH_CELL_LOG_DENIED, BH_CELL_LOG_DENIED,
+					BH_CELL_LOG_ALLOWED | BH_CELL_LOG_DENIED | BH_CELL_LOG_AGAIN};
+	uint32_t cell = (uint32_t)verdict.rule | bits[verdict.log];
+
+	if (verdict.allow)
+		cell |= BH_CELL_ALLOW;
+	/* What would have been denied is logged where a denial would be. */
+	if (verdict.audit)
+		cell |= BH_CELL_AUDIT | (verdict.log != REF_LOG_NONE ? BH_CELL_LOG_ALLOWED : 0);
+	return cell;
+}
+
+void ref_report(const struct ref_policy *policy, const struct ref_flow *flow, uint64_t seed, const char *what)
+{
+	char from[300], to[300], service[40];
+
+	for (int f = 0; f < policy->n_files; f++)
+		fprintf(stderr, "--- file %d\n%s", f, policy->texts[f]);
+	ref_end_format(&flow->from, from, sizeof(from));
+	ref_end_format(&flow->to, to, sizeof(to));
+	ref_service_format(flow, service, sizeof(service));
+	fprintf(stderr, "seed %lu: %s -> %s %s: %s\n", (unsigned long)seed, from, to, service, what);
+}
