@@ -19,13 +19,14 @@
 /* A second or two of work. */
 #define MAX_WORK 300000000ULL
 #define NO_OWNER 0xffffffffU
+#define TOO_COMPLEX "the policy is too complex for an exact answer: too many of its rules overlap"
 
 int space_spend(struct flow_space *space, uint64_t work, char **errorp)
 {
 	space->work += work;
 	if (space->work <= MAX_WORK)
 		return 0;
-	return flow_error(errorp, "the policy is too complex for an exact answer: too many of its rules overlap");
+	return flow_error(errorp, TOO_COMPLEX);
 }
 
 int space_intern(struct flow_space *space, const struct spans *spans, uint32_t *setp)
@@ -331,27 +332,61 @@ static int base_identities(struct joining *joining, size_t p)
 	return r;
 }
 
-static bool combine_identity(struct flow_space *space, struct space_policy *policy, uint32_t index)
+/* Sets put together one after the other, in two buffers in turn. A set of classes has never more spans than classes. */
+struct fold {
+	struct span *buffers[2];
+	struct spans result;
+};
+
+static bool fold_begin(struct flow_space *space, struct fold *fold, uint32_t n_classes, const struct spans *first)
+{
+	for (int i = 0; i < 2; i++)
+		fold->buffers[i] = scratch_alloc(&space->scratch, (size_t)n_classes + 2, sizeof(struct span));
+	fold->result = *first;
+	return fold->buffers[0] && fold->buffers[1];
+}
+
+static void fold_set(struct flow_space *space, struct fold *fold,
+		     uint32_t (*operation)(struct span *, const struct spans *, const struct spans *),
+		     const struct spans *set)
+{
+	struct span *to = fold->buffers[fold->result.items == fold->buffers[0]];
+
+	space->work += (uint64_t)fold->result.n + set->n;
+	fold->result = (struct spans){to, operation(to, &fold->result, set)};
+}
+
+/* Returns 0, 1 with the compiler's error, or -ENOMEM. */
+static int combine_identity(struct flow_space *space, struct space_policy *policy, uint32_t index)
 {
 	const struct identity *identity = &policy->policy->identities[index];
-	struct spans *out = &policy->identities[index];
+	struct scratch_mark mark = scratch_mark(&space->scratch);
+	struct spans *out = &policy->identities[index], none = {};
+	struct fold fold;
+	bool any = identity->op == IDENTITY_ANY;
 
 	if (identity->op == IDENTITY_BASE)
-		return true;
-	if (identity->op != IDENTITY_ANY)
-		*out = policy->known;
+		return 0;
+	if (!fold_begin(space, &fold, space->n_who, any ? &none : &policy->known))
+		return -ENOMEM;
 	for (uint32_t i = 0; i < identity->n_operands; i++) {
 		uint32_t atom = identity->operands[i];
 		const struct spans *operand =
 			atom < WHO_IDENTITY ? &policy->atoms[atom] : &policy->identities[atom - WHO_IDENTITY];
-		bool ok = identity->op == IDENTITY_ANY	 ? spans_unite(space, out, out, operand)
-			  : identity->op == IDENTITY_ALL ? spans_intersect(space, out, out, operand)
-							 : spans_subtract(space, out, out, operand);
 
-		if (!ok)
-			return false;
+		fold_set(space, &fold,
+			 any				? spans_unite_to
+			 : identity->op == IDENTITY_ALL ? spans_intersect_to
+							: spans_subtract_to,
+			 operand);
 	}
-	return true;
+	space->set_bytes += fold.result.n * sizeof(struct span);
+	if (space->set_bytes > COMPILER_MAX_SET_BYTES || space->work > MAX_WORK)
+		return compiler_too_large(&space->compiler, TOO_COMPLEX);
+	out->n = fold.result.n;
+	out->items = arena_copy(&space->arena, fold.result.items, fold.result.n * sizeof(struct span));
+	scratch_release(&space->scratch, mark);
+	return out->items ? 0 : -ENOMEM;
 }
 
 static int name_who(struct joining *joining, size_t p)
@@ -371,8 +406,7 @@ static int name_who(struct joining *joining, size_t p)
 	for (uint32_t i = 0; i < policy->policy->n_identities && r == 0; i++) {
 		const uint32_t *order = policy->policy->identity_order;
 
-		if (!combine_identity(space, policy, order ? order[i] : i))
-			r = -ENOMEM;
+		r = combine_identity(space, policy, order ? order[i] : i);
 	}
 	return r;
 }
@@ -600,21 +634,21 @@ int flow_space_new(struct flow_space **spacep, const struct policy *const *polic
 
 /* ---- terms ---- */
 
-/* The union of some sets. Memory: scratch. */
+/* The union of some sets of classes. Memory: scratch. */
 static bool unite_sets(struct flow_space *space, struct spans *out, const struct spans *(*get)(const void *, uint32_t),
 		       const void *context, const uint32_t *items, uint32_t n)
 {
-	struct spans result = n ? *get(context, items[0]) : (struct spans){};
+	uint32_t n_classes = space->n_who > space->n_where ? space->n_who : space->n_where;
+	struct fold fold;
 
-	for (uint32_t i = 1; i < n; i++) {
-		const struct spans *next = get(context, items[i]);
-		struct span *to = scratch_alloc(&space->scratch, (size_t)result.n + next->n, sizeof(*to));
-
-		if (!to)
-			return false;
-		result = (struct spans){to, spans_unite_to(to, &result, next)};
-	}
-	*out = result;
+	*out = *get(context, items[0]);
+	if (n == 1)
+		return true;
+	if (!fold_begin(space, &fold, n_classes, out))
+		return false;
+	for (uint32_t i = 1; i < n; i++)
+		fold_set(space, &fold, spans_unite_to, get(context, items[i]));
+	*out = fold.result;
 	return true;
 }
 

@@ -35,6 +35,9 @@ uint32_t spans_intersect_to(struct span *out, const struct spans *a, const struc
 uint32_t spans_subtract_to(struct span *out, const struct spans *a, const struct spans *b);
 uint32_t spans_unite_to(struct span *out, const struct spans *a, const struct spans *b);
 
+/* The first span that does not end before a number. */
+uint32_t spans_seek(const struct spans *spans, uint32_t number);
+
 enum relation {
 	APART,
 	PARTLY,
@@ -86,6 +89,7 @@ struct flow_space {
 	struct scratch scratch;
 	int64_t now;
 	uint64_t work;
+	uint64_t set_bytes; /* of identities that are made of others */
 
 	struct policy joint; /* places and patterns of every policy, each an identity; all networks */
 	struct compiler compiler;

@@ -145,6 +145,7 @@ struct division {
 	uint32_t n_groups;
 	uint32_t *slots; /* of groups, hashed: group + 1 */
 	uint32_t n_slots;
+	uint64_t probes; /* of slots: the hash is no secret, so a policy may be made to collide */
 };
 
 static int compare_edges(const void *a, const void *b)
@@ -198,39 +199,54 @@ static int gather_sets(struct judging *j, struct division *x, const struct spans
 	return space_spend(j->space, 8ULL * n, j->errorp);
 }
 
+/* The spans of a set from the first that reaches into the part to the last: what is between the spans of the part does not
+ * matter, as there are no intervals. Returns the first, and how many. */
+static const struct span *spans_near(const struct spans *part, const struct spans *set, uint32_t *np)
+{
+	uint32_t first = spans_seek(set, part->items[0].first), last = part->items[part->n - 1].last;
+	uint32_t end = spans_seek(set, last);
+
+	/* The span that ends at the last number or behind it may begin before. */
+	end += end < set->n && set->items[end].first <= last;
+	*np = end - first;
+	return set->items + first;
+}
+
+static void add_edges(struct division *x, const struct span *spans, uint32_t n, uint32_t set)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		x->edges[x->n_edges++] = (struct edge){spans[i].first, set, false};
+		x->edges[x->n_edges++] = (struct edge){spans[i].last + 1, set, true};
+	}
+}
+
 static int gather_edges(struct judging *j, struct division *x, const struct spans *part)
 {
-	uint64_t n = 2ULL * part->n;
+	const struct spans *sets = j->space->set_spans;
+	uint64_t total = part->n;
+	const struct span *near;
+	uint32_t n;
+	int r;
 
-	for (uint32_t s = 0; s < x->n_sets; s++)
-		n += 2ULL * (j->space->set_spans[x->sets[s]].n + part->n);
-	if (n > UINT32_MAX / 4)
-		return space_spend(j->space, UINT64_MAX / 2, j->errorp);
-	x->edges = scratch_alloc(&j->space->scratch, n, sizeof(*x->edges));
+	for (uint32_t s = 0; s < x->n_sets; s++) {
+		spans_near(part, &sets[x->sets[s]], &n);
+		total += n;
+	}
+	r = space_spend(j->space, 16 * total, j->errorp);
+	if (r)
+		return r;
+	x->edges = scratch_alloc(&j->space->scratch, 2 * total, sizeof(*x->edges));
 	if (!x->edges)
 		return -ENOMEM;
 	x->n_edges = 0;
-	for (uint32_t s = 0; s <= x->n_sets; s++) {
-		struct scratch_mark mark = scratch_mark(&j->space->scratch);
-		struct spans cut = *part;
-
-		/* The part itself is the last of the sets. */
-		if (s < x->n_sets) {
-			const struct spans *set = &j->space->set_spans[x->sets[s]];
-
-			cut.items = scratch_alloc(&j->space->scratch, (size_t)set->n + part->n, sizeof(struct span));
-			if (!cut.items)
-				return -ENOMEM;
-			cut.n = spans_intersect_to(cut.items, part, set);
-		}
-		for (uint32_t i = 0; i < cut.n; i++) {
-			x->edges[x->n_edges++] = (struct edge){cut.items[i].first, s, false};
-			x->edges[x->n_edges++] = (struct edge){cut.items[i].last + 1, s, true};
-		}
-		scratch_release(&j->space->scratch, mark);
+	for (uint32_t s = 0; s < x->n_sets; s++) {
+		near = spans_near(part, &sets[x->sets[s]], &n);
+		add_edges(x, near, n, s);
 	}
+	/* The part itself is the last of the sets. */
+	add_edges(x, part->items, part->n, x->n_sets);
 	qsort(x->edges, x->n_edges, sizeof(*x->edges), compare_edges);
-	return space_spend(j->space, 8ULL * x->n_edges, j->errorp);
+	return 0;
 }
 
 /* Keeps the list of sets that hold sorted. */
@@ -267,6 +283,7 @@ static bool find_group(struct judging *j, struct division *x, const struct cubes
 	for (slot = (uint32_t)(hash >> 16) & (x->n_slots - 1); x->slots[slot]; slot = (slot + 1) & (x->n_slots - 1)) {
 		const struct cubes *group = &x->groups[x->slots[slot] - 1];
 
+		x->probes++;
 		*groupp = x->slots[slot] - 1;
 		if (group->n == holding->n &&
 		    (!group->n || memcmp(group->items, holding->items, group->n * sizeof(uint32_t)) == 0))
@@ -316,7 +333,8 @@ static int make_groups(struct judging *j, struct division *x)
 		x->intervals[x->n_intervals] = (struct span){at, x->edges[i].at - 1};
 		if (!find_group(j, x, &holding, &x->group_of[x->n_intervals++]))
 			return -ENOMEM;
-		work += holding.n + 4;
+		work += holding.n + 4 + x->probes;
+		x->probes = 0;
 		/* Lists of what holds are what takes memory: the budget is looked at on the way. */
 		if (work > 1000000) {
 			int r = space_spend(j->space, work, j->errorp);
@@ -683,6 +701,7 @@ static bool one_dimension_left(struct judging *j, const struct flow_box *box, co
 {
 	if (cubes->n - i < MANY_CUBES)
 		return false;
+	j->space->work += cubes->n - i;
 	for (; i < cubes->n; i++) {
 		int other = shortfall(j, box, &j->policy->cubes[cubes->items[i]]);
 
