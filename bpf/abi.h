@@ -227,7 +227,6 @@ struct bh_rank {
 #define BH_CELL_AUDIT 0x08000000U	/* allowed only because the rule that denies it is in audit mode */
 #define BH_CELL_LOG_ALLOWED 0x01000000U /* an event for a flow that is allowed */
 #define BH_CELL_LOG_DENIED 0x02000000U	/* an event for a flow that is denied */
-#define BH_CELL_AUDIT 0x08000000U	/* a deny in audit mode decided: allowed, and logged as would-deny */
 #define BH_CELL_LOG_AGAIN 0x04000000U	/* also when a policy or identity change judges the flow again */
 
 /* A moment of the tables. In an image it is in seconds since 1970; in the kernel in CLOCK_BOOTTIME nanoseconds, which the

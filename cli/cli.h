@@ -37,7 +37,7 @@ struct cli_command {
 
 /* One per command, defined in its cmd_NAME.c. */
 extern const struct cli_command cmd_check, cmd_explain, cmd_apply, cmd_show, cmd_status, cmd_attest, cmd_run,
-	cmd_identities, cmd_revoke, cmd_reload, cmd_svid, cmd_monitor, cmd_why_denied;
+	cmd_identities, cmd_revoke, cmd_reload, cmd_svid, cmd_monitor, cmd_why_denied, cmd_fmt, cmd_schema, cmd_graph;
 
 extern const struct cli_command cmd_test, cmd_prove;
 

@@ -59,14 +59,11 @@ static int check_tests(struct check *check)
 static int check_sources(struct check *check)
 {
 	const char *why;
-	char digest[65];
 	size_t len;
 	int r = policy_parse(&check->policy, &check->diagnostics, check->sources, check->n_sources);
 
 	if (r == 0)
-		r = policy_files_digest(digest, check->sources, check->n_sources);
-	if (r == 0)
-		r = policy_compile(check->policy, digest, &check->bytes, &len, &check->error);
+		r = policy_compile(check->policy, &check->bytes, &len, &check->error);
 	if (r == 0)
 		r = policy_image_open(&check->image, check->bytes, len, &why);
 	return r == 0 ? check_tests(check) : r;

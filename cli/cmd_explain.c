@@ -82,7 +82,6 @@ static int load(struct cli *cli, struct explainer *explainer, const struct argum
 	__attribute__((cleanup(freep))) char *error = NULL;
 	__attribute__((cleanup(freep))) void *bytes = NULL;
 	const char *why = NULL;
-	char digest[65];
 	size_t len;
 	int r;
 
@@ -98,9 +97,7 @@ static int load(struct cli *cli, struct explainer *explainer, const struct argum
 		return CLI_NO;
 	}
 	if (r == 0)
-		r = policy_files_digest(digest, explainer->sources, explainer->n_sources);
-	if (r == 0)
-		r = policy_compile(explainer->policy, digest, &bytes, &len, &error);
+		r = policy_compile(explainer->policy, &bytes, &len, &error);
 	if (r == 1) {
 		cli_error("%s", error);
 		return CLI_NO;

@@ -11,6 +11,8 @@
 static const struct cli_command *const commands[] = {
 	&cmd_check,	 &cmd_explain, &cmd_apply,  &cmd_show,	  &cmd_status,	   &cmd_attest, &cmd_run,   &cmd_svid,
 	&cmd_identities, &cmd_revoke,  &cmd_reload, &cmd_monitor, &cmd_why_denied, &cmd_test,	&cmd_prove,
+	&cmd_check,	 &cmd_explain, &cmd_apply,  &cmd_show,	  &cmd_status,	   &cmd_attest, &cmd_run,    &cmd_svid,
+	&cmd_identities, &cmd_revoke,  &cmd_reload, &cmd_monitor, &cmd_why_denied, &cmd_fmt,	&cmd_schema, &cmd_graph,
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))

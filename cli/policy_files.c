@@ -8,8 +8,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "identity/digest.h"
-
 struct sources {
 	struct policy_source *items;
 	size_t n;
@@ -23,16 +21,6 @@ void policy_files_free(struct policy_source *sources, size_t n)
 		free((char *)sources[i].text);
 	}
 	free(sources);
-}
-
-int policy_files_digest(char out[65], const struct policy_source *sources, size_t n)
-{
-	__attribute__((cleanup(digest_freep))) struct digest *digest = NULL;
-	int r = digest_new(&digest);
-
-	for (size_t i = 0; i < n && r == 0; i++)
-		digest_add(digest, sources[i].name, sources[i].text, sources[i].len);
-	return r == 0 ? digest_finish(digest, out) : r;
 }
 
 static int add_file(struct sources *out, const char *path)

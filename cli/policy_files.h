@@ -14,8 +14,6 @@
  * CLI_USAGE having said why.
  */
 int policy_files_load(struct policy_source **sourcesp, size_t *np, char *const *paths, size_t n_paths);
-/* The digest of sources, for policy_compile(). Returns 0 or -ENOMEM. */
-int policy_files_digest(char out[65], const struct policy_source *sources, size_t n);
 void policy_files_free(struct policy_source *sources, size_t n);
 
 /* The sources of the policy in force, from the daemon. Returns an exit code, having said why. */

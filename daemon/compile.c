@@ -21,7 +21,6 @@
 #include <unistd.h>
 
 #include "files.h"
-#include "identity/digest.h"
 #include "ipc.h"
 #include "log.h"
 #include "policy/image.h"
@@ -122,7 +121,7 @@ static int job_policy(const void *input, size_t len, bool verify, int out_fd)
 	__attribute__((cleanup(freep))) void *image = NULL;
 	struct policy_source *files = NULL;
 	size_t n = 0, image_len = 0;
-	char *error = NULL, digest[65];
+	char *error = NULL;
 	int r;
 
 	r = policy_unpack(input, len, &files, &n);
@@ -130,10 +129,8 @@ static int job_policy(const void *input, size_t len, bool verify, int out_fd)
 		r = policy_parse(&policy, &diagnostics, files, n);
 	if (diagnostics)
 		text = diagnostics_text(diagnostics);
-	if (!r)
-		r = sources_digest(digest, files, n);
 	if (!r) {
-		r = policy_compile(policy, digest, &image, &image_len, &error);
+		r = policy_compile(policy, &image, &image_len, &error);
 		if (r > 0) {
 			free(text);
 			text = error;

@@ -101,15 +101,14 @@ int compiler_run(struct compiler *compiler, void **imagep, size_t *lenp)
 	return r == 0 ? compile_image(compiler, imagep, lenp) : r;
 }
 
-int policy_compile(const struct policy *policy, const char *digest, void **imagep, size_t *lenp, char **errorp)
+int policy_compile(const struct policy *policy, void **imagep, size_t *lenp, char **errorp)
 {
 	int r = 1;
 
 	*imagep = NULL;
 	*errorp = NULL;
 	for (int split = 0; split < 2 && r > 0; split++) {
-		_cleanup_(compiler_free) struct compiler compiler = {
-			.policy = policy, .digest = digest, .split = split};
+		_cleanup_(compiler_free) struct compiler compiler = {.policy = policy, .split = split};
 
 		r = compiler_run(&compiler, imagep, lenp);
 		if (r > 0 && split) {

@@ -434,7 +434,7 @@ static int join_sections(struct writer *w, struct output *out)
 {
 	struct image_header head = {.magic = IMAGE_MAGIC, .first_spiffe = w->compiler->first_spiffe};
 
-	snprintf(head.digest, sizeof(head.digest), "%.64s", w->compiler->digest);
+	snprintf(head.digest, sizeof(head.digest), "%.64s", w->compiler->policy->digest);
 	put(out, &head, sizeof(head));
 	for (size_t i = 0; i < IMAGE_SECTIONS; i++) {
 		const struct output *section = &w->sections[i];

@@ -122,7 +122,6 @@ struct judgements {
 
 struct compiler {
 	const struct policy *policy;
-	const char *digest;
 	struct arena arena;
 	uint64_t work;
 	char *error;
@@ -166,7 +165,7 @@ int compiler_spend(struct compiler *compiler, uint64_t work);
 /* Needs policy->identities, n_identities and identity_order only. Afterwards who is 0 to n_who, of which the built-ins
  * have their enum who_atom, the local identities local_who, and the SPIFFE classes the numbers from first_spiffe on. */
 int compile_who(struct compiler *compiler);
-/* All steps, with `policy`, `digest` and `split` given. */
+/* All steps, with `policy` and `split` given. */
 int compiler_run(struct compiler *compiler, void **imagep, size_t *lenp);
 /* Frees all that a step made. */
 void compiler_free(struct compiler *compiler);

@@ -177,6 +177,7 @@ struct policy {
 	struct arena arena;
 	const char **source_names;
 	uint32_t n_sources;
+	char digest[65];
 
 	struct identity *identities;
 	size_t n_identities, identities_capacity;

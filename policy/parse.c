@@ -8,6 +8,7 @@
 
 #include "bpf/abi.h"
 #include "policy/read.h"
+#include "policy/sha256.h"
 
 /* What is left of the files when their definitions are read, by file; NULL: it has none. */
 struct later {
@@ -197,6 +198,31 @@ static void read_sources(struct reader *reader, const struct policy_source *sour
 		warn_unused(reader);
 }
 
+static void add_length(struct sha256 *sha, size_t len)
+{
+	uint64_t little = htole64(len);
+
+	sha256_add(sha, &little, sizeof(little));
+}
+
+/* Names and texts, each with its length before it, so that no two lists of sources have the same bytes. */
+static void make_digest(char out[65], const struct policy_source *sources, size_t n)
+{
+	unsigned char hash[SHA256_BYTES];
+	struct sha256 sha;
+
+	sha256_begin(&sha);
+	for (size_t i = 0; i < n; i++) {
+		add_length(&sha, strlen(sources[i].name));
+		add_length(&sha, sources[i].len);
+		sha256_add(&sha, sources[i].name, strlen(sources[i].name));
+		sha256_add(&sha, sources[i].text, sources[i].len);
+	}
+	sha256_end(&sha, hash);
+	for (size_t i = 0; i < SHA256_BYTES; i++)
+		snprintf(out + 2 * i, 3, "%02x", hash[i]);
+}
+
 void reader_free(struct reader *reader)
 {
 	intern_free(&reader->service_names);
@@ -229,6 +255,7 @@ static struct policy *policy_new(const struct policy_source *sources, size_t n)
 		return NULL;
 	policy->tiers[0] = (struct tier){.name = "app"};
 	policy->n_tiers = 1;
+	make_digest(policy->digest, sources, n);
 	result = policy;
 	policy = NULL;
 	return result;

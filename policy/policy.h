@@ -68,11 +68,10 @@ size_t policy_identity_count(const struct policy *policy);
 /* ---- compile ---- */
 
 /*
- * Compiles to an image (image.h), the same bytes for the same sources. `digest` names the sources in the audit log: 64
- * lower-case hex digits (identity/digest.h). Returns 0; 1 if the tables would not fit, with the size and the limit in
- * *errorp (owned by the caller); or -ENOMEM. *imagep is malloc()ed.
+ * Compiles to an image (image.h), the same bytes for the same sources. Returns 0; 1 if the tables would not fit, with
+ * the size and the limit in *errorp (owned by the caller); or -ENOMEM. *imagep is malloc()ed.
  */
-int policy_compile(const struct policy *policy, const char *digest, void **imagep, size_t *lenp, char **errorp);
+int policy_compile(const struct policy *policy, void **imagep, size_t *lenp, char **errorp);
 
 /* ---- explain ---- */
 
@@ -100,8 +99,8 @@ struct policy_explanation {
  * reason in *errorp (owned by the caller) when an end or the service cannot be understood.
  */
 struct policy_image;
-int policy_explain(const struct policy_image *image, const char *from, const char *to, const char *service,
-		   int64_t now, struct policy_explanation *explanation, char **errorp);
+int policy_explain(const struct policy_image *image, const char *from, const char *to, const char *service, int64_t now,
+		   struct policy_explanation *explanation, char **errorp);
 
 /*
  * For a flow that no rule decided: the allow rules that come closest in the given judgement and what keeps each from

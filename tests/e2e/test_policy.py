@@ -76,16 +76,17 @@ def test_all_errors_are_shown_at_once(env):
         os.remove(path)
 
 
-def test_what_is_not_supported_yet_is_an_error_that_says_so(env):
-    rule = "  - {name: x, action: allow, from: web, to: db, service: pg, %s}\n"
-    for addition in ("tiers: [guardrails, app]\n",
-                     "tests:\n  - {from: web, to: db, service: tcp/5432, expect: allow}\n"):
-        bad(env, POLICY + addition, "not supported")
-    for key in ("priority: 3", "mode: audit", "until: 2099-01-01T00:00:00Z"):
-        bad(env, POLICY + rule % key, "not supported")
-    bad(env, POLICY.replace("networks:\n", "  either: {any: [web, db]}\nnetworks:\n"), "not supported")
-    bad(env, POLICY + rule.replace("action: allow", "action: pass") % "log: none", "not supported")
-
+def test_the_whole_language_is_taken(env):
+    env.apply(POLICY.replace("rules:\n", """tiers: [guardrails, app, baseline]
+tests:
+  - {from: web, to: db, service: tcp/5432, expect: allow, by: web-to-db}
+rules:
+""").replace("networks:\n", "  either: {any: [web, db]}\nnetworks:\n") + """
+  - {name: not-probe, tier: guardrails, priority: 3, action: pass, from: either, to: db, mode: audit}
+  - {name: later, tier: baseline, action: allow, from: {not: either}, to: db, until: 2099-01-01T00:00:00Z}
+""")
+    assert env.web.tcp(DB) == "ok"
+    env.apply(POLICY)
 
 def test_apply_makes_a_new_revision(env):
     before, mark = env.status()["policy"], env.audit.mark()

@@ -12,8 +12,6 @@
 
 struct policy_image;
 
-#define FUZZ_DIGEST "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 /* Asks an image everything that can be asked of one. */
 void fuzz_use_image(const struct policy_image *image);

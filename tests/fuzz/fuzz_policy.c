@@ -15,7 +15,7 @@ static void compile(const struct policy *policy)
 	void *bytes = NULL;
 	size_t len = 0;
 
-	if (policy_compile(policy, FUZZ_DIGEST, &bytes, &len, &error) == 0) {
+	if (policy_compile(policy, &bytes, &len, &error) == 0) {
 		/* What the compiler makes must hold. */
 		if (policy_image_open(&image, bytes, len, NULL) != 0)
 			abort();

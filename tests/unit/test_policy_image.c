@@ -18,8 +18,6 @@
 #include "policy/image.h"
 #include "policy/policy.h"
 
-#define DIGEST "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-
 static const char shop[] =
 	"bulkhead: 1\n"
 	"identities:\n"
@@ -49,7 +47,7 @@ static void *compile(const char *text, size_t *lenp)
 		policy_diagnostics_print(diagnostics, stderr, false);
 		fail();
 	}
-	if (policy_compile(policy, DIGEST, &bytes, lenp, &error) != 0)
+	if (policy_compile(policy, &bytes, lenp, &error) != 0)
 		fail_msg("%s", error);
 	policy_freep(&policy);
 	policy_diagnostics_freep(&diagnostics);
@@ -228,9 +226,36 @@ static void the_same_sources_give_the_same_bytes(void **state)
 	free(b);
 }
 
-static void the_image_carries_the_digest_it_is_given(void **state)
+static void the_digest_covers_names_and_texts(void **state)
 {
-	assert_string_equal(policy_image_digest(*state), DIGEST);
+	const struct policy_source sources[][2] = {
+		{{"a", "bulkhead: 1\n", 12}, {"b", "bulkhead: 1\n", 12}},
+		{{"a", "bulkhead: 1\n", 12}, {"c", "bulkhead: 1\n", 12}},
+		{{"a", "bulkhead: 1\n\n", 13}, {"b", "bulkhead: 1\n", 12}},
+	};
+	char seen[3][65];
+
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		struct policy_diagnostics *diagnostics;
+		struct policy_image *image;
+		struct policy *policy;
+		char *error;
+		void *bytes;
+		size_t len;
+
+		assert_int_equal(policy_parse(&policy, &diagnostics, sources[i], 2), 0);
+		assert_int_equal(policy_compile(policy, &bytes, &len, &error), 0);
+		assert_int_equal(policy_image_open(&image, bytes, len, NULL), 0);
+		snprintf(seen[i], sizeof(seen[i]), "%s", policy_image_digest(image));
+		assert_int_equal(strlen(seen[i]), 64);
+		for (int j = 0; j < i; j++)
+			assert_string_not_equal(seen[i], seen[j]);
+		policy_image_freep(&image);
+		policy_freep(&policy);
+		policy_diagnostics_freep(&diagnostics);
+		free(bytes);
+	}
 }
 
 /* ---- hostile images ---- */
@@ -382,7 +407,7 @@ static void a_policy_that_does_not_fit_says_so(void **state)
 	source.text = text;
 	source.len = len;
 	assert_int_equal(policy_parse(&policy, &diagnostics, &source, 1), 0);
-	assert_int_equal(policy_compile(policy, DIGEST, &bytes, &len, &error), 1);
+	assert_int_equal(policy_compile(policy, &bytes, &len, &error), 1);
 	assert_null(bytes);
 	assert_non_null(strstr(error, "MiB of tables"));
 	free(error);
@@ -418,7 +443,7 @@ static void patterns_that_explode_are_refused_in_time(void **state)
 	source.text = text;
 	source.len = len;
 	assert_int_equal(policy_parse(&policy, &diagnostics, &source, 1), 0);
-	assert_int_equal(policy_compile(policy, DIGEST, &bytes, &len, &error), 1);
+	assert_int_equal(policy_compile(policy, &bytes, &len, &error), 1);
 	assert_non_null(strstr(error, "the SPIFFE ID patterns overlap in too many ways"));
 	assert_true(clock() - start < 10 * CLOCKS_PER_SEC);
 	free(error);
@@ -453,7 +478,7 @@ int main(void)
 		cmocka_unit_test(an_id_in_two_bound_identities_must_be_within_both),
 		cmocka_unit_test(rule_numbers_are_names_and_places),
 		cmocka_unit_test(the_same_sources_give_the_same_bytes),
-		cmocka_unit_test(the_image_carries_the_digest_it_is_given),
+		cmocka_unit_test(the_digest_covers_names_and_texts),
 		cmocka_unit_test(every_truncated_image_is_refused),
 		cmocka_unit_test(every_changed_byte_is_refused_or_harmless),
 		cmocka_unit_test(every_changed_word_is_refused_or_harmless),

@@ -23,8 +23,6 @@
 #include "policy/image.h"
 #include "policy/policy.h"
 
-#define DIGEST "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-
 #define N_POLICIES 2000
 #define N_FLOWS 150 /* of each policy, judged twice */
 
@@ -644,7 +642,7 @@ static void add_order(struct ref_policy *ref, struct policy *policy)
 
 static void compile(const struct policy *policy, bool split, void **bytesp, size_t *lenp)
 {
-	_cleanup_(compiler_free) struct compiler compiler = {.policy = policy, .digest = DIGEST, .split = split};
+	_cleanup_(compiler_free) struct compiler compiler = {.policy = policy, .split = split};
 
 	if (compiler_run(&compiler, bytesp, lenp) != 0)
 		fail_msg("%s", compiler.error);

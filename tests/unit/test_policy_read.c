@@ -15,6 +15,7 @@
 
 #include "policy/instant.h"
 #include "policy/invariant.h"
+#include "policy/sha256.h"
 
 #define IDENTITIES                                                                                                     \
 	"bulkhead: 1\n"                                                                                                \
@@ -770,6 +771,32 @@ static void instants_are_read_and_written(void **state)
 	assert_int_equal(instant_parse(&seconds, ""), INSTANT_FORM);
 }
 
+static void check_hash(const char *text, size_t repeat, const char *expected)
+{
+	unsigned char hash[SHA256_BYTES];
+	char hex[2 * SHA256_BYTES + 1];
+	struct sha256 sha;
+
+	sha256_begin(&sha);
+	for (size_t i = 0; i < repeat; i++)
+		sha256_add(&sha, text, strlen(text));
+	sha256_end(&sha, hash);
+	for (size_t i = 0; i < SHA256_BYTES; i++)
+		sprintf(hex + 2 * i, "%02x", hash[i]);
+	assert_string_equal(hex, expected);
+}
+
+/* The examples of NIST for FIPS 180-4. */
+static void sha256_is_sha256(void **state)
+{
+	(void)state;
+	check_hash("", 1, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+	check_hash("abc", 1, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+	check_hash("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", 1,
+		   "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+	check_hash("aaaaaaaaaa", 100000, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
 static void a_suggestion_is_the_nearest_name(void **state)
 {
 	struct suggestion suggestion = {.wrong = "postgers"};
@@ -816,6 +843,7 @@ int main(void)
 		cmocka_unit_test(lists_of_services_cannot_multiply),
 		cmocka_unit_test(hostile_text_costs_little_time),
 		cmocka_unit_test(instants_are_read_and_written),
+		cmocka_unit_test(sha256_is_sha256),
 		cmocka_unit_test(a_suggestion_is_the_nearest_name),
 	};
 

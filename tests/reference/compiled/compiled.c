@@ -8,7 +8,6 @@
 void ref_compile(struct ref_compiled *compiled, const struct ref_policy *policy)
 {
 	static const char *const names[] = {"a.yaml", "b.yaml", "c.yaml"};
-	static const char digest[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 	struct policy_source sources[REF_MAX_FILES];
 	struct policy_diagnostics *diagnostics = NULL;
 	const char *why = "";
@@ -23,7 +22,7 @@ void ref_compile(struct ref_compiled *compiled, const struct ref_policy *policy)
 		exit(1);
 	}
 	policy_diagnostics_freep(&diagnostics);
-	if (policy_compile(compiled->policy, digest, &bytes, &len, &error) != 0) {
+	if (policy_compile(compiled->policy, &bytes, &len, &error) != 0) {
 		fprintf(stderr, "not compiled: %s\n", error ? error : "out of memory");
 		exit(1);
 	}
