@@ -103,16 +103,6 @@ static int verify_policy(const struct policy *policy, char **textp)
 	return r;
 }
 
-static int sources_digest(char out[65], const struct policy_source *files, size_t n)
-{
-	__attribute__((cleanup(digest_freep))) struct digest *digest = NULL;
-	int r = digest_new(&digest);
-
-	for (size_t i = 0; i < n && !r; i++)
-		digest_add(digest, files[i].name, files[i].text, files[i].len);
-	return r ? r : digest_finish(digest, out);
-}
-
 static int job_policy(const void *input, size_t len, bool verify, int out_fd)
 {
 	__attribute__((cleanup(policy_diagnostics_freep))) struct policy_diagnostics *diagnostics = NULL;

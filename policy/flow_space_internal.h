@@ -114,6 +114,18 @@ struct flow_space {
 	size_t n_policies;
 };
 
+/* While a space is made. */
+struct joining {
+	struct flow_space *space;
+	struct intern keys;    /* of places */
+	uint32_t *owners[2];   /* by policy and place: identity, or NO_OWNER */
+	uint32_t *patterns[2]; /* by policy and identity: joint identity, or NO_OWNER */
+};
+
+#define NO_OWNER 0xffffffffU
+
+/* Makes the places of a space, and finds whose they are to every policy. Returns 0 or -ENOMEM. */
+int space_join_places(struct joining *joining);
 /* Counts work. Returns 0, or 1 with *errorp when the budget is spent. */
 int space_spend(struct flow_space *space, uint64_t work, char **errorp);
 /* The number of a set of spans. Returns 0 or -ENOMEM. */

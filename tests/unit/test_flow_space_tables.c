@@ -129,7 +129,7 @@ static bool open_judges(struct judges *j, uint64_t seed)
 {
 	struct policy_source sources[REF_MAX_FILES];
 	struct policy_diagnostics *diagnostics;
-	char digest[65], *error;
+	char *error;
 	void *bytes;
 	size_t len;
 
@@ -144,9 +144,7 @@ static bool open_judges(struct judges *j, uint64_t seed)
 		fail();
 	}
 	policy_diagnostics_freep(&diagnostics);
-	memset(digest, '0', 64);
-	digest[64] = 0;
-	if (policy_compile(j->policy, digest, &bytes, &len, &error) == 1) {
+	if (policy_compile(j->policy, &bytes, &len, &error) == 1) {
 		free(error);
 		return false;
 	}
