@@ -7,9 +7,11 @@
 
 #include "bpf/abi.h"
 #include "cli/cli.h"
+#include "cli/diagnostics.h"
 #include "cli/findings.h"
 #include "cli/policy_files.h"
 #include "policy/image.h"
+#include "policy/lint.h"
 
 struct check {
 	struct policy_source *sources;
@@ -63,25 +65,13 @@ static int check_sources(struct check *check)
 	int r = policy_parse(&check->policy, &check->diagnostics, check->sources, check->n_sources);
 
 	if (r == 0)
+		r = policy_lint(check->policy, check->sources, check->now, POLICY_LINT_QUICK_BUDGET,
+				check->diagnostics);
+	if (r == 0)
 		r = policy_compile(check->policy, &check->bytes, &len, &check->error);
 	if (r == 0)
 		r = policy_image_open(&check->image, check->bytes, len, &why);
 	return r == 0 ? check_tests(check) : r;
-}
-
-static json_t *diagnostic_json(const struct policy_diagnostic *diagnostic)
-{
-	json_t *object =
-		json_pack("{s:s, s:s, s:s}", "severity", diagnostic->severity == POLICY_ERROR ? "error" : "warning",
-			  "file", diagnostic->file, "text", diagnostic->text);
-
-	if (diagnostic->line) {
-		json_object_set_new(object, "line", json_integer(diagnostic->line));
-		json_object_set_new(object, "column", json_integer(diagnostic->column));
-	}
-	if (diagnostic->hint)
-		json_object_set_new(object, "hint", json_string(diagnostic->hint));
-	return object;
 }
 
 struct failures {
@@ -115,18 +105,15 @@ static json_t *failures_json(const struct check *check)
 
 static void print_json(const struct check *check, bool ok)
 {
-	json_t *result = json_object(), *list = json_array();
-	const struct policy_diagnostic *diagnostic;
+	json_t *result = json_object();
 
-	for (size_t i = 0; (diagnostic = policy_diagnostics_get(check->diagnostics, i)); i++)
-		json_array_append_new(list, diagnostic_json(diagnostic));
 	json_object_set_new(result, "ok", json_boolean(ok));
 	json_object_set_new(result, "files", json_integer((json_int_t)check->n_sources));
 	json_object_set_new(result, "errors",
 			    json_integer((json_int_t)policy_diagnostics_count(check->diagnostics, POLICY_ERROR)));
 	json_object_set_new(result, "warnings",
 			    json_integer((json_int_t)policy_diagnostics_count(check->diagnostics, POLICY_WARNING)));
-	json_object_set_new(result, "diagnostics", list);
+	json_object_set_new(result, "diagnostics", cli_diagnostics_json(check->diagnostics));
 	if (check->error)
 		json_object_set_new(result, "error", json_string(check->error));
 	json_object_set_new(result, "failures", failures_json(check));

@@ -43,7 +43,7 @@ struct policy_diagnostics {
 	size_t n;
 	size_t capacity;
 	size_t suppressed;
-	size_t counts[2];
+	size_t counts[POLICY_NOTE + 1];
 	unsigned suggestions;
 	size_t names_compared;
 	bool last_suppressed;
@@ -212,6 +212,21 @@ void diagnostics_warning(struct policy_diagnostics *diagnostics, struct position
 	va_end(args);
 }
 
+void diagnostics_note(struct policy_diagnostics *diagnostics, struct position at, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	diagnostics_add(diagnostics, POLICY_NOTE, at, format, args);
+	va_end(args);
+}
+
+void diagnostics_code(struct policy_diagnostics *diagnostics, const char *code)
+{
+	if (!diagnostics->last_suppressed && diagnostics->n)
+		diagnostics->items[diagnostics->n - 1].public.code = code;
+}
+
 void diagnostics_hint(struct policy_diagnostics *diagnostics, const char *format, ...)
 {
 	va_list args;
@@ -267,6 +282,11 @@ int diagnostics_finish(struct policy_diagnostics *diagnostics)
 	return diagnostics->arena.out_of_memory ? -ENOMEM : 0;
 }
 
+void diagnostics_reopen(struct policy_diagnostics *diagnostics, const struct policy_source *sources)
+{
+	diagnostics->sources = sources;
+}
+
 const char *diagnostics_source_name(const struct policy_diagnostics *diagnostics, uint32_t source)
 {
 	return diagnostics->names[source];
@@ -280,6 +300,28 @@ size_t policy_diagnostics_count(const struct policy_diagnostics *diagnostics, en
 const struct policy_diagnostic *policy_diagnostics_get(const struct policy_diagnostics *diagnostics, size_t index)
 {
 	return index < diagnostics->n ? &diagnostics->items[index].public : NULL;
+}
+
+const char *policy_severity_name(enum policy_severity severity)
+{
+	static const char *const names[] = {"error", "warning", "note"};
+
+	return names[severity];
+}
+
+void policy_diagnostics_drop(struct policy_diagnostics *diagnostics, const char *code)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < diagnostics->n; i++) {
+		const struct policy_diagnostic *d = &diagnostics->items[i].public;
+
+		if (d->code && strcmp(d->code, code) == 0)
+			diagnostics->counts[d->severity]--;
+		else
+			diagnostics->items[kept++] = diagnostics->items[i];
+	}
+	diagnostics->n = kept;
 }
 
 static void print_line(const struct diagnostic *item, FILE *out, const char *caret_colour, const char *reset)
@@ -300,17 +342,19 @@ void policy_diagnostics_print(const struct policy_diagnostics *diagnostics, FILE
 	const char *bold = colour ? "\033[1m" : "", *red = colour ? "\033[1;31m" : "";
 	const char *yellow = colour ? "\033[1;33m" : "", *green = colour ? "\033[1;32m" : "";
 	const char *reset = colour ? "\033[0m" : "";
+	const char *const severity_colours[] = {red, yellow, bold};
 
 	for (size_t i = 0; i < diagnostics->n; i++) {
 		const struct diagnostic *item = &diagnostics->items[i];
 		const struct policy_diagnostic *d = &item->public;
-		bool error = d->severity == POLICY_ERROR;
-
 		fprintf(out, "%s%s:", bold, d->file);
 		if (d->line)
 			fprintf(out, "%u:%u:", d->line, d->column);
-		fprintf(out, "%s %s%s:%s %s\n", reset, error ? red : yellow, error ? "error" : "warning", reset,
-			d->text);
+		fprintf(out, "%s %s%s:%s %s", reset, severity_colours[d->severity], policy_severity_name(d->severity),
+			reset, d->text);
+		if (d->code)
+			fprintf(out, " [%s]", d->code);
+		fputc('\n', out);
 		if (item->line)
 			print_line(item, out, green, reset);
 		if (d->hint)

@@ -33,6 +33,10 @@ void diagnostics_error(struct policy_diagnostics *diagnostics, struct position a
 	__attribute__((format(printf, 3, 4)));
 void diagnostics_warning(struct policy_diagnostics *diagnostics, struct position at, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+void diagnostics_note(struct policy_diagnostics *diagnostics, struct position at, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+/* Gives the diagnostic added last a code; a literal. */
+void diagnostics_code(struct policy_diagnostics *diagnostics, const char *code);
 /* Gives the diagnostic added last a hint. */
 void diagnostics_hint(struct policy_diagnostics *diagnostics, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
@@ -42,6 +46,8 @@ bool diagnostics_may_suggest(struct policy_diagnostics *diagnostics, size_t name
 bool diagnostics_may_hint(const struct policy_diagnostics *diagnostics);
 /* Sorts by file and line. Returns 0 or -ENOMEM if anything was lost for want of memory. */
 int diagnostics_finish(struct policy_diagnostics *diagnostics);
+/* After diagnostics_finish: more can be added, with the same sources, until it is called again. */
+void diagnostics_reopen(struct policy_diagnostics *diagnostics, const struct policy_source *sources);
 const char *diagnostics_source_name(const struct policy_diagnostics *diagnostics, uint32_t source);
 
 #endif

@@ -84,6 +84,12 @@ struct example_step {
 	uint32_t segment; /* of compiler->segments, or EXAMPLE_ANY */
 };
 
+/* The IDs of a list of patterns, as a policy writes it. */
+struct pattern_set {
+	const char *text;
+	struct spans whos;
+};
+
 struct flow_space {
 	struct arena arena;
 	struct scratch scratch;
@@ -106,6 +112,9 @@ struct flow_space {
 	struct intern sets; /* spans */
 	struct spans *set_spans;
 	size_t sets_capacity;
+
+	struct pattern_set *patterns; /* NULL until it is asked for */
+	size_t n_patterns;
 
 	struct example_step *steps; /* by node of the search; NULL until it is asked for */
 	uint32_t *node_of_class;    /* by SPIFFE class */

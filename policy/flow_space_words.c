@@ -12,7 +12,7 @@
 #include "policy/flow_space_internal.h"
 
 #define MAX_WORDS 8U  /* spelled out; more are counted */
-#define MAX_EXCEPT 4U /* more sets than that taken away from a larger one are no help */
+#define MAX_EXCEPT 8U /* more sets than that taken away from a larger one are no help */
 #define NO_STEP 0xffffffffU
 
 /* ---- one flow ---- */
@@ -369,14 +369,55 @@ static struct spans write_names(struct flow_space *space, const struct names *na
 
 /* ---- who ---- */
 
-static bool who_names(const struct flow_space *space, const struct space_policy *policy, struct names *names,
+#define MAX_PATTERNS 3U /* of an identity, to be used as its name */
+
+static bool whos_of_list(struct flow_space *space, const struct list *list, struct spans *out)
+{
+	out->n = 0;
+	out->items = arena_array(&space->arena, list->n, sizeof(struct span));
+	for (size_t i = 0; i < list->n && out->items; i++)
+		if (out->n && out->items[out->n - 1].last + 1 == list->items[i])
+			out->items[out->n - 1].last++;
+		else
+			out->items[out->n++] = (struct span){list->items[i], list->items[i]};
+	return out->items;
+}
+
+/* Sets that a policy of the space writes as patterns: where no name fits, they say more than an ID made up. */
+static bool find_patterns(struct flow_space *space)
+{
+	const struct policy *joint = &space->joint;
+
+	if (space->patterns)
+		return true;
+	space->patterns = arena_array(&space->arena, joint->n_identities, sizeof(*space->patterns));
+	for (size_t i = 0; i < joint->n_identities && space->patterns; i++) {
+		const struct identity *identity = &joint->identities[i];
+		struct pattern_set *set = &space->patterns[space->n_patterns];
+
+		if (!identity->n_patterns || identity->n_patterns > MAX_PATTERNS)
+			continue;
+		set->text = identity->patterns[0].text;
+		for (uint32_t k = 1; k < identity->n_patterns && set->text; k++)
+			set->text = arena_printf(&space->arena, "%s, %s", set->text, identity->patterns[k].text);
+		if (!set->text || !whos_of_list(space, &space->compiler.whos_of_identity[i], &set->whos))
+			return false;
+		space->n_patterns += set->whos.n > 0;
+	}
+	return space->patterns;
+}
+
+static bool who_names(struct flow_space *space, const struct space_policy *policy, struct names *names,
 		      struct scratch *scratch)
 {
 	static const char *const builtins[] = {"unidentified", "host", "world", "verified"};
 	const struct policy *model = policy->policy;
 
 	names->n = 0;
-	names->items = scratch_alloc(scratch, model->n_identities + WHO_IDENTITY + 2, sizeof(*names->items));
+	if (!find_patterns(space))
+		return false;
+	names->items = scratch_alloc(scratch, model->n_identities + space->n_patterns + WHO_IDENTITY + 2,
+				     sizeof(*names->items));
 	if (!names->items)
 		return false;
 	names->items[names->n++] = (struct name){"any", &space->all[FLOW_FROM_WHO]};
@@ -386,7 +427,28 @@ static bool who_names(const struct flow_space *space, const struct space_policy 
 		if (!model->identities[i].unnamed && policy->identities[i].n)
 			names->items[names->n++] = (struct name){model->identities[i].name, &policy->identities[i]};
 	names->items[names->n++] = (struct name){"any workload", &space->managed};
+	for (size_t i = 0; i < space->n_patterns; i++)
+		names->items[names->n++] = (struct name){space->patterns[i].text, &space->patterns[i].whos};
 	return true;
+}
+
+/* Is a who class one peer only? One of IDs is, if a pattern without wildcards is about it. */
+static bool is_one_peer(const struct flow_space *space, uint32_t who)
+{
+	const struct compiler *c = &space->compiler;
+	const uint32_t *members;
+	size_t n;
+
+	if (who < c->first_spiffe)
+		return true;
+	members = intern_get(&c->spiffe_classes, who - c->first_spiffe, &n);
+	for (size_t i = 0; i < n; i++) {
+		const struct identity *identity = &space->joint.identities[members[i]];
+
+		if (identity->n_patterns == 1 && !strchr(identity->patterns[0].text, '*'))
+			return true;
+	}
+	return false;
 }
 
 static void spell_who(struct flow_space *space, size_t policy, const struct spans *who, FILE *out)
@@ -396,7 +458,7 @@ static void spell_who(struct flow_space *space, size_t policy, const struct span
 
 	for (uint32_t i = 0; i < who->n; i++)
 		for (uint32_t k = who->items[i].first; k <= who->items[i].last && n < MAX_WORDS; k++, n++, left--) {
-			fputs(n ? ", " : "", out);
+			fprintf(out, "%s%s", n ? ", " : "", is_one_peer(space, k) ? "" : "IDs like ");
 			write_who(space, policy, k, out);
 		}
 	if (left)

@@ -125,22 +125,25 @@ static void read_file(struct reader *reader, const struct node *root, struct lat
 	later->invariants = check_list(reader, invariants, "invariants");
 }
 
+static void warn_unused_name(struct reader *reader, struct position at, const char *kind, const char *name)
+{
+	diagnostics_warning(reader->diagnostics, at, "no rule uses the %s '%s'", kind, name);
+	diagnostics_code(reader->diagnostics, "unused");
+}
+
 static void warn_unused(struct reader *reader)
 {
 	const struct policy *policy = reader->policy;
 
 	for (size_t i = 0; i < policy->n_identities; i++)
 		if (!policy->identities[i].used && !policy->identities[i].unnamed && !policy->identities[i].n_only)
-			diagnostics_warning(reader->diagnostics, policy->identities[i].at,
-					    "no rule uses the identity '%s'", policy->identities[i].name);
+			warn_unused_name(reader, policy->identities[i].at, "identity", policy->identities[i].name);
 	for (size_t i = 0; i < policy->n_networks; i++)
 		if (!policy->networks[i].used)
-			diagnostics_warning(reader->diagnostics, policy->networks[i].at,
-					    "no rule uses the network '%s'", policy->networks[i].name);
+			warn_unused_name(reader, policy->networks[i].at, "network", policy->networks[i].name);
 	for (size_t i = 0; i < policy->n_services; i++)
 		if (!policy->services[i].used)
-			diagnostics_warning(reader->diagnostics, policy->services[i].at,
-					    "no rule uses the service '%s'", policy->services[i].name);
+			warn_unused_name(reader, policy->services[i].at, "service", policy->services[i].name);
 }
 
 /* Reads the definitions of all files. */

@@ -29,6 +29,7 @@ struct policy_source {
 enum policy_severity {
 	POLICY_ERROR,
 	POLICY_WARNING,
+	POLICY_NOTE, /* nothing to mend, but good to know */
 };
 
 struct policy_diagnostic {
@@ -38,6 +39,7 @@ struct policy_diagnostic {
 	unsigned column; /* from 1, in characters */
 	const char *text;
 	const char *hint; /* "did you mean ...", "defined at FILE:LINE"; NULL if there is none */
+	const char *code; /* what kind of warning, for programs and to disable it (lint.h); NULL if it has none */
 };
 
 struct policy_diagnostics;
@@ -46,7 +48,12 @@ void policy_diagnostics_freep(struct policy_diagnostics **diagnosticsp);
 size_t policy_diagnostics_count(const struct policy_diagnostics *diagnostics, enum policy_severity severity);
 /* In the order of files and lines. Returns NULL past the end. Borrowed. */
 const struct policy_diagnostic *policy_diagnostics_get(const struct policy_diagnostics *diagnostics, size_t index);
-/* Writes each as `FILE:LINE:COL: error: TEXT`, the source line, a caret, and the hint. `colour`: ANSI colours. */
+/* "error", "warning", "note" */
+const char *policy_severity_name(enum policy_severity severity);
+/* Takes those with this code out. */
+void policy_diagnostics_drop(struct policy_diagnostics *diagnostics, const char *code);
+/* Writes each as `FILE:LINE:COL: error: TEXT`, or `warning: TEXT [CODE]`, the source line, a caret, and the hint. `colour`:
+ * ANSI colours. */
 void policy_diagnostics_print(const struct policy_diagnostics *diagnostics, FILE *out, bool colour);
 
 /* ---- parse and check ---- */
@@ -101,15 +108,5 @@ struct policy_explanation {
 struct policy_image;
 int policy_explain(const struct policy_image *image, const char *from, const char *to, const char *service, int64_t now,
 		   struct policy_explanation *explanation, char **errorp);
-
-/*
- * For a flow that no rule decided: the allow rules that come closest in the given judgement and what keeps each from
- * matching, at most `max`, best first, as sentences such as
- *   "web-to-db (shop.yaml:12) allows it on tcp/5432, not tcp/22".
- * `to` NULL: the destination is not known, so it keeps no rule from matching. Written into `lines` (each owned by the
- * caller); returns how many, or -ENOMEM.
- */
-int policy_closest(const struct policy *policy, const char *from, const char *to, const char *service, bool ingress,
-		   char **lines, size_t max);
 
 #endif

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/diagnostics.h"
+
+static json_t *diagnostic_json(const struct policy_diagnostic *diagnostic)
+{
+	json_t *object = json_pack("{s:s, s:s, s:s}", "severity", policy_severity_name(diagnostic->severity), "file",
+				   diagnostic->file, "text", diagnostic->text);
+
+	if (diagnostic->line) {
+		json_object_set_new(object, "line", json_integer(diagnostic->line));
+		json_object_set_new(object, "column", json_integer(diagnostic->column));
+	}
+	if (diagnostic->code)
+		json_object_set_new(object, "code", json_string(diagnostic->code));
+	if (diagnostic->hint)
+		json_object_set_new(object, "hint", json_string(diagnostic->hint));
+	return object;
+}
+
+json_t *cli_diagnostics_json(const struct policy_diagnostics *diagnostics)
+{
+	const struct policy_diagnostic *diagnostic;
+	json_t *list = json_array();
+
+	for (size_t i = 0; (diagnostic = policy_diagnostics_get(diagnostics, i)); i++)
+		json_array_append_new(list, diagnostic_json(diagnostic));
+	return list;
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * diagnostics.h - what is wrong with a policy, as JSON.
+ */
+#ifndef BULKHEAD_CLI_DIAGNOSTICS_H
+#define BULKHEAD_CLI_DIAGNOSTICS_H
+
+#include "cli/cli.h"
+#include "policy/policy.h"
+
+/* A list of all of them; a new reference. */
+json_t *cli_diagnostics_json(const struct policy_diagnostics *diagnostics);
+
+#endif
