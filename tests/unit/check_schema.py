@@ -29,10 +29,10 @@ def run(*args, text=""):
 
 
 def parser_says(text):
-    """None if the policy is valid, else what is wrong."""
+    """None if the policy can be read, else what is wrong. Whether its tests pass is not a question of form."""
     result = run("check", "--json", "-", text=text)
     answer = json.loads(result.stdout)
-    return None if answer["ok"] else "; ".join(d["text"] for d in answer["diagnostics"]) or answer.get("error")
+    return None if answer["ok"] or answer["failures"] else "; ".join(d["text"] for d in answer["diagnostics"]) or answer.get("error")
 
 
 class PlainLoader(yaml.SafeLoader):
