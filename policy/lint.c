@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "policy/precedence.h"
 #include "policy/lint.h"
 #include "policy/lint_reach.h"
 #include "policy/service.h"
@@ -109,15 +110,10 @@ static int warn_empty_rule(struct linter *linter, struct flow_space *space, size
 
 /* ---- rules that never decide ---- */
 
-static bool same_level(const struct rule *a, const struct rule *b)
-{
-	return a->tier == b->tier && a->priority == b->priority && a->action == b->action;
-}
-
-/* Of one level, and to the same effect: a deny in audit mode lets pass. */
+/* Of one level, and so to the same effect. */
 static bool is_equal(const struct rule *a, const struct rule *b)
 {
-	return same_level(a, b) && (a->action != RULE_DENY || a->audit == b->audit);
+	return rule_precedence(a, b) == 0;
 }
 
 /* What a rule does to flows, in a sentence after "it". */
@@ -193,20 +189,6 @@ static void warn_redundant(struct linter *linter, uint32_t number, const uint32_
 	linter->redundant[number] = true;
 }
 
-/* Would rules of the same level do something else with its flows? */
-static bool is_contested(const struct linter *linter, uint32_t number, const struct reach_order *order)
-{
-	const struct rule *rule = &linter->policy->rules[number];
-
-	for (uint32_t i = 0; i < order->n_takers; i++) {
-		const struct rule *taker = &linter->policy->rules[order->takers[i]];
-
-		if (same_level(rule, taker) && !is_equal(rule, taker))
-			return true;
-	}
-	return order->more_takers;
-}
-
 /* A rule that ends will leave its flows to the others one day. */
 static bool is_temporary(const struct linter *linter, const struct reach_order *order)
 {
@@ -268,7 +250,7 @@ static int take_reach(void *context, uint32_t rule, const struct reach *reach)
 			warn_undecided(linter, rule, forward);
 		return 0;
 	}
-	if (reverse->decides || is_temporary(linter, reverse) || is_contested(linter, rule, reverse))
+	if (reverse->decides || is_temporary(linter, reverse) || reverse->more_takers)
 		return 0;
 	return remember_reverse(linter, rule, reverse);
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "policy/precedence.h"
 #include "policy/lint_reach.h"
 
 #define DECIDES 2 /* what the callback of a judging returns to end it */
@@ -100,14 +101,12 @@ static int look_at_rule(struct search *search, uint32_t rule, reach_fn found, vo
 
 static int compare_levels(const void *a, const void *b, void *context)
 {
-	const struct rule *rules = context, *x = &rules[*(const uint32_t *)a], *y = &rules[*(const uint32_t *)b];
+	const struct rule *rules = context;
 
-	if (x->priority != y->priority)
-		return x->priority < y->priority ? -1 : 1;
-	return (int)x->action - (int)y->action;
+	return rule_precedence(&rules[*(const uint32_t *)a], &rules[*(const uint32_t *)b]);
 }
 
-/* Makes every rule of a tier decide, at a priority of its own for each priority and action that there is. */
+/* Makes every rule of a tier decide, at a priority of its own for each priority, action and mode that there is. */
 static int make_deciding(struct rule *rules, size_t n, uint32_t tier, struct arena *arena)
 {
 	uint32_t *members = arena_array(arena, n, sizeof(*members));
@@ -128,6 +127,7 @@ static int make_deciding(struct rule *rules, size_t n, uint32_t tier, struct are
 	for (size_t i = 0; i < n_members; i++) {
 		rules[members[i]].priority = levels[members[i]];
 		rules[members[i]].action = RULE_DENY;
+		rules[members[i]].audit = false;
 	}
 	return 0;
 }
