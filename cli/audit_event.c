@@ -133,16 +133,21 @@ void audit_event_explain_end(const json_t *event, enum audit_side side, char *ou
 
 void audit_event_service(const json_t *event, char *out, size_t size)
 {
+	static const char *const named[] = {"tcp", "udp", "sctp", "icmp", "icmpv6"};
 	char transport[40], number[16];
 	const json_t *port = cli_json_get(event, "destination.port"), *type = cli_json_get(event, "zt.icmp.type");
+	bool has_name = false;
 
 	audit_event_text(event, "network.transport", transport, sizeof(transport));
-	if (!*transport)
-		snprintf(transport, sizeof(transport), "proto/%s",
-			 audit_event_text(event, "network.iana_number", number, sizeof(number)));
-	else if (!strcmp(transport, "ipv6-icmp"))
+	audit_event_text(event, "network.iana_number", number, sizeof(number));
+	if (!strcmp(transport, "ipv6-icmp"))
 		snprintf(transport, sizeof(transport), "icmpv6");
-	if (json_is_integer(port) || json_is_integer(type))
+	for (size_t i = 0; i < sizeof(named) / sizeof(named[0]); i++)
+		has_name |= !strcmp(transport, named[i]);
+	/* The names of a policy, which calls GRE proto/47. */
+	if (!has_name && *number)
+		snprintf(out, size, "proto/%s", number);
+	else if (json_is_integer(port) || json_is_integer(type))
 		snprintf(out, size, "%s/%" JSON_INTEGER_FORMAT, transport,
 			 json_integer_value(json_is_integer(port) ? port : type));
 	else

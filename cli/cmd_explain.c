@@ -6,7 +6,12 @@
 
 #include "cli/cli.h"
 #include "cli/policy_files.h"
+#include "cli/when.h"
+#include "cli/why_text.h"
+#include "policy/flow_space.h"
 #include "policy/image.h"
+#include "policy/instant.h"
+#include "policy/why.h"
 
 #define MAX_PATHS 64
 #define MAX_CLOSEST 3
@@ -16,6 +21,8 @@ struct arguments {
 	size_t n_paths;
 	const char *from, *to, *service;
 	const char *batch;
+	const char *when;
+	int64_t at; /* seconds since 1970 */
 };
 
 struct explainer {
@@ -37,40 +44,65 @@ static void freep(void *p)
 	free(*(void **)p);
 }
 
+static const char **option_value(struct arguments *arguments, const char *name)
+{
+	const struct {
+		const char *name;
+		const char **value;
+	} options[] = {
+		{"--from", &arguments->from},
+		{"--to", &arguments->to},
+		{"--batch", &arguments->batch},
+		{"--at", &arguments->when},
+	};
+
+	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
+		if (strcmp(options[i].name, name) == 0)
+			return options[i].value;
+	return NULL;
+}
+
+static int take_argument(struct arguments *arguments, char *name, char *value)
+{
+	const char **place = option_value(arguments, name);
+	bool policy = strcmp(name, "--policy") == 0;
+
+	if (!place && !policy)
+		return cli_usage_error(&cmd_explain, "unknown option %s", name);
+	if (!value)
+		return cli_usage_error(&cmd_explain, "%s needs a value", name);
+	if (place)
+		*place = value;
+	else if (arguments->n_paths == MAX_PATHS)
+		return cli_usage_error(&cmd_explain, "at most %d --policy; name a directory", MAX_PATHS);
+	else
+		arguments->paths[arguments->n_paths++] = value;
+	return CLI_OK;
+}
+
 static int parse_arguments(struct arguments *arguments, int argc, char **argv)
 {
-	for (int i = 1; i < argc; i++) {
-		const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+	const char *problem;
+	int code = CLI_OK;
 
-		if (argv[i][0] != '-') {
-			if (arguments->service)
-				return cli_usage_error(&cmd_explain, "one SERVICE, not also %s", argv[i]);
+	for (int i = 1; i < argc && code == CLI_OK; i++) {
+		if (argv[i][0] == '-') {
+			code = take_argument(arguments, argv[i], i + 1 < argc ? argv[i + 1] : NULL);
+			i++;
+		} else if (arguments->service) {
+			code = cli_usage_error(&cmd_explain, "one SERVICE, not also %s", argv[i]);
+		} else {
 			arguments->service = argv[i];
-			continue;
 		}
-		if (strcmp(argv[i], "--policy") != 0 && strcmp(argv[i], "--from") != 0 &&
-		    strcmp(argv[i], "--to") != 0 && strcmp(argv[i], "--batch") != 0)
-			return cli_usage_error(&cmd_explain, "unknown option %s", argv[i]);
-		if (!value)
-			return cli_usage_error(&cmd_explain, "%s needs a value", argv[i]);
-		if (strcmp(argv[i], "--from") == 0)
-			arguments->from = value;
-		else if (strcmp(argv[i], "--to") == 0)
-			arguments->to = value;
-		else if (strcmp(argv[i], "--batch") == 0)
-			arguments->batch = value;
-		else if (arguments->n_paths < MAX_PATHS)
-			arguments->paths[arguments->n_paths++] = argv[i + 1];
-		else
-			return cli_usage_error(&cmd_explain, "at most %d --policy; name a directory", MAX_PATHS);
-		i++;
 	}
-	if (arguments->batch) {
-		if (arguments->from || arguments->to || arguments->service)
-			return cli_usage_error(&cmd_explain, "--batch reads the flows: no --from, --to or SERVICE");
-		return CLI_OK;
-	}
-	if (!arguments->from || !arguments->to || !arguments->service)
+	if (code != CLI_OK)
+		return code;
+	problem = arguments->when ? cli_parse_when(arguments->when, arguments->at, &arguments->at) : NULL;
+	if (problem)
+		return cli_usage_error(&cmd_explain, "--at %s: %s", arguments->when, problem);
+	if (arguments->batch && (arguments->from || arguments->to || arguments->service))
+		return cli_usage_error(&cmd_explain, "--batch reads the flows: no --from, --to or SERVICE");
+	if (!arguments->batch && (!arguments->from || !arguments->to || !arguments->service))
 		return cli_usage_error(&cmd_explain, "a flow is --from X --to Y SERVICE");
 	return CLI_OK;
 }
@@ -113,121 +145,146 @@ static int load(struct cli *cli, struct explainer *explainer, const struct argum
 
 /* ---- one flow ---- */
 
-static json_t *judgement_json(const struct policy_judgement *judgement)
-{
-	json_t *object;
+#define INDENT "           "
 
-	if (!judgement->judged)
-		return json_null();
-	object = json_pack("{s:s, s:s, s:s?}", "verdict", judgement->allow ? "allow" : "deny", "rule", judgement->rule,
-			   "file", judgement->file);
-	if (judgement->file)
-		json_object_set_new(object, "line", json_integer(judgement->line));
-	return object;
-}
-
-static void print_judgement(const struct cli *cli, const char *name, const struct policy_judgement *judgement)
+static void print_judgement(const struct cli *cli, const struct policy *policy, const char *name,
+			    const struct why_judgement *judgement)
 {
+	const struct flow_decision *decision = &judgement->decision;
+
 	printf("  %-8s ", name);
 	if (!judgement->judged) {
 		printf("not judged: this end is not a managed workload\n");
 		return;
 	}
-	printf("%s%s%s by %s", cli_colour(cli, judgement->allow ? "green" : "red"), judgement->allow ? "allow" : "deny",
-	       cli_colour(cli, "reset"), strcmp(judgement->rule, "default") == 0 ? "default" : "rule ");
-	if (strcmp(judgement->rule, "default") != 0)
-		printf("%s", judgement->rule);
-	if (judgement->file)
-		printf(" (%s:%u)", judgement->file, judgement->line);
-	else
-		printf(" (no rule decided)");
-	putchar('\n');
+	printf("%s%s%s by %s", cli_colour(cli, decision->allow ? "green" : "red"), decision->allow ? "allow" : "deny",
+	       cli_colour(cli, "reset"), decision->rule == FLOW_DEFAULT ? "" : "rule ");
+	why_write_rule(policy, decision->rule, stdout);
+	puts(decision->rule == FLOW_DEFAULT && !policy->has_defaults ? " (no rule decided)" : "");
+	why_print_details(policy, judgement, INDENT, stdout);
 }
 
-/* The rules that nearly matched, where the default denied. Returns how many, or -ENOMEM. */
-static int find_closest(const struct explainer *explainer, const struct arguments *arguments,
-			const struct policy_judgement *judgement, bool ingress, char *lines[MAX_CLOSEST])
-{
-	if (!judgement->judged || judgement->allow || strcmp(judgement->rule, "default") != 0)
-		return 0;
-	return policy_closest(explainer->policy, arguments->from, arguments->to, arguments->service, ingress, lines,
-			      MAX_CLOSEST);
-}
-
-static void print_closest(const char *title, char *const *lines, int n)
-{
-	if (n > 0)
-		printf("%s\n", title);
-	for (int i = 0; i < n; i++)
-		printf("  %s\n", lines[i]);
-}
-
-static bool same_lines(char *const *a, int n, char *const *b, int m)
-{
-	for (int i = 0; i < n && n == m; i++)
-		if (strcmp(a[i], b[i]) != 0)
-			return false;
-	return n == m;
-}
-
-static void print_both_closest(const struct explainer *explainer, const struct arguments *arguments,
-			       const struct policy_explanation *explanation)
-{
-	char *egress[MAX_CLOSEST], *ingress[MAX_CLOSEST];
-	int n = find_closest(explainer, arguments, &explanation->egress, false, egress);
-	int m = find_closest(explainer, arguments, &explanation->ingress, true, ingress);
-
-	if (same_lines(egress, n, ingress, m)) {
-		print_closest("closest rules:", egress, n);
-	} else {
-		print_closest("closest rules for egress:", egress, n);
-		print_closest("closest rules for ingress:", ingress, m);
-	}
-	while (n > 0)
-		free(egress[--n]);
-	while (m > 0)
-		free(ingress[--m]);
-}
-
-static json_t *closest_json(const struct explainer *explainer, const struct arguments *arguments,
-			    const struct policy_judgement *judgement, bool ingress)
-{
+struct closest {
 	char *lines[MAX_CLOSEST];
-	int n = find_closest(explainer, arguments, judgement, ingress, lines);
+	int n;
+};
+
+static void closest_free(struct closest *closest)
+{
+	for (int i = 0; i < closest->n; i++)
+		free(closest->lines[i]);
+}
+
+/* The rules that nearly matched, where the default denied. */
+static void find_closest(const struct explainer *explainer, const struct arguments *arguments,
+			 const struct why_judgement *judgement, bool ingress, struct closest *closest)
+{
+	if (!judgement->judged || judgement->decision.allow || judgement->decision.rule != FLOW_DEFAULT)
+		return;
+	closest->n = policy_closest(explainer->policy, arguments->from, arguments->to, arguments->service, ingress,
+				    arguments->at, closest->lines, MAX_CLOSEST);
+	if (closest->n < 0) /* only a help is missing */
+		closest->n = 0;
+}
+
+static void print_closest(const char *title, const struct closest *closest)
+{
+	if (closest->n > 0)
+		printf("%s\n", title);
+	for (int i = 0; i < closest->n; i++)
+		printf("  %s\n", closest->lines[i]);
+}
+
+static bool same_lines(const struct closest *a, const struct closest *b)
+{
+	for (int i = 0; i < a->n && a->n == b->n; i++)
+		if (strcmp(a->lines[i], b->lines[i]) != 0)
+			return false;
+	return a->n == b->n;
+}
+
+static void print_explanation(const struct cli *cli, const struct explainer *explainer,
+			      const struct arguments *arguments, bool allow, const struct why_flow *why,
+			      const struct closest closest[2])
+{
+	printf("%s%s%s: %s -> %s %s\n", cli_colour(cli, allow ? "green" : "red"), allow ? "allow" : "deny",
+	       cli_colour(cli, "reset"), arguments->from, arguments->to, arguments->service);
+	print_judgement(cli, explainer->policy, "egress", &why->egress);
+	print_judgement(cli, explainer->policy, "ingress", &why->ingress);
+	if (same_lines(&closest[0], &closest[1])) {
+		print_closest("closest rules:", &closest[0]);
+		return;
+	}
+	print_closest("closest rules for egress:", &closest[0]);
+	print_closest("closest rules for ingress:", &closest[1]);
+}
+
+static json_t *closest_json(const struct closest *closest)
+{
 	json_t *list = json_array();
 
-	for (int i = 0; i < n; i++) {
-		json_array_append_new(list, json_string(lines[i]));
-		free(lines[i]);
-	}
+	for (int i = 0; i < closest->n; i++)
+		json_array_append_new(list, json_string(closest->lines[i]));
 	return list;
+}
+
+static json_t *explanation_json(const struct explainer *explainer, const struct arguments *arguments, bool allow,
+				const struct why_flow *why, const struct closest closest[2])
+{
+	char at[INSTANT_TEXT_BYTES];
+
+	instant_format(at, arguments->at);
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:{s:o, s:o}}", "verdict", allow ? "allow" : "deny",
+			 "from", arguments->from, "to", arguments->to, "service", arguments->service, "at", at,
+			 "egress", why_judgement_json(explainer->policy, &why->egress), "ingress",
+			 why_judgement_json(explainer->policy, &why->ingress), "closest", "egress",
+			 closest_json(&closest[0]), "ingress", closest_json(&closest[1]));
+}
+
+/* The tables are what the kernel asks; the reasons come from the rules. They say the same, or nothing is said. */
+static bool agree(const struct policy *policy, const struct policy_judgement *tables,
+		  const struct why_judgement *reasons)
+{
+	const char *rule;
+
+	if (tables->judged != reasons->judged)
+		return false;
+	if (!tables->judged)
+		return true;
+	rule = reasons->decision.rule == FLOW_DEFAULT ? "default" : policy->rules[reasons->decision.rule].name;
+	return tables->allow == reasons->decision.allow && tables->audit == reasons->decision.audit &&
+	       strcmp(tables->rule, rule) == 0;
 }
 
 static int explain_one(struct cli *cli, const struct explainer *explainer, const struct arguments *arguments)
 {
+	__attribute__((cleanup(closest_free))) struct closest egress = {}, ingress = {};
+	__attribute__((cleanup(why_flow_free))) struct why_flow why = {};
 	__attribute__((cleanup(freep))) char *error = NULL;
 	struct policy_explanation explanation;
+	struct closest both[2];
 
-	if (policy_explain(explainer->image, arguments->from, arguments->to, arguments->service, time(NULL),
-			   &explanation, &error)) {
+	if (policy_explain(explainer->image, arguments->from, arguments->to, arguments->service, arguments->at,
+			   &explanation, &error) ||
+	    why_flow_find(&why, explainer->policy, arguments->from, arguments->to, arguments->service, arguments->at,
+			  &error)) {
 		cli_error("%s", error ? error : "out of memory");
 		return CLI_USAGE;
 	}
-	if (cli->json) {
-		cli_print_json(json_pack(
-			"{s:s, s:s, s:s, s:s, s:o, s:o, s:{s:o, s:o}}", "verdict", explanation.allow ? "allow" : "deny",
-			"from", arguments->from, "to", arguments->to, "service", arguments->service, "egress",
-			judgement_json(&explanation.egress), "ingress", judgement_json(&explanation.ingress), "closest",
-			"egress", closest_json(explainer, arguments, &explanation.egress, false), "ingress",
-			closest_json(explainer, arguments, &explanation.ingress, true)));
-		return explanation.allow ? CLI_OK : CLI_NO;
+	if (!agree(explainer->policy, &explanation.egress, &why.egress) ||
+	    !agree(explainer->policy, &explanation.ingress, &why.ingress)) {
+		cli_error("the compiled tables and the rules do not say the same of this flow; please report this as a "
+			  "fault of policyctl, with the policy");
+		return CLI_UNREACHABLE;
 	}
-	printf("%s%s%s: %s -> %s %s\n", cli_colour(cli, explanation.allow ? "green" : "red"),
-	       explanation.allow ? "allow" : "deny", cli_colour(cli, "reset"), arguments->from, arguments->to,
-	       arguments->service);
-	print_judgement(cli, "egress", &explanation.egress);
-	print_judgement(cli, "ingress", &explanation.ingress);
-	print_both_closest(explainer, arguments, &explanation);
+	find_closest(explainer, arguments, &why.egress, false, &egress);
+	find_closest(explainer, arguments, &why.ingress, true, &ingress);
+	both[0] = egress;
+	both[1] = ingress;
+	if (cli->json)
+		cli_print_json(explanation_json(explainer, arguments, explanation.allow, &why, both));
+	else
+		print_explanation(cli, explainer, arguments, explanation.allow, &why, both);
 	return explanation.allow ? CLI_OK : CLI_NO;
 }
 
@@ -241,7 +298,7 @@ static int batch_error(size_t number, const char *text)
 	return CLI_USAGE;
 }
 
-static int explain_line(const struct policy_image *image, char *line, size_t number)
+static int explain_line(const struct policy_image *image, char *line, size_t number, int64_t at)
 {
 	__attribute__((cleanup(freep))) char *error = NULL;
 	struct policy_explanation explanation;
@@ -251,7 +308,7 @@ static int explain_line(const struct policy_image *image, char *line, size_t num
 		return batch_error(number, "a line is FROM<TAB>TO<TAB>SERVICE");
 	*to++ = 0;
 	*service++ = 0;
-	if (policy_explain(image, line, to, service, time(NULL), &explanation, &error))
+	if (policy_explain(image, line, to, service, at, &explanation, &error))
 		return batch_error(number, error ? error : "out of memory");
 	fputs_unlocked(explanation.allow ? "allow\t" : "deny\t", stdout);
 	fputs_unlocked(explanation.egress.rule, stdout);
@@ -261,7 +318,7 @@ static int explain_line(const struct policy_image *image, char *line, size_t num
 	return CLI_OK;
 }
 
-static int explain_batch(const struct explainer *explainer, const char *path)
+static int explain_batch(const struct explainer *explainer, const char *path, int64_t at)
 {
 	__attribute__((cleanup(freep))) char *line = NULL;
 	FILE *in = strcmp(path, "-") == 0 ? stdin : fopen(path, "re");
@@ -280,7 +337,7 @@ static int explain_batch(const struct explainer *explainer, const char *path)
 		if (len && line[len - 1] == '\n')
 			line[len - 1] = 0;
 		if (code == CLI_OK && line[0])
-			code = explain_line(explainer->image, line, number);
+			code = explain_line(explainer->image, line, number, at);
 	}
 	if (ferror(in)) {
 		cli_error("cannot read %s: %m", path);
@@ -294,20 +351,21 @@ static int explain_batch(const struct explainer *explainer, const char *path)
 static int run(struct cli *cli, int argc, char **argv)
 {
 	__attribute__((cleanup(explainer_free))) struct explainer explainer = {};
-	struct arguments arguments = {};
+	struct arguments arguments = {.at = time(NULL)};
 	int code = parse_arguments(&arguments, argc, argv);
 
 	if (code == CLI_OK)
 		code = load(cli, &explainer, &arguments);
 	if (code != CLI_OK)
 		return code;
-	return arguments.batch ? explain_batch(&explainer, arguments.batch) : explain_one(cli, &explainer, &arguments);
+	return arguments.batch ? explain_batch(&explainer, arguments.batch, arguments.at)
+			       : explain_one(cli, &explainer, &arguments);
 }
 
 const struct cli_command cmd_explain = {
 	.name = "explain",
 	.summary = "Says whether a flow is allowed, and which rules decide",
-	.usage = "[--policy PATH] --from X --to Y SERVICE | [--policy PATH] --batch FILE",
+	.usage = "[--policy PATH] [--at TIME] --from X --to Y SERVICE | [--policy PATH] [--at TIME] --batch FILE",
 	.help = "Judges a flow with the compiled policy, by the function that the kernel runs: egress at the source "
 		"and\n"
 		"ingress at the destination. A flow passes if both allow it; an end outside any workload judges "
@@ -318,6 +376,7 @@ const struct cli_command cmd_explain = {
 		"any but\n"
 		"                 the last also as X@ADDRESS\n"
 		"  SERVICE        tcp/443, udp/53, icmp/echo-request\n"
+		"  --at TIME      at this time instead of now: 2027-01-01T00:00:00Z (rules have an end, `until`)\n"
 		"  --batch FILE   reads lines FROM<TAB>TO<TAB>SERVICE (- is stdin) and writes, for each,\n"
 		"                 allow|deny<TAB>egress-rule<TAB>ingress-rule; `-` where an end judges nothing\n"
 		"\n"

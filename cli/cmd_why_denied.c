@@ -3,12 +3,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cli/audit_event.h"
 #include "cli/audit_log.h"
 #include "cli/bus.h"
 #include "cli/cli.h"
 #include "cli/format.h"
+#include "cli/why_text.h"
+#include "policy/flow_space.h"
 
 #define DEFAULT_LAST 5
 #define MAX_LAST 10000U
@@ -48,38 +51,59 @@ static const struct policy *policy_in_force(struct why *why)
 	return why->policy;
 }
 
-struct closest {
-	char *lines[MAX_CLOSEST];
+/* What the policy in force says of a denial. */
+struct reasons {
+	char *lines[MAX_CLOSEST]; /* the rules that would nearly have allowed it, where no rule decided */
 	int n;
+	struct why_flow why;
+	const struct why_judgement *judgement; /* of the end that denied, where a rule decided; or NULL */
 };
 
-static void closest_free(struct closest *closest)
+static void reasons_free(struct reasons *reasons)
 {
-	for (int i = 0; i < closest->n; i++)
-		free(closest->lines[i]);
+	for (int i = 0; i < reasons->n; i++)
+		free(reasons->lines[i]);
+	why_flow_free(&reasons->why);
 }
 
-/* Which rules would nearly have allowed it; only where no rule decided. */
-static void find_closest(struct why *why, const json_t *event, struct closest *out)
+/* Only where the policy in force still has the rule that denied. */
+static void find_judgement(const struct policy *policy, const char *rule, const char *from, const char *to,
+			   const char *service, bool ingress, struct reasons *out)
+{
+	const struct why_judgement *judgement = ingress ? &out->why.ingress : &out->why.egress;
+	char *error = NULL;
+
+	if (why_flow_find(&out->why, policy, from, to, service, time(NULL), &error)) {
+		free(error); /* a local identity that is no longer there, or a packet that says too little */
+		return;
+	}
+	if (judgement->judged && judgement->decision.rule != FLOW_DEFAULT &&
+	    strcmp(policy->rules[judgement->decision.rule].name, rule) == 0)
+		out->judgement = judgement;
+}
+
+static void find_reasons(struct why *why, const json_t *event, struct reasons *out)
 {
 	const char *code = cli_json_string(event, "event.code");
 	const char *rule = cli_json_string(event, "rule.name");
+	bool by_default = !strcmp(code, "DEFAULT_DENY") || !strcmp(code, "IMPOSSIBLE") || !strcmp(rule, "default");
+	bool ingress = !strcmp(cli_json_string(event, "network.direction"), "ingress");
+	bool unasked = !strcmp(cli_json_string(event, "zt.proof"), "unasked");
 	char from[AUDIT_TEXT_MAX], to[AUDIT_TEXT_MAX], service[64];
-	const struct policy *policy;
-	bool ingress;
+	const struct policy *policy = by_default || *rule ? policy_in_force(why) : NULL;
 
-	if (strcmp(code, "DEFAULT_DENY") && strcmp(code, "IMPOSSIBLE") && strcmp(rule, "default"))
-		return;
-	policy = policy_in_force(why);
 	if (!policy)
 		return;
 	audit_event_explain_end(event, AUDIT_SOURCE, from, sizeof(from));
 	audit_event_explain_end(event, AUDIT_DESTINATION, to, sizeof(to));
 	audit_event_service(event, service, sizeof(service));
-	ingress = !strcmp(cli_json_string(event, "network.direction"), "ingress");
+	if (!by_default) {
+		find_judgement(policy, rule, from, to, service, ingress, out);
+		return;
+	}
 	/* Refused before the peer was asked: it is not who keeps a rule from matching. */
-	out->n = policy_closest(policy, from, strcmp(cli_json_string(event, "zt.proof"), "unasked") ? to : NULL,
-				service, ingress, out->lines, MAX_CLOSEST);
+	out->n = policy_closest(policy, from, unasked ? NULL : to, service, ingress, time(NULL), out->lines,
+				MAX_CLOSEST);
 	if (out->n < 0)
 		out->n = 0;
 }
@@ -91,7 +115,7 @@ static bool judged_by_another(const struct why *why, const json_t *event, char *
 	return *out && why->policy && strtoul(out, NULL, 10) != why->revision.revision;
 }
 
-static void print_denial(struct why *why, const json_t *event, const struct closest *closest)
+static void print_denial(struct why *why, const json_t *event, const struct reasons *reasons)
 {
 	const struct cli *cli = why->cli;
 	char when[64], from[AUDIT_TEXT_MAX], to[AUDIT_TEXT_MAX], reason[AUDIT_TEXT_MAX], service[64], direction[16];
@@ -114,31 +138,34 @@ static void print_denial(struct why *why, const json_t *event, const struct clos
 	if (pid || *process)
 		printf("  process  %s%s%" JSON_INTEGER_FORMAT "\n", process, *process ? ", pid " : "pid ", pid);
 	printf("  because  %s\n", reason);
-	for (int i = 0; i < closest->n; i++)
-		printf("  %s  %s\n", i ? "       " : "closest", closest->lines[i]);
-	if (closest->n && judged_by_another(why, event, version, sizeof(version)))
+	if (reasons->judgement)
+		why_print_details(why->policy, reasons->judgement, "           ", stdout);
+	for (int i = 0; i < reasons->n; i++)
+		printf("  %s  %s\n", i ? "       " : "closest", reasons->lines[i]);
+	if ((reasons->n || reasons->judgement) && judged_by_another(why, event, version, sizeof(version)))
 		printf("           (judged by revision %s; revision %" PRIu32 " is in force now)\n", version,
 		       why->revision.revision);
 }
 
-static json_t *denial_json(const json_t *event, const struct closest *closest)
+static json_t *denial_json(const struct why *why, const json_t *event, const struct reasons *reasons)
 {
 	char service[64], from[AUDIT_TEXT_MAX], to[AUDIT_TEXT_MAX];
 	json_t *list = json_array();
 
-	for (int i = 0; i < closest->n; i++)
-		json_array_append_new(list, json_string(closest->lines[i]));
+	for (int i = 0; i < reasons->n; i++)
+		json_array_append_new(list, json_string(reasons->lines[i]));
 	audit_event_service(event, service, sizeof(service));
 	audit_event_explain_end(event, AUDIT_SOURCE, from, sizeof(from));
 	audit_event_explain_end(event, AUDIT_DESTINATION, to, sizeof(to));
-	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:s, s:s, s:o}", "time",
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:s, s:s, s:o, s:o}", "time",
 			 cli_json_string(event, "@timestamp"), "verdict", cli_json_string(event, "event.action"),
 			 "from", from, "to", to, "service", service, "direction",
 			 cli_json_string(event, "network.direction"), "rule", cli_json_string(event, "rule.name"),
 			 "file", cli_json_string(event, "zt.rule.file"), "line", cli_json_int(event, "zt.rule.line"),
 			 "code", cli_json_string(event, "event.code"), "reason", cli_json_string(event, "event.reason"),
 			 "count", audit_event_count(event), "cgroup", cli_json_string(event, "zt.cgroup.path"),
-			 "revision", cli_json_string(event, "rule.version"), "closest", list);
+			 "revision", cli_json_string(event, "rule.version"), "closest", list, "judgement",
+			 reasons->judgement ? why_judgement_json(why->policy, reasons->judgement) : json_null());
 }
 
 static bool is_denial(void *ctx, const json_t *event)
@@ -149,15 +176,15 @@ static bool is_denial(void *ctx, const json_t *event)
 
 static void show(void *ctx, const json_t *event, const char *line)
 {
-	__attribute__((cleanup(closest_free))) struct closest closest = {0};
+	__attribute__((cleanup(reasons_free))) struct reasons reasons = {0};
 	struct why *why = ctx;
 
 	(void)line;
-	find_closest(why, event, &closest);
+	find_reasons(why, event, &reasons);
 	if (why->result)
-		json_array_append_new(why->result, denial_json(event, &closest));
+		json_array_append_new(why->result, denial_json(why, event, &reasons));
 	else
-		print_denial(why, event, &closest);
+		print_denial(why, event, &reasons);
 	why->shown++;
 }
 
@@ -203,7 +230,7 @@ const struct cli_command cmd_why_denied = {
 	.help = "  --last N   how many (5)\n\n"
 		"`closest` names the rules of the policy in force that come nearest to allowing it, and what keeps "
 		"them\n"
-		"from it.\n\n"
+		"from it. Of a denial by a rule it says what would decide without that rule.\n\n"
 		"Exit codes: 0 shown; 3 the daemon is not reachable, or its log cannot be read.\n",
 	.run = run,
 };

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "cli/audit_event.h"
 #include "cli/audit_lines.h"
@@ -35,7 +34,7 @@ struct group {
 
 struct changes {
 	struct policy_image *images[2]; /* old, new */
-	int64_t now;
+	int64_t now;			/* when rules are taken to be in force, seconds since 1970 */
 	struct arena arena;
 	struct intern keys;
 	struct group *groups;
@@ -455,8 +454,8 @@ static int compile(const struct policy *policy, const char *which, struct policy
 	return r > 0 ? CLI_NO : CLI_UNREACHABLE;
 }
 
-int flow_changes_print(struct cli *cli, const struct policy *old, const struct policy *new, char *const *files,
-		       size_t n_files, int64_t now)
+int flow_changes_print(struct cli *cli, const struct policy *old, const struct policy *new, int64_t now,
+		       char *const *files, size_t n_files)
 {
 	__attribute__((cleanup(changes_free))) struct changes changes = {.now = now};
 	int code = compile(old, "old", &changes.images[0]);

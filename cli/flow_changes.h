@@ -16,9 +16,9 @@
 #include "cli/cli.h"
 #include "policy/policy.h"
 
-/* Judges the flows of the files ("-": standard input) as of `now` and prints what changes. Returns CLI_OK (nothing), CLI_NO, or another
+/* Judges the flows of the files as at `now` ("-": standard input) and prints what changes. Returns CLI_OK (nothing), CLI_NO, or another
  * exit code, having said why. */
-int flow_changes_print(struct cli *cli, const struct policy *old, const struct policy *new, char *const *files,
-		       size_t n_files, int64_t now);
+int flow_changes_print(struct cli *cli, const struct policy *old, const struct policy *new, int64_t now,
+		       char *const *files, size_t n_files);
 
 #endif

@@ -19,6 +19,7 @@
 
 #include "bulkhead.skel.h"
 #include "log.h"
+#include "until.h"
 
 #define MAX_PROGRAMS 16
 
@@ -413,6 +414,15 @@ static void programs_wait(void)
 	sleep(1);
 }
 
+/* NULL with errno. */
+static uint8_t *tables_map(const struct datapath *dp, uint32_t slot)
+{
+	uint8_t *map = mmap(NULL, BH_TABLES_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
+			    bpf_map__fd(dp->skeleton->maps.tables), (off_t)slot * BH_TABLES_BYTES);
+
+	return map == MAP_FAILED ? NULL : map;
+}
+
 int datapath_policy_swap(struct datapath *dp, const void *tables, size_t len, const uint16_t *who, uint32_t revision)
 {
 	uint32_t slot = 1 - slot_in_force(dp);
@@ -422,17 +432,33 @@ int datapath_policy_swap(struct datapath *dp, const void *tables, size_t len, co
 		return -E2BIG;
 	/* Waits until no program that read the former word can still be looking at the set to be filled. */
 	programs_wait();
-	to = mmap(NULL, BH_TABLES_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(dp->skeleton->maps.tables),
-		  (off_t)slot * BH_TABLES_BYTES);
-	if (to == MAP_FAILED)
+	to = tables_map(dp, slot);
+	if (!to)
 		return -errno;
 	memcpy(to, tables, len);
+	until_write(to, tables);
 	munmap(to, BH_TABLES_BYTES);
 	for (uint32_t i = 0; i < BH_MAX_IDENTITIES; i++)
 		dp->who[(slot * BH_MAX_IDENTITIES + i) * 4] = who[i];
 	dp->state->revision[slot] = revision;
 	word_next(dp, slot);
 	return 0;
+}
+
+int datapath_policy_untils(struct datapath *dp, const void *tables)
+{
+	uint32_t slot = slot_in_force(dp);
+	uint8_t *to = tables_map(dp, slot);
+	bool any;
+
+	if (!to)
+		return -errno;
+	any = until_write(to, tables);
+	munmap(to, BH_TABLES_BYTES);
+	/* A rule that had ended may count again: verdicts that rest on its end are void. */
+	if (any)
+		word_next(dp, slot);
+	return any;
 }
 
 uint32_t datapath_revision(const struct datapath *dp)

@@ -55,6 +55,9 @@ struct bh_counters *datapath_counters(struct datapath *datapath);
  * items: who index by identity number. Returns 0 or -errno (nothing changed). */
 int datapath_policy_swap(struct datapath *datapath, const void *tables, size_t len, const uint16_t *who,
 			 uint32_t revision);
+/* Works out again when the rules of the tables in force end, of which `tables` is the original. Returns 1, 0 (none ends), or
+ * -errno. */
+int datapath_policy_untils(struct datapath *datapath, const void *tables);
 /* Revision in force; 0 if none was ever loaded. */
 uint32_t datapath_revision(const struct datapath *datapath);
 /* Tables and who indices in force, for judging sockets as the kernel does. `tables` borrowed until the next swap. */

@@ -21,6 +21,7 @@
 #include "enforcer_internal.h"
 #include "files.h"
 #include "log.h"
+#include "until.h"
 #include "mounts.h"
 #include "privileges.h"
 #include "role_auditor.h"
@@ -543,6 +544,9 @@ static int enforcer_start(struct enforcer *e)
 	r = roles_start(e, config_fd);
 	if (r < 0)
 		return fail("start", "the roles", r);
+	r = enforcer_clock_watch(e);
+	if (r < 0)
+		return fail("watch", "the clock", r);
 	r = sd_event_add_time_relative(e->event, &e->sweep_timer, CLOCK_MONOTONIC, SWEEP_USEC, 0, on_sweep, e);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(e->sweep_timer, SD_EVENT_ON);

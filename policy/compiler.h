@@ -29,7 +29,7 @@
 #include "policy/image_format.h"
 #include "policy/model.h"
 
-#define COMPILER_MAX_WORK (4ULL << 30)
+#define COMPILER_MAX_WORK (1ULL << 30) /* some five seconds */
 #define COMPILER_MAX_SET_BYTES ((size_t)96 << 20)
 #define COMPILER_MAX_ITEMS (8U << 20)		/* of a matrix, where it is held as a whole */
 #define COMPILER_JOINED_BYTES ((size_t)1 << 20) /* of rows and lines: more, and BROAD is kept apart from WHO */

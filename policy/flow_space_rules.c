@@ -112,6 +112,9 @@ static int add_rules(struct flow_space *space, struct space_policy *policy, char
 		struct scratch_mark mark = scratch_mark(&space->scratch);
 
 		r = add_rule(space, policy, ranked[i].rule, errorp);
+		/* Sets that are all different take memory, the others are one. */
+		if (r == 0)
+			r = space_spend(space, space->sets.bytes > COMPILER_MAX_SET_BYTES ? UINT64_MAX / 2 : 1, errorp);
 		scratch_release(&space->scratch, mark);
 	}
 	return r;

@@ -392,7 +392,8 @@ static int warn_empty(struct linter *linter, char **errorp)
 
 static int lint(struct linter *linter)
 {
-	char *error = NULL;
+	const struct position whole_file = {};
+	char *why = NULL;
 	int r;
 
 	warn_expired(linter);
@@ -400,20 +401,20 @@ static int lint(struct linter *linter)
 	if (linter->policy->n_rules > linter->budget / WORK_OF_A_RULE)
 		r = 1;
 	else
-		r = warn_empty(linter, &error);
+		r = warn_empty(linter, &why);
 	if (r == 0)
-		r = reach_find(linter->policy, linter->now, &linter->budget, take_reach, linter, &error);
+		r = reach_find(linter->policy, linter->now, &linter->budget, take_reach, linter, &why);
 	if (r == 0)
-		r = note_audit_rules(linter, &error);
+		r = note_audit_rules(linter, &why);
 	if (r >= 0)
 		warn_redundant_in_reverse(linter);
 	if (r == 1) {
-		diagnostics_note(linter->diagnostics, (struct position){},
+		diagnostics_note(linter->diagnostics, whole_file,
 				 "not all rules were looked at, whether they ever decide: %s",
-				 error ? error : "the policy is too large for a quick look");
+				 why ? why : "the policy is too large for a quick look");
 		diagnostics_code(linter->diagnostics, "incomplete");
 	}
-	free(error);
+	free(why);
 	return r < 0 ? r : 0;
 }
 

@@ -109,14 +109,4 @@ struct policy_image;
 int policy_explain(const struct policy_image *image, const char *from, const char *to, const char *service, int64_t now,
 		   struct policy_explanation *explanation, char **errorp);
 
-/*
- * For a flow that no rule decided: the allow rules that come closest in the given judgement and what keeps each from
- * matching, at most `max`, best first, as sentences such as
- *   "web-to-db (shop.yaml:12) allows it on tcp/5432, not tcp/22".
- * `to` NULL: the destination is not known, so it keeps no rule from matching. Written into `lines` (each owned by the
- * caller); returns how many, or -ENOMEM.
- */
-int policy_closest(const struct policy *policy, const char *from, const char *to, const char *service, bool ingress,
-		   char **lines, size_t max);
-
 #endif

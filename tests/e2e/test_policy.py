@@ -163,6 +163,23 @@ def test_show_prints_the_policy_in_force_and_earlier_ones(env):
         env.apply(POLICY)
 
 
+def test_diff_compares_with_the_policy_in_force_and_earlier_ones(env):
+    before = env.status()["policy"]["revision"]
+    path = env.write_policy(POLICY_WITHOUT_WEB, "next.yaml")
+    try:
+        said = env.ctl("diff", path, expect=NO).out
+        assert "- deny" in said and "next.yaml" in said and f"@{before}:" in said, said
+        assert env.ctl("diff", "@", f"@{before}", expect=YES).out == "no change: the policies are the same\n"
+        env.apply(POLICY_WITHOUT_WEB)
+        changes = env.ctl("--json", "diff", f"@{before}", "@", expect=NO).json()["changes"]
+        assert {change["verdict"] for change in changes} == {"allow", "deny"}, changes
+        env.ctl("diff", "@999999", "@", expect=NO)
+        env.ctl("diff", "@x", "@", expect=USAGE)
+    finally:
+        os.remove(path)
+        env.apply(POLICY)
+
+
 def test_the_policy_in_force_survives_a_restart(env):
     before = env.status()["policy"]
     assert env.stop() == 0
@@ -250,8 +267,9 @@ def test_wrong_usage_has_exit_code_2(env):
 
 
 def test_each_command_has_help(env):
-    for command in ("check", "explain", "apply", "confirm", "rollback", "history", "show", "status", "attest", "run", "identities", "revoke", "svid",
-                    "monitor", "why-denied"):
+    for command in ("check", "test", "prove", "explain", "diff", "lint", "fmt", "graph", "schema", "import", "learn", "apply",
+                    "confirm", "rollback", "history", "show", "status", "attest", "run", "svid", "identities", "revoke",
+                    "reload", "monitor", "why-denied"):
         result = env.ctl(command, "--help", expect=YES)
         assert "usage" in result.out.lower() and command in result.out, str(result)
     assert "apply" in env.ctl("--help", expect=YES).out

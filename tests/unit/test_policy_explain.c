@@ -14,6 +14,7 @@
 
 #include "policy/image.h"
 #include "policy/policy.h"
+#include "policy/why.h"
 
 #define WEB "spiffe://td/web"
 #define DB "spiffe://td/db"
@@ -266,7 +267,7 @@ static void what_is_not_one_flow_is_refused(void **state)
 static void closest_is(const char *from, const char *to, const char *service, bool ingress, const char *expected)
 {
 	char *lines[3], joined[1024] = "";
-	int n = policy_closest(policy, from, to, service, ingress, lines, 3);
+	int n = policy_closest(policy, from, to, service, ingress, 0, lines, 3);
 
 	assert_true(n >= 0);
 	for (int i = 0; i < n; i++) {

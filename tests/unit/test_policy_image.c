@@ -35,6 +35,23 @@ static const char shop[] =
 	"  - {name: r1, action: allow, from: [web, anyns, all], to: [backup, mem], service: tcp/1-10, log: all}\n"
 	"  - {name: r2, action: deny, from: lan, to: any, service: [tcp/5, udp/5], log: new}\n";
 
+/* With all that can make a rule step aside: chains of more than one. */
+static const char aside[] =
+	"bulkhead: 1\n"
+	"identities: {web: spiffe://td/ns/shop/web, db: spiffe://td/ops/a, both: {any: [web, db]}}\n"
+	"networks: {lan: 10.0.0.0/8}\n"
+	"tiers: [first, app]\n"
+	"rules:\n"
+	"  - {name: r1, tier: first, action: deny, from: web, to: any, until: 1970-01-01T00:01:00Z}\n"
+	"  - {name: r2, tier: first, action: pass, from: {identity: web, network: lan}, to: any, service: tcp/1-40}\n"
+	"  - {name: r3, tier: first, action: pass, from: both, to: lan, until: 1970-01-01T00:02:00Z}\n"
+	"  - {name: r4, tier: first, action: deny, from: verified, to: lan, mode: audit}\n"
+	"  - {name: r5, tier: app, action: allow, from: both, to: any, direction: egress}\n"
+	"  - {name: r6, tier: app, action: allow, from: lan, to: both, service: udp, priority: 3}\n";
+
+static const char *const hostile[] = {shop, aside};
+#define N_HOSTILE 2
+
 static void *compile(const char *text, size_t *lenp)
 {
 	const struct policy_source source = {"shop.yaml", text, strlen(text)};
@@ -331,23 +348,24 @@ static bool try_image(const unsigned char *bytes, size_t len)
 
 static void every_truncated_image_is_refused(void **state)
 {
-	size_t len;
-	unsigned char *bytes = compile(shop, &len);
-
 	(void)state;
-	assert_true(try_image(bytes, len));
-	for (size_t n = 0; n < len; n++)
-		assert_false(try_image(bytes, n));
-	free(bytes);
+	for (int i = 0; i < N_HOSTILE; i++) {
+		size_t len;
+		unsigned char *bytes = compile(hostile[i], &len);
+
+		assert_true(try_image(bytes, len));
+		for (size_t n = 0; n < len; n++)
+			assert_false(try_image(bytes, n));
+		free(bytes);
+	}
 }
 
-static void every_changed_byte_is_refused_or_harmless(void **state)
+static void change_bytes(const char *text)
 {
 	static const unsigned char changes[] = {0x01, 0x80, 0xff, 0x10};
 	size_t len, refused = 0;
-	unsigned char *bytes = compile(shop, &len);
+	unsigned char *bytes = compile(text, &len);
 
-	(void)state;
 	for (size_t i = 0; i < len; i++)
 		for (size_t j = 0; j < sizeof(changes); j++) {
 			bytes[i] ^= changes[j];
@@ -358,14 +376,20 @@ static void every_changed_byte_is_refused_or_harmless(void **state)
 	free(bytes);
 }
 
+static void every_changed_byte_is_refused_or_harmless(void **state)
+{
+	(void)state;
+	for (int i = 0; i < N_HOSTILE; i++)
+		change_bytes(hostile[i]);
+}
+
 /* Whole words, in places of offsets and counts, as somebody would write them who has read the format. */
-static void every_changed_word_is_refused_or_harmless(void **state)
+static void change_words(const char *text)
 {
 	static const uint32_t words[] = {0, 1, 8, 0x7fffffff, 0x80000000, 0xffffffff, 0xfffffff8, 0x10000, 0x00ffffff};
 	size_t len;
-	unsigned char *bytes = compile(shop, &len);
+	unsigned char *bytes = compile(text, &len);
 
-	(void)state;
 	for (size_t i = 0; i + 4 <= len; i += 4) {
 		unsigned char kept[4];
 
@@ -377,6 +401,13 @@ static void every_changed_word_is_refused_or_harmless(void **state)
 		memcpy(bytes + i, kept, 4);
 	}
 	free(bytes);
+}
+
+static void every_changed_word_is_refused_or_harmless(void **state)
+{
+	(void)state;
+	for (int i = 0; i < N_HOSTILE; i++)
+		change_words(hostile[i]);
 }
 
 /* ---- size ---- */
