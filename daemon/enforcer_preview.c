@@ -16,11 +16,6 @@
 #include "log.h"
 #include "privileges.h"
 
-static void freep(void *p)
-{
-	free(*(void **)p);
-}
-
 /* ---- the tags that the policy would bring, as enforcer_sweep() would ---- */
 
 struct tags {
@@ -169,30 +164,20 @@ static char *session_text(const struct policy_image *image, const struct cgroup_
 
 /* ---- */
 
-int enforcer_preview_image(struct enforcer *e, const struct policy_image *image, struct author *author,
-			   const char *session, struct control_preview *out, char **textp)
+/* Judges all sockets under the image and the tags that it would bring. */
+static int look_ahead(struct enforcer *e, const struct policy_image *image, const struct cgroup_tree *tree,
+		      struct netns_preview *preview)
 {
-	__attribute__((cleanup(cgroup_tree_clear))) struct cgroup_tree tree = {};
-	__attribute__((cleanup(freep))) struct tags *tags = calloc(1, sizeof(*tags));
-	struct netns_preview preview = {
-		.sockets = author->sockets,
-		.n_sockets = author->n_sockets,
-		.hint = hint_parse(session),
-	};
+	struct tags *tags = calloc(1, sizeof(*tags));
 	struct netns_view view;
 	size_t len;
-	int r;
+	int r = -ENOMEM;
 
-	*out = (struct control_preview){};
 	if (!tags)
-		return -ENOMEM;
-	privileges_raise();
-	r = cgroup_tree_read(&tree, e->cgroup_fd, 1);
-	privileges_lower();
-	if (r < 0)
 		return r;
 	tags->who = enforcer_who_table(e, image);
-	r = tags->who ? tags_foresee(e, image, &tree, tags) : -ENOMEM;
+	if (tags->who)
+		r = tags_foresee(e, image, tree, tags);
 	if (r == 0) {
 		/* An image's times are seconds since 1970. */
 		view = (struct netns_view){
@@ -202,10 +187,31 @@ int enforcer_preview_image(struct enforcer *e, const struct policy_image *image,
 			.tags = tags->items,
 			.n_tags = tags->n,
 		};
-		r = netns_sockets_preview(e->datapath, &tree, &view, &preview);
+		r = netns_sockets_preview(e->datapath, tree, &view, preview);
 	}
 	free(tags->who);
 	free(tags->items);
+	free(tags);
+	return r;
+}
+
+int enforcer_preview_image(struct enforcer *e, const struct policy_image *image, struct author *author,
+			   const char *session, struct control_preview *out, char **textp)
+{
+	__attribute__((cleanup(cgroup_tree_clear))) struct cgroup_tree tree = {};
+	struct netns_preview preview = {
+		.sockets = author->sockets,
+		.n_sockets = author->n_sockets,
+		.hint = hint_parse(session),
+	};
+	int r;
+
+	*out = (struct control_preview){};
+	privileges_raise();
+	r = cgroup_tree_read(&tree, e->cgroup_fd, 1);
+	privileges_lower();
+	if (r == 0)
+		r = look_ahead(e, image, &tree, &preview);
 	/* A process that ended meanwhile was not the operator's: that one waits for the answer. */
 	if (r < 0 && r != -EAGAIN)
 		return r;
