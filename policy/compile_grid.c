@@ -17,6 +17,7 @@ struct blocks {
 	uint32_t *block;	 /* the one that is being filled */
 	struct list of_line;	 /* block by line and place; for the lines that rows use */
 	uint32_t *first_of_line; /* in of_line, plus 1; 0: not used by a row */
+	bool too_large;		 /* for any tables: not filled to the end */
 };
 
 static void blocks_free(struct blocks *b)
@@ -60,6 +61,12 @@ static int add_line(struct blocks *b, uint32_t line)
 	return compiler_spend(b->compiler, 2 * n + ((uint64_t)b->width << b->shift) / 4 + 8);
 }
 
+static uint64_t blocks_size(const struct blocks *b)
+{
+	return (uint64_t)b->matrix->rows * b->width * 4 + ((uint64_t)b->items.n << b->shift) * 4;
+}
+
+/* Goes no further than what can be used, so that the memory is that of the tables, not that of the matrix. */
 static int fill_blocks(struct blocks *b, const struct matrix *matrix, uint32_t shift)
 {
 	int r = 0;
@@ -71,10 +78,13 @@ static int fill_blocks(struct blocks *b, const struct matrix *matrix, uint32_t s
 	b->first_of_line = calloc(matrix->lines->n + 1, sizeof(uint32_t));
 	if (!b->block || !b->first_of_line)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < matrix->rows && r == 0; i++)
+	b->too_large = blocks_size(b) > BH_TABLES_BYTES;
+	for (uint32_t i = 0; i < matrix->rows && r == 0 && !b->too_large; i++) {
 		if (!b->first_of_line[matrix->line_of_row[i]])
 			r = add_line(b, matrix->line_of_row[i]);
-	if (r)
+		b->too_large = blocks_size(b) > BH_TABLES_BYTES;
+	}
+	if (r || b->too_large)
 		return r;
 	for (size_t i = 0; i < b->of_line.n; i++) {
 		uint32_t zeros;
@@ -88,11 +98,6 @@ static int fill_blocks(struct blocks *b, const struct matrix *matrix, uint32_t s
 	return 0;
 }
 
-static uint64_t blocks_size(const struct blocks *b)
-{
-	return (uint64_t)b->matrix->rows * b->width * 4 + ((uint64_t)b->items.n << b->shift) * 4;
-}
-
 static int try_shift(struct compiler *c, const struct matrix *matrix, uint32_t shift, uint64_t *sizes)
 {
 	_cleanup_(blocks_free) struct blocks b = {.compiler = c};
@@ -102,7 +107,7 @@ static int try_shift(struct compiler *c, const struct matrix *matrix, uint32_t s
 		return 0;
 	r = fill_blocks(&b, matrix, shift);
 	if (r == 0)
-		sizes[shift] = blocks_size(&b);
+		sizes[shift] = b.too_large ? UINT64_MAX - 1 : blocks_size(&b);
 	return r;
 }
 
@@ -148,12 +153,11 @@ int grid_make(struct compiler *c, struct grid *grid, const struct matrix *matrix
 		r = fill_blocks(&b, matrix, shift);
 	if (r)
 		return r;
-	if (blocks_size(&b) > BH_TABLES_BYTES)
+	if (b.too_large)
 		return compiler_too_large(c,
 					  "the compiled policy needs more than %u MiB of tables: a matrix of %u by %u "
-					  "classes of ends alone takes %.1f MiB",
-					  BH_TABLES_BYTES >> 20, matrix->rows, matrix->columns,
-					  (double)blocks_size(&b) / (1 << 20));
+					  "classes of ends alone takes more",
+					  BH_TABLES_BYTES >> 20, matrix->rows, matrix->columns);
 	*grid = (struct grid){
 		.index = arena_array(&c->arena, (size_t)matrix->rows * b.width, sizeof(uint32_t)),
 		.rows = matrix->rows,

@@ -79,6 +79,7 @@ static const struct rule *rule_of(const struct row_maker *m, uint32_t rank)
 static int cut_line(struct row_maker *m, const uint32_t *ranks, size_t n)
 {
 	struct list *bounds = &m->bounds;
+	uint64_t work;
 
 	bounds->n = 0;
 	if (list_push(bounds, 0) < 0)
@@ -91,6 +92,8 @@ static int cut_line(struct row_maker *m, const uint32_t *ranks, size_t n)
 			    list_push(bounds, rule->services[j].last + 1) < 0)
 				return -ENOMEM;
 	}
+	/* Rules have many in common: what is sorted, and looked for again when they are laid, is more than what is left. */
+	work = 8 * bounds->n;
 	list_sort_unique(bounds);
 	if (bounds->items[bounds->n - 1] != SERVICE_END && list_push(bounds, SERVICE_END) < 0)
 		return -ENOMEM;
@@ -100,7 +103,7 @@ static int cut_line(struct row_maker *m, const uint32_t *ranks, size_t n)
 	for (uint32_t i = 0; i < bounds->n; i++)
 		m->intervals[i] = (struct interval){.open = i, .last = NO_NODE};
 	m->n_nodes = 0;
-	return 0;
+	return compiler_spend(m->compiler, work);
 }
 
 /* The first interval from `i` on that is open. The last bound always is. */
@@ -244,10 +247,10 @@ static int intern_row(struct row_maker *m, uint32_t *rowp)
 int row_make(struct row_maker *m, const uint32_t *ranks, size_t n, const uint32_t *open_until, uint32_t *rowp)
 {
 	uint32_t tier = 0;
-	int r;
+	int r = cut_line(m, ranks, n);
 
-	if (cut_line(m, ranks, n) < 0)
-		return -ENOMEM;
+	if (r)
+		return r;
 	for (size_t i = 0; i < n; i++) {
 		if (rule_of(m, ranks[i])->tier != tier && open_until)
 			enter_tier(m);

@@ -48,11 +48,15 @@ static int expand_atom(const struct compiler *c, const struct side *side, uint32
 
 static int expand_atoms(struct compiler *c, const struct side *side, const uint32_t *atoms, size_t n, struct list *whos)
 {
+	size_t all;
+
 	for (size_t i = 0; i < n; i++)
 		if (expand_atom(c, side, atoms[i], whos) < 0)
 			return -ENOMEM;
+	/* Identities overlap: what is sorted is more than what is left. */
+	all = whos->n;
 	list_sort_unique(whos);
-	return compiler_spend(c, 8 * whos->n + 8);
+	return compiler_spend(c, 8 * all + 8);
 }
 
 static int view_add(struct view *view, uint32_t *numberp)
@@ -254,7 +258,7 @@ static int address_keys(struct compiler *c, struct side *side)
 	if (!side->key_of_set)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < c->address_sets.n && r == 0; i++) {
-		size_t n;
+		size_t n, all;
 		const uint32_t *networks = intern_get(&c->address_sets, i, &n);
 
 		terms->n = 0;
@@ -264,11 +268,12 @@ static int address_keys(struct compiler *c, struct side *side)
 			if (push_all(terms, more->items, more->n) < 0)
 				return -ENOMEM;
 		}
+		all = terms->n;
 		list_sort_unique(terms);
 		if (intern_list(&side->address_keys, terms, &side->key_of_set[i]) < 0)
 			return -ENOMEM;
-		r = compiler_spend(c, n + 8 * terms->n + 4);
-		if (side->address_keys.bytes > COMPILER_MAX_SET_BYTES)
+		r = compiler_spend(c, n + 8 * all + 4);
+		if (r == 0 && side->address_keys.bytes > COMPILER_MAX_SET_BYTES)
 			r = compiler_spend(c, COMPILER_MAX_WORK);
 	}
 	return r;

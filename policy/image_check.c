@@ -106,6 +106,7 @@ static const char *check_ranks(const struct bh_tables *head)
 {
 	const struct bh_rank *ranks;
 	const uint64_t *untils;
+	uint32_t n_tiers = 0;
 
 	if (!holds(head, head->rank_off, head->rank_count, sizeof(*ranks), 4) || !head->until_count ||
 	    !holds(head, head->until_off, head->until_count, 8, 8) || head->rank_count >= head->n_rules)
@@ -117,7 +118,14 @@ static const char *check_ranks(const struct bh_tables *head)
 		/* A pass goes on behind itself, or a walk would not end. */
 		if (ranks[i].until >= head->until_count || ranks[i].end <= i || ranks[i].end > head->rank_count)
 			return "rank out of bounds";
+		/* Each tier ends where its last rank says, and a packet cannot be made to pass more than so many. */
+		if (ranks[i].end == i + 1)
+			n_tiers++;
+		else if (ranks[i].end != ranks[i + 1].end)
+			return "tiers out of order";
 	}
+	if (n_tiers > BH_MAX_TIERS)
+		return "too many tiers";
 	untils = at(head, head->until_off);
 	for (uint32_t i = 0; i < head->until_count; i++)
 		if ((i == 0) != (untils[i] == BH_FOREVER))
@@ -139,6 +147,16 @@ static bool is_chain(const struct bh_tables *head, uint32_t chain, uint32_t limi
 	return chain < limit && links[chain].rank > above;
 }
 
+/* What a packet may have to go down. A link's next has a lower number, so every chain ends. */
+static bool is_short(const struct bh_link *links, uint32_t chain)
+{
+	uint32_t n = 1;
+
+	for (; !(chain & BH_CHAIN_RANK) && chain && n <= BH_MAX_CHAIN; n++)
+		chain = links[chain].next;
+	return n <= BH_MAX_CHAIN;
+}
+
 static const char *check_chains(const struct bh_tables *head)
 {
 	const struct bh_link *links;
@@ -149,6 +167,9 @@ static const char *check_chains(const struct bh_tables *head)
 	for (uint32_t i = 1; i < head->chain_count; i++)
 		if (links[i].rank >= head->rank_count || !is_chain(head, links[i].next, i, links[i].rank))
 			return "chain out of bounds or order";
+	for (uint32_t i = 1; i < head->chain_count; i++)
+		if (!is_short(links, i))
+			return "chain too long";
 	return NULL;
 }
 
@@ -197,6 +218,12 @@ static const char *check_side(const struct bh_tables *head, uint32_t number)
 	return NULL;
 }
 
+/* A side that has no grid of addresses has no classes to ask for. */
+static bool has_view(const struct bh_side *side, uint32_t view)
+{
+	return view < BH_VIEW_ADDR || (view == BH_VIEW_ADDR && side->addr.width);
+}
+
 static const char *check_parts(const struct bh_tables *head, uint32_t judgement)
 {
 	const struct bh_parts *parts = &head->parts[judgement];
@@ -207,7 +234,7 @@ static const char *check_parts(const struct bh_tables *head, uint32_t judgement)
 	for (uint32_t i = 0; i < parts->n; i++) {
 		const struct bh_part *part = &parts->part[i];
 
-		if (part->from_view >= BH_VIEWS || part->to_view >= BH_VIEWS ||
+		if (!has_view(&from[0], part->from_view) || !has_view(&from[1], part->to_view) ||
 		    !check_grid(head, &part->grid, from->n_class[part->from_view], from[1].n_class[part->to_view],
 				is_row, 0))
 			return "part out of bounds";

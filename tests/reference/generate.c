@@ -377,10 +377,27 @@ static void make_pair(struct writer *w, struct ref_selector *selector)
 	fputs("}", w->now);
 }
 
+/* Whoever is somebody and is not. */
+static struct ref_set *make_nobody(struct writer *w)
+{
+	struct ref_set *set = set_new(w), *not = set_new(w), *name = set_new(w);
+
+	*name = (struct ref_set){.op = REF_NAME, .identity = below(w, w->policy->n_identities)};
+	*not = (struct ref_set){.op = REF_NOT, .n = 1, .operands = {name}};
+	*set = (struct ref_set){.op = REF_ALL_OF, .n = 2, .operands = {name, not }};
+	fprintf(w->now, "{all: [id%d, {not: id%d}]}", name->identity, name->identity);
+	return set;
+}
+
 static void make_selector(struct writer *w, struct ref_selector *selector)
 {
 	int choice = below(w, 8);
 
+	if (w->policy->large && below(w, 16) == 0) {
+		selector->n = 1;
+		selector->peers[0] = (struct ref_peer){.kind = REF_PEER_SET, .set = make_nobody(w)};
+		return;
+	}
 	if (choice == 0) {
 		selector->n = 1;
 		selector->peers[0] =
@@ -434,22 +451,40 @@ static void make_services(struct writer *w, struct ref_rule *rule)
 		fputs("]\n", w->now);
 }
 
+/* When a rule ends; 0: never. Where most do, they do so one after the other. */
+static int64_t make_until(struct writer *w)
+{
+	static const int untils[] = {-1, 0, 1, 1000, 100000};
+
+	if (w->policy->ending)
+		return below(w, 5) ? REF_NOW + below(w, 2000) : 0;
+	return below(w, 5) == 0 ? REF_NOW + untils[below(w, 5)] : 0;
+}
+
+static int make_priority(struct writer *w)
+{
+	static const int limits[] = {-1000000, -999999, 999999, 1000000};
+
+	if (w->policy->large && below(w, 4) == 0)
+		return limits[below(w, 4)];
+	return below(w, 2) ? 0 : below(w, 4) - 1;
+}
+
 static void make_rule(struct writer *w, int number)
 {
 	static const char *const actions[] = {"deny", "pass", "allow"};
 	static const char *const directions[] = {"", "egress", "ingress", "both"};
 	static const char *const logs[] = {"none", "new", "denied", "all"};
-	static const int untils[] = {-1, 0, 1, 1000, 100000};
 	struct ref_policy *policy = w->policy;
 	struct ref_rule *rule = &policy->rules[number];
 
 	rule->action = below(w, 5) == 0 ? REF_PASS : below(w, 5) < 2 ? REF_DENY : REF_ALLOW;
 	rule->tier = below(w, policy->n_tiers);
-	rule->priority = below(w, 2) ? 0 : below(w, 4) - 1;
+	rule->priority = make_priority(w);
 	rule->direction = below(w, 2) ? 3 : 1 + below(w, 2);
 	rule->log = (enum ref_log)(below(w, 5) - 1);
 	rule->audit = below(w, 6) == 0;
-	rule->until = below(w, 5) == 0 ? REF_NOW + untils[below(w, 5)] : 0;
+	rule->until = make_until(w);
 	fprintf(w->now, "  - name: r%d\n    action: %s\n    from: ", number, actions[rule->action]);
 	make_selector(w, &rule->from);
 	fputs("\n    to: ", w->now);
@@ -491,7 +526,7 @@ static void make_head(struct writer *w)
 	policy->declares_tiers = below(w, 3);
 	if (!policy->declares_tiers)
 		return;
-	policy->n_tiers = 1 + below(w, REF_MAX_TIERS);
+	policy->n_tiers = 1 + below(w, policy->large ? REF_MAX_TIERS : 4);
 	policy->app_tier = below(w, policy->n_tiers + 1) - 1;
 	w->now = w->out[below(w, policy->n_files)][HEAD];
 	for (int i = 0; i < policy->n_tiers; i++) {
@@ -525,23 +560,58 @@ static void join_file(struct writer *w, int file)
 	w->policy->texts[file] = text;
 }
 
-struct ref_policy *ref_policy_new(uint64_t seed)
+/* Rules are numbered through the files. */
+static void make_rules(struct writer *w)
+{
+	struct ref_policy *policy = w->policy;
+	uint64_t before = 0;
+
+	for (int i = 0, file = 0; i < policy->n_rules; i++) {
+		bool twice = policy->large && i && below(w, 10) == 0;
+		uint64_t after;
+
+		if (file + 1 < policy->n_files && below(w, 4) == 0)
+			file++;
+		w->now = w->out[file][RULES];
+		/* The same numbers make the same rule, but for its name. */
+		after = policy->random;
+		if (twice)
+			policy->random = before;
+		else
+			before = after;
+		make_rule(w, i);
+		if (twice)
+			policy->random = after;
+	}
+}
+
+static void choose_size(struct writer *w)
+{
+	struct ref_policy *policy = w->policy;
+
+	policy->ending = policy->large && below(w, 4) == 0;
+	policy->n_identities = 1 + below(w, policy->large ? REF_MAX_IDENTITIES : 12);
+	policy->n_networks = 1 + below(w, policy->large ? REF_MAX_NETWORKS : 6);
+	policy->n_services = 1 + below(w, REF_MAX_SERVICES);
+	/* As many as can end one after the other. */
+	policy->n_rules = below(w, !policy->large ? 21 : policy->ending ? 65 : REF_MAX_RULES + 1);
+}
+
+static struct ref_policy *policy_new(uint64_t seed, bool large)
 {
 	struct ref_policy *policy = calloc(1, sizeof(*policy));
 	struct writer w = {.policy = policy};
 
 	if (!policy)
 		abort();
+	policy->large = large;
 	policy->random = seed * 0x9e3779b97f4a7c15ULL + 1;
 	policy->n_files = 1 + below(&w, REF_MAX_FILES);
 	for (int f = 0; f < policy->n_files; f++)
 		for (int s = 0; s < SECTIONS; s++)
 			w.out[f][s] = open_memstream(&w.text[f][s], &w.size[f][s]);
 	make_head(&w);
-	policy->n_identities = 1 + below(&w, REF_MAX_IDENTITIES);
-	policy->n_networks = 1 + below(&w, REF_MAX_NETWORKS);
-	policy->n_services = 1 + below(&w, REF_MAX_SERVICES);
-	policy->n_rules = below(&w, REF_MAX_RULES + 1);
+	choose_size(&w);
 	for (int i = 0; i < policy->n_identities; i++) {
 		w.now = w.out[below(&w, policy->n_files)][IDENTITIES];
 		make_identity(&w, i);
@@ -554,16 +624,20 @@ struct ref_policy *ref_policy_new(uint64_t seed)
 		w.now = w.out[below(&w, policy->n_files)][SERVICES];
 		make_service_name(&w, i);
 	}
-	/* Rules are numbered through the files. */
-	for (int i = 0, file = 0; i < policy->n_rules; i++) {
-		if (file + 1 < policy->n_files && below(&w, 4) == 0)
-			file++;
-		w.now = w.out[file][RULES];
-		make_rule(&w, i);
-	}
+	make_rules(&w);
 	for (int f = 0; f < policy->n_files; f++)
 		join_file(&w, f);
 	return policy;
+}
+
+struct ref_policy *ref_policy_new(uint64_t seed)
+{
+	return policy_new(seed, false);
+}
+
+struct ref_policy *ref_policy_new_large(uint64_t seed)
+{
+	return policy_new(seed, true);
 }
 
 void ref_policy_free(struct ref_policy *policy)
@@ -599,8 +673,11 @@ void ref_flow_make(struct ref_policy *policy, struct ref_flow *flow)
 	static const int protocols[] = {IPPROTO_TCP,  IPPROTO_TCP,    IPPROTO_UDP, IPPROTO_SCTP,
 					IPPROTO_ICMP, IPPROTO_ICMPV6, 47,	   2};
 	static const int types[] = {8, 128, 0, 3, 1, 129};
+	static const int rare[] = {0, 50, 254, 255};
 
 	flow->protocol = protocols[ref_random(policy, 8)];
+	if (policy->large && ref_random(policy, 12) == 0)
+		flow->protocol = rare[ref_random(policy, 4)];
 	switch (flow->protocol) {
 	case IPPROTO_ICMP:
 	case IPPROTO_ICMPV6:
@@ -610,6 +687,8 @@ void ref_flow_make(struct ref_policy *policy, struct ref_flow *flow)
 	case IPPROTO_UDP:
 	case IPPROTO_SCTP:
 		flow->port = ref_random(policy, 2) ? ports[ref_random(policy, 10)] : 1 + (int)ref_random(policy, 65535);
+		if (policy->large && ref_random(policy, 16) == 0)
+			flow->port = 0; /* no rule can name it, but one about the whole protocol covers it */
 		break;
 	default:
 		flow->port = 0;

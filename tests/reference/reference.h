@@ -13,11 +13,11 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define REF_MAX_IDENTITIES 12
-#define REF_MAX_NETWORKS 6
+#define REF_MAX_IDENTITIES 60
+#define REF_MAX_NETWORKS 20
 #define REF_MAX_SERVICES 5
-#define REF_MAX_RULES 20
-#define REF_MAX_TIERS 4
+#define REF_MAX_RULES 200
+#define REF_MAX_TIERS 16
 #define REF_MAX_FILES 3
 #define REF_NOW 1800000000 /* the time at which flows are judged, seconds since 1970 */
 
@@ -115,8 +115,10 @@ struct ref_policy {
 	enum ref_log default_log;
 	bool declares_tiers;
 	int app_tier; /* index of "app"; -1: not among the tiers */
+	bool large;
+	bool ending; /* most rules have an `until` */
 	char *texts[REF_MAX_FILES];
-	struct ref_set sets[200];
+	struct ref_set sets[8000];
 	int n_sets;
 	uint64_t random; /* state */
 };
@@ -149,6 +151,9 @@ struct ref_verdict {
 
 /* A random policy with every feature of the language, and its texts; the same for the same seed. */
 struct ref_policy *ref_policy_new(uint64_t seed);
+/* Likewise one of up to 200 rules and 60 identities, with what is rare: many tiers, most rules with `until`, rules twice,
+ * selectors that match nobody, priorities and ports at their limits. */
+struct ref_policy *ref_policy_new_large(uint64_t seed);
 void ref_policy_free(struct ref_policy *policy);
 /* A random flow, mostly of peers and services that the policy knows of. */
 void ref_flow_make(struct ref_policy *policy, struct ref_flow *flow);

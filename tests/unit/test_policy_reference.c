@@ -22,10 +22,11 @@
 #else
 #define N_POLICIES 5000
 #endif
+#define N_LARGE (N_POLICIES / 50)
 #define N_FLOWS 100 /* of each policy, each judged at both ends */
 
 /* Seconds from REF_NOW: before, at and after the moments at which random rules end. */
-static const int moments[] = {0, 0, -2, 1, 999, 1000, 200000};
+static const int moments[] = {0, 0, -2, 1, 999, 1000, 200000, 300, 1700};
 
 static uint32_t address_class(const unsigned char *tables, const struct bh_addr *address, const struct ref_end *end)
 {
@@ -76,14 +77,16 @@ static void check_judgement(const struct ref_policy *policy, const unsigned char
 	}
 }
 
-static void check_policy(uint64_t seed)
+static void check_policy(struct ref_policy *policy, bool apart, uint64_t seed)
 {
-	struct ref_policy *policy = ref_policy_new(seed);
 	struct ref_compiled compiled;
 	const unsigned char *tables;
 	size_t len;
 
-	ref_compile(&compiled, policy);
+	if (apart)
+		ref_compile_apart(&compiled, policy);
+	else
+		ref_compile(&compiled, policy);
 	tables = policy_image_tables(compiled.image, &len);
 	for (int i = 0; i < N_FLOWS; i++) {
 		int64_t now = REF_NOW + moments[ref_random(policy, sizeof(moments) / sizeof(moments[0]))];
@@ -103,13 +106,30 @@ static void tables_say_what_the_language_means(void **state)
 {
 	(void)state;
 	for (uint64_t seed = 1; seed <= N_POLICIES; seed++)
-		check_policy(seed);
+		check_policy(ref_policy_new(seed), false, seed);
+}
+
+static void so_do_those_of_large_policies(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= N_LARGE; seed++)
+		check_policy(ref_policy_new_large(seed), false, seed);
+}
+
+/* As a policy of many thousand rules is compiled: every pair of views is a part. */
+static void so_do_tables_with_what_is_broad_apart(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= N_LARGE; seed++)
+		check_policy(ref_policy_new_large(seed), true, seed);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(tables_say_what_the_language_means),
+		cmocka_unit_test(so_do_those_of_large_policies),
+		cmocka_unit_test(so_do_tables_with_what_is_broad_apart),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,7 +5,7 @@
 
 #include "tests/reference/compiled/compiled.h"
 
-void ref_compile(struct ref_compiled *compiled, const struct ref_policy *policy)
+void ref_compile_by(ref_compiler compile, struct ref_compiled *compiled, const struct ref_policy *policy)
 {
 	static const char *const names[] = {"a.yaml", "b.yaml", "c.yaml"};
 	struct policy_source sources[REF_MAX_FILES];
@@ -22,7 +22,7 @@ void ref_compile(struct ref_compiled *compiled, const struct ref_policy *policy)
 		exit(1);
 	}
 	policy_diagnostics_freep(&diagnostics);
-	if (policy_compile(compiled->policy, &bytes, &len, &error) != 0) {
+	if (compile(compiled->policy, &bytes, &len, &error) != 0) {
 		fprintf(stderr, "not compiled: %s\n", error ? error : "out of memory");
 		exit(1);
 	}
@@ -31,6 +31,11 @@ void ref_compile(struct ref_compiled *compiled, const struct ref_policy *policy)
 		exit(1);
 	}
 	free(bytes);
+}
+
+void ref_compile(struct ref_compiled *compiled, const struct ref_policy *policy)
+{
+	ref_compile_by(policy_compile, compiled, policy);
 }
 
 void ref_compiled_clear(struct ref_compiled *compiled)

@@ -15,8 +15,14 @@ struct ref_compiled {
 	struct policy_image *image;
 };
 
+typedef int (*ref_compiler)(const struct policy *policy, void **bytesp, size_t *lenp, char **errorp);
+
+/* By a compiler of one's own. */
+void ref_compile_by(ref_compiler compile, struct ref_compiled *compiled, const struct ref_policy *policy);
 /* Ends the program with the reason where the library refuses the policy: it is valid by construction. */
 void ref_compile(struct ref_compiled *compiled, const struct ref_policy *policy);
+/* Likewise, as if the policy were so large that selectors that fit many are kept apart from those that fit few. */
+void ref_compile_apart(struct ref_compiled *compiled, const struct ref_policy *policy);
 void ref_compiled_clear(struct ref_compiled *compiled);
 /* Who index of an end. */
 uint32_t ref_who(const struct policy_image *image, const struct ref_end *end);
