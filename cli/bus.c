@@ -116,7 +116,8 @@ static int call_failed(struct cli *cli, const sd_bus_error *error, int rc)
 		fprintf(stderr, "%s%s", text, len && text[len - 1] == '\n' ? "" : "\n");
 		return CLI_NO;
 	}
-	if (sd_bus_error_has_name(error, BH_ERROR_NO_REVISION) || sd_bus_error_has_name(error, BH_ERROR_NO_IDENTITY)) {
+	if (sd_bus_error_has_names(error, BH_ERROR_NO_REVISION, BH_ERROR_NO_IDENTITY, BH_ERROR_WOULD_CUT,
+				   BH_ERROR_WAITING, BH_ERROR_NOT_WAITING)) {
 		cli_error("%s", text);
 		return CLI_NO;
 	}
@@ -140,6 +141,41 @@ int cli_bus_call(struct cli *cli, sd_bus *bus, sd_bus_message *call, sd_bus_mess
 	int rc = sd_bus_call(bus, call, CALL_TIMEOUT_USEC, &error, replyp);
 
 	return rc < 0 ? call_failed(cli, &error, rc) : CLI_OK;
+}
+
+int cli_bus_ask(struct cli *cli, sd_bus *bus, sd_bus_message *call, const char *no, sd_bus_message **replyp,
+		char **textp)
+{
+	__attribute__((cleanup(bus_error_free))) sd_bus_error error = SD_BUS_ERROR_NULL;
+	int rc = sd_bus_call(bus, call, CALL_TIMEOUT_USEC, &error, replyp);
+
+	if (rc >= 0)
+		return CLI_OK;
+	if (!sd_bus_error_has_name(&error, no))
+		return call_failed(cli, &error, rc);
+	*textp = strdup(error.message ? error.message : "");
+	return CLI_NO;
+}
+
+int cli_bus_append_files(sd_bus_message *call, const struct policy_source *files, size_t n)
+{
+	int rc = sd_bus_message_open_container(call, 'a', "(say)");
+
+	for (size_t i = 0; rc >= 0 && i < n; i++) {
+		rc = sd_bus_message_open_container(call, 'r', "say");
+		if (rc >= 0)
+			rc = sd_bus_message_append(call, "s", files[i].name);
+		if (rc >= 0)
+			rc = sd_bus_message_append_array(call, 'y', files[i].text, files[i].len);
+		if (rc >= 0)
+			rc = sd_bus_message_close_container(call);
+	}
+	if (rc >= 0)
+		rc = sd_bus_message_close_container(call);
+	if (rc >= 0)
+		return CLI_OK;
+	cli_error("names of files must be valid UTF-8");
+	return CLI_USAGE;
 }
 
 int cli_bus_malformed(struct cli *cli, const char *member)

@@ -23,6 +23,11 @@ void cli_message_unrefp(sd_bus_message **messagep);
 int cli_bus_method(sd_bus *bus, const char *member, sd_bus_message **callp);
 /* Sends it and waits; *replyp is unreferenced by the caller. */
 int cli_bus_call(struct cli *cli, sd_bus *bus, sd_bus_message *call, sd_bus_message **replyp);
+/* The same, but the error `no` is not printed: its text is in *textp, malloc()ed, and CLI_NO returned. */
+int cli_bus_ask(struct cli *cli, sd_bus *bus, sd_bus_message *call, const char *no, sd_bus_message **replyp,
+		char **textp);
+/* Appends the files of a policy, a(say). Returns an exit code, having said why. */
+int cli_bus_append_files(sd_bus_message *call, const struct policy_source *files, size_t n);
 /* For a reply that is not what control_api.h promises. Returns CLI_UNREACHABLE. */
 int cli_bus_malformed(struct cli *cli, const char *member);
 

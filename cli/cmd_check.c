@@ -109,11 +109,7 @@ static void print_json(const struct check *check, bool ok)
 
 	json_object_set_new(result, "ok", json_boolean(ok));
 	json_object_set_new(result, "files", json_integer((json_int_t)check->n_sources));
-	json_object_set_new(result, "errors",
-			    json_integer((json_int_t)policy_diagnostics_count(check->diagnostics, POLICY_ERROR)));
-	json_object_set_new(result, "warnings",
-			    json_integer((json_int_t)policy_diagnostics_count(check->diagnostics, POLICY_WARNING)));
-	json_object_set_new(result, "diagnostics", cli_diagnostics_json(check->diagnostics));
+	cli_diagnostics_set(result, check->diagnostics);
 	if (check->error)
 		json_object_set_new(result, "error", json_string(check->error));
 	json_object_set_new(result, "failures", failures_json(check));

@@ -6,6 +6,7 @@
 #include "cli/cli.h"
 #include "cli/flow_changes.h"
 #include "cli/policy_diff.h"
+#include "cli/when.h"
 
 #define MAX_FILES 256
 
@@ -17,26 +18,17 @@ struct arguments {
 	int64_t now;
 };
 
-/* RFC 3339, in UTC. */
-static int parse_time(const char *text, int64_t *timep)
-{
-	struct tm tm = {};
-	const char *end = strptime(text, "%Y-%m-%dT%H:%M:%SZ", &tm);
-
-	*timep = end && !*end ? timegm(&tm) : -1;
-	return *timep < 0 ? -1 : 0;
-}
-
 static int parse_option(struct arguments *arguments, const char *option, char *value)
 {
 	if (strcmp(option, "--flows") != 0 && strcmp(option, "--at") != 0)
 		return cli_usage_error(&cmd_diff, "unknown option %s", option);
 	if (!value)
 		return cli_usage_error(&cmd_diff, "%s needs a value", option);
-	if (!strcmp(option, "--at"))
-		return parse_time(value, &arguments->now) == 0
-			       ? CLI_OK
-			       : cli_usage_error(&cmd_diff, "\"%s\" is no time such as 2027-01-01T00:00:00Z", value);
+	if (!strcmp(option, "--at")) {
+		const char *wrong = cli_parse_when(value, time(NULL), &arguments->now);
+
+		return wrong ? cli_usage_error(&cmd_diff, "--at %s: %s", value, wrong) : CLI_OK;
+	}
 	if (arguments->n_flows == MAX_FILES)
 		return cli_usage_error(&cmd_diff, "at most %d --flows", MAX_FILES);
 	arguments->flows[arguments->n_flows++] = value;

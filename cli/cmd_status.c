@@ -43,7 +43,7 @@ static void print_head(struct cli *cli, const json_t *status)
 	       cli_json_true(status, "adopted") ? " (took over what an earlier daemon enforced)" : "");
 }
 
-static void print_policy(const json_t *status)
+static void print_policy(struct cli *cli, const json_t *status)
 {
 	char used[32], max[32];
 
@@ -56,6 +56,12 @@ static void print_policy(const json_t *status)
 	line("policy", "revision " NUMBER ", " NUMBER " rules, applied %s, tables %s of %s",
 	     cli_json_int(status, "policy.revision"), cli_json_int(status, "policy.rules"),
 	     cli_json_string(status, "policy.applied"), used, max);
+	if (cli_json_int(status, "policy.waiting.revision"))
+		line("",
+		     "%swaits to be confirmed, for " NUMBER " s more: `policyctl confirm`; else revision " NUMBER
+		     " comes back%s",
+		     cli_colour(cli, "yellow"), cli_json_int(status, "policy.waiting.seconds_left"),
+		     cli_json_int(status, "policy.waiting.previous"), cli_colour(cli, "reset"));
 }
 
 static void print_identities(const json_t *status)
@@ -164,7 +170,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	print_head(cli, status);
 	line("subtree", "%s of %s", cli_json_string(status, "subtree"), cli_json_string(status, "cgroup_mount"));
 	print_programs(cli, status);
-	print_policy(status);
+	print_policy(cli, status);
 	print_identities(status);
 	print_bundles(cli, status);
 	print_events(cli, status);

@@ -26,3 +26,12 @@ json_t *cli_diagnostics_json(const struct policy_diagnostics *diagnostics)
 		json_array_append_new(list, diagnostic_json(diagnostic));
 	return list;
 }
+
+void cli_diagnostics_set(json_t *result, const struct policy_diagnostics *diagnostics)
+{
+	json_object_set_new(result, "errors",
+			    json_integer((json_int_t)policy_diagnostics_count(diagnostics, POLICY_ERROR)));
+	json_object_set_new(result, "warnings",
+			    json_integer((json_int_t)policy_diagnostics_count(diagnostics, POLICY_WARNING)));
+	json_object_set_new(result, "diagnostics", cli_diagnostics_json(diagnostics));
+}

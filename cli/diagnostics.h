@@ -10,5 +10,7 @@
 
 /* A list of all of them; a new reference. */
 json_t *cli_diagnostics_json(const struct policy_diagnostics *diagnostics);
+/* Sets `errors`, `warnings` and `diagnostics` in a result. */
+void cli_diagnostics_set(json_t *result, const struct policy_diagnostics *diagnostics);
 
 #endif

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 void cli_format_duration(int64_t seconds, char *out, size_t size)
 {
@@ -44,4 +45,27 @@ int cli_parse_count(const char *text, unsigned long max, unsigned long *out)
 		return -1;
 	*out = strtoul(text, &end, 10);
 	return *end || !*out || *out > max ? -1 : 0;
+}
+
+int cli_parse_duration(const char *text, unsigned long min, unsigned long max, unsigned long *seconds)
+{
+	static const struct {
+		const char *name;
+		unsigned long seconds;
+	} units[] = {{"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
+	unsigned long n;
+	char *unit;
+
+	if (*text < '0' || *text > '9')
+		return -1;
+	n = strtoul(text, &unit, 10);
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+		if (strcmp(unit, units[i].name) != 0)
+			continue;
+		if (n > max / units[i].seconds || n * units[i].seconds < min)
+			return -1;
+		*seconds = n * units[i].seconds;
+		return 0;
+	}
+	return -1;
 }

@@ -15,4 +15,7 @@ void cli_format_bytes(uint64_t bytes, char *out, size_t size);
 /* A count of 1 up from text that is a number and nothing else. Returns 0, or -1. */
 int cli_parse_count(const char *text, unsigned long max, unsigned long *out);
 
+/* "60s", "5m", "1h", "1d": a number and its unit. Returns 0 with seconds from `min` to `max`, or -1. */
+int cli_parse_duration(const char *text, unsigned long min, unsigned long max, unsigned long *seconds);
+
 #endif

@@ -73,6 +73,27 @@ static const struct audit_classing notices[] = {
 				   "failure",
 				   SEVERITY_WARNING,
 				   "the policy was refused, the one in force stays"},
+	[NOTICE_POLICY_CONFIRMED] = {"policy-confirmed",
+				     "bulkhead.policy",
+				     "configuration",
+				     {"change"},
+				     "success",
+				     SEVERITY_NOTICE,
+				     "the policy on trial was confirmed and stays"},
+	[NOTICE_POLICY_ROLLED_BACK] = {"policy-rolled-back",
+				       "bulkhead.policy",
+				       "configuration",
+				       {"change"},
+				       "success",
+				       SEVERITY_NOTICE,
+				       "an earlier policy is in force again"},
+	[NOTICE_POLICY_REVERTED] = {"policy-not-confirmed",
+				    "bulkhead.policy",
+				    "configuration",
+				    {"change"},
+				    "success",
+				    SEVERITY_WARNING,
+				    "nobody confirmed the policy in time, the one before it is in force again"},
 	[NOTICE_BUNDLE_LOADED] = {"bundle-loaded",
 				  "bulkhead.identity",
 				  "configuration",
@@ -164,6 +185,12 @@ static bool is_identity_notice(unsigned kind)
 	return kind >= NOTICE_IDENTITY_ATTESTED && kind <= NOTICE_IDENTITY_LOCAL;
 }
 
+static bool is_policy_notice(unsigned kind)
+{
+	return kind == NOTICE_POLICY_APPLIED || kind == NOTICE_POLICY_REFUSED || kind == NOTICE_POLICY_CONFIRMED ||
+	       kind == NOTICE_POLICY_ROLLED_BACK || kind == NOTICE_POLICY_REVERTED;
+}
+
 static bool is_spiffe_id(const char *name)
 {
 	return !strncmp(name, "spiffe://", 9);
@@ -251,14 +278,30 @@ static void put_policy_rule(struct json_line *line, const struct ipc_notice *not
 	json_line_object_end(line);
 }
 
+/* Beyond the uid: as whom they logged in, and how they came. */
+static void put_operator(struct json_line *line, const struct ipc_notice *notice)
+{
+	json_line_object(line, "operator");
+	if (notice->login_uid != UINT32_MAX)
+		json_line_number(line, "login_uid", notice->login_uid);
+	json_line_string(line, "via", notice->via);
+	if (notice->from[0])
+		json_line_string(line, "from", notice->from);
+	json_line_object_end(line);
+}
+
 static void put_policy_zt(struct json_line *line, const struct ipc_notice *notice)
 {
+	char deadline[AUDIT_TIME_SIZE];
+
 	json_line_object(line, "policy");
 	if (notice->digest[0])
 		json_line_string(line, "digest", notice->digest);
 	json_line_number(line, "revision", notice->revision);
 	if (notice->previous_revision)
 		json_line_number(line, "previous_revision", notice->previous_revision);
+	if (notice->not_after)
+		json_line_string(line, "confirm_by", date_text(deadline, notice->not_after));
 	json_line_object_end(line);
 }
 
@@ -296,8 +339,10 @@ static void put_notice_zt(struct audit_record *record, struct json_line *line, c
 			json_line_string(line, "path", notice->cgroup_path);
 		json_line_object_end(line);
 	}
-	if (notice->kind == NOTICE_POLICY_APPLIED || notice->kind == NOTICE_POLICY_REFUSED)
+	if (is_policy_notice(notice->kind))
 		put_policy_zt(line, notice);
+	if (is_policy_notice(notice->kind) && notice->via[0])
+		put_operator(line, notice);
 	if (notice->kind == NOTICE_BUNDLE_LOADED || notice->kind == NOTICE_BUNDLE_REFUSED) {
 		json_line_object(line, "bundle");
 		json_line_string(line, "trust_domain", notice->spiffe_id);
@@ -314,7 +359,7 @@ static size_t put_notice(struct audit_record *record, struct json_line *line, co
 			 const struct audit_stamp *stamp)
 {
 	const struct audit_classing *class = notice_classing(notice->kind);
-	bool policy = notice->kind == NOTICE_POLICY_APPLIED || notice->kind == NOTICE_POLICY_REFUSED;
+	bool policy = is_policy_notice(notice->kind);
 	char uid[16];
 
 	audit_line_head(record, line, stamp, class);
@@ -332,7 +377,7 @@ static size_t put_notice(struct audit_record *record, struct json_line *line, co
 	}
 	if (is_identity_notice(notice->kind) && is_spiffe_id(notice->spiffe_id)) {
 		put_workload_user(line, notice->spiffe_id);
-	} else if (policy || notice->kind == NOTICE_IDENTITY_REFUSED) {
+	} else if ((policy && notice->kind != NOTICE_POLICY_REVERTED) || notice->kind == NOTICE_IDENTITY_REFUSED) {
 		snprintf(uid, sizeof(uid), "%u", notice->uid);
 		json_line_object(line, "user");
 		json_line_string(line, "id", uid);

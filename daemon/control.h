@@ -11,6 +11,7 @@
 #ifndef BULKHEAD_DAEMON_CONTROL_H
 #define BULKHEAD_DAEMON_CONTROL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -27,11 +28,36 @@ enum control_answer {
 	CONTROL_INVALID, /* apply: the policy is not valid; nothing changed */
 	CONTROL_NO_REVISION,
 	CONTROL_NO_IDENTITY,
+	CONTROL_WOULD_CUT,   /* apply, rollback: it would end the session that asks; nothing changed */
+	CONTROL_WAITING,     /* apply: a revision waits to be confirmed; nothing changed */
+	CONTROL_NOT_WAITING, /* confirm: none does */
 };
 
-struct control_apply_result {
+/* Who asks. */
+struct control_caller {
+	uid_t uid;
+	pid_t pid;
+	const char *session; /* what the caller says of its connection, as sshd(8) writes SSH_CONNECTION; "": nothing */
+};
+
+struct control_change {
+	const struct policy_source *files;
+	size_t n;
+	const char *comment;
+	uint32_t confirm_s; /* 0: for good */
+	bool even_if_cut;   /* also if it ends the session that asks */
+};
+
+struct control_change_result {
 	uint32_t revision;
+	uint32_t replaced; /* in force before; 0: the built-in policy */
+	uint32_t rules;
 	uint32_t sockets_cut;
+};
+
+struct control_preview {
+	uint32_t sockets_cut; /* that it would cut */
+	bool session_cut;     /* one of them is the caller's: *textp says which, and by which rule */
 };
 
 struct control_revision {
@@ -55,12 +81,19 @@ struct control_revoke_result {
  * sentence for the operator (any other answer, any fault). Sources are borrowed for the call.
  */
 struct control_ops {
-	int (*apply)(void *ctx, const struct policy_source *files, size_t n, const char *comment, uid_t uid, pid_t pid,
-		     struct control_apply_result *out, char **textp);
+	int (*apply)(void *ctx, const struct control_change *change, const struct control_caller *caller,
+		     struct control_change_result *out, char **textp);
+	int (*preview)(void *ctx, const struct policy_source *files, size_t n, const struct control_caller *caller,
+		       struct control_preview *out, char **textp);
+	/* revision 0: the one before the one in force; while one waits to be confirmed, the one before that. */
+	int (*rollback)(void *ctx, uint32_t revision, bool even_if_cut, const struct control_caller *caller,
+			struct control_change_result *out, char **textp);
+	int (*confirm)(void *ctx, const struct control_caller *caller, uint32_t *revision, char **textp);
 	int (*show)(void *ctx, uint32_t revision, struct control_revision *out, char **textp);
 	/* *textp: the JSON text when done. */
 	int (*status)(void *ctx, char **textp);
 	int (*identities)(void *ctx, char **textp);
+	int (*history)(void *ctx, char **textp);
 	int (*revoke)(void *ctx, const char *identity, uid_t uid, pid_t pid, struct control_revoke_result *out,
 		      char **textp);
 	int (*reload)(void *ctx, uid_t uid, pid_t pid, char **textp);

@@ -6,8 +6,19 @@
  * Results that people look at come as JSON text, made by the daemon, so that `policyctl --json` prints what the daemon
  * said. Signatures are D-Bus's.
  *
- *   Apply(a(say) files, s comment) -> (u revision, s warnings, u sockets_cut)
- *       Compiles and makes it the policy in force. Errors: BH_ERROR_INVALID with the diagnostics as text; nothing changed.
+ *   Apply(a(say) files, s comment, u confirm_s, s session, b even_if_cut)
+ *           -> (u revision, u replaced, u rules, u sockets_cut, s warnings)
+ *       Compiles and makes it the policy in force; with confirm_s (CONFIRM_MIN_S to CONFIRM_MAX_S) for so many seconds,
+ *       unless Confirm() comes. `session` is the caller's SSH_CONNECTION, or "". Errors, and then nothing changed:
+ *       BH_ERROR_INVALID with the diagnostics as text; BH_ERROR_WAITING while another waits to be confirmed;
+ *       BH_ERROR_WOULD_CUT if it would end the connection that the caller came through, and not even_if_cut.
+ *   Preview(a(say) files, s session) -> (u sockets_cut, b session_cut, s text)
+ *       What Apply() would cut now; text says how the caller's own connection fares, if it is cut. Changes nothing.
+ *   Confirm() -> (u revision)      the revision that waits stays. Error BH_ERROR_NOT_WAITING if none does.
+ *   Rollback(u revision, s session, b even_if_cut) -> as Apply
+ *       Applies the sources of an earlier revision as a new one. 0: the revision before the one in force; while one waits
+ *       to be confirmed, the one that was in force before it. Errors: BH_ERROR_NO_REVISION, and those of Apply().
+ *   History() -> (s json)          array of revisions, newest first
  *   Show(u revision) -> (u revision, a(say) files, s digest, t applied_usec, u uid, s comment)
  *       revision 0: the one in force. Error BH_ERROR_NO_REVISION.
  *   Status() -> (s json)
@@ -24,6 +35,9 @@
 #define BH_ERROR_INVALID "org.bulkhead.Error.Invalid"
 #define BH_ERROR_NO_REVISION "org.bulkhead.Error.NoRevision"
 #define BH_ERROR_NO_IDENTITY "org.bulkhead.Error.NoIdentity"
+#define BH_ERROR_WOULD_CUT "org.bulkhead.Error.WouldCutSession"
+#define BH_ERROR_WAITING "org.bulkhead.Error.WaitsForConfirmation"
+#define BH_ERROR_NOT_WAITING "org.bulkhead.Error.NothingToConfirm"
 #define BH_ERROR_FAILED "org.bulkhead.Error.Failed"
 
 #define BH_RUN_DIR "/run/bulkhead" /* default; policyctl --run-dir, BULKHEAD_RUN_DIR */
@@ -33,7 +47,8 @@
 /* Status JSON:
  * {"version", "instance", "pid", "uptime_s", "adopted": bool,
  *  "enforcing": bool, "subtree", "cgroup_mount", "pins", "attest_socket", "audit_log",
- *  "policy": {"revision", "digest", "rules", "applied": RFC 3339, "table_bytes", "table_bytes_max"},
+ *  "policy": {"revision", "digest", "rules", "applied": RFC 3339, "table_bytes", "table_bytes_max",
+ *             "waiting": {"revision", "previous", "seconds_left", "deadline": RFC 3339} | null},
  *  "roles": [{"role", "pid", "restarts"}],
  *  "identities": {"tags", "max", "nearest_deadline": RFC 3339 | null, "nearest_identity"},
  *  "bundles": [{"trust_domain", "authorities", "dropped", "error": string | null}],
@@ -43,6 +58,10 @@
  *
  * Identities JSON: [{"spiffe_id" | "local", "identity": number, "cgroup_id", "cgroup", "deadline": RFC 3339 | null,
  *  "seconds_left": number | null, "serial", "pid"}]
+ *
+ * History JSON: [{"revision", "digest", "applied": RFC 3339, "uid", "login_uid": number | null, "via", "from", "comment",
+ *  "cause": "applied" | "first-start" | "rolled-back" | "not-confirmed", "replaced", "target": number | null, "confirm_s",
+ *  "state": "in-force" | "waiting" | "not-confirmed" | "past"}]
  */
 
 #endif

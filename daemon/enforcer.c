@@ -415,9 +415,13 @@ static int attest_listen(struct enforcer *e)
 
 static const struct control_ops control_ops = {
 	.apply = enforcer_apply,
+	.preview = enforcer_preview,
+	.rollback = enforcer_rollback,
+	.confirm = enforcer_confirm,
 	.show = enforcer_show,
 	.status = enforcer_status,
 	.identities = enforcer_identities,
+	.history = enforcer_history,
 	.revoke = enforcer_revoke,
 	.reload = enforcer_reload,
 };
@@ -561,6 +565,7 @@ static void enforcer_free(struct enforcer *e)
 	e->queue_len = 0;
 	if (e->datapath)
 		enforcer_notice_account(e); /* nobody is left to write the rest */
+	sd_event_source_disable_unref(e->confirm_timer);
 	sd_event_source_disable_unref(e->sweep_timer);
 	sd_event_source_disable_unref(e->expiry_timer);
 	sd_event_source_disable_unref(e->queue_timer);

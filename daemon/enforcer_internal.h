@@ -4,6 +4,9 @@
  *
  *   enforcer.c           start, event loop, stop; roles and bundles
  *   enforcer_policy.c    compile, store, swap; adopting what is in force
+ *   enforcer_change.c    what an operator asks for: apply, rollback
+ *   enforcer_confirm.c   a policy on trial: confirmed, or gone back from
+ *   enforcer_preview.c   what a policy would cut, before it does
  *   enforcer_tags.c      identities and tags: attest, renew, expire, revoke, remove; local identities
  *   enforcer_sweep.c     tags, addresses and sockets in line with the cgroups there are
  *   enforcer_subtree.c   the managed subtree, and that the kernel still enforces on it
@@ -19,11 +22,14 @@
 
 #include "cgroup_tree.h"
 #include "config.h"
+#include "confirmation.h"
 #include "control.h"
 #include "datapath.h"
 #include "ipc.h"
 #include "netns.h"
+#include "author.h"
 #include "policy/image.h"
+#include "revisions.h"
 #include "roles.h"
 
 /* One tag, with what people want to know of it. The kernel's map is the truth; this is its mirror. */
@@ -79,6 +85,7 @@ struct enforcer {
 	struct policy_image *image;
 	uint32_t revision;
 	uint64_t applied_usec;
+	struct confirmation waiting; /* the revision in force, where it is on trial */
 
 	/* identities by number; name NULL: free */
 	struct bh_name **names;
@@ -97,6 +104,7 @@ struct enforcer {
 	struct ipc_notice *queue; /* NOTICE_QUEUE items, waiting for the auditor to run */
 	size_t queue_head, queue_len;
 
+	sd_event_source *confirm_timer;
 	sd_event_source *sweep_timer;
 	sd_event_source *expiry_timer;
 	sd_event_source *queue_timer;
@@ -107,11 +115,70 @@ struct enforcer {
 /* Loads what shall be in force at start: the adopted revision, else the last one, else the policy directory, else the
  * built-in policy, which denies everything. Returns 0 or -errno with `why`. */
 int enforcer_policy_start(struct enforcer *e, char *why, size_t why_size);
-int enforcer_apply(void *ctx, const struct policy_source *files, size_t n, const char *comment, uid_t uid, pid_t pid,
-		   struct control_apply_result *out, char **textp);
 int enforcer_show(void *ctx, uint32_t revision, struct control_revision *out, char **textp);
 /* Tells the auditor the names of the rules in force. */
 void enforcer_policy_tell(struct enforcer *e);
+
+/* A policy that is to come into force. Borrows what it points to. */
+struct policy_change {
+	enum revision_cause cause;
+	const struct policy_source *files;
+	size_t n;
+	const char *comment;
+	uint32_t target;       /* the revision gone back to; 0: none */
+	uint32_t confirm_s;    /* 0: for good */
+	struct author *author; /* NULL: nobody */
+};
+
+/* Compiles and opens. Returns 0, 1 (not valid, *textp says why), or -errno. */
+int enforcer_image_make(const struct policy_source *files, size_t n, struct policy_image **imagep, char **textp);
+/* Likewise what was in force once: neither its tests nor its invariants keep it from coming back. */
+int enforcer_image_make_stored(const struct policy_source *files, size_t n, struct policy_image **imagep, char **textp);
+/* Who index of every identity number under `image`; malloc()ed, BH_MAX_IDENTITIES items, or NULL. */
+uint16_t *enforcer_who_table(const struct enforcer *e, const struct policy_image *image);
+/* Swaps to the image, which becomes the enforcer's. Returns 0 or -errno: nothing changed. */
+int enforcer_image_enforce(struct enforcer *e, struct policy_image **imagep, uint32_t revision, uint64_t applied_usec);
+/* Stores what comes into force as revision `number`. */
+int enforcer_revision_write(struct enforcer *e, const struct policy_image *image, const struct policy_change *change,
+			    uint32_t number, uint64_t applied_usec);
+/* The sources of a stored revision, for policy_sources_free(); 0: the built-in policy. */
+int enforcer_revision_files(struct enforcer *e, uint32_t number, struct policy_source **filesp, size_t *np);
+/* The image of a stored revision; compiled again from its sources if this version reads another format. */
+int enforcer_revision_image(struct enforcer *e, uint32_t number, struct policy_image **imagep, uint64_t *applied_usec);
+
+/* ---- enforcer_change.c ---- */
+
+int enforcer_apply(void *ctx, const struct control_change *asked, const struct control_caller *caller,
+		   struct control_change_result *out, char **textp);
+int enforcer_rollback(void *ctx, uint32_t number, bool even_if_cut, const struct control_caller *caller,
+		      struct control_change_result *out, char **textp);
+/* Stores and swaps; the image becomes the enforcer's. Sockets are not judged yet. Returns 0 or -errno: nothing changed. */
+int enforcer_change(struct enforcer *e, const struct policy_change *change, struct policy_image **imagep,
+		    struct control_change_result *out, char **textp);
+/* Says which there are. Returns CONTROL_NO_REVISION. */
+int enforcer_revision_unknown(struct enforcer *e, uint32_t number, char **textp);
+struct ipc_notice enforcer_policy_notice(struct enforcer *e, enum notice_kind kind, const struct author *author);
+
+/* ---- enforcer_confirm.c ---- */
+
+/* Puts the revision that is about to come into force on trial: on disk, and with a timer. Returns 0 or -errno. */
+int enforcer_confirm_begin(struct enforcer *e, uint32_t revision, uint32_t seconds);
+/* Nothing is on trial any more. `for_good`: nor for who starts after us. */
+void enforcer_confirm_end(struct enforcer *e, bool for_good);
+/* Is one on trial? Says which, and until when. */
+bool enforcer_confirm_waiting(struct enforcer *e, char **textp);
+int enforcer_confirm(void *ctx, const struct control_caller *caller, uint32_t *revision, char **textp);
+/* At start, with the revision that the kernel enforces (0: none): waits on, or goes back at once. Returns 1 if it went
+ * back: then a policy is in force; else 0. */
+int enforcer_confirm_start(struct enforcer *e, uint32_t in_force);
+
+/* ---- enforcer_preview.c ---- */
+
+/* What the image would cut. Fills author->from. Returns 0, with a sentence if the session would be cut, or -errno. */
+int enforcer_preview_image(struct enforcer *e, const struct policy_image *image, struct author *author,
+			   const char *session, struct control_preview *out, char **textp);
+int enforcer_preview(void *ctx, const struct policy_source *files, size_t n, const struct control_caller *caller,
+		     struct control_preview *out, char **textp);
 
 /* ---- enforcer_tags.c ---- */
 
@@ -169,6 +236,7 @@ int enforcer_audit_open(struct enforcer *e); /* opens the audit log (again) and 
 
 int enforcer_status(void *ctx, char **textp);
 int enforcer_identities(void *ctx, char **textp);
+int enforcer_history(void *ctx, char **textp);
 
 /* ---- enforcer.c ---- */
 

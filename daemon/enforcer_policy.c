@@ -55,8 +55,7 @@ void enforcer_policy_tell(struct enforcer *e)
 
 /* ---- putting into force ---- */
 
-/* Who index of every identity number under `image`. */
-static uint16_t *who_table(const struct enforcer *e, const struct policy_image *image)
+uint16_t *enforcer_who_table(const struct enforcer *e, const struct policy_image *image)
 {
 	uint16_t *who = calloc(BH_MAX_IDENTITIES, sizeof(*who));
 
@@ -65,10 +64,9 @@ static uint16_t *who_table(const struct enforcer *e, const struct policy_image *
 	return who;
 }
 
-/* Swaps to the image, which becomes the enforcer's. */
-static int image_enforce(struct enforcer *e, struct policy_image **imagep, uint32_t revision, uint64_t applied_usec)
+int enforcer_image_enforce(struct enforcer *e, struct policy_image **imagep, uint32_t revision, uint64_t applied_usec)
 {
-	__attribute__((cleanup(freep))) uint16_t *who = who_table(e, *imagep);
+	__attribute__((cleanup(freep))) uint16_t *who = enforcer_who_table(e, *imagep);
 	const void *tables;
 	size_t len;
 	int r;
@@ -108,80 +106,78 @@ static int image_make_by(compile_fn compile, const struct policy_source *files, 
 	return r;
 }
 
-static int image_make(const struct policy_source *files, size_t n, struct policy_image **imagep, char **textp)
+int enforcer_image_make(const struct policy_source *files, size_t n, struct policy_image **imagep, char **textp)
 {
 	return image_make_by(compile_policy, files, n, imagep, textp);
 }
 
-static int revision_write(struct enforcer *e, const struct policy_image *image, const struct policy_source *files,
-			  size_t n, const char *comment, uid_t uid, uint32_t number, uint64_t applied_usec)
+int enforcer_image_make_stored(const struct policy_source *files, size_t n, struct policy_image **imagep, char **textp)
 {
-	struct revision revision = {.number = number, .uid = uid, .applied_usec = applied_usec};
+	return image_make_by(compile_stored_policy, files, n, imagep, textp);
+}
+
+/* What a rollback from the new revision goes back to. To go back is to undo: what lies before a revision that was gone
+ * back to is what lay before it then, not the revision that was given up. */
+static uint32_t predecessor_of(struct enforcer *e, const struct policy_change *change)
+{
+	struct revision target;
+
+	if (change->cause == REVISION_APPLIED)
+		return e->revision;
+	if (!change->target || revisions_load_head(e->revisions_fd, change->target, &target) < 0)
+		return 0;
+	return target.predecessor == REVISION_UNKNOWN ? target.number - 1 : target.predecessor;
+}
+
+int enforcer_revision_write(struct enforcer *e, const struct policy_image *image, const struct policy_change *change,
+			    uint32_t number, uint64_t applied_usec)
+{
+	const struct author *author = change->author;
+	struct revision revision = {
+		.number = number,
+		.uid = author ? author->uid : 0,
+		.applied_usec = applied_usec,
+		.cause = change->cause,
+		.replaced = e->revision,
+		.predecessor = predecessor_of(e, change),
+		.target = change->target,
+		.confirm_s = change->confirm_s,
+		.login_uid = author ? author->login_uid : REVISION_NO_LOGIN,
+	};
 	size_t image_len;
 	int r;
 
-	r = policy_pack(files, n, &revision.pack, &revision.pack_len);
+	r = policy_pack(change->files, change->n, &revision.pack, &revision.pack_len);
 	if (r < 0)
 		return r;
 	/* Borrowed for the call. */
 	revision.image = (void *)policy_image_bytes(image, &image_len);
 	revision.image_len = image_len;
 	snprintf(revision.digest, sizeof(revision.digest), "%s", policy_image_digest(image));
-	snprintf(revision.comment, sizeof(revision.comment), "%s", comment ? comment : "");
+	snprintf(revision.comment, sizeof(revision.comment), "%s", change->comment);
+	if (author) {
+		memcpy(revision.via, author->via, sizeof(revision.via));
+		memcpy(revision.from, author->from, sizeof(revision.from));
+	}
 	r = revisions_store(e->revisions_fd, &revision);
 	free(revision.pack);
 	return r;
 }
 
-static struct ipc_notice policy_notice(struct enforcer *e, enum notice_kind kind, uid_t uid, pid_t pid)
+int enforcer_revision_files(struct enforcer *e, uint32_t number, struct policy_source **filesp, size_t *np)
 {
-	struct ipc_notice notice = enforcer_notice(kind);
-
-	notice.uid = uid;
-	notice.pid = (uint32_t)pid;
-	notice.revision = e->revision;
-	notice.previous_revision = e->revision;
-	return notice;
-}
-
-int enforcer_apply(void *ctx, const struct policy_source *files, size_t n, const char *comment, uid_t uid, pid_t pid,
-		   struct control_apply_result *out, char **textp)
-{
-	__attribute__((cleanup(policy_image_freep))) struct policy_image *image = NULL;
-	uint64_t now_usec = enforcer_realtime_ns() / 1000;
-	struct enforcer *e = ctx;
-	struct ipc_notice notice;
-	uint32_t number;
+	struct policy_source builtin = builtin_source();
+	struct revision revision = {};
 	int r;
 
-	r = image_make(files, n, &image, textp);
-	if (r) {
-		notice = policy_notice(e, NOTICE_POLICY_REFUSED, uid, pid);
-		snprintf(notice.text, sizeof(notice.text), "%s", *textp ? *textp : strerror(-r));
-		enforcer_notice_post(e, &notice);
-		return r > 0 ? CONTROL_INVALID : r;
-	}
-	number = revisions_latest(e->revisions_fd);
-	number = (number > e->revision ? number : e->revision) + 1;
-	r = revision_write(e, image, files, n, comment, uid, number, now_usec);
-	if (r < 0) {
-		free(*textp);
-		if (asprintf(textp, "cannot store the revision: %s; revision %u stays in force", strerror(-r),
-			     e->revision) < 0)
-			*textp = NULL;
-		return r;
-	}
-	notice = policy_notice(e, NOTICE_POLICY_APPLIED, uid, pid);
-	notice.revision = number;
-	snprintf(notice.digest, sizeof(notice.digest), "%s", policy_image_digest(image));
-	snprintf(notice.text, sizeof(notice.text), "%s", comment ? comment : "");
-	r = image_enforce(e, &image, number, now_usec);
-	if (r < 0)
-		return r;
-	enforcer_notice_post(e, &notice);
-	out->revision = number;
-	out->sockets_cut = (uint32_t)enforcer_sweep(e, true, "policy changed");
-	return CONTROL_DONE;
+	if (number)
+		r = revisions_load(e->revisions_fd, number, &revision);
+	else
+		r = policy_pack(&builtin, 1, &revision.pack, &revision.pack_len);
+	if (r == 0)
+		r = policy_unpack(revision.pack, revision.pack_len, filesp, np);
+	revision_clear(&revision);
+	return r;
 }
 
 int enforcer_show(void *ctx, uint32_t number, struct control_revision *out, char **textp)
@@ -193,15 +189,7 @@ int enforcer_show(void *ctx, uint32_t number, struct control_revision *out, char
 	if (number == 0)
 		number = e->revision;
 	if (number == 0) {
-		struct policy_source builtin = builtin_source();
-		void *pack;
-		size_t len;
-
-		r = policy_pack(&builtin, 1, &pack, &len);
-		if (r < 0)
-			return r;
-		r = policy_unpack(pack, len, &out->files, &out->n_files);
-		free(pack);
+		r = enforcer_revision_files(e, 0, &out->files, &out->n_files);
 		if (r < 0)
 			return r;
 		snprintf(out->digest, sizeof(out->digest), "%s", policy_image_digest(e->image));
@@ -209,11 +197,8 @@ int enforcer_show(void *ctx, uint32_t number, struct control_revision *out, char
 		return CONTROL_DONE;
 	}
 	r = revisions_load(e->revisions_fd, number, &revision);
-	if (r == -ENOENT) {
-		if (asprintf(textp, "there is no revision %u (the last %d are kept)", number, REVISIONS_KEPT) < 0)
-			*textp = NULL;
-		return CONTROL_NO_REVISION;
-	}
+	if (r == -ENOENT)
+		return enforcer_revision_unknown(e, number, textp);
 	if (r < 0)
 		return r;
 	r = policy_unpack(revision.pack, revision.pack_len, &out->files, &out->n_files);
@@ -230,8 +215,7 @@ int enforcer_show(void *ctx, uint32_t number, struct control_revision *out, char
 
 /* ---- start ---- */
 
-/* The image of a stored revision; compiled again from its sources if this version reads another format. */
-static int revision_image(struct enforcer *e, uint32_t number, struct policy_image **imagep, uint64_t *applied_usec)
+int enforcer_revision_image(struct enforcer *e, uint32_t number, struct policy_image **imagep, uint64_t *applied_usec)
 {
 	__attribute__((cleanup(freep))) char *text = NULL;
 	struct policy_source *files = NULL;
@@ -247,7 +231,7 @@ static int revision_image(struct enforcer *e, uint32_t number, struct policy_ima
 	if (r == -EBADMSG) {
 		r = policy_unpack(revision.pack, revision.pack_len, &files, &n);
 		if (r == 0)
-			r = image_make_by(compile_stored_policy, files, n, imagep, &text);
+			r = enforcer_image_make_stored(files, n, imagep, &text);
 		policy_sources_free(files, n);
 	}
 	revision_clear(&revision);
@@ -300,6 +284,7 @@ static int directory_enforce(struct enforcer *e, char *why, size_t why_size)
 	__attribute__((cleanup(policy_image_freep))) struct policy_image *image = NULL;
 	__attribute__((cleanup(freep))) char *text = NULL;
 	struct policy_source *files = NULL, builtin = builtin_source();
+	struct policy_change change = {.cause = REVISION_FIRST_START, .comment = "first start"};
 	uint64_t now_usec = enforcer_realtime_ns() / 1000;
 	uint32_t number = 0;
 	size_t n = 0;
@@ -307,10 +292,12 @@ static int directory_enforce(struct enforcer *e, char *why, size_t why_size)
 
 	r = directory_read(e->config.policy_dir, &files, &n);
 	if (r > 0) {
-		r = image_make(files, n, &image, &text);
+		r = enforcer_image_make(files, n, &image, &text);
 		if (r == 0) {
 			number = datapath_revision(e->datapath) + 1;
-			r = revision_write(e, image, files, n, "first start", 0, number, now_usec);
+			change.files = files;
+			change.n = n;
+			r = enforcer_revision_write(e, image, &change, number, now_usec);
 		}
 		if (r) {
 			log_error("the policy in %s is not valid; everything is denied until one is applied\n%s",
@@ -332,9 +319,9 @@ static int directory_enforce(struct enforcer *e, char *why, size_t why_size)
 		return -EINVAL;
 	}
 	if (r == 0 && !image)
-		r = image_make(&builtin, 1, &image, &text);
+		r = enforcer_image_make(&builtin, 1, &image, &text);
 	if (r == 0)
-		r = image_enforce(e, &image, number, now_usec);
+		r = enforcer_image_enforce(e, &image, number, now_usec);
 	if (r)
 		snprintf(why, why_size, "no policy can be put into force: %s%s%s", r < 0 ? strerror(-r) : "",
 			 text ? "\n" : "", text ? text : "");
@@ -344,12 +331,15 @@ static int directory_enforce(struct enforcer *e, char *why, size_t why_size)
 
 int enforcer_policy_start(struct enforcer *e, char *why, size_t why_size)
 {
-	uint32_t in_force = e->adopted ? datapath_revision(e->datapath) : 0, latest = revisions_latest(e->revisions_fd);
+	uint32_t in_force = e->adopted ? datapath_revision(e->datapath) : 0, latest;
 	struct policy_image *image = NULL;
 	uint64_t applied_usec = 0;
 	int r;
 
-	if (in_force && revision_image(e, in_force, &image, &applied_usec) == 0) {
+	if (enforcer_confirm_start(e, in_force))
+		return 0;
+	latest = revisions_latest(e->revisions_fd);
+	if (in_force && enforcer_revision_image(e, in_force, &image, &applied_usec) == 0) {
 		/* The kernel enforces it already: only the enforcer has to know it. Identities are classified again, as the
 		 * daemon may have died between naming one and classifying it. */
 		e->image = image;
@@ -364,9 +354,9 @@ int enforcer_policy_start(struct enforcer *e, char *why, size_t why_size)
 			"revision %u is in force but its file is missing or damaged: a stored policy takes its place",
 			in_force);
 	if (latest) {
-		r = revision_image(e, latest, &image, &applied_usec);
+		r = enforcer_revision_image(e, latest, &image, &applied_usec);
 		if (r == 0)
-			r = image_enforce(e, &image, latest, applied_usec);
+			r = enforcer_image_enforce(e, &image, latest, applied_usec);
 		if (r == 0)
 			return 0;
 		policy_image_freep(&image);

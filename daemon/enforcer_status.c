@@ -101,6 +101,27 @@ static json_t *json_programs(const struct enforcer *e, bool *allp)
 	return programs;
 }
 
+static json_t *json_policy(const struct enforcer *e)
+{
+	uint64_t now = enforcer_boottime_ns(), left;
+	json_t *policy, *waiting = json_null();
+	size_t table_bytes;
+
+	policy_image_tables(e->image, &table_bytes);
+	if (e->waiting.revision) {
+		left = e->waiting.deadline_ns > now ? e->waiting.deadline_ns - now : 0;
+		waiting = json_pack("{s:I, s:I, s:I, s:o}", "revision", (json_int_t)e->waiting.revision, "previous",
+				    (json_int_t)e->waiting.previous, "seconds_left",
+				    (json_int_t)((left + 999999999ULL) / 1000000000ULL), "deadline",
+				    json_time((int64_t)((enforcer_realtime_ns() + left) / 1000000000ULL)));
+	}
+	policy = json_pack("{s:I, s:s, s:I, s:o, s:I, s:I, s:o}", "revision", (json_int_t)e->revision, "digest",
+			   policy_image_digest(e->image), "rules", (json_int_t)policy_image_rule_count(e->image),
+			   "applied", json_time((int64_t)(e->applied_usec / 1000000)), "table_bytes",
+			   (json_int_t)table_bytes, "table_bytes_max", (json_int_t)BH_TABLES_BYTES, "waiting", waiting);
+	return policy;
+}
+
 int enforcer_status(void *ctx, char **textp)
 {
 	struct enforcer *e = ctx;
@@ -108,9 +129,7 @@ int enforcer_status(void *ctx, char **textp)
 	bool enforcing;
 	json_t *programs = json_programs(e, &enforcing), *status;
 	char attest[1200];
-	size_t table_bytes;
 
-	policy_image_tables(e->image, &table_bytes);
 	snprintf(attest, sizeof(attest), "%s/%s", e->config.run_dir, BH_ATTEST_SOCKET);
 	status = json_pack("{s:s, s:s, s:i, s:I, s:b, s:b, s:s, s:s, s:s, s:s, s:s}", "version", BULKHEAD_VERSION,
 			   "instance", e->config.instance, "pid", (int)getpid(), "uptime_s",
@@ -122,11 +141,7 @@ int enforcer_status(void *ctx, char **textp)
 		json_decref(programs);
 		return -ENOMEM;
 	}
-	json_object_set_new(status, "policy",
-			    json_pack("{s:i, s:s, s:i, s:o, s:I, s:I}", "revision", (int)e->revision, "digest",
-				      policy_image_digest(e->image), "rules", (int)policy_image_rule_count(e->image),
-				      "applied", json_time((int64_t)(e->applied_usec / 1000000)), "table_bytes",
-				      (json_int_t)table_bytes, "table_bytes_max", (json_int_t)BH_TABLES_BYTES));
+	json_object_set_new(status, "policy", json_policy(e));
 	json_object_set_new(status, "roles", json_roles(e));
 	json_object_set_new(status, "identities", json_tags(e));
 	json_object_set_new(status, "bundles", json_bundles(e));
@@ -165,6 +180,68 @@ int enforcer_identities(void *ctx, char **textp)
 					    ? json_integer((json_int_t)((tag->deadline_ns - now) / 1000000000ULL))
 					    : json_integer(0));
 		json_array_append_new(list, item);
+	}
+	return json_done(list, textp);
+}
+
+/* ---- history ---- */
+
+static json_t *json_known(uint32_t value, uint32_t unknown)
+{
+	return value == unknown ? json_null() : json_integer(value);
+}
+
+/* `reverted`: of the later revision that came because one was not confirmed, the one that it replaced. */
+static json_t *json_revision(const struct enforcer *e, const struct revision *revision, uint32_t reverted)
+{
+	static const char *const causes[] = {
+		[REVISION_APPLIED] = "applied",
+		[REVISION_FIRST_START] = "first-start",
+		[REVISION_ROLLED_BACK] = "rolled-back",
+		[REVISION_REVERTED] = "not-confirmed",
+	};
+	const char *state = revision->number == e->waiting.revision ? "waiting"
+			    : revision->number == e->revision	    ? "in-force"
+			    : revision->number == reverted	    ? "not-confirmed"
+								    : "past";
+
+	return json_pack("{s:I, s:s, s:o, s:I, s:o, s:s, s:s, s:s, s:s, s:o, s:o, s:I, s:s}", "revision",
+			 (json_int_t)revision->number, "digest", revision->digest, "applied",
+			 json_time((int64_t)(revision->applied_usec / 1000000)), "uid", (json_int_t)revision->uid,
+			 "login_uid", json_known(revision->login_uid, REVISION_NO_LOGIN), "via", revision->via, "from",
+			 revision->from, "comment", revision->comment, "cause",
+			 revision->cause < sizeof(causes) / sizeof(causes[0]) ? causes[revision->cause] : "?",
+			 "replaced", json_known(revision->replaced, REVISION_UNKNOWN), "target",
+			 json_known(revision->target, 0), "confirm_s", (json_int_t)revision->confirm_s, "state", state);
+}
+
+int enforcer_history(void *ctx, char **textp)
+{
+	struct enforcer *e = ctx;
+	json_t *list = json_array(), *item;
+	uint32_t *numbers = NULL, reverted = 0;
+	struct revision revision;
+	size_t n = 0;
+	int r = revisions_list(e->revisions_fd, &numbers, &n);
+
+	while (r == 0 && n--) {
+		/* One that is damaged, or just pruned, is left out. */
+		if (revisions_load_head(e->revisions_fd, numbers[n], &revision) < 0)
+			continue;
+		item = json_revision(e, &revision, reverted);
+		/* A comment that is not UTF-8 comes from an older version's file: the server takes care of new ones. */
+		if (!item) {
+			revision.comment[0] = '\0';
+			item = json_revision(e, &revision, reverted);
+		}
+		json_array_append_new(list, item);
+		if (revision.cause == REVISION_REVERTED)
+			reverted = revision.replaced;
+	}
+	free(numbers);
+	if (r < 0) {
+		json_decref(list);
+		return r;
 	}
 	return json_done(list, textp);
 }

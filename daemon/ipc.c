@@ -23,7 +23,7 @@ struct text {
 	size_t size;
 };
 
-#define IPC_MAX_TEXTS 6
+#define IPC_MAX_TEXTS 8
 
 struct shape {
 	enum ipc_type type;
@@ -61,7 +61,8 @@ static const struct shape shapes[] = {
 	 sizeof(struct ipc_notice),
 	 FD_NONE,
 	 {TEXT(ipc_notice, spiffe_id), TEXT(ipc_notice, cgroup_path), TEXT(ipc_notice, serial),
-	  TEXT(ipc_notice, issuer), TEXT(ipc_notice, digest), TEXT(ipc_notice, text)}},
+	  TEXT(ipc_notice, issuer), TEXT(ipc_notice, digest), TEXT(ipc_notice, text), TEXT(ipc_notice, via),
+	  TEXT(ipc_notice, from)}},
 	{IPC_READY, sizeof(struct ipc_header), FD_NONE, {{0, 0}}},
 	{IPC_PING, sizeof(struct ipc_header), FD_NONE, {{0, 0}}},
 };

@@ -113,6 +113,9 @@ enum notice_kind {
 	NOTICE_SOCKETS_CUT,	 /* count: sockets destroyed; text: why */
 	NOTICE_ENFORCEMENT_LOST, /* text: what the kernel no longer has, and where */
 	NOTICE_ENFORCEMENT_RESTORED,
+	NOTICE_POLICY_CONFIRMED,
+	NOTICE_POLICY_ROLLED_BACK, /* an operator went back to an earlier revision */
+	NOTICE_POLICY_REVERTED,	   /* nobody confirmed the policy in time */
 };
 
 /* An event of the daemon itself. Fields that a kind has no use for are 0 or "". */
@@ -123,13 +126,17 @@ struct ipc_notice {
 	uint64_t time_ns; /* CLOCK_REALTIME */
 	uint64_t cgroup_id;
 	int64_t not_before; /* UTC seconds */
-	int64_t not_after;
+	int64_t not_after;  /* of a policy: until when it waits to be confirmed */
 	uint32_t identity;
 	uint32_t pid; /* workload, or operator's policyctl */
 	uint32_t uid;
 	uint32_t revision;
 	uint32_t previous_revision;
 	uint32_t count;
+	uint32_t login_uid; /* policy: as whom the operator logged in; UINT32_MAX: not known */
+	uint32_t pad;
+	char via[160];	      /* policy: the processes that the operator came through */
+	char from[64];	      /* policy: the other end of the operator's connection */
 	char spiffe_id[2049]; /* or local identity's name; trust domain for bundle notices */
 	char cgroup_path[1024];
 	char serial[64];

@@ -29,6 +29,54 @@ int netns_addresses_refresh(struct datapath *datapath, const struct cgroup_tree 
  * longer allowed, so that both ends learn at once. Returns how many, or -errno. */
 int netns_sockets_cut(struct datapath *datapath, const struct cgroup_tree *tree);
 
+/* A tag that a policy would make, in the place of what the kernel has for this cgroup. */
+struct netns_tag {
+	uint64_t cgroup_id;
+	struct bh_tag tag;
+};
+
+/* What a policy that is not in force yet would make of the sockets there are. */
+struct netns_view {
+	const uint8_t *tables;
+	uint64_t now;		      /* in the unit of these tables (bpf/decide.h) */
+	const uint16_t *who;	      /* BH_MAX_IDENTITIES items: who index by identity number */
+	const struct netns_tag *tags; /* sorted by cgroup_id */
+	size_t n_tags;
+};
+
+struct netns_connection {
+	struct bh_addr local;
+	struct bh_addr remote;
+	uint16_t lport;
+	uint16_t rport;
+};
+
+/* A connection that would be cut, from the end that would not be allowed. */
+struct netns_victim {
+	struct netns_connection connection;
+	uint64_t cgroup_id;
+	uint32_t cell; /* the verdict (abi.h) */
+	uint8_t kind;  /* BH_SOCK_ACTIVE or BH_SOCK_PASSIVE */
+};
+
+/* In: the session that asks, by its sockets and by what its client says of it. Out: what would be cut. */
+struct netns_preview {
+	const uint64_t *sockets; /* inode numbers, sorted */
+	size_t n_sockets;
+	struct netns_connection hint; /* lport 0: none */
+	/* ---- */
+	uint32_t n_cut;
+	bool session_known; /* `session`: a connection of one of the sockets */
+	struct netns_connection session;
+	bool session_cut; /* `victim`: it, or its other end where that is on this host too */
+	struct netns_victim victim;
+};
+
+/* Judges them as netns_sockets_cut() would under the view, and destroys none. Returns 0, -EAGAIN if processes ended
+ * meanwhile (their namespaces are left out), or another -errno. */
+int netns_sockets_preview(struct datapath *datapath, const struct cgroup_tree *tree, const struct netns_view *view,
+			  struct netns_preview *preview);
+
 /* Endpoints that no socket held when last looked. All 0: none. */
 struct netns_stale {
 	struct netns_stale_item *items; /* sorted */

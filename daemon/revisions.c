@@ -14,7 +14,8 @@
 #include "policy/image.h"
 #include "policy_pack.h"
 
-#define REVISION_MAGIC "BHREV1\0"
+#define REVISION_MAGIC "BHREV2\0"
+#define REVISION_MAGIC_1 "BHREV1\0" /* the head only */
 
 struct revision_header {
 	char magic[8];
@@ -26,6 +27,18 @@ struct revision_header {
 	char digest[65];
 	char comment[512];
 	char pad[7];
+};
+
+/* Behind the head, since the second version. */
+struct revision_origin {
+	uint32_t cause;
+	uint32_t replaced;
+	uint32_t predecessor;
+	uint32_t target;
+	uint32_t confirm_s;
+	uint32_t login_uid;
+	char via[160];
+	char from[64];
 };
 
 static void closep(int *fdp)
@@ -90,16 +103,28 @@ int revisions_store(int dir_fd, const struct revision *revision)
 		.pack_len = revision->pack_len,
 		.image_len = revision->image_len,
 	};
+	struct revision_origin origin = {
+		.cause = revision->cause,
+		.replaced = revision->replaced,
+		.predecessor = revision->predecessor,
+		.target = revision->target,
+		.confirm_s = revision->confirm_s,
+		.login_uid = revision->login_uid,
+	};
 	char name[32];
 	int r;
 
 	memcpy(h.digest, revision->digest, sizeof(h.digest));
 	memcpy(h.comment, revision->comment, sizeof(h.comment));
+	memcpy(origin.via, revision->via, sizeof(origin.via));
+	memcpy(origin.from, revision->from, sizeof(origin.from));
 	name_of(revision->number, name, sizeof(name));
 	fd = openat(dir_fd, "new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
 	r = file_write_all(fd, &h, sizeof(h));
+	if (!r)
+		r = file_write_all(fd, &origin, sizeof(origin));
 	if (!r)
 		r = file_write_all(fd, revision->pack, revision->pack_len);
 	if (!r)
@@ -114,12 +139,41 @@ int revisions_store(int dir_fd, const struct revision *revision)
 	return 0;
 }
 
-int revisions_load(int dir_fd, uint32_t number, struct revision *revision)
+static int origin_read(int fd, const struct revision_header *h, struct revision *revision)
 {
-	__attribute__((cleanup(closep))) int fd = -1;
+	struct revision_origin origin = {
+		.replaced = REVISION_UNKNOWN,
+		.predecessor = REVISION_UNKNOWN,
+		.login_uid = REVISION_NO_LOGIN,
+	};
+	int r;
+
+	if (memcmp(h->magic, REVISION_MAGIC, sizeof(h->magic)) == 0) {
+		r = read_all(fd, &origin, sizeof(origin));
+		if (r)
+			return r;
+		if (origin.via[sizeof(origin.via) - 1] || origin.from[sizeof(origin.from) - 1])
+			return -EBADMSG;
+	} else if (memcmp(h->magic, REVISION_MAGIC_1, sizeof(h->magic)) != 0) {
+		return -EBADMSG;
+	}
+	revision->cause = origin.cause;
+	revision->replaced = origin.replaced;
+	revision->predecessor = origin.predecessor;
+	revision->target = origin.target;
+	revision->confirm_s = origin.confirm_s;
+	revision->login_uid = origin.login_uid;
+	memcpy(revision->via, origin.via, sizeof(revision->via));
+	memcpy(revision->from, origin.from, sizeof(revision->from));
+	return 0;
+}
+
+/* Leaves the descriptor at the sources, whose length and the image's are set in the result. */
+static int head_read(int dir_fd, uint32_t number, struct revision *revision)
+{
 	struct revision_header h;
 	char name[32];
-	int r;
+	int fd, r;
 
 	*revision = (struct revision){};
 	name_of(number, name, sizeof(name));
@@ -127,47 +181,115 @@ int revisions_load(int dir_fd, uint32_t number, struct revision *revision)
 	if (fd < 0)
 		return -errno;
 	r = read_all(fd, &h, sizeof(h));
-	if (r)
-		return r;
-	if (memcmp(h.magic, REVISION_MAGIC, sizeof(h.magic)) != 0 || h.number != number ||
-	    h.pack_len > POLICY_PACK_MAX_BYTES || h.image_len > POLICY_IMAGE_MAX_BYTES || h.digest[64] ||
-	    h.comment[sizeof(h.comment) - 1])
-		return -EBADMSG;
-	revision->pack = malloc(h.pack_len ? h.pack_len : 1);
-	revision->image = malloc(h.image_len ? h.image_len : 1);
-	r = revision->pack && revision->image ? 0 : -ENOMEM;
+	if (!r && (h.number != number || h.pack_len > POLICY_PACK_MAX_BYTES || h.image_len > POLICY_IMAGE_MAX_BYTES ||
+		   h.digest[64] || h.comment[sizeof(h.comment) - 1]))
+		r = -EBADMSG;
 	if (!r)
-		r = read_all(fd, revision->pack, h.pack_len);
-	if (!r)
-		r = read_all(fd, revision->image, h.image_len);
+		r = origin_read(fd, &h, revision);
 	if (r) {
-		revision_clear(revision);
+		close(fd);
+		*revision = (struct revision){};
 		return r;
 	}
-	revision->number = number;
+	revision->number = h.number;
 	revision->uid = h.uid;
 	revision->applied_usec = h.applied_usec;
 	revision->pack_len = h.pack_len;
 	revision->image_len = h.image_len;
 	memcpy(revision->digest, h.digest, sizeof(h.digest));
 	memcpy(revision->comment, h.comment, sizeof(h.comment));
+	return fd;
+}
+
+int revisions_load_head(int dir_fd, uint32_t number, struct revision *revision)
+{
+	int fd = head_read(dir_fd, number, revision);
+
+	if (fd < 0)
+		return fd;
+	close(fd);
+	revision->pack_len = revision->image_len = 0;
+	return 0;
+}
+
+int revisions_load(int dir_fd, uint32_t number, struct revision *revision)
+{
+	__attribute__((cleanup(closep))) int fd = head_read(dir_fd, number, revision);
+	int r;
+
+	if (fd < 0)
+		return fd;
+	revision->pack = malloc(revision->pack_len ? revision->pack_len : 1);
+	revision->image = malloc(revision->image_len ? revision->image_len : 1);
+	r = revision->pack && revision->image ? 0 : -ENOMEM;
+	if (!r)
+		r = read_all(fd, revision->pack, revision->pack_len);
+	if (!r)
+		r = read_all(fd, revision->image, revision->image_len);
+	if (r)
+		revision_clear(revision);
+	return r;
+}
+
+void revisions_remove(int dir_fd, uint32_t number)
+{
+	char name[32];
+
+	name_of(number, name, sizeof(name));
+	unlinkat(dir_fd, name, 0);
+	fsync(dir_fd);
+}
+
+static int number_order(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+int revisions_list(int dir_fd, uint32_t **numbersp, size_t *np)
+{
+	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	uint32_t *numbers = NULL, number;
+	struct dirent *entry;
+	size_t n = 0, room = 0;
+	int r = 0;
+
+	if (!dir)
+		return -errno;
+	while (!r && (entry = readdir(dir))) {
+		if (sscanf(entry->d_name, "%8u.rev", &number) != 1)
+			continue;
+		if (n == room) {
+			uint32_t *more = reallocarray(numbers, room = room ? 2 * room : 64, sizeof(*more));
+
+			r = more ? 0 : -ENOMEM;
+			numbers = more ? more : numbers;
+		}
+		if (!r)
+			numbers[n++] = number;
+	}
+	closedir(dir);
+	if (r) {
+		free(numbers);
+		return r;
+	}
+	if (n)
+		qsort(numbers, n, sizeof(*numbers), number_order);
+	*numbersp = numbers;
+	*np = n;
 	return 0;
 }
 
 uint32_t revisions_latest(int dir_fd)
 {
-	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *entry;
-	uint32_t latest = 0;
+	uint32_t *numbers = NULL, latest;
+	size_t n = 0;
 
-	while (dir && (entry = readdir(dir))) {
-		uint32_t number;
-
-		if (sscanf(entry->d_name, "%8u.rev", &number) == 1 && number > latest)
-			latest = number;
-	}
-	if (dir)
-		closedir(dir);
+	if (revisions_list(dir_fd, &numbers, &n) < 0)
+		return 0;
+	latest = n ? numbers[n - 1] : 0;
+	free(numbers);
 	return latest;
 }

@@ -10,6 +10,15 @@
 #include <stdint.h>
 
 #define REVISIONS_KEPT 64
+#define REVISION_NO_LOGIN UINT32_MAX
+#define REVISION_UNKNOWN UINT32_MAX /* older versions did not record it */
+
+enum revision_cause {
+	REVISION_APPLIED = 0,
+	REVISION_FIRST_START = 1, /* from the policy directory */
+	REVISION_ROLLED_BACK = 2, /* an operator went back to an earlier one */
+	REVISION_REVERTED = 3,	  /* nobody confirmed the one before it in time */
+};
 
 struct revision {
 	uint32_t number;
@@ -17,7 +26,15 @@ struct revision {
 	uint64_t applied_usec; /* CLOCK_REALTIME */
 	char digest[65];
 	char comment[512];
-	void *pack; /* policy_pack() of the sources; owned */
+	uint32_t cause;	      /* enum revision_cause */
+	uint32_t replaced;    /* in force before it; 0: none; REVISION_UNKNOWN */
+	uint32_t predecessor; /* what a rollback from it goes back to; 0: none; REVISION_UNKNOWN */
+	uint32_t target;      /* the one gone back to; 0: none */
+	uint32_t confirm_s;   /* how long it had to be confirmed in; 0: it had not to be */
+	uint32_t login_uid;   /* as whom that operator logged in; REVISION_NO_LOGIN: not known */
+	char via[160];	      /* the processes it came through */
+	char from[64];	      /* the other end of the operator's connection */
+	void *pack;	      /* policy_pack() of the sources; owned */
 	size_t pack_len;
 	void *image; /* owned */
 	size_t image_len;
@@ -28,6 +45,12 @@ void revision_clear(struct revision *revision);
 int revisions_store(int dir_fd, const struct revision *revision);
 /* Loads one. Returns 0, -ENOENT, -EBADMSG if the file is damaged, or -errno. */
 int revisions_load(int dir_fd, uint32_t number, struct revision *revision);
+/* The same without sources and image. */
+int revisions_load_head(int dir_fd, uint32_t number, struct revision *revision);
+/* Takes one away that never came into force. */
+void revisions_remove(int dir_fd, uint32_t number);
+/* The numbers stored, ascending; *numbersp is malloc()ed. Returns 0 or -errno. */
+int revisions_list(int dir_fd, uint32_t **numbersp, size_t *np);
 /* The highest number stored; 0 if none. */
 uint32_t revisions_latest(int dir_fd);
 

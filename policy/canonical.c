@@ -187,6 +187,10 @@ static int settle(char **textp, size_t *lenp, const struct node *root, const str
 	int r = 1;
 
 	*textp = NULL;
+	if (last.len >= 3 && memcmp(last.text, "\xef\xbb\xbf", 3) == 0) {
+		last.text += 3; /* a byte order mark, which libyaml would count as a column */
+		last.len -= 3;
+	}
 	for (unsigned pass = 0; pass < MAX_PASSES; pass++) {
 		_cleanup_(freep) char *before = *textp;
 

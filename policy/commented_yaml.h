@@ -74,7 +74,7 @@ struct commented_file {
 };
 
 /*
- * Reads a source that yaml_tree_read() has accepted and that has a map at the top. Everything lives in the arena or in the
+ * Reads a source that yaml_tree_read() has accepted, that has a map at the top and no byte order mark. Everything lives in the arena or in the
  * source. Returns 0, or -ENOMEM (also for a source that was not accepted).
  */
 int commented_yaml_read(struct commented_file *file, struct arena *arena, const struct policy_source *source);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "policy/compiler.h"
+#include "policy/precedence.h"
 
 uint32_t compile_log_bits(enum rule_log log)
 {
@@ -42,21 +43,6 @@ static uint32_t cell_of_rule(const struct policy *policy, uint32_t number)
 	if (rule->log != RULE_LOG_NONE)
 		cell |= BH_CELL_LOG_ALLOWED | BH_CELL_LOG_DENIED;
 	return cell | BH_CELL_ALLOW | BH_CELL_AUDIT;
-}
-
-static int compare_rules(const void *a, const void *b, void *context)
-{
-	const struct policy *policy = context;
-	uint32_t i = *(const uint32_t *)a, j = *(const uint32_t *)b;
-	const struct rule *x = &policy->rules[i], *y = &policy->rules[j];
-
-	if (x->tier != y->tier)
-		return x->tier < y->tier ? -1 : 1;
-	if (x->priority != y->priority)
-		return x->priority < y->priority ? -1 : 1;
-	if (x->action != y->action)
-		return x->action < y->action ? -1 : 1;
-	return i < j ? -1 : 1;
 }
 
 static int compare_u64(const void *a, const void *b)
@@ -117,7 +103,7 @@ int compile_ranks(struct compiler *c)
 	for (uint32_t i = 0; i < n; i++)
 		c->rule_of_rank[i] = i;
 	if (n)
-		qsort_r(c->rule_of_rank, n, sizeof(*c->rule_of_rank), compare_rules, (void *)policy);
+		qsort_r(c->rule_of_rank, n, sizeof(*c->rule_of_rank), rule_number_precedence, (void *)policy);
 	for (size_t i = n; i-- > 0;) {
 		const struct rule *rule = &policy->rules[c->rule_of_rank[i]];
 		bool last = i + 1 == n || policy->rules[c->rule_of_rank[i + 1]].tier != rule->tier;

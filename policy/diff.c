@@ -327,28 +327,34 @@ static int find_changes(struct policy_diff *diff, const struct policy *const pol
 	diff->n_added = differ.rules.n_changed[NEW];
 	diff->defaults_differ = differ.rules.default_changed;
 	r = judge_all(&differ);
-	if (r < 0)
-		return r;
+	if (r < 0 || (r && !differ.why))
+		return r < 0 ? r : -ENOMEM;
 	diff->complete = r == 0;
 	diff->why = differ.why;
 	differ.why = NULL;
 	return diff_boxes_merge(&diff->memory->changes);
 }
 
+/* One allocation for what is seen and what it rests on. */
+struct whole {
+	struct policy_diff diff;
+	struct diff_memory memory;
+};
+
 int policy_diff_new(struct policy_diff **diffp, const struct policy *old, const struct policy *new, int64_t now,
 		    char **errorp)
 {
 	const struct policy *const policies[2] = {[OLD] = old, [NEW] = new};
-	_cleanup_(policy_diff_freep) struct policy_diff *diff = calloc(1, sizeof(*diff));
+	_cleanup_(policy_diff_freep) struct policy_diff *diff = NULL;
+	struct whole *whole = calloc(1, sizeof(*whole));
 	int r;
 
 	*diffp = NULL;
 	*errorp = NULL;
-	if (!diff)
+	if (!whole)
 		return -ENOMEM;
-	diff->memory = calloc(1, sizeof(*diff->memory));
-	if (!diff->memory)
-		return -ENOMEM;
+	diff = &whole->diff;
+	diff->memory = &whole->memory;
 	r = flow_space_new(&diff->space, policies, 2, now, errorp);
 	if (r == 0)
 		r = find_changes(diff, policies, now);
@@ -367,11 +373,8 @@ void policy_diff_freep(struct policy_diff **diffp)
 
 	if (!diff)
 		return;
-	if (diff->memory) {
-		diff_boxes_free(&diff->memory->changes);
-		arena_free(&diff->memory->arena);
-	}
-	free(diff->memory);
+	diff_boxes_free(&diff->memory->changes);
+	arena_free(&diff->memory->arena);
 	flow_space_freep(&diff->space);
 	free(diff->why);
 	free(diff);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "policy/flow_space.h"
+#include "policy/precedence.h"
 
 /* ---- ends ---- */
 
@@ -145,21 +146,6 @@ unsigned flow_rule_differs(const struct flow_question *question, uint32_t index)
 	return differs;
 }
 
-static int by_precedence(const void *a, const void *b, void *context)
-{
-	const struct policy *policy = context;
-	uint32_t i = *(const uint32_t *)a, j = *(const uint32_t *)b;
-	const struct rule *x = &policy->rules[i], *y = &policy->rules[j];
-
-	if (x->tier != y->tier)
-		return x->tier < y->tier ? -1 : 1;
-	if (x->priority != y->priority)
-		return x->priority < y->priority ? -1 : 1;
-	if (x->action != y->action)
-		return x->action < y->action ? -1 : 1;
-	return (i > j) - (i < j);
-}
-
 int flow_rules_matching(const struct flow_question *question, struct list *rules)
 {
 	const struct policy *policy = question->policy;
@@ -177,7 +163,8 @@ int flow_rules_matching(const struct flow_question *question, struct list *rules
 			return -ENOMEM;
 	}
 	if (rules->n > first)
-		qsort_r(rules->items + first, rules->n - first, sizeof(*rules->items), by_precedence, (void *)policy);
+		qsort_r(rules->items + first, rules->n - first, sizeof(*rules->items), rule_number_precedence,
+			(void *)policy);
 	return 0;
 }
 

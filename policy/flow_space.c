@@ -18,14 +18,25 @@
 
 /* A second or two of work. */
 #define MAX_WORK 300000000ULL
-#define NO_OWNER 0xffffffffU
+#define TOO_COMPLEX "the policy is too complex for an exact answer: too many of its rules overlap"
 
 int space_spend(struct flow_space *space, uint64_t work, char **errorp)
 {
 	space->work += work;
-	if (space->work <= MAX_WORK)
+	if (space->work <= space->max_work)
 		return 0;
-	return flow_error(errorp, "the policy is too complex for an exact answer: too many of its rules overlap");
+	return flow_error(errorp, TOO_COMPLEX);
+}
+
+uint64_t flow_space_work(const struct flow_space *space)
+{
+	return space->work;
+}
+
+void flow_space_limit(struct flow_space *space, uint64_t more_work)
+{
+	if (space->work >= MAX_WORK || more_work < MAX_WORK - space->work)
+		space->max_work = space->work + more_work;
 }
 
 int space_intern(struct flow_space *space, const struct spans *spans, uint32_t *setp)
@@ -62,135 +73,6 @@ void flow_space_freep(struct flow_space **spacep)
 	arena_free(&space->arena);
 	free(space);
 	*spacep = NULL;
-}
-
-/* ---- places ---- */
-
-struct joining {
-	struct flow_space *space;
-	struct intern keys;    /* of places */
-	uint32_t *owners[2];   /* by policy and place: identity, or NO_OWNER */
-	uint32_t *patterns[2]; /* by policy and identity: joint identity, or NO_OWNER */
-};
-
-/* A cgroup below slices only is that of the unit of its name. NULL: of no unit. */
-static const char *unit_of_path(const char *path, size_t len)
-{
-	const char *last = path + 1, *slash;
-
-	while ((slash = memchr(last, '/', len - (size_t)(last - path)))) {
-		if (slash - last <= 6 || memcmp(slash - 6, ".slice", 6) != 0)
-			return NULL;
-		last = slash + 1;
-	}
-	return last + (*last == '_');
-}
-
-static const char *place_key(struct arena *arena, const struct place *place, size_t len)
-{
-	const char *unit = place->path, *end = place->path + len;
-
-	if (place->kind == POLICY_LOCAL_CGROUP)
-		unit = unit_of_path(place->path, len);
-	return unit ? arena_printf(arena, "unit %.*s", (int)(end - unit), unit)
-		    : arena_printf(arena, "path %.*s", (int)len, place->path);
-}
-
-static int join_place(struct joining *joining, const struct place *place)
-{
-	struct flow_space *space = joining->space;
-	const char *key = place_key(&space->arena, place, strlen(place->path));
-	uint32_t number;
-	int r = key ? intern_bytes(&joining->keys, key, strlen(key), &number) : -ENOMEM;
-
-	if (r == 1)
-		space->places[number] = *place;
-	return r < 0 ? r : 0;
-}
-
-static size_t count_places(const struct policy *policy)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < policy->n_identities; i++)
-		n += policy->identities[i].n_places;
-	return n;
-}
-
-/* Whose place is this to a policy: its own, or the nearest above it. */
-static int find_owner(struct joining *joining, const uint32_t *exact, uint32_t number, uint32_t *ownerp)
-{
-	struct flow_space *space = joining->space;
-	const struct place *place = &space->places[number];
-	size_t len = strlen(place->path);
-
-	*ownerp = exact[number];
-	while (*ownerp == NO_OWNER && place->kind == POLICY_LOCAL_CGROUP) {
-		const char *key;
-
-		while (len && place->path[len - 1] != '/')
-			len--;
-		if (len <= 1)
-			break;
-		len--;
-		key = place_key(&space->arena, place, len);
-		if (!key)
-			return -ENOMEM;
-		if (intern_find(&joining->keys, key, strlen(key), &number))
-			*ownerp = exact[number];
-	}
-	return 0;
-}
-
-static int own_places(struct joining *joining, size_t p)
-{
-	struct flow_space *space = joining->space;
-	const struct policy *policy = space->policies[p].policy;
-	uint32_t *exact = arena_array(&space->arena, space->n_places, sizeof(*exact));
-	uint32_t *owners = arena_array(&space->arena, space->n_places, sizeof(*owners));
-	int r = exact && owners ? 0 : -ENOMEM;
-
-	for (uint32_t i = 0; i < space->n_places && r == 0; i++)
-		exact[i] = NO_OWNER;
-	for (uint32_t i = 0; i < policy->n_identities && r == 0; i++)
-		for (uint32_t j = 0; j < policy->identities[i].n_places && r == 0; j++) {
-			const struct place *place = &policy->identities[i].places[j];
-			const char *key = place_key(&space->arena, place, strlen(place->path));
-			uint32_t number;
-
-			if (!key)
-				r = -ENOMEM;
-			else if (intern_find(&joining->keys, key, strlen(key), &number))
-				exact[number] = i;
-		}
-	for (uint32_t i = 0; i < space->n_places && r == 0; i++)
-		r = find_owner(joining, exact, i, &owners[i]);
-	joining->owners[p] = owners;
-	return r;
-}
-
-static int join_places(struct joining *joining)
-{
-	struct flow_space *space = joining->space;
-	size_t n = 0;
-	int r = 0;
-
-	for (size_t p = 0; p < space->n_policies; p++)
-		n += count_places(space->policies[p].policy);
-	space->places = arena_array(&space->arena, n, sizeof(*space->places));
-	if (!space->places)
-		return -ENOMEM;
-	for (size_t p = 0; p < space->n_policies; p++) {
-		const struct policy *policy = space->policies[p].policy;
-
-		for (size_t i = 0; i < policy->n_identities; i++)
-			for (uint32_t j = 0; j < policy->identities[i].n_places && r == 0; j++)
-				r = join_place(joining, &policy->identities[i].places[j]);
-	}
-	space->n_places = joining->keys.n;
-	for (size_t p = 0; p < space->n_policies && r == 0; p++)
-		r = own_places(joining, p);
-	return r;
 }
 
 /* ---- the joint policy ---- */
@@ -331,27 +213,61 @@ static int base_identities(struct joining *joining, size_t p)
 	return r;
 }
 
-static bool combine_identity(struct flow_space *space, struct space_policy *policy, uint32_t index)
+/* Sets put together one after the other, in two buffers in turn. A set of classes has never more spans than classes. */
+struct fold {
+	struct span *buffers[2];
+	struct spans result;
+};
+
+static bool fold_begin(struct flow_space *space, struct fold *fold, uint32_t n_classes, const struct spans *first)
+{
+	for (int i = 0; i < 2; i++)
+		fold->buffers[i] = scratch_alloc(&space->scratch, (size_t)n_classes + 2, sizeof(struct span));
+	fold->result = *first;
+	return fold->buffers[0] && fold->buffers[1];
+}
+
+static void fold_set(struct flow_space *space, struct fold *fold,
+		     uint32_t (*operation)(struct span *, const struct spans *, const struct spans *),
+		     const struct spans *set)
+{
+	struct span *to = fold->buffers[fold->result.items == fold->buffers[0]];
+
+	space->work += (uint64_t)fold->result.n + set->n;
+	fold->result = (struct spans){to, operation(to, &fold->result, set)};
+}
+
+/* Returns 0, 1 with the compiler's error, or -ENOMEM. */
+static int combine_identity(struct flow_space *space, struct space_policy *policy, uint32_t index)
 {
 	const struct identity *identity = &policy->policy->identities[index];
-	struct spans *out = &policy->identities[index];
+	struct scratch_mark mark = scratch_mark(&space->scratch);
+	struct spans *out = &policy->identities[index], none = {};
+	struct fold fold;
+	bool any = identity->op == IDENTITY_ANY;
 
 	if (identity->op == IDENTITY_BASE)
-		return true;
-	if (identity->op != IDENTITY_ANY)
-		*out = policy->known;
+		return 0;
+	if (!fold_begin(space, &fold, space->n_who, any ? &none : &policy->known))
+		return -ENOMEM;
 	for (uint32_t i = 0; i < identity->n_operands; i++) {
 		uint32_t atom = identity->operands[i];
 		const struct spans *operand =
 			atom < WHO_IDENTITY ? &policy->atoms[atom] : &policy->identities[atom - WHO_IDENTITY];
-		bool ok = identity->op == IDENTITY_ANY	 ? spans_unite(space, out, out, operand)
-			  : identity->op == IDENTITY_ALL ? spans_intersect(space, out, out, operand)
-							 : spans_subtract(space, out, out, operand);
 
-		if (!ok)
-			return false;
+		fold_set(space, &fold,
+			 any				? spans_unite_to
+			 : identity->op == IDENTITY_ALL ? spans_intersect_to
+							: spans_subtract_to,
+			 operand);
 	}
-	return true;
+	space->set_bytes += fold.result.n * sizeof(struct span);
+	if (space->set_bytes > COMPILER_MAX_SET_BYTES || space->work > MAX_WORK)
+		return compiler_too_large(&space->compiler, TOO_COMPLEX);
+	out->n = fold.result.n;
+	out->items = arena_copy(&space->arena, fold.result.items, fold.result.n * sizeof(struct span));
+	scratch_release(&space->scratch, mark);
+	return out->items ? 0 : -ENOMEM;
 }
 
 static int name_who(struct joining *joining, size_t p)
@@ -371,8 +287,7 @@ static int name_who(struct joining *joining, size_t p)
 	for (uint32_t i = 0; i < policy->policy->n_identities && r == 0; i++) {
 		const uint32_t *order = policy->policy->identity_order;
 
-		if (!combine_identity(space, policy, order ? order[i] : i))
-			r = -ENOMEM;
+		r = combine_identity(space, policy, order ? order[i] : i);
 	}
 	return r;
 }
@@ -553,7 +468,7 @@ static int make_whole(struct flow_space *space)
 static int make_space(struct flow_space *space, char **errorp)
 {
 	struct joining joining = {.space = space};
-	int r = join_places(&joining);
+	int r = space_join_places(&joining);
 
 	if (r == 0)
 		r = join_policies(&joining);
@@ -586,6 +501,7 @@ int flow_space_new(struct flow_space **spacep, const struct policy *const *polic
 	if (!space)
 		return -ENOMEM;
 	space->now = now;
+	space->max_work = MAX_WORK;
 	space->n_policies = n;
 	space->compiler.policy = &space->joint;
 	for (size_t i = 0; i < n; i++)
@@ -600,21 +516,21 @@ int flow_space_new(struct flow_space **spacep, const struct policy *const *polic
 
 /* ---- terms ---- */
 
-/* The union of some sets. Memory: scratch. */
+/* The union of some sets of classes. Memory: scratch. */
 static bool unite_sets(struct flow_space *space, struct spans *out, const struct spans *(*get)(const void *, uint32_t),
 		       const void *context, const uint32_t *items, uint32_t n)
 {
-	struct spans result = n ? *get(context, items[0]) : (struct spans){};
+	uint32_t n_classes = space->n_who > space->n_where ? space->n_who : space->n_where;
+	struct fold fold;
 
-	for (uint32_t i = 1; i < n; i++) {
-		const struct spans *next = get(context, items[i]);
-		struct span *to = scratch_alloc(&space->scratch, (size_t)result.n + next->n, sizeof(*to));
-
-		if (!to)
-			return false;
-		result = (struct spans){to, spans_unite_to(to, &result, next)};
-	}
-	*out = result;
+	*out = *get(context, items[0]);
+	if (n == 1)
+		return true;
+	if (!fold_begin(space, &fold, n_classes, out))
+		return false;
+	for (uint32_t i = 1; i < n; i++)
+		fold_set(space, &fold, spans_unite_to, get(context, items[i]));
+	*out = fold.result;
 	return true;
 }
 

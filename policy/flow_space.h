@@ -66,6 +66,11 @@ int flow_space_new(struct flow_space **spacep, const struct policy *const *polic
 		   char **errorp);
 void flow_space_freep(struct flow_space **spacep);
 
+/* What judging has cost so far; and how much more it may cost, less than the bound that there is anyway. A hundred million is
+ * a second or less. */
+uint64_t flow_space_work(const struct flow_space *space);
+void flow_space_limit(struct flow_space *space, uint64_t more_work);
+
 /* Every flow that has an address at both ends and a managed workload at one of them at least. */
 int flow_space_everything(struct flow_space *space, struct flow_box **boxesp, size_t *np);
 /* The flows between two selectors of a policy of the space, at real addresses: boxes that do not overlap. Boxes live as long

@@ -35,6 +35,9 @@ uint32_t spans_intersect_to(struct span *out, const struct spans *a, const struc
 uint32_t spans_subtract_to(struct span *out, const struct spans *a, const struct spans *b);
 uint32_t spans_unite_to(struct span *out, const struct spans *a, const struct spans *b);
 
+/* The first span that does not end before a number. */
+uint32_t spans_seek(const struct spans *spans, uint32_t number);
+
 enum relation {
 	APART,
 	PARTLY,
@@ -91,7 +94,8 @@ struct flow_space {
 	struct arena arena;
 	struct scratch scratch;
 	int64_t now;
-	uint64_t work;
+	uint64_t work, max_work;
+	uint64_t set_bytes; /* of identities that are made of others */
 
 	struct policy joint; /* places and patterns of every policy, each an identity; all networks */
 	struct compiler compiler;
@@ -119,6 +123,18 @@ struct flow_space {
 	size_t n_policies;
 };
 
+/* While a space is made. */
+struct joining {
+	struct flow_space *space;
+	struct intern keys;    /* of places */
+	uint32_t *owners[2];   /* by policy and place: identity, or NO_OWNER */
+	uint32_t *patterns[2]; /* by policy and identity: joint identity, or NO_OWNER */
+};
+
+#define NO_OWNER 0xffffffffU
+
+/* Makes the places of a space, and finds whose they are to every policy. Returns 0 or -ENOMEM. */
+int space_join_places(struct joining *joining);
 /* Counts work. Returns 0, or 1 with *errorp when the budget is spent. */
 int space_spend(struct flow_space *space, uint64_t work, char **errorp);
 /* The number of a set of spans. Returns 0 or -ENOMEM. */

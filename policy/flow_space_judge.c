@@ -12,29 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "policy/flow_space_internal.h"
+#include "policy/flow_space_divide.h"
 
 /* So many cubes that it pays to look for the best way to divide. */
 #define MANY_CUBES 12U
-
-struct judging {
-	struct flow_space *space;
-	const struct space_policy *policy;
-	unsigned wanted; /* RULE_EGRESS | RULE_INGRESS: the ends that judge */
-	char **errorp;
-	flow_piece_fn piece;
-	void *context;
-};
-
-struct cubes {
-	uint32_t *items; /* indices, in order */
-	uint32_t n;
-};
-
-static const struct spans *cube_spans(const struct judging *j, const struct cube *cube, int dimension)
-{
-	return &j->space->set_spans[cube->set[dimension]];
-}
 
 /* ---- the cubes that meet a box ---- */
 
@@ -55,13 +36,6 @@ static uint32_t spans_size(const struct spans *spans, uint32_t enough)
 	for (uint32_t i = 0; i < spans->n && n < enough; i++)
 		n += spans->items[i].last - spans->items[i].first + 1;
 	return n;
-}
-
-static int compare_u32(const void *a, const void *b)
-{
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-
-	return (x > y) - (x < y);
 }
 
 /* The who sets that meet a box on one side, and how many cubes have one of them. Memory: scratch. */
@@ -117,295 +91,8 @@ static int find_cubes(struct judging *j, const struct flow_box *box, struct cube
 			if (meets(j, &j->policy->cubes[grouped->items[k]], box))
 				found->items[found->n++] = grouped->items[k];
 	if (sets[side].n > 1 && found->n > 1)
-		qsort(found->items, found->n, sizeof(uint32_t), compare_u32);
+		qsort(found->items, found->n, sizeof(uint32_t), compare_numbers);
 	return space_spend(space, n[side] + 1, j->errorp);
-}
-
-/* ---- dividing along one dimension ---- */
-
-struct edge {
-	uint32_t at;
-	uint32_t set; /* number within the division */
-	bool end;
-};
-
-/* A dimension of a box, cut where a set of one of the cubes begins or ends. */
-struct division {
-	uint32_t *sets; /* sets that fall short, each once */
-	uint32_t n_sets;
-	struct grouped members; /* by set: cubes, as positions in the list */
-	uint32_t *common;	/* cubes that do not fall short */
-	uint32_t n_common;
-	struct edge *edges;
-	uint32_t n_edges;
-	struct span *intervals;
-	uint32_t *group_of; /* by interval */
-	uint32_t n_intervals;
-	struct cubes *groups; /* sets of the division that hold there */
-	uint32_t n_groups;
-	uint32_t *slots; /* of groups, hashed: group + 1 */
-	uint32_t n_slots;
-};
-
-static int compare_edges(const void *a, const void *b)
-{
-	const struct edge *x = a, *y = b;
-
-	if (x->at != y->at)
-		return x->at < y->at ? -1 : 1;
-	return (x->set > y->set) - (x->set < y->set);
-}
-
-/* Which sets fall short of the box, and which cubes have them. */
-static int gather_sets(struct judging *j, struct division *x, const struct spans *part, const struct cubes *cubes,
-		       int d)
-{
-	struct scratch *scratch = &j->space->scratch;
-	uint32_t n = cubes->n, *set_of = scratch_alloc(scratch, n, sizeof(uint32_t));
-	uint32_t *sorted = scratch_alloc(scratch, n, sizeof(uint32_t));
-
-	x->common = scratch_alloc(scratch, n, sizeof(uint32_t));
-	x->sets = scratch_alloc(scratch, n, sizeof(uint32_t));
-	x->members.start = scratch_alloc(scratch, (size_t)n + 2, sizeof(uint32_t));
-	x->members.items = scratch_alloc(scratch, n, sizeof(uint32_t));
-	if (!set_of || !sorted || !x->common || !x->sets || !x->members.start || !x->members.items)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < n; i++)
-		sorted[i] = j->policy->cubes[cubes->items[i]].set[d];
-	qsort(sorted, n, sizeof(uint32_t), compare_u32);
-	x->n_sets = x->n_common = 0;
-	for (uint32_t i = 0; i < n; i++)
-		if ((!i || sorted[i] != sorted[i - 1]) &&
-		    spans_relation(part, &j->space->set_spans[sorted[i]]) == PARTLY)
-			x->sets[x->n_sets++] = sorted[i];
-	memset(x->members.start, 0, ((size_t)x->n_sets + 2) * sizeof(uint32_t));
-	for (uint32_t i = 0; i < n; i++) {
-		uint32_t set = j->policy->cubes[cubes->items[i]].set[d];
-		const uint32_t *at = bsearch(&set, x->sets, x->n_sets, sizeof(uint32_t), compare_u32);
-
-		set_of[i] = at ? (uint32_t)(at - x->sets) : UINT32_MAX;
-		if (at)
-			x->members.start[set_of[i] + 2]++;
-		else
-			x->common[x->n_common++] = i;
-	}
-	/* start[s + 1] counts up to the start of the next while the members of s are filled in. */
-	for (uint32_t s = 0; s < x->n_sets; s++)
-		x->members.start[s + 2] += x->members.start[s + 1];
-	for (uint32_t i = 0; i < n; i++)
-		if (set_of[i] != UINT32_MAX)
-			x->members.items[x->members.start[set_of[i] + 1]++] = i;
-	return space_spend(j->space, 8ULL * n, j->errorp);
-}
-
-static int gather_edges(struct judging *j, struct division *x, const struct spans *part)
-{
-	uint64_t n = 2ULL * part->n;
-
-	for (uint32_t s = 0; s < x->n_sets; s++)
-		n += 2ULL * (j->space->set_spans[x->sets[s]].n + part->n);
-	if (n > UINT32_MAX / 4)
-		return space_spend(j->space, UINT64_MAX / 2, j->errorp);
-	x->edges = scratch_alloc(&j->space->scratch, n, sizeof(*x->edges));
-	if (!x->edges)
-		return -ENOMEM;
-	x->n_edges = 0;
-	for (uint32_t s = 0; s <= x->n_sets; s++) {
-		struct scratch_mark mark = scratch_mark(&j->space->scratch);
-		struct spans cut = *part;
-
-		/* The part itself is the last of the sets. */
-		if (s < x->n_sets) {
-			const struct spans *set = &j->space->set_spans[x->sets[s]];
-
-			cut.items = scratch_alloc(&j->space->scratch, (size_t)set->n + part->n, sizeof(struct span));
-			if (!cut.items)
-				return -ENOMEM;
-			cut.n = spans_intersect_to(cut.items, part, set);
-		}
-		for (uint32_t i = 0; i < cut.n; i++) {
-			x->edges[x->n_edges++] = (struct edge){cut.items[i].first, s, false};
-			x->edges[x->n_edges++] = (struct edge){cut.items[i].last + 1, s, true};
-		}
-		scratch_release(&j->space->scratch, mark);
-	}
-	qsort(x->edges, x->n_edges, sizeof(*x->edges), compare_edges);
-	return space_spend(j->space, 8ULL * x->n_edges, j->errorp);
-}
-
-/* Keeps the list of sets that hold sorted. */
-static void toggle(struct cubes *holding, uint32_t set, bool end)
-{
-	uint32_t low = 0, high = holding->n;
-
-	while (low < high) {
-		uint32_t middle = low + (high - low) / 2;
-
-		if (holding->items[middle] < set)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	if (end) {
-		holding->n--;
-		memmove(&holding->items[low], &holding->items[low + 1], (holding->n - low) * sizeof(uint32_t));
-	} else {
-		memmove(&holding->items[low + 1], &holding->items[low], (holding->n - low) * sizeof(uint32_t));
-		holding->items[low] = set;
-		holding->n++;
-	}
-}
-
-/* The group of the intervals where exactly these sets hold. Returns false when out of memory. */
-static bool find_group(struct judging *j, struct division *x, const struct cubes *holding, uint32_t *groupp)
-{
-	uint64_t hash = holding->n;
-	uint32_t slot, *copy;
-
-	for (uint32_t i = 0; i < holding->n; i++)
-		hash = (hash ^ holding->items[i]) * 0x9e3779b97f4a7c15ULL, hash ^= hash >> 29;
-	for (slot = (uint32_t)(hash >> 16) & (x->n_slots - 1); x->slots[slot]; slot = (slot + 1) & (x->n_slots - 1)) {
-		const struct cubes *group = &x->groups[x->slots[slot] - 1];
-
-		*groupp = x->slots[slot] - 1;
-		if (group->n == holding->n &&
-		    (!group->n || memcmp(group->items, holding->items, group->n * sizeof(uint32_t)) == 0))
-			return true;
-	}
-	copy = scratch_alloc(&j->space->scratch, holding->n, sizeof(uint32_t));
-	if (!copy)
-		return false;
-	if (holding->n)
-		memcpy(copy, holding->items, holding->n * sizeof(uint32_t));
-	x->groups[x->n_groups] = (struct cubes){copy, holding->n};
-	*groupp = x->n_groups++;
-	x->slots[slot] = x->n_groups;
-	return true;
-}
-
-static int make_groups(struct judging *j, struct division *x)
-{
-	struct scratch *scratch = &j->space->scratch;
-	struct cubes holding = {.items = scratch_alloc(scratch, (size_t)x->n_sets + 1, sizeof(uint32_t))};
-	bool within = false;
-	uint64_t work = 0;
-
-	x->n_slots = 4;
-	while (x->n_slots / 2 < x->n_edges)
-		x->n_slots *= 2;
-	x->slots = scratch_alloc(scratch, x->n_slots, sizeof(uint32_t));
-	x->groups = scratch_alloc(scratch, x->n_edges, sizeof(*x->groups));
-	x->intervals = scratch_alloc(scratch, x->n_edges, sizeof(*x->intervals));
-	x->group_of = scratch_alloc(scratch, x->n_edges, sizeof(uint32_t));
-	if (!holding.items || !x->slots || !x->groups || !x->intervals || !x->group_of)
-		return -ENOMEM;
-	memset(x->slots, 0, x->n_slots * sizeof(uint32_t));
-	x->n_groups = x->n_intervals = 0;
-	for (uint32_t i = 0; i < x->n_edges;) {
-		uint32_t at = x->edges[i].at;
-
-		for (; i < x->n_edges && x->edges[i].at == at; i++) {
-			work += holding.n / 4;
-			if (x->edges[i].set == x->n_sets)
-				within = !within;
-			else
-				toggle(&holding, x->edges[i].set, x->edges[i].end);
-		}
-		if (!within)
-			continue;
-		x->intervals[x->n_intervals] = (struct span){at, x->edges[i].at - 1};
-		if (!find_group(j, x, &holding, &x->group_of[x->n_intervals++]))
-			return -ENOMEM;
-		work += holding.n + 4;
-		/* Lists of what holds are what takes memory: the budget is looked at on the way. */
-		if (work > 1000000) {
-			int r = space_spend(j->space, work, j->errorp);
-
-			if (r)
-				return r;
-			work = 0;
-		}
-	}
-	return space_spend(j->space, work, j->errorp);
-}
-
-/* The intervals of every group, joined where they touch: spans by group, in memory of scratch. */
-static bool group_spans(struct judging *j, const struct division *x, struct spans *out)
-{
-	struct span *items = scratch_alloc(&j->space->scratch, x->n_intervals, sizeof(*items));
-	uint32_t *counts = scratch_alloc(&j->space->scratch, (size_t)x->n_groups + 1, sizeof(*counts));
-	uint32_t total = 0;
-
-	if (!items || !counts)
-		return false;
-	memset(counts, 0, x->n_groups * sizeof(*counts));
-	for (uint32_t i = 0; i < x->n_intervals; i++)
-		counts[x->group_of[i]]++;
-	for (uint32_t g = 0; g < x->n_groups; g++) {
-		out[g] = (struct spans){items + total, 0};
-		total += counts[g];
-	}
-	for (uint32_t i = 0; i < x->n_intervals; i++) {
-		struct spans *spans = &out[x->group_of[i]];
-		struct span next = x->intervals[i];
-
-		if (spans->n && spans->items[spans->n - 1].last + 1 == next.first)
-			spans->items[spans->n - 1].last = next.last;
-		else
-			spans->items[spans->n++] = next;
-	}
-	return true;
-}
-
-/* The cubes of a group, in order: those whose set holds there, and those that never fall short. */
-static bool group_cubes(struct judging *j, const struct division *x, uint32_t group, const struct cubes *cubes,
-			struct cubes *out)
-{
-	const struct cubes *sets = &x->groups[group];
-	uint32_t n = 0, m = 0, a = 0, b = 0, *own;
-
-	for (uint32_t i = 0; i < sets->n; i++)
-		n += x->members.start[sets->items[i] + 1] - x->members.start[sets->items[i]];
-	own = scratch_alloc(&j->space->scratch, n, sizeof(uint32_t));
-	out->items = scratch_alloc(&j->space->scratch, (size_t)n + x->n_common, sizeof(uint32_t));
-	if (!own || !out->items)
-		return false;
-	for (uint32_t i = 0; i < sets->n; i++)
-		for (uint32_t k = x->members.start[sets->items[i]]; k < x->members.start[sets->items[i] + 1]; k++)
-			own[m++] = x->members.items[k];
-	if (sets->n > 1)
-		qsort(own, m, sizeof(uint32_t), compare_u32);
-	for (out->n = 0; a < m || b < x->n_common;) {
-		bool mine = b == x->n_common || (a < m && own[a] < x->common[b]);
-
-		out->items[out->n++] = cubes->items[mine ? own[a++] : x->common[b++]];
-	}
-	return true;
-}
-
-/* How much is left to do in the parts of a division. */
-static uint64_t division_cost(const struct division *x)
-{
-	uint64_t cost = 0;
-
-	for (uint32_t g = 0; g < x->n_groups; g++) {
-		cost += x->n_common + 2;
-		for (uint32_t i = 0; i < x->groups[g].n; i++) {
-			uint32_t set = x->groups[g].items[i];
-
-			cost += x->members.start[set + 1] - x->members.start[set];
-		}
-	}
-	return cost;
-}
-
-static int divide(struct judging *j, struct division *x, const struct flow_box *box, const struct cubes *cubes, int d)
-{
-	int r = gather_sets(j, x, &box->dim[d], cubes, d);
-
-	if (r == 0)
-		r = gather_edges(j, x, &box->dim[d]);
-	return r == 0 ? make_groups(j, x) : r;
 }
 
 /* ---- judging ---- */
@@ -594,7 +281,7 @@ static int choose_dimension(struct judging *j, const struct flow_box *box, const
 			*dp = order[i];
 			return 0;
 		}
-		r = divide(j, &x, box, cubes, order[i]);
+		r = division_make(j, &x, box, cubes, order[i]);
 		if (r)
 			return r;
 		if (division_cost(&x) < least) {
@@ -620,17 +307,17 @@ static int judge_parts(struct judging *j, const struct flow_box *box, const stru
 	if (r == 0)
 		r = choose_dimension(j, box, &kept, bits, &d);
 	if (r == 0)
-		r = divide(j, &x, box, &kept, d);
+		r = division_make(j, &x, box, &kept, d);
 	if (r)
 		return r;
 	spans = scratch_alloc(scratch, x.n_groups, sizeof(*spans));
-	if (!spans || !group_spans(j, &x, spans))
+	if (!spans || !division_spans(j, &x, spans))
 		return -ENOMEM;
 	for (uint32_t g = 0; g < x.n_groups && r == 0; g++) {
 		struct scratch_mark mark = scratch_mark(scratch);
 
 		part.dim[d] = spans[g];
-		if (!group_cubes(j, &x, g, &kept, &inner.cubes))
+		if (!division_cubes(j, &x, g, &kept, &inner.cubes))
 			return -ENOMEM;
 		r = space_spend(j->space, inner.cubes.n + 1, j->errorp);
 		if (r == 0)
@@ -683,6 +370,7 @@ static bool one_dimension_left(struct judging *j, const struct flow_box *box, co
 {
 	if (cubes->n - i < MANY_CUBES)
 		return false;
+	j->space->work += cubes->n - i;
 	for (; i < cubes->n; i++) {
 		int other = shortfall(j, box, &j->policy->cubes[cubes->items[i]]);
 

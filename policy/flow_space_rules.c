@@ -6,30 +6,10 @@
 #include <stdlib.h>
 
 #include "policy/flow_space_internal.h"
+#include "policy/precedence.h"
 
 #define MAX_CUBES (4U << 20)
 #define MAX_WHO_INDEX (8U << 20)
-
-/* In the order in which they decide. */
-struct ranked {
-	uint32_t tier;
-	int32_t priority;
-	uint32_t action;
-	uint32_t rule;
-};
-
-static int compare_ranked(const void *a, const void *b)
-{
-	const struct ranked *x = a, *y = b;
-
-	if (x->tier != y->tier)
-		return x->tier < y->tier ? -1 : 1;
-	if (x->priority != y->priority)
-		return x->priority < y->priority ? -1 : 1;
-	if (x->action != y->action)
-		return x->action < y->action ? -1 : 1;
-	return (x->rule > y->rule) - (x->rule < y->rule);
-}
 
 static bool takes_part(const struct rule *rule, int64_t now)
 {
@@ -94,7 +74,7 @@ static int add_rule(struct flow_space *space, struct space_policy *policy, uint3
 static int add_rules(struct flow_space *space, struct space_policy *policy, char **errorp)
 {
 	const struct policy *rules = policy->policy;
-	struct ranked *ranked = arena_array(&space->arena, rules->n_rules, sizeof(*ranked));
+	uint32_t *ranked = arena_array(&space->arena, rules->n_rules, sizeof(*ranked));
 	size_t n = 0;
 	int r = 0;
 
@@ -104,14 +84,17 @@ static int add_rules(struct flow_space *space, struct space_policy *policy, char
 		const struct rule *rule = &rules->rules[i];
 
 		if (takes_part(rule, space->now))
-			ranked[n++] = (struct ranked){rule->tier, rule->priority, rule->action, i};
+			ranked[n++] = i;
 	}
 	if (n)
-		qsort(ranked, n, sizeof(*ranked), compare_ranked);
+		qsort_r(ranked, n, sizeof(*ranked), rule_number_precedence, (void *)rules);
 	for (size_t i = 0; i < n && r == 0; i++) {
 		struct scratch_mark mark = scratch_mark(&space->scratch);
 
-		r = add_rule(space, policy, ranked[i].rule, errorp);
+		r = add_rule(space, policy, ranked[i], errorp);
+		/* Sets that are all different take memory, the others are one. */
+		if (r == 0)
+			r = space_spend(space, space->sets.bytes > COMPILER_MAX_SET_BYTES ? UINT64_MAX / 2 : 1, errorp);
 		scratch_release(&space->scratch, mark);
 	}
 	return r;

@@ -97,8 +97,7 @@ void scratch_free(struct scratch *scratch)
 
 /* ---- spans ---- */
 
-/* The first span that does not end before a number. */
-static uint32_t spans_seek(const struct spans *spans, uint32_t number)
+uint32_t spans_seek(const struct spans *spans, uint32_t number)
 {
 	uint32_t low = 0, high = spans->n;
 

@@ -8,6 +8,7 @@
 #define MANY_SEEDS 64U
 /* Lookups of points; behind them a box grows from one point only each time. A second or so. */
 #define BUDGET (20U << 20)
+#define BUDGET_OF_BOX (1U << 20) /* for one box: a large one is good enough wherever it grew from */
 
 /* The points that differ from a point in one axis only. */
 struct line {
@@ -251,9 +252,9 @@ static int try_seed(struct cover *cover, uint32_t seed, struct growing *best, ui
 static int find_box(struct cover *cover, const struct list *open, struct growing *best)
 {
 	size_t seeds = cover->spent < BUDGET ? MANY_SEEDS : 1, step = (open->n + seeds - 1) / seeds;
-	uint64_t most = 0;
+	uint64_t most = 0, started = cover->spent;
 
-	for (size_t i = 0; i < open->n; i += step)
+	for (size_t i = 0; i < open->n && cover->spent - started < BUDGET_OF_BOX; i += step)
 		if (try_seed(cover, open->items[i], best, &most) < 0)
 			return -ENOMEM;
 	return 0;

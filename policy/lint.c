@@ -4,11 +4,13 @@
 #include <string.h>
 #include <time.h>
 
+#include "policy/precedence.h"
 #include "policy/lint.h"
 #include "policy/lint_reach.h"
 #include "policy/service.h"
 
-#define MAX_NAMED 3U /* rules in a hint */
+#define MAX_NAMED 3U	     /* rules in a hint */
+#define WORK_OF_A_RULE 1000U /* to be looked at all, on the safe side */
 
 static const char *const codes[] = {"unused",	"expired",   "empty-set",  "unreachable",
 				    "shadowed", "redundant", "audit-mode", "incomplete"};
@@ -108,15 +110,10 @@ static int warn_empty_rule(struct linter *linter, struct flow_space *space, size
 
 /* ---- rules that never decide ---- */
 
-static bool same_level(const struct rule *a, const struct rule *b)
-{
-	return a->tier == b->tier && a->priority == b->priority && a->action == b->action;
-}
-
-/* Of one level, and to the same effect: a deny in audit mode lets pass. */
+/* Of one level, and so to the same effect. */
 static bool is_equal(const struct rule *a, const struct rule *b)
 {
-	return same_level(a, b) && (a->action != RULE_DENY || a->audit == b->audit);
+	return rule_precedence(a, b) == 0;
 }
 
 /* What a rule does to flows, in a sentence after "it". */
@@ -192,20 +189,6 @@ static void warn_redundant(struct linter *linter, uint32_t number, const uint32_
 	linter->redundant[number] = true;
 }
 
-/* Would rules of the same level do something else with its flows? */
-static bool is_contested(const struct linter *linter, uint32_t number, const struct reach_order *order)
-{
-	const struct rule *rule = &linter->policy->rules[number];
-
-	for (uint32_t i = 0; i < order->n_takers; i++) {
-		const struct rule *taker = &linter->policy->rules[order->takers[i]];
-
-		if (same_level(rule, taker) && !is_equal(rule, taker))
-			return true;
-	}
-	return order->more_takers;
-}
-
 /* A rule that ends will leave its flows to the others one day. */
 static bool is_temporary(const struct linter *linter, const struct reach_order *order)
 {
@@ -267,7 +250,7 @@ static int take_reach(void *context, uint32_t rule, const struct reach *reach)
 			warn_undecided(linter, rule, forward);
 		return 0;
 	}
-	if (reverse->decides || is_temporary(linter, reverse) || is_contested(linter, rule, reverse))
+	if (reverse->decides || is_temporary(linter, reverse) || reverse->more_takers)
 		return 0;
 	return remember_reverse(linter, rule, reverse);
 }
@@ -290,16 +273,11 @@ static void warn_redundant_in_reverse(struct linter *linter)
 
 /* ---- audit mode ---- */
 
-#define LETS_PASS 2
-#define SPENT 3
+#define LETS_PASS 2 /* ends a judging */
 
 static int look_without(void *context, const struct flow_piece *piece)
 {
-	struct linter *linter = context;
-
-	if (!linter->budget)
-		return SPENT;
-	linter->budget--;
+	(void)context;
 	return piece->allow ? 0 : LETS_PASS;
 }
 
@@ -315,9 +293,6 @@ static int look_with(void *context, const struct flow_piece *piece)
 	struct judged *judged = context;
 	struct linter *linter = judged->linter;
 
-	if (!linter->budget)
-		return SPENT;
-	linter->budget--;
 	if (!piece->allow ||
 	    (piece->egress_rule != linter->audited_number && piece->ingress_rule != linter->audited_number))
 		return 0;
@@ -336,7 +311,7 @@ static int note_audit_rule(struct linter *linter, struct flow_space *space, uint
 	for (size_t i = 0; i < n && r == 0; i++)
 		r = flow_space_judge(space, 0, &boxes[i], look_with, &judged, errorp);
 	if (r != LETS_PASS)
-		return r == SPENT ? 1 : r;
+		return r;
 	diagnostics_note(linter->diagnostics, rule->at,
 			 "rule '%s' is in audit mode: it lets pass flows that are denied without it", rule->name);
 	diagnostics_code(linter->diagnostics, "audit-mode");
@@ -368,6 +343,8 @@ static int note_audit_rules(struct linter *linter, char **errorp)
 	if (without.n_rules == n)
 		return 0;
 	r = flow_space_new(&space, policies, 2, linter->now, errorp);
+	if (r == 0)
+		flow_space_limit(space, linter->budget);
 	for (size_t i = 0; i < n && r == 0; i++) {
 		const struct rule *rule = &linter->policy->rules[i];
 
@@ -397,28 +374,29 @@ static int warn_empty(struct linter *linter, char **errorp)
 
 static int lint(struct linter *linter)
 {
-	char *error = NULL;
+	const struct position whole_file = {};
+	char *why = NULL;
 	int r;
 
 	warn_expired(linter);
 	/* Making a space takes time too, for all rules at once. */
-	if (linter->policy->n_rules > linter->budget / 4)
+	if (linter->policy->n_rules > linter->budget / WORK_OF_A_RULE)
 		r = 1;
 	else
-		r = warn_empty(linter, &error);
+		r = warn_empty(linter, &why);
 	if (r == 0)
-		r = reach_find(linter->policy, linter->now, &linter->budget, take_reach, linter, &error);
+		r = reach_find(linter->policy, linter->now, &linter->budget, take_reach, linter, &why);
 	if (r == 0)
-		r = note_audit_rules(linter, &error);
+		r = note_audit_rules(linter, &why);
 	if (r >= 0)
 		warn_redundant_in_reverse(linter);
 	if (r == 1) {
-		diagnostics_note(linter->diagnostics, (struct position){},
+		diagnostics_note(linter->diagnostics, whole_file,
 				 "not all rules were looked at, whether they ever decide: %s",
-				 error ? error : "the policy is too large for a quick look");
+				 why ? why : "the policy is too large for a quick look");
 		diagnostics_code(linter->diagnostics, "incomplete");
 	}
-	free(error);
+	free(why);
 	return r < 0 ? r : 0;
 }
 

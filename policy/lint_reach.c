@@ -3,11 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "policy/precedence.h"
 #include "policy/lint_reach.h"
 
-/* What the callback of a judging returns to end it. */
-#define DECIDES 2
-#define SPENT 3
+#define DECIDES 2 /* what the callback of a judging returns to end it */
 
 struct search {
 	const struct policy *policy;
@@ -27,12 +26,6 @@ struct search {
 static uint32_t number_in(const struct search *search, size_t order, uint32_t rule)
 {
 	return order ? search->n_rules - 1 - rule : rule;
-}
-
-static int spent(struct search *search)
-{
-	*search->errorp = strdup("the policy is too large");
-	return *search->errorp ? SPENT : -ENOMEM;
 }
 
 static int add_taker(struct reach_order *order, uint32_t rule)
@@ -71,9 +64,6 @@ static int look_at_piece(void *context, const struct flow_piece *piece)
 	struct search *search = context;
 	int r = 0;
 
-	if (!*search->budgetp)
-		return spent(search);
-	--*search->budgetp;
 	if (search->directions & RULE_EGRESS)
 		r = look_at(search, piece->egress_rule);
 	if (r == 0 && search->directions & RULE_INGRESS)
@@ -91,7 +81,7 @@ static int look_at_order(struct search *search, size_t order)
 	search->reach.matches = n > 0;
 	for (size_t i = 0; i < n && r == 0; i++)
 		r = flow_space_judge(search->space, order, &boxes[i], look_at_piece, search, search->errorp);
-	return r == DECIDES ? 0 : r == SPENT ? 1 : r;
+	return r == DECIDES ? 0 : r;
 }
 
 static int look_at_rule(struct search *search, uint32_t rule, reach_fn found, void *context)
@@ -111,14 +101,12 @@ static int look_at_rule(struct search *search, uint32_t rule, reach_fn found, vo
 
 static int compare_levels(const void *a, const void *b, void *context)
 {
-	const struct rule *rules = context, *x = &rules[*(const uint32_t *)a], *y = &rules[*(const uint32_t *)b];
+	const struct rule *rules = context;
 
-	if (x->priority != y->priority)
-		return x->priority < y->priority ? -1 : 1;
-	return (int)x->action - (int)y->action;
+	return rule_precedence(&rules[*(const uint32_t *)a], &rules[*(const uint32_t *)b]);
 }
 
-/* Makes every rule of a tier decide, at a priority of its own for each priority and action that there is. */
+/* Makes every rule of a tier decide, at a priority of its own for each priority, action and mode that there is. */
 static int make_deciding(struct rule *rules, size_t n, uint32_t tier, struct arena *arena)
 {
 	uint32_t *members = arena_array(arena, n, sizeof(*members));
@@ -139,6 +127,7 @@ static int make_deciding(struct rule *rules, size_t n, uint32_t tier, struct are
 	for (size_t i = 0; i < n_members; i++) {
 		rules[members[i]].priority = levels[members[i]];
 		rules[members[i]].action = RULE_DENY;
+		rules[members[i]].audit = false;
 	}
 	return 0;
 }
@@ -173,6 +162,7 @@ static int look_at_tier(struct search *search, const uint32_t *tier, const bool 
 	const struct policy *policy = search->policy;
 	struct policy orders[2] = {*policy, *policy};
 	const struct policy *const policies[] = {&orders[0], &orders[1]};
+	uint64_t work;
 	int r = 0;
 
 	for (size_t i = 0; i < 2 && r == 0; i++) {
@@ -184,6 +174,9 @@ static int look_at_tier(struct search *search, const uint32_t *tier, const bool 
 	}
 	if (r == 0)
 		r = flow_space_new(&space, policies, 2, search->now, search->errorp);
+	if (r)
+		return r;
+	flow_space_limit(space, *search->budgetp);
 	search->space = space;
 	for (uint32_t i = 0; i < policy->n_rules && r == 0; i++) {
 		const struct rule *rule = &policy->rules[i];
@@ -192,6 +185,8 @@ static int look_at_tier(struct search *search, const uint32_t *tier, const bool 
 			continue;
 		r = look_at_rule(search, i, found, context);
 	}
+	work = flow_space_work(space);
+	*search->budgetp -= work < *search->budgetp ? work : *search->budgetp;
 	return r;
 }
 

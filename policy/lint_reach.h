@@ -31,7 +31,7 @@ struct reach {
 /* Called for each rule that takes part, tier by tier. Returns 0 or an error that ends the search. */
 typedef int (*reach_fn)(void *context, uint32_t rule, const struct reach *reach);
 
-/* Looks at every rule. *budgetp counts down. Returns 0; 1 with the reason in *errorp (owned by the caller) if it was spent,
+/* Looks at every rule. *budgetp counts down (flow_space_work). Returns 0; 1 with the reason in *errorp (owned by the caller) if it was spent,
  * or the policy is too complex; -ENOMEM; or what the callback returned. */
 int reach_find(const struct policy *policy, int64_t now, uint64_t *budgetp, reach_fn found, void *context,
 	       char **errorp);

@@ -89,8 +89,6 @@ static size_t add_comment(struct finder *finder, size_t start)
 		finder->failed = true;
 		return end;
 	}
-	if (begin == 0 && len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0)
-		begin = 3;
 	comment = &finder->comments[finder->n++];
 	*comment = (struct comment){
 		.text = text + start,

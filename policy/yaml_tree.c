@@ -28,6 +28,9 @@ struct builder {
 	struct frame frames[YAML_TREE_MAX_DEPTH];
 	unsigned depth;
 	struct node *root;
+	bool stream; /* of several documents; else one */
+	struct node **documents;
+	size_t n_documents, documents_capacity;
 	bool failed;
 };
 
@@ -131,6 +134,7 @@ static void read_scalar(struct builder *b, const yaml_event_t *event)
 		b->failed = true;
 		return;
 	}
+	node->plain = event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
 	node->text = memcpy(node + 1, text, len);
 	attach(b, node);
 }
@@ -189,15 +193,42 @@ static void read_alias(struct builder *b, const yaml_event_t *event)
 		attach(b, node);
 }
 
+static void start_document(struct builder *b, const yaml_event_t *event)
+{
+	if (b->root && !b->stream) {
+		diagnostics_error(b->diagnostics, position_of(b, event->start_mark),
+				  "a second YAML document: a file holds one");
+		b->failed = true;
+	}
+	/* Anchors end with their document. */
+	if (b->n_anchored) {
+		intern_free(&b->anchors);
+		b->anchors = (struct intern){};
+		b->anchor_nodes.n = 0;
+		b->n_anchored = 0;
+	}
+}
+
+static void end_document(struct builder *b)
+{
+	if (!b->stream || !b->root)
+		return;
+	if (array_grow(&b->documents, &b->documents_capacity, b->n_documents, sizeof(*b->documents)) < 0) {
+		out_of_memory(b);
+		return;
+	}
+	b->documents[b->n_documents++] = b->root;
+	b->root = NULL;
+}
+
 static void read_event(struct builder *b, const yaml_event_t *event)
 {
 	switch (event->type) {
 	case YAML_DOCUMENT_START_EVENT:
-		if (b->root) {
-			diagnostics_error(b->diagnostics, position_of(b, event->start_mark),
-					  "a second YAML document: a file holds one");
-			b->failed = true;
-		}
+		start_document(b, event);
+		break;
+	case YAML_DOCUMENT_END_EVENT:
+		end_document(b);
 		break;
 	case YAML_SCALAR_EVENT:
 		read_scalar(b, event);
@@ -325,29 +356,43 @@ static bool check_text(struct builder *b)
 	return false;
 }
 
+/* Reads with what the builder is set up for. */
+static void build(struct builder *b, uint32_t *budgetp)
+{
+	b->budget = *budgetp;
+	if (b->source->len >= 3 && memcmp(b->source->text, "\xef\xbb\xbf", 3) == 0)
+		b->mark = 3;
+	if (!check_text(b)) {
+		b->failed = true;
+		return;
+	}
+	parse_events(b);
+	while (b->depth)
+		free(b->frames[--b->depth].items);
+	intern_free(&b->anchors);
+	list_free(&b->anchor_nodes);
+	free(b->anchored);
+	*budgetp -= b->weight;
+}
+
 void yaml_tree_read(struct node **rootp, struct arena *arena, const struct policy_source *source, uint32_t index,
 		    uint32_t *budgetp, struct policy_diagnostics *diagnostics)
 {
-	struct builder b = {
-		.arena = arena,
-		.diagnostics = diagnostics,
-		.source = source,
-		.index = index,
-		.budget = *budgetp,
-	};
+	struct builder b = {.arena = arena, .diagnostics = diagnostics, .source = source, .index = index};
 
-	*rootp = NULL;
-	if (source->len >= 3 && memcmp(source->text, "\xef\xbb\xbf", 3) == 0)
-		b.mark = 3;
-	if (!check_text(&b))
-		return;
-	parse_events(&b);
-	while (b.depth)
-		free(b.frames[--b.depth].items);
-	intern_free(&b.anchors);
-	list_free(&b.anchor_nodes);
-	free(b.anchored);
-	*budgetp -= b.weight;
-	if (!b.failed)
-		*rootp = b.root;
+	build(&b, budgetp);
+	*rootp = b.failed ? NULL : b.root;
+}
+
+bool yaml_tree_read_stream(struct node ***rootsp, size_t *np, struct arena *arena, const struct policy_source *source,
+			   uint32_t index, uint32_t *budgetp, struct policy_diagnostics *diagnostics)
+{
+	struct builder b = {
+		.arena = arena, .diagnostics = diagnostics, .source = source, .index = index, .stream = true};
+
+	build(&b, budgetp);
+	*np = b.failed ? 0 : b.n_documents;
+	*rootsp = arena_copy(arena, b.documents, *np * sizeof(*b.documents));
+	free(b.documents);
+	return !b.failed && *rootsp;
 }

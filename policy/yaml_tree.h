@@ -26,6 +26,7 @@ struct node {
 	struct position at;
 	enum node_kind kind:8;
 	bool open;	   /* while it is read */
+	bool plain;	   /* a scalar without quotes, which other languages may take for null or a number */
 	uint32_t n;	   /* items of a list; of a map twice the entries: key, value, key, value */
 	uint32_t weight;   /* nodes met by a walk, itself included */
 	struct node *self; /* so that one value can be read as a list of one */
@@ -42,5 +43,8 @@ _Static_assert(sizeof(struct node) == 40, "two million of them");
  */
 void yaml_tree_read(struct node **rootp, struct arena *arena, const struct policy_source *source, uint32_t index,
 		    uint32_t *budgetp, struct policy_diagnostics *diagnostics);
+/* Likewise a source of any number of documents, an array of their roots in the arena. Returns whether it could be read. */
+bool yaml_tree_read_stream(struct node ***rootsp, size_t *np, struct arena *arena, const struct policy_source *source,
+			   uint32_t index, uint32_t *budgetp, struct policy_diagnostics *diagnostics);
 
 #endif

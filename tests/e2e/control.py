@@ -87,8 +87,11 @@ def apply(run_dir, name, text):
         w.array(1, lambda: w.data.extend(text.encode()))
 
     w.array(8, files)
-    w.string("")
-    kind, error, data = call(f"{run_dir}/control.sock", "Apply", "a(say)s", bytes(w.data))
+    w.string("")  # comment
+    w.u32(0)      # for good
+    w.string("")  # session
+    w.u32(0)      # not even if it cuts it
+    kind, error, data = call(f"{run_dir}/control.sock", "Apply", "a(say)susb", bytes(w.data))
     if kind == METHOD_RETURN:
         return None, ""
     length = struct.unpack("<I", data[:4])[0]

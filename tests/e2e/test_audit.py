@@ -58,7 +58,9 @@ def check_log_agrees(env):
         raise AssertionError(f"{error}: {sum(map(is_flow, lines))} flow lines, "
                              f"{sum(not is_flow(x) for x in lines)} notice lines, "
                              f"{[x['zt']['lost'] for x in lines if is_loss(x)]}; counters {e}") from error
-    assert not env.audit.bad, f"not JSON: {env.audit.bad[:3]}"
+    # The kernel lets SIGKILL end a write at a page: the successor ends that line and writes the event again.
+    assert len(env.audit.bad) <= env.kills and all(b.startswith(b'{"@timestamp"') for b in env.audit.bad), \
+        f"not JSON: {env.audit.bad[:3]}"
     return e
 
 

@@ -76,6 +76,32 @@ def test_all_errors_are_shown_at_once(env):
         os.remove(path)
 
 
+# Two tiers: the guardrails look first. probe and web differ in what the guardrails say of them.
+TIERS = POLICY.replace("networks:\n", "  either: {any: [web, probe]}\nnetworks:\n") \
+    .replace("rules:\n", """\
+tiers: [guardrails, app]
+rules:
+  - {name: probe-stops, tier: guardrails, action: deny, from: {all: [either, {not: web}]}, to: db, service: tcp/6001}
+  - {name: go-on, tier: guardrails, priority: 7, action: pass, from: either, to: db}
+  - {name: either-to-db, action: allow, from: either, to: db, service: tcp/6000-6001}
+  - {name: not-so-early, priority: -1, action: deny, from: web, to: db, service: tcp/6000, mode: audit}
+""", 1)
+
+
+def test_tiers_sets_and_audit_mode_hold_in_the_kernel(env):
+    env.db.tcp_server("::,6001")
+    assert env.web.tcp("127.0.0.1,6000") == "EPERM"
+    env.apply(TIERS)
+    try:
+        mark = env.audit.mark()
+        assert env.web.tcp("127.0.0.1,6000") == "ok", "a deny in audit mode lets pass"
+        env.audit.wait(mark, event__action="flow-would-deny", rule__name="not-so-early")
+        assert env.web.tcp("127.0.0.1,6001") == "ok" and env.probe.tcp("127.0.0.1,6000") == "ok"
+        assert env.probe.tcp("127.0.0.1,6001", timeout=300) != "ok"
+    finally:
+        env.apply(POLICY)
+
+
 def test_the_whole_language_is_taken(env):
     env.apply(POLICY.replace("rules:\n", """tiers: [guardrails, app, baseline]
 tests:
@@ -134,6 +160,23 @@ def test_show_prints_the_policy_in_force_and_earlier_ones(env):
         env.ctl("show", 999999, expect=NO)
         env.ctl("show", "x", expect=USAGE)
     finally:
+        env.apply(POLICY)
+
+
+def test_diff_compares_with_the_policy_in_force_and_earlier_ones(env):
+    before = env.status()["policy"]["revision"]
+    path = env.write_policy(POLICY_WITHOUT_WEB, "next.yaml")
+    try:
+        said = env.ctl("diff", path, expect=NO).out
+        assert "- deny" in said and "next.yaml" in said and f"@{before}:" in said, said
+        assert env.ctl("diff", "@", f"@{before}", expect=YES).out == "no change: the policies are the same\n"
+        env.apply(POLICY_WITHOUT_WEB)
+        changes = env.ctl("--json", "diff", f"@{before}", "@", expect=NO).json()["changes"]
+        assert {change["verdict"] for change in changes} == {"allow", "deny"}, changes
+        env.ctl("diff", "@999999", "@", expect=NO)
+        env.ctl("diff", "@x", "@", expect=USAGE)
+    finally:
+        os.remove(path)
         env.apply(POLICY)
 
 
@@ -224,8 +267,9 @@ def test_wrong_usage_has_exit_code_2(env):
 
 
 def test_each_command_has_help(env):
-    for command in ("check", "explain", "apply", "show", "status", "attest", "run", "identities", "revoke", "svid",
-                    "monitor", "why-denied"):
+    for command in ("check", "test", "prove", "explain", "diff", "lint", "fmt", "graph", "schema", "import", "learn", "apply",
+                    "confirm", "rollback", "history", "show", "status", "attest", "run", "svid", "identities", "revoke",
+                    "reload", "monitor", "why-denied"):
         result = env.ctl(command, "--help", expect=YES)
         assert "usage" in result.out.lower() and command in result.out, str(result)
     assert "apply" in env.ctl("--help", expect=YES).out

@@ -163,7 +163,8 @@ static bool rule_matches(const struct ref_policy *policy, const struct ref_rule 
 	       selector_has(policy, &rule->to, &flow->to);
 }
 
-/* The rule of a tier that decides: of those with the lowest priority number the first that denies, else passes, else allows. */
+/* The rule of a tier that decides: of those with the lowest priority number the first that denies, else passes,
+ * else allows. A denial that is enforced comes before one on trial. */
 static int decide_tier(const struct ref_policy *policy, int tier, int direction, const struct ref_flow *flow,
 		       int64_t now)
 {
@@ -175,7 +176,9 @@ static int decide_tier(const struct ref_policy *policy, int tier, int direction,
 		if (rule->tier != tier || !rule_matches(policy, rule, direction, flow, now))
 			continue;
 		if (!other || rule->priority < other->priority ||
-		    (rule->priority == other->priority && rule->action < other->action))
+		    (rule->priority == other->priority &&
+		     (rule->action < other->action ||
+		      (rule->action == REF_DENY && other->action == REF_DENY && !rule->audit && other->audit))))
 			best = i;
 	}
 	return best;

@@ -195,7 +195,6 @@ static void a_deny_in_audit_mode_is_logged_as_would_deny(void **state)
 	assert_text(r, "event.type.1", "allowed");
 	assert_text(r, "event.code", "POLICY_WOULD_DENY");
 	assert_text(r, "log.level", "warning");
-	json_decref(r);
 }
 
 static void an_ingress_denial_has_the_destination_as_subject(void **state)
@@ -520,6 +519,11 @@ static void each_notice_has_its_classing(void **state)
 		{NOTICE_SOCKETS_CUT, "sockets-cut", "bulkhead.policy", "network", "connection", "success"},
 		{NOTICE_ENFORCEMENT_LOST, "enforcement-lost", "bulkhead.daemon", "host", "change", "failure"},
 		{NOTICE_ENFORCEMENT_RESTORED, "enforcement-restored", "bulkhead.daemon", "host", "change", "success"},
+		{NOTICE_POLICY_CONFIRMED, "policy-confirmed", "bulkhead.policy", "configuration", "change", "success"},
+		{NOTICE_POLICY_ROLLED_BACK, "policy-rolled-back", "bulkhead.policy", "configuration", "change",
+		 "success"},
+		{NOTICE_POLICY_REVERTED, "policy-not-confirmed", "bulkhead.policy", "configuration", "change",
+		 "success"},
 	};
 	struct ipc_notice n = {0};
 	json_t *r;
@@ -535,9 +539,9 @@ static void each_notice_has_its_classing(void **state)
 		assert_text(r, "event.outcome", cases[i].outcome);
 		assert_true(strlen(json_string_value(audit_get(r, "event.reason"))) > 10);
 	}
-	assert_int_equal(sizeof(cases) / sizeof(*cases), NOTICE_ENFORCEMENT_RESTORED);
+	assert_int_equal(sizeof(cases) / sizeof(*cases), NOTICE_POLICY_REVERTED);
 	assert_null(audit_notice_action(0));
-	assert_null(audit_notice_action(NOTICE_ENFORCEMENT_RESTORED + 1));
+	assert_null(audit_notice_action(NOTICE_POLICY_REVERTED + 1));
 }
 
 static void an_applied_policy_names_revision_digest_and_operator(void **state)
@@ -559,6 +563,35 @@ static void an_applied_policy_names_revision_digest_and_operator(void **state)
 	assert_text(r, "user.id", "0");
 	assert_text(r, "event.reason", "open port 5432");
 	assert_absent(r, "zt.cgroup");
+	assert_absent(r, "zt.policy.confirm_by");
+	assert_absent(r, "zt.operator");
+}
+
+static void an_operator_is_told_by_login_way_and_connection(void **state)
+{
+	struct ipc_notice n = {.kind = NOTICE_POLICY_ROLLED_BACK,
+			       .revision = 5,
+			       .previous_revision = 4,
+			       .login_uid = 1000,
+			       .not_after = 1795248060,
+			       .via = "policyctl < sudo < bash < sshd",
+			       .from = "192.0.2.7:51022"};
+	json_t *r = notice(*state, &n);
+
+	assert_text(r, "user.id", "0");
+	assert_number(r, "zt.operator.login_uid", 1000);
+	assert_text(r, "zt.operator.via", "policyctl < sudo < bash < sshd");
+	assert_text(r, "zt.operator.from", "192.0.2.7:51022");
+	assert_text(r, "zt.policy.confirm_by", "2026-11-21T08:01:00Z");
+	n.login_uid = UINT32_MAX;
+	n.from[0] = '\0';
+	r = notice(*state, &n);
+	assert_absent(r, "zt.operator.login_uid");
+	assert_absent(r, "zt.operator.from");
+	n = (struct ipc_notice){.kind = NOTICE_POLICY_REVERTED, .revision = 6, .previous_revision = 5};
+	r = notice(*state, &n);
+	assert_absent(r, "user"); /* nobody did it */
+	assert_absent(r, "zt.operator");
 }
 
 static void bundles_sockets_and_the_daemon_have_their_fields(void **state)
@@ -697,6 +730,7 @@ int main(void)
 		TEST(a_refusal_names_code_sentence_and_broken_rule),
 		TEST(each_notice_has_its_classing),
 		TEST(an_applied_policy_names_revision_digest_and_operator),
+		TEST(an_operator_is_told_by_login_way_and_connection),
 		TEST(bundles_sockets_and_the_daemon_have_their_fields),
 		TEST(a_loss_is_a_metric_with_stage_and_sum),
 		TEST(every_reason_has_a_code_and_a_sentence_of_its_own),

@@ -35,15 +35,16 @@ struct server {
 
 /* ---- operations ---- */
 
-static int fake_apply(void *ctx, const struct policy_source *files, size_t n, const char *comment, uid_t uid, pid_t pid,
-		      struct control_apply_result *out, char **textp)
+static int fake_apply(void *ctx, const struct control_change *change, const struct control_caller *caller,
+		      struct control_change_result *out, char **textp)
 {
+	const char *comment = change->comment;
 	size_t bytes = 0;
 
 	(void)ctx;
-	for (size_t i = 0; i < n; i++)
-		for (size_t k = 0; k < files[i].len; k++)
-			bytes += (unsigned char)files[i].text[k];
+	for (size_t i = 0; i < change->n; i++)
+		for (size_t k = 0; k < change->files[i].len; k++)
+			bytes += (unsigned char)change->files[i].text[k];
 	if (!strcmp(comment, "invalid")) {
 		*textp = strdup("a.yaml:1:2: error: \xff\xc3( \xc3\xa4");
 		return CONTROL_INVALID;
@@ -54,10 +55,55 @@ static int fake_apply(void *ctx, const struct policy_source *files, size_t n, co
 		*textp = strdup("the map is full");
 		return -ENOSPC;
 	}
-	out->revision = 7;
-	out->sockets_cut = (uint32_t)bytes;
-	return asprintf(textp, "%zu %s %u %d", n, n ? files[n - 1].name : "-", uid, (int)pid) < 0 ? -ENOMEM
-												  : CONTROL_DONE;
+	if (!strcmp(comment, "session")) {
+		*textp = strdup("your own connection");
+		return CONTROL_WOULD_CUT;
+	}
+	if (!strcmp(comment, "waiting")) {
+		*textp = strdup("revision 6 waits");
+		return CONTROL_WAITING;
+	}
+	*out = (struct control_change_result){7, 6, change->confirm_s, (uint32_t)bytes};
+	return asprintf(textp, "%zu %s %u %d %s %d", change->n, change->n ? change->files[change->n - 1].name : "-",
+			caller->uid, (int)caller->pid, caller->session, change->even_if_cut) < 0
+		       ? -ENOMEM
+		       : CONTROL_DONE;
+}
+
+static int fake_preview(void *ctx, const struct policy_source *files, size_t n, const struct control_caller *caller,
+			struct control_preview *out, char **textp)
+{
+	(void)ctx, (void)files;
+	*out = (struct control_preview){.sockets_cut = (uint32_t)n, .session_cut = true};
+	*textp = strdup(caller->session);
+	return CONTROL_DONE;
+}
+
+static int fake_rollback(void *ctx, uint32_t revision, bool even_if_cut, const struct control_caller *caller,
+			 struct control_change_result *out, char **textp)
+{
+	(void)ctx;
+	if (revision == 9) {
+		*textp = strdup("there is no revision 9");
+		return CONTROL_NO_REVISION;
+	}
+	*out = (struct control_change_result){8, 7, revision, even_if_cut};
+	*textp = strdup(caller->session);
+	return CONTROL_DONE;
+}
+
+static int fake_confirm(void *ctx, const struct control_caller *caller, uint32_t *revision, char **textp)
+{
+	(void)ctx, (void)textp;
+	*revision = (uint32_t)caller->pid;
+	return CONTROL_DONE;
+}
+
+static int fake_history(void *ctx, char **textp)
+{
+	(void)ctx, (void)textp;
+	*textp = strdup("nothing was applied");
+	return CONTROL_NOT_WAITING;
 }
 
 static int fake_show(void *ctx, uint32_t revision, struct control_revision *out, char **textp)
@@ -114,6 +160,10 @@ static int fake_reload(void *ctx, uid_t uid, pid_t pid, char **textp)
 
 static const struct control_ops ops = {
 	.apply = fake_apply,
+	.preview = fake_preview,
+	.rollback = fake_rollback,
+	.confirm = fake_confirm,
+	.history = fake_history,
 	.show = fake_show,
 	.status = fake_status,
 	.identities = fake_identities,
@@ -228,13 +278,10 @@ static int call(sd_bus *bus, const char *member, sd_bus_error *error, sd_bus_mes
 	return rc;
 }
 
-static int apply(sd_bus *bus, const char *comment, sd_bus_error *error, sd_bus_message **reply)
+static void append_files(sd_bus_message *m)
 {
 	static const unsigned char bytes[] = {0xff, 0, 0xfe, 2};
-	sd_bus_message *m = NULL;
-	int rc;
 
-	assert_true(sd_bus_message_new_method_call(bus, &m, NULL, BH_BUS_PATH, BH_BUS_INTERFACE, "Apply") >= 0);
 	assert_true(sd_bus_message_open_container(m, 'a', "(say)") >= 0);
 	for (int i = 0; i < 20; i++) {
 		assert_true(sd_bus_message_open_container(m, 'r', "say") >= 0);
@@ -243,7 +290,16 @@ static int apply(sd_bus *bus, const char *comment, sd_bus_error *error, sd_bus_m
 		assert_true(sd_bus_message_close_container(m) >= 0);
 	}
 	assert_true(sd_bus_message_close_container(m) >= 0);
-	assert_true(sd_bus_message_append(m, "s", comment) >= 0);
+}
+
+static int apply(sd_bus *bus, const char *comment, sd_bus_error *error, sd_bus_message **reply)
+{
+	sd_bus_message *m = NULL;
+	int rc;
+
+	assert_true(sd_bus_message_new_method_call(bus, &m, NULL, BH_BUS_PATH, BH_BUS_INTERFACE, "Apply") >= 0);
+	append_files(m);
+	assert_true(sd_bus_message_append(m, "susb", comment, 60, "1.2.3.4 5 6.7.8.9 22", 1) >= 0);
 	rc = sd_bus_call(bus, m, 20000000, error, reply);
 	sd_bus_message_unref(m);
 	return rc;
@@ -256,14 +312,16 @@ static void apply_hands_on_files_and_the_caller_that_the_kernel_names(void **sta
 	sd_bus *bus = client(*state);
 	sd_bus_message *reply = NULL;
 	const char *warnings;
-	char expected[64];
-	uint32_t revision, cut;
+	char expected[96];
+	uint32_t revision, replaced, rules, cut;
 
 	assert_true(apply(bus, "new", NULL, &reply) >= 0);
-	assert_true(sd_bus_message_read(reply, "usu", &revision, &warnings, &cut) >= 0);
+	assert_true(sd_bus_message_read(reply, "uuuus", &revision, &replaced, &rules, &cut, &warnings) >= 0);
 	assert_int_equal(revision, 7);
+	assert_int_equal(replaced, 6);
+	assert_int_equal(rules, 60);
 	assert_int_equal(cut, 0xff + 0xfe + 2);
-	snprintf(expected, sizeof(expected), "20 last.yaml %u %d", getuid(), (int)getpid());
+	snprintf(expected, sizeof(expected), "20 last.yaml %u %d 1.2.3.4 5 6.7.8.9 22 1", getuid(), (int)getpid());
 	assert_string_equal(warnings, expected);
 	sd_bus_message_unref(reply);
 	sd_bus_flush_close_unref(bus);
@@ -278,6 +336,8 @@ static void each_kind_of_no_has_its_error(void **state)
 		 "a.yaml:1:2: error: ?\x3f( \xc3\xa4"}, /* made UTF-8: else no answer at all */
 		{"fault", BH_ERROR_FAILED, "Input/output error"},
 		{"told fault", BH_ERROR_FAILED, "the map is full"},
+		{"session", BH_ERROR_WOULD_CUT, "your own connection"},
+		{"waiting", BH_ERROR_WAITING, "revision 6 waits"},
 	};
 	sd_bus *bus = client(*state);
 	sd_bus_error error = SD_BUS_ERROR_NULL;
@@ -290,6 +350,13 @@ static void each_kind_of_no_has_its_error(void **state)
 	}
 	assert_true(call(bus, "Show", &error, NULL, "u", 9) < 0);
 	assert_string_equal(error.name, BH_ERROR_NO_REVISION);
+	sd_bus_error_free(&error);
+	assert_true(call(bus, "Rollback", &error, NULL, "usb", 9, "", 0) < 0);
+	assert_string_equal(error.name, BH_ERROR_NO_REVISION);
+	sd_bus_error_free(&error);
+	assert_true(call(bus, "History", &error, NULL, "") < 0);
+	assert_string_equal(error.name, BH_ERROR_NOT_WAITING);
+	assert_string_equal(error.message, "nothing was applied");
 	sd_bus_error_free(&error);
 	assert_true(call(bus, "Revoke", &error, NULL, "s", "spiffe://a/c") < 0);
 	assert_string_equal(error.name, BH_ERROR_NO_IDENTITY);
@@ -331,6 +398,39 @@ static void show_gives_the_revision_with_its_files(void **state)
 	assert_int_equal(applied, 1700000000000000);
 	assert_int_equal(uid, 12);
 	assert_string_equal(comment, "why");
+	sd_bus_message_unref(reply);
+	sd_bus_flush_close_unref(bus);
+}
+
+static void revisions_are_looked_at_confirmed_and_gone_back_to(void **state)
+{
+	sd_bus *bus = client(*state);
+	sd_bus_message *m = NULL, *reply = NULL;
+	uint32_t revision, replaced, rules, cut;
+	const char *text;
+	int session_cut;
+
+	assert_true(sd_bus_message_new_method_call(bus, &m, NULL, BH_BUS_PATH, BH_BUS_INTERFACE, "Preview") >= 0);
+	append_files(m);
+	assert_true(sd_bus_message_append(m, "s", "hint") >= 0);
+	assert_true(sd_bus_call(bus, m, 20000000, NULL, &reply) >= 0);
+	assert_true(sd_bus_message_read(reply, "ubs", &cut, &session_cut, &text) > 0);
+	assert_int_equal(cut, 20);
+	assert_true(session_cut);
+	assert_string_equal(text, "hint");
+	sd_bus_message_unref(m);
+	reply = sd_bus_message_unref(reply);
+	assert_true(call(bus, "Rollback", NULL, &reply, "usb", 3, "hint", 1) >= 0);
+	assert_true(sd_bus_message_read(reply, "uuuus", &revision, &replaced, &rules, &cut, &text) > 0);
+	assert_int_equal(revision, 8);
+	assert_int_equal(replaced, 7);
+	assert_int_equal(rules, 3);
+	assert_int_equal(cut, 1);
+	assert_string_equal(text, "hint");
+	reply = sd_bus_message_unref(reply);
+	assert_true(call(bus, "Confirm", NULL, &reply, "") >= 0);
+	assert_true(sd_bus_message_read(reply, "u", &revision) > 0);
+	assert_int_equal(revision, getpid());
 	sd_bus_message_unref(reply);
 	sd_bus_flush_close_unref(bus);
 }
@@ -469,6 +569,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(apply_hands_on_files_and_the_caller_that_the_kernel_names, start, stop),
 		cmocka_unit_test_setup_teardown(each_kind_of_no_has_its_error, start, stop),
 		cmocka_unit_test_setup_teardown(show_gives_the_revision_with_its_files, start, stop),
+		cmocka_unit_test_setup_teardown(revisions_are_looked_at_confirmed_and_gone_back_to, start, stop),
 		cmocka_unit_test_setup_teardown(the_other_methods_answer, start, stop),
 		cmocka_unit_test_setup_teardown(more_connections_than_places_do_not_shut_out_the_next, start, stop),
 		cmocka_unit_test_setup_teardown(a_peer_that_asks_and_never_reads_is_cut_and_stops_nobody, start, stop),

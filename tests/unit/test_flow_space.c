@@ -215,7 +215,9 @@ static int slow_tier(const struct policy *policy, uint32_t tier, const struct pe
 		if (rule->tier != tier || !slow_matches(policy, rule, from, to, point, direction))
 			continue;
 		if (best < 0 || rule->priority < policy->rules[best].priority ||
-		    (rule->priority == policy->rules[best].priority && rule->action < policy->rules[best].action))
+		    (rule->priority == policy->rules[best].priority &&
+		     (rule->action < policy->rules[best].action ||
+		      (rule->action == policy->rules[best].action && !rule->audit && policy->rules[best].audit))))
 			best = (int)i;
 	}
 	return best;

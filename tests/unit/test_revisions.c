@@ -51,6 +51,14 @@ static void store(uint32_t number)
 
 	strcpy(r.digest, "d");
 	strcpy(r.comment, "why");
+	r.cause = REVISION_ROLLED_BACK;
+	r.replaced = number - 1;
+	r.predecessor = 1;
+	r.target = 2;
+	r.confirm_s = 60;
+	r.login_uid = 1000;
+	strcpy(r.via, "policyctl < bash < sshd");
+	strcpy(r.from, "192.0.2.7:51022");
 	assert_int_equal(revisions_store(dir_fd, &r), 0);
 }
 
@@ -70,6 +78,69 @@ static void a_stored_revision_comes_back_as_it_was(void **state)
 	assert_int_equal(r.image_len, 5);
 	assert_memory_equal(r.image, "image", 5);
 	revision_clear(&r);
+	assert_int_equal(revisions_load_head(dir_fd, 3, &r), 0);
+	assert_null(r.pack);
+	assert_null(r.image);
+	assert_int_equal(r.cause, REVISION_ROLLED_BACK);
+	assert_int_equal(r.replaced, 2);
+	assert_int_equal(r.predecessor, 1);
+	assert_int_equal(r.target, 2);
+	assert_int_equal(r.confirm_s, 60);
+	assert_int_equal(r.login_uid, 1000);
+	assert_string_equal(r.via, "policyctl < bash < sshd");
+	assert_string_equal(r.from, "192.0.2.7:51022");
+	assert_string_equal(r.comment, "why");
+}
+
+/* What 0.1.0 wrote: head, sources, image. */
+static void a_revision_of_the_first_version_is_read(void **state)
+{
+	struct {
+		char magic[8];
+		uint32_t number, uid;
+		uint64_t applied_usec, pack_len, image_len;
+		char digest[65], comment[512], pad[7];
+		char body[9];
+	} __attribute__((packed)) old = {"BHREV1", 5, 7, 42, 4, 5, "d", "why", "", "packimage"};
+	struct revision r;
+	int fd = openat(dir_fd, "00000005.rev", O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+	(void)state;
+	assert_int_equal(write(fd, &old, sizeof(old)), sizeof(old));
+	close(fd);
+	assert_int_equal(revisions_load(dir_fd, 5, &r), 0);
+	assert_int_equal(r.uid, 7);
+	assert_string_equal(r.comment, "why");
+	assert_memory_equal(r.pack, "pack", 4);
+	assert_memory_equal(r.image, "image", 5);
+	assert_int_equal(r.replaced, REVISION_UNKNOWN);
+	assert_int_equal(r.predecessor, REVISION_UNKNOWN);
+	assert_int_equal(r.login_uid, REVISION_NO_LOGIN);
+	assert_string_equal(r.via, "");
+	revision_clear(&r);
+	old.magic[5] = '9';
+	fd = openat(dir_fd, "00000005.rev", O_WRONLY);
+	assert_int_equal(write(fd, &old, sizeof(old)), sizeof(old));
+	close(fd);
+	assert_int_equal(revisions_load(dir_fd, 5, &r), -EBADMSG);
+	revisions_remove(dir_fd, 5);
+}
+
+static void the_numbers_stored_are_listed_in_order(void **state)
+{
+	uint32_t *numbers;
+	size_t n;
+
+	(void)state;
+	store(12);
+	store(4);
+	store(3);
+	assert_int_equal(revisions_list(dir_fd, &numbers, &n), 0);
+	assert_int_equal(n, 3);
+	assert_memory_equal(numbers, ((uint32_t[]){3, 4, 12}), 12);
+	free(numbers);
+	revisions_remove(dir_fd, 12);
+	assert_int_equal(revisions_latest(dir_fd), 4);
 }
 
 static void an_unknown_revision_is_said_to_be_missing(void **state)
@@ -86,7 +157,7 @@ static void a_truncated_revision_is_refused(void **state)
 
 	(void)state;
 	store(4);
-	for (off_t len = 0; len < 600; len += 50) {
+	for (off_t len = 0; len < 880; len += 40) {
 		int fd = openat(dir_fd, "00000004.rev", O_WRONLY);
 
 		assert_int_equal(ftruncate(fd, len), 0);
@@ -149,6 +220,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_stored_revision_comes_back_as_it_was),
 		cmocka_unit_test(an_unknown_revision_is_said_to_be_missing),
+		cmocka_unit_test(a_revision_of_the_first_version_is_read),
+		cmocka_unit_test(the_numbers_stored_are_listed_in_order),
 		cmocka_unit_test(a_truncated_revision_is_refused),
 		cmocka_unit_test(only_the_last_revisions_are_kept),
 		cmocka_unit_test(a_packed_policy_unpacks_to_the_same_files),
