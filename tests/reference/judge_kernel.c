@@ -114,19 +114,30 @@ static bool is_right(const struct ref_policy *policy, const struct ref_flow *flo
 	return false;
 }
 
+/* One in ten is large, and compiled as those of many thousand rules are: into as many parts as there can be. */
+static struct ref_policy *make_policy(struct ref_compiled *compiled, uint64_t seed)
+{
+	struct ref_policy *policy = seed % 10 ? ref_policy_new(seed) : ref_policy_new_large(seed);
+
+	if (seed % 10)
+		ref_compile(compiled, policy);
+	else
+		ref_compile_apart(compiled, policy);
+	return policy;
+}
+
 /* Returns how many judgements were compared, or -1. */
 static long compare(struct kernel *kernel, uint64_t seed, unsigned n_flows)
 {
-	struct ref_policy *policy = ref_policy_new(seed);
-	struct ref_flow *flows = calloc(n_flows, sizeof(*flows));
 	struct ref_compiled compiled;
+	struct ref_policy *policy = make_policy(&compiled, seed);
+	struct ref_flow *flows = calloc(n_flows, sizeof(*flows));
 	struct judge_request request = {};
 	LIBBPF_OPTS(bpf_test_run_opts, options, .ctx_in = &request, .ctx_size_in = sizeof(request));
 	const void *tables;
 	size_t len;
 	long done;
 
-	ref_compile(&compiled, policy);
 	tables = policy_image_tables(compiled.image, &len);
 	memcpy(kernel->tables, tables, len);
 	for (unsigned i = 0; i < n_flows && request.n < JUDGE_MAX; i++) {
