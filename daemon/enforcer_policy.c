@@ -18,6 +18,7 @@
 #include "log.h"
 #include "policy_pack.h"
 #include "revisions.h"
+#include "until.h"
 
 /* What is in force when nobody has said anything: nothing may talk, and the log says so. */
 static const char builtin_text[] = "bulkhead: 1\ndefaults: {action: deny, log: denied}\n";
@@ -329,6 +330,31 @@ static int directory_enforce(struct enforcer *e, char *why, size_t why_size)
 	return r > 0 ? -EINVAL : r;
 }
 
+/* The image is of the revision that the kernel enforces. Are its tables those that the kernel has? Not if it had to be compiled
+ * again, by a version that numbers classes another way: then what this enforcer writes would mean something else there. */
+static int image_adopt(struct enforcer *e, struct policy_image *image, uint32_t revision, uint64_t applied_usec)
+{
+	size_t len;
+	const void *tables = policy_image_tables(image, &len);
+	int r;
+
+	if (!until_is_copy(datapath_tables(e->datapath), tables, len)) {
+		log_warning("the kernel's tables are not those of revision %u as it is stored: they are made anew",
+			    revision);
+		r = enforcer_image_enforce(e, &image, revision, applied_usec);
+		policy_image_freep(&image);
+		return r;
+	}
+	/* The kernel enforces it already: only the enforcer has to know it. Identities are classified again, as the daemon may
+	 * have died between naming one and classifying it. */
+	e->image = image;
+	e->revision = revision;
+	e->applied_usec = applied_usec;
+	for (uint32_t i = 0; i < e->next_identity; i++)
+		datapath_who_set(e->datapath, i, enforcer_who_of(e, image, i));
+	return 0;
+}
+
 int enforcer_policy_start(struct enforcer *e, char *why, size_t why_size)
 {
 	uint32_t in_force = e->adopted ? datapath_revision(e->datapath) : 0, latest;
@@ -339,16 +365,8 @@ int enforcer_policy_start(struct enforcer *e, char *why, size_t why_size)
 	if (enforcer_confirm_start(e, in_force))
 		return 0;
 	latest = revisions_latest(e->revisions_fd);
-	if (in_force && enforcer_revision_image(e, in_force, &image, &applied_usec) == 0) {
-		/* The kernel enforces it already: only the enforcer has to know it. Identities are classified again, as the
-		 * daemon may have died between naming one and classifying it. */
-		e->image = image;
-		e->revision = in_force;
-		e->applied_usec = applied_usec;
-		for (uint32_t i = 0; i < e->next_identity; i++)
-			datapath_who_set(e->datapath, i, enforcer_who_of(e, image, i));
-		return 0;
-	}
+	if (in_force && enforcer_revision_image(e, in_force, &image, &applied_usec) == 0)
+		return image_adopt(e, image, in_force, applied_usec);
 	if (in_force)
 		log_warning(
 			"revision %u is in force but its file is missing or damaged: a stored policy takes its place",

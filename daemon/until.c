@@ -38,6 +38,15 @@ bool until_write(void *copy, const void *tables)
 	return head->until_count > 1;
 }
 
+bool until_is_copy(const void *copy, const void *tables, size_t len)
+{
+	const struct bh_tables *head = tables;
+	const uint8_t *a = copy, *b = tables;
+	size_t end = head->until_off + head->until_count * sizeof(uint64_t);
+
+	return memcmp(a, b, head->until_off) == 0 && memcmp(a + end, b + end, len - end) == 0;
+}
+
 uint64_t until_next(const void *tables, uint64_t boottime_ns)
 {
 	const struct bh_tables *head = tables;

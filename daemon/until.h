@@ -9,6 +9,7 @@
 #define BULKHEAD_DAEMON_UNTIL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct enforcer;
@@ -19,6 +20,9 @@ uint64_t until_boottime_ns(uint64_t seconds, uint64_t realtime_ns, uint64_t boot
 /* Writes the moments of the tables of an image to where a copy of the tables is in use: each with one store, as a program may
  * be reading it. Both clocks are read here. Returns whether there are any. */
 bool until_write(void *copy, const void *tables);
+
+/* Is `copy` what until_write() made of the tables of an image, whatever the clock showed? */
+bool until_is_copy(const void *copy, const void *tables, size_t len);
 
 /* The next moment at which a rule of tables in use ends (CLOCK_BOOTTIME, ns), or BH_FOREVER. */
 uint64_t until_next(const void *tables, uint64_t boottime_ns);

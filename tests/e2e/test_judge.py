@@ -5,7 +5,7 @@ import subprocess
 import harness
 from common import ready, setup  # noqa: F401
 
-POLICIES, FLOWS = 1050, 100
+POLICIES, FLOWS = 1200, 100
 
 
 def test_the_kernel_judges_as_the_language_means(_env):

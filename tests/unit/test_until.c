@@ -59,6 +59,12 @@ static void a_copy_of_tables_gets_moments_and_nothing_else(void **state)
 	assert_true(copy.untils[0] == BH_FOREVER);
 	assert_true(copy.untils[1] == 0);
 	assert_true(copy.untils[2] > 0 && copy.untils[2] < BH_FOREVER);
+	assert_true(until_is_copy(&copy, &tables, sizeof(tables)));
+	copy.after++;
+	assert_false(until_is_copy(&copy, &tables, sizeof(tables)));
+	copy.after--;
+	copy.head.n_who++;
+	assert_false(until_is_copy(&copy, &tables, sizeof(tables)));
 	tables.head.until_count = 1;
 	assert_false(until_write(&copy, &tables));
 }
