@@ -23,8 +23,16 @@ static __always_inline bool caller_subject(struct bh_sock *ss, struct bh_query *
 	return !q->host && (!ss->cgroup || ss->cgroup == q->cgroup);
 }
 
+/* 0.0.0.0 and :: stand for this host. The kernel has not chosen yet which of its addresses the packets will have. */
+static __always_inline bool is_unspecified(const struct bh_addr *a)
+{
+	return (a->w[0] | a->w[1] | a->w[3]) == 0 && (a->w[2] == 0 || a->w[2] == bpf_htonl(0xffff));
+}
+
 static __always_inline int caller_asks(struct bpf_sock_addr *ctx, struct bh_query *q)
 {
+	if (is_unspecified(&q->remote))
+		return BH_PROCEED;
 	bh_judge_possible(q);
 	if (q->allow)
 		return BH_PROCEED;
