@@ -19,7 +19,7 @@
 
 #include "policy/diff.h"
 #include "policy/flow_space.h"
-#include "tests/reference/reference.h"
+#include "tests/reference/compiled/compiled.h"
 
 #define N_PAIRS 400
 #define N_FLOWS 250 /* of each pair */
@@ -159,45 +159,6 @@ static bool check_flow(const struct pair *pair, size_t owner, const struct ref_f
 
 /* ---- is a change as it says? ---- */
 
-static void end_of_text(const char *text, struct ref_end *out)
-{
-	struct flow_end end;
-	char *error = NULL;
-
-	*out = (struct ref_end){};
-	if (flow_end_parse(&end, text, &error) != 0)
-		fail_msg("%s", error);
-	switch (end.kind) {
-	case FLOW_END_SPIFFE:
-		out->kind = REF_SPIFFE;
-		snprintf(out->id, sizeof(out->id), "%.199s", end.id);
-		break;
-	case FLOW_END_NAME:
-		out->kind = REF_LOCAL;
-		out->local = atoi(end.id + 2);
-		break;
-	case FLOW_END_UNIDENTIFIED:
-		out->kind = REF_UNIDENTIFIED;
-		break;
-	case FLOW_END_HOST:
-		out->kind = REF_HOST;
-		break;
-	case FLOW_END_WORLD:
-		out->kind = REF_WORLD;
-		break;
-	}
-	out->has_address = end.has_address;
-	out->v4 = address_is_v4(end.address);
-	for (int i = 0; i < 16; i++) {
-		unsigned char byte = (unsigned char)(end.address >> (120 - 8 * i));
-
-		if (!out->v4)
-			out->address[i] = byte;
-		else if (i >= 12)
-			out->address[i - 12] = byte;
-	}
-}
-
 static bool names_rule(const struct policy_diff_rule *rules, size_t n, int rule)
 {
 	char name[32];
@@ -244,8 +205,8 @@ static void check_change(const struct pair *pair, const struct policy_change *ch
 	bool found = false;
 
 	assert_true(*change->from && *change->to && *change->services);
-	end_of_text(change->example_from, &flow.from);
-	end_of_text(change->example_to, &flow.to);
+	ref_end_parse(change->example_from, &flow.from);
+	ref_end_parse(change->example_to, &flow.to);
 	if (flow_service_parse(&point, change->example_service, &error) != 0)
 		fail_msg("%s", error);
 	service_point(point, &protocol, &port);
