@@ -497,6 +497,44 @@ static void a_name_that_is_gone_still_tells_what_was_lost(void **state)
 		       "- web -> db tcp/5432 by default:0 before r:3\n");
 }
 
+static void a_service_that_means_something_else_is_not_used_for_what_it_meant(void **state)
+{
+	const char rest[] = "identities: {db: spiffe://td/db, web: spiffe://td/web}\n"
+			    "rules: [{name: r, action: allow, from: web, to: db, service: pg}]\n";
+	char old[400], new[400];
+
+	(void)state;
+	snprintf(old, sizeof(old), "bulkhead: 1\nservices: {pg: tcp/5432}\n%s", rest);
+	snprintf(new, sizeof(new), "bulkhead: 1\nservices: {pg: tcp/5433}\n%s", rest);
+	expect_between(old, new,
+		       "+ web -> db pg by r:4 before default:0\n"
+		       "- web -> db tcp/5432 by default:0 before r:4\n");
+}
+
+static void a_place_is_not_called_by_the_name_of_more_than_it(void **state)
+{
+	const char rest[] = "rules: [{name: r, action: allow, from: web, to: db, service: tcp/5432}]\n";
+	char old[400], new[400];
+
+	(void)state;
+	snprintf(old, sizeof(old), "bulkhead: 1\n" DB "spiffe://td/web}\n%s", rest);
+	snprintf(new, sizeof(new), "bulkhead: 1\n" DB "[spiffe://td/web, {unit: web.service}]}\n%s", rest);
+	expect_between(old, new, "+ web except spiffe://td/web -> db tcp/5432 by r:3 before default:0\n");
+}
+
+static void a_name_that_moved_to_another_unit_is_not_used_for_where_it_was(void **state)
+{
+	const char rest[] = "rules: [{name: r, action: allow, from: web, to: db, service: tcp/5432}]\n";
+	char old[400], new[400];
+
+	(void)state;
+	snprintf(old, sizeof(old), "bulkhead: 1\n" DB "{unit: one.service}}\n%s", rest);
+	snprintf(new, sizeof(new), "bulkhead: 1\n" DB "{unit: two.service}}\n%s", rest);
+	expect_between(old, new,
+		       "+ web -> db tcp/5432 by r:3 before default:0\n"
+		       "- unit one.service -> db tcp/5432 by default:0 before r:3\n");
+}
+
 static void tiers_that_change_places_change_verdicts(void **state)
 {
 	const char rules[] = "identities: {a: spiffe://td/a, b: spiffe://td/b}\n"
@@ -537,6 +575,9 @@ int main(void)
 		cmocka_unit_test(a_rule_in_audit_mode_lets_pass_again),
 		cmocka_unit_test(a_name_that_means_something_else_is_not_used_for_what_it_meant),
 		cmocka_unit_test(a_name_that_is_gone_still_tells_what_was_lost),
+		cmocka_unit_test(a_service_that_means_something_else_is_not_used_for_what_it_meant),
+		cmocka_unit_test(a_place_is_not_called_by_the_name_of_more_than_it),
+		cmocka_unit_test(a_name_that_moved_to_another_unit_is_not_used_for_where_it_was),
 		cmocka_unit_test(tiers_that_change_places_change_verdicts),
 		cmocka_unit_test(a_default_that_changes_opens_what_no_rule_decides),
 		cmocka_unit_test(the_changes_of_similar_policies_are_exactly_what_differs),
