@@ -123,12 +123,12 @@ static int read_questions(struct policy *policy, const struct arguments *argumen
 static int prove(struct prover *prover, const struct invariant *invariants, size_t n)
 {
 	char *error = NULL;
-	int code;
+	int code, r;
 
 	if (prover->cli->json)
 		prover->list = json_array();
-	code = cli_findings_result(
-		policy_check_invariants(prover->policy, invariants, n, time(NULL), tell, prover, &error), error);
+	r = policy_check_invariants(prover->policy, invariants, n, time(NULL), tell, prover, &error);
+	code = cli_findings_result(r, error);
 	free(error);
 	if (prover->list && code == CLI_OK)
 		cli_print_json(json_pack("{s:b, s:O}", "holds", !prover->failed, "invariants", prover->list));

@@ -89,8 +89,31 @@ static struct named *list_names(const struct policy *policy, struct arena *arena
 	return names;
 }
 
-/* Returns 1 if every name that both have means the same in both, 0, or -ENOMEM. */
-static int names_agree(const struct writer *writer)
+static bool same_services(const struct service *a, const struct service *b)
+{
+	return a->n_ranges == b->n_ranges &&
+	       (!a->n_ranges || memcmp(a->ranges, b->ranges, a->n_ranges * sizeof(*a->ranges)) == 0);
+}
+
+/* Returns 1 if every service that both have by name is the same in both, 0, or -ENOMEM. */
+static int services_agree(const struct writer *writer)
+{
+	const struct policy *old = writer->policies[OLD], *new = writer->policies[NEW];
+	_cleanup_(intern_free) struct intern names = {};
+	uint32_t number;
+
+	for (size_t i = 0; i < old->n_services; i++)
+		if (intern_bytes(&names, old->services[i].name, strlen(old->services[i].name), &number) < 0)
+			return -ENOMEM;
+	for (size_t i = 0; i < new->n_services; i++)
+		if (intern_find(&names, new->services[i].name, strlen(new->services[i].name), &number) &&
+		    !same_services(&old->services[number], &new->services[i]))
+			return 0;
+	return 1;
+}
+
+/* Returns 1 if every name of a peer that both have means the same in both, 0, or -ENOMEM. */
+static int peers_agree(const struct writer *writer)
 {
 	size_t n, m;
 	const struct named *old = list_names(writer->policies[OLD], writer->arena, &n);
@@ -257,8 +280,10 @@ static int write_changes(struct writer *writer, size_t n)
 {
 	struct policy_diff *diff = writer->diff;
 	const struct diff_boxes *boxes = &diff->memory->changes;
-	int r = n ? names_agree(writer) : 0;
+	int r = n ? peers_agree(writer) : 0;
 
+	if (r == 1)
+		r = services_agree(writer);
 	if (r < 0)
 		return r;
 	writer->old_names = r == 1;

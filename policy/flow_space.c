@@ -504,6 +504,7 @@ int flow_space_new(struct flow_space **spacep, const struct policy *const *polic
 	space->max_work = MAX_WORK;
 	space->n_policies = n;
 	space->compiler.policy = &space->joint;
+	space->compiler.split = true; /* there is no second try: what is too much is too much, with the reason */
 	for (size_t i = 0; i < n; i++)
 		space->policies[i].policy = policies[i];
 	r = make_space(space, errorp);

@@ -451,15 +451,38 @@ static bool is_one_peer(const struct flow_space *space, uint32_t who)
 	return false;
 }
 
-static void spell_who(struct flow_space *space, size_t policy, const struct spans *who, FILE *out)
+/* A place that no name stands for, or not for it alone: the name of its identity would say too much. */
+static void spell_place(const struct flow_space *space, uint32_t who, FILE *out)
+{
+	const struct place *place = &space->places[who - WHO_WORLD - 1];
+
+	fprintf(out, "%s %s", place->kind == POLICY_LOCAL_UNIT ? "unit" : "cgroup", place->path);
+}
+
+static void spell_one(struct flow_space *space, uint32_t who, FILE *out)
+{
+	if (who > WHO_WORLD && who < space->compiler.first_spiffe) {
+		spell_place(space, who, out);
+		return;
+	}
+	/* The name has those too that only the other policy has a name for. */
+	if (who == WHO_UNIDENTIFIED) {
+		fputs("unidentified in both policies", out);
+		return;
+	}
+	fputs(is_one_peer(space, who) ? "" : "IDs like ", out);
+	write_who(space, 0, who, out);
+}
+
+static void spell_who(struct flow_space *space, const struct spans *who, FILE *out)
 {
 	uint64_t left = size_of(who);
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < who->n; i++)
 		for (uint32_t k = who->items[i].first; k <= who->items[i].last && n < MAX_WORDS; k++, n++, left--) {
-			fprintf(out, "%s%s", n ? ", " : "", is_one_peer(space, k) ? "" : "IDs like ");
-			write_who(space, policy, k, out);
+			fputs(n ? ", " : "", out);
+			spell_one(space, k, out);
 		}
 	if (left)
 		fprintf(out, " and %llu more", (unsigned long long)left);
@@ -473,7 +496,7 @@ static void describe_who(struct flow_space *space, size_t policy, const struct s
 	if (who_names(space, &space->policies[policy], &names, &space->scratch)) {
 		struct spans rest = write_names(space, &names, who, NULL, out);
 
-		spell_who(space, policy, &rest, out);
+		spell_who(space, &rest, out);
 	}
 	scratch_release(&space->scratch, mark);
 }

@@ -68,6 +68,12 @@ static bool is_decided_by(const struct policy *policy, const struct flow_piece *
 	return egress || ingress;
 }
 
+/* A test of one peer fails for that one, not for another who is judged the same. */
+static const char *peer_of(const struct test_end *end, const char *example)
+{
+	return end && !end->is_set ? end->text : example;
+}
+
 static int look_at_piece(void *context, const struct flow_piece *piece)
 {
 	struct statement *statement = context;
@@ -85,8 +91,8 @@ static int look_at_piece(void *context, const struct flow_piece *piece)
 			       &statement->service) < 0)
 		return -ENOMEM;
 	finding->has_flow = true;
-	finding->from = statement->from;
-	finding->to = statement->to;
+	finding->from = peer_of(statement->test ? &statement->test->from : NULL, statement->from);
+	finding->to = peer_of(statement->test ? &statement->test->to : NULL, statement->to);
 	finding->service = statement->service;
 	return FOUND;
 }

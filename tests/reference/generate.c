@@ -470,6 +470,30 @@ static int make_priority(struct writer *w)
 	return below(w, 2) ? 0 : below(w, 4) - 1;
 }
 
+void ref_statement_make(struct ref_policy *policy, struct ref_rule *rule, char **textp)
+{
+	char *services = NULL, *list;
+	size_t size;
+	struct writer w = {.policy = policy};
+	FILE *out = open_memstream(textp, &size);
+
+	*rule = (struct ref_rule){.direction = 3};
+	w.now = out;
+	fputs("{from: ", out);
+	make_selector(&w, &rule->from);
+	fputs(", to: ", out);
+	make_selector(&w, &rule->to);
+	w.now = open_memstream(&services, &size);
+	make_services(&w, rule);
+	fclose(w.now);
+	list = strchr(services, '[');
+	if (list)
+		fprintf(out, ", service: %.*s", (int)strcspn(list, "\n"), list);
+	fputs("}", out);
+	fclose(out);
+	free(services);
+}
+
 static void make_rule(struct writer *w, int number)
 {
 	static const char *const actions[] = {"deny", "pass", "allow"};

@@ -27,15 +27,13 @@ static bool id_matches(const char *pattern, const struct ref_end *end)
 	return end->kind == REF_SPIFFE && pattern_matches(pattern + strlen("spiffe://"), end->id + strlen("spiffe://"));
 }
 
-static bool identity_has(const struct ref_policy *policy, int number, const struct ref_end *end);
-
 static bool set_has(const struct ref_policy *policy, const struct ref_set *set, const struct ref_end *end)
 {
 	switch (set->op) {
 	case REF_PATTERN:
 		return id_matches(set->pattern, end);
 	case REF_NAME:
-		return identity_has(policy, set->identity, end);
+		return ref_identity_has(policy, set->identity, end);
 	case REF_VERIFIED:
 		return end->kind == REF_SPIFFE;
 	case REF_ANY_OF:
@@ -54,7 +52,7 @@ static bool set_has(const struct ref_policy *policy, const struct ref_set *set, 
 	return false;
 }
 
-static bool identity_has(const struct ref_policy *policy, int number, const struct ref_end *end)
+bool ref_identity_has(const struct ref_policy *policy, int number, const struct ref_end *end)
 {
 	const struct ref_identity *identity = &policy->identities[number];
 
@@ -95,7 +93,7 @@ static bool peer_has(const struct ref_policy *policy, const struct ref_peer *pee
 {
 	switch (peer->kind) {
 	case REF_PEER_IDENTITY:
-		return identity_has(policy, peer->index, end);
+		return ref_identity_has(policy, peer->index, end);
 	case REF_PEER_NETWORK:
 		return ref_network_has(&policy->networks[peer->index], end);
 	case REF_PEER_SET:
@@ -155,8 +153,8 @@ static bool rule_has_service(const struct ref_policy *policy, const struct ref_r
 	return !rule->n_services && !rule->n_service_names;
 }
 
-static bool rule_matches(const struct ref_policy *policy, const struct ref_rule *rule, int direction,
-			 const struct ref_flow *flow, int64_t now)
+bool ref_rule_matches(const struct ref_policy *policy, const struct ref_rule *rule, int direction,
+		      const struct ref_flow *flow, int64_t now)
 {
 	return (rule->direction & direction) && (!rule->until || now < rule->until) &&
 	       rule_has_service(policy, rule, flow) && selector_has(policy, &rule->from, &flow->from) &&
@@ -173,7 +171,7 @@ static int decide_tier(const struct ref_policy *policy, int tier, int direction,
 	for (int i = 0; i < policy->n_rules; i++) {
 		const struct ref_rule *rule = &policy->rules[i], *other = best < 0 ? NULL : &policy->rules[best];
 
-		if (rule->tier != tier || !rule_matches(policy, rule, direction, flow, now))
+		if (rule->tier != tier || !ref_rule_matches(policy, rule, direction, flow, now))
 			continue;
 		if (!other || rule->priority < other->priority ||
 		    (rule->priority == other->priority &&

@@ -159,6 +159,13 @@ void ref_policy_free(struct ref_policy *policy);
 void ref_flow_make(struct ref_policy *policy, struct ref_flow *flow);
 /* `direction` is 1 egress, 2 ingress. */
 struct ref_verdict ref_judge(const struct ref_policy *policy, int direction, const struct ref_flow *flow, int64_t now);
+/* Is a rule about a flow, in a judgement? */
+bool ref_rule_matches(const struct ref_policy *policy, const struct ref_rule *rule, int direction,
+		      const struct ref_flow *flow, int64_t now);
+bool ref_identity_has(const struct ref_policy *policy, int number, const struct ref_end *end);
+/* Makes the `from`, `to` and `service` of a rule, and what follows `never:` or `always:` to say the same ("{from: ...}", owned
+ * by the caller). */
+void ref_statement_make(struct ref_policy *policy, struct ref_rule *rule, char **textp);
 /* An end as `explain` takes it. */
 void ref_end_format(const struct ref_end *end, char *out, size_t size);
 void ref_service_format(const struct ref_flow *flow, char *out, size_t size);

@@ -291,6 +291,29 @@ static void ten_thousand_rules_are_proved_in_time(void **state)
 	assert_true(end.tv_sec - begin.tv_sec < 10);
 }
 
+static void what_is_too_complex_says_why(void **state)
+{
+	struct fixture *f = *state;
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	fputs("bulkhead: 1\nidentities:\n", out);
+	for (int i = 0; i < 300; i++) {
+		fprintf(out, "  i%d: spiffe://t.example", i);
+		for (int k = 0; k < 8; k++)
+			fprintf(out, k == i % 8 ? "/s%d" : "/*", i);
+		fputc('\n', out);
+	}
+	fputs("rules:\n", out);
+	for (int i = 0; i < 300; i++)
+		fprintf(out, "  - {name: r%d, action: allow, from: i%d, to: any}\n", i, i);
+	fclose(out);
+	write_policy(f, text, "");
+	free(text);
+	assert_says(f, "prove p.yaml --never 'from: any to: any'", 1, "patterns overlap in too many ways");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -303,6 +326,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(prove_asks_the_policy_where_nothing_is_asked, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_cannot_be_asked_is_a_usage_error, setup, teardown),
 		cmocka_unit_test_setup_teardown(ten_thousand_rules_are_proved_in_time, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_is_too_complex_says_why, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -19,7 +19,7 @@
 
 #include "policy/diff.h"
 #include "policy/flow_space.h"
-#include "tests/reference/reference.h"
+#include "tests/reference/compiled/compiled.h"
 
 #define N_PAIRS 400
 #define N_FLOWS 250 /* of each pair */
@@ -159,45 +159,6 @@ static bool check_flow(const struct pair *pair, size_t owner, const struct ref_f
 
 /* ---- is a change as it says? ---- */
 
-static void end_of_text(const char *text, struct ref_end *out)
-{
-	struct flow_end end;
-	char *error = NULL;
-
-	*out = (struct ref_end){};
-	if (flow_end_parse(&end, text, &error) != 0)
-		fail_msg("%s", error);
-	switch (end.kind) {
-	case FLOW_END_SPIFFE:
-		out->kind = REF_SPIFFE;
-		snprintf(out->id, sizeof(out->id), "%.199s", end.id);
-		break;
-	case FLOW_END_NAME:
-		out->kind = REF_LOCAL;
-		out->local = atoi(end.id + 2);
-		break;
-	case FLOW_END_UNIDENTIFIED:
-		out->kind = REF_UNIDENTIFIED;
-		break;
-	case FLOW_END_HOST:
-		out->kind = REF_HOST;
-		break;
-	case FLOW_END_WORLD:
-		out->kind = REF_WORLD;
-		break;
-	}
-	out->has_address = end.has_address;
-	out->v4 = address_is_v4(end.address);
-	for (int i = 0; i < 16; i++) {
-		unsigned char byte = (unsigned char)(end.address >> (120 - 8 * i));
-
-		if (!out->v4)
-			out->address[i] = byte;
-		else if (i >= 12)
-			out->address[i - 12] = byte;
-	}
-}
-
 static bool names_rule(const struct policy_diff_rule *rules, size_t n, int rule)
 {
 	char name[32];
@@ -244,8 +205,8 @@ static void check_change(const struct pair *pair, const struct policy_change *ch
 	bool found = false;
 
 	assert_true(*change->from && *change->to && *change->services);
-	end_of_text(change->example_from, &flow.from);
-	end_of_text(change->example_to, &flow.to);
+	ref_end_parse(change->example_from, &flow.from);
+	ref_end_parse(change->example_to, &flow.to);
 	if (flow_service_parse(&point, change->example_service, &error) != 0)
 		fail_msg("%s", error);
 	service_point(point, &protocol, &port);
@@ -536,6 +497,44 @@ static void a_name_that_is_gone_still_tells_what_was_lost(void **state)
 		       "- web -> db tcp/5432 by default:0 before r:3\n");
 }
 
+static void a_service_that_means_something_else_is_not_used_for_what_it_meant(void **state)
+{
+	const char rest[] = "identities: {db: spiffe://td/db, web: spiffe://td/web}\n"
+			    "rules: [{name: r, action: allow, from: web, to: db, service: pg}]\n";
+	char old[400], new[400];
+
+	(void)state;
+	snprintf(old, sizeof(old), "bulkhead: 1\nservices: {pg: tcp/5432}\n%s", rest);
+	snprintf(new, sizeof(new), "bulkhead: 1\nservices: {pg: tcp/5433}\n%s", rest);
+	expect_between(old, new,
+		       "+ web -> db pg by r:4 before default:0\n"
+		       "- web -> db tcp/5432 by default:0 before r:4\n");
+}
+
+static void a_place_is_not_called_by_the_name_of_more_than_it(void **state)
+{
+	const char rest[] = "rules: [{name: r, action: allow, from: web, to: db, service: tcp/5432}]\n";
+	char old[400], new[400];
+
+	(void)state;
+	snprintf(old, sizeof(old), "bulkhead: 1\n" DB "spiffe://td/web}\n%s", rest);
+	snprintf(new, sizeof(new), "bulkhead: 1\n" DB "[spiffe://td/web, {unit: web.service}]}\n%s", rest);
+	expect_between(old, new, "+ web except spiffe://td/web -> db tcp/5432 by r:3 before default:0\n");
+}
+
+static void a_name_that_moved_to_another_unit_is_not_used_for_where_it_was(void **state)
+{
+	const char rest[] = "rules: [{name: r, action: allow, from: web, to: db, service: tcp/5432}]\n";
+	char old[400], new[400];
+
+	(void)state;
+	snprintf(old, sizeof(old), "bulkhead: 1\n" DB "{unit: one.service}}\n%s", rest);
+	snprintf(new, sizeof(new), "bulkhead: 1\n" DB "{unit: two.service}}\n%s", rest);
+	expect_between(old, new,
+		       "+ web -> db tcp/5432 by r:3 before default:0\n"
+		       "- unit one.service -> db tcp/5432 by default:0 before r:3\n");
+}
+
 static void tiers_that_change_places_change_verdicts(void **state)
 {
 	const char rules[] = "identities: {a: spiffe://td/a, b: spiffe://td/b}\n"
@@ -576,6 +575,9 @@ int main(void)
 		cmocka_unit_test(a_rule_in_audit_mode_lets_pass_again),
 		cmocka_unit_test(a_name_that_means_something_else_is_not_used_for_what_it_meant),
 		cmocka_unit_test(a_name_that_is_gone_still_tells_what_was_lost),
+		cmocka_unit_test(a_service_that_means_something_else_is_not_used_for_what_it_meant),
+		cmocka_unit_test(a_place_is_not_called_by_the_name_of_more_than_it),
+		cmocka_unit_test(a_name_that_moved_to_another_unit_is_not_used_for_where_it_was),
 		cmocka_unit_test(tiers_that_change_places_change_verdicts),
 		cmocka_unit_test(a_default_that_changes_opens_what_no_rule_decides),
 		cmocka_unit_test(the_changes_of_similar_policies_are_exactly_what_differs),

@@ -230,6 +230,38 @@ static void a_search_without_budget_says_so(void **state)
 	free(text);
 }
 
+/* Patterns that no automaton of bounded size tells apart. */
+static void patterns_that_overlap_too_much_are_not_looked_at_and_said_to_be(void **state)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+	struct linted linted;
+	bool said = false;
+
+	(void)state;
+	fputs("bulkhead: 1\nidentities:\n", out);
+	for (int i = 0; i < 300; i++) {
+		fprintf(out, "  i%d: spiffe://t.example", i);
+		for (int k = 0; k < 8; k++)
+			fprintf(out, k == i % 8 ? "/s%d" : "/*", i);
+		fputc('\n', out);
+	}
+	fputs("rules:\n", out);
+	for (int i = 0; i < 300; i++)
+		fprintf(out, "  - {name: r%d, action: allow, from: i%d, to: any}\n", i, i);
+	fclose(out);
+	lint_files(&linted, &text, 1, POLICY_LINT_BUDGET);
+	for (size_t i = 0; policy_diagnostics_get(linted.diagnostics, i); i++) {
+		const struct policy_diagnostic *d = policy_diagnostics_get(linted.diagnostics, i);
+
+		said = said || (d->code && strcmp(d->code, "incomplete") == 0 && strstr(d->text, "overlap"));
+	}
+	assert_true(said);
+	linted_free(&linted);
+	free(text);
+}
+
 static void unused_names_have_a_code_and_can_be_dropped(void **state)
 {
 	struct linted linted;
@@ -340,6 +372,7 @@ int main(void)
 		cmocka_unit_test(a_set_that_nobody_can_be_in_is_empty),
 		cmocka_unit_test(a_rule_in_audit_mode_is_noted_where_it_opens),
 		cmocka_unit_test(a_search_without_budget_says_so),
+		cmocka_unit_test(patterns_that_overlap_too_much_are_not_looked_at_and_said_to_be),
 		cmocka_unit_test(unused_names_have_a_code_and_can_be_dropped),
 		cmocka_unit_test(every_warning_is_true),
 	};

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "policy/flow_end.h"
 #include "tests/reference/compiled/compiled.h"
 
 void ref_compile_by(ref_compiler compile, struct ref_compiled *compiled, const struct ref_policy *policy)
@@ -69,6 +70,47 @@ uint32_t ref_who(const struct policy_image *image, const struct ref_end *end)
 	return BH_ID_WORLD;
 }
 
+void ref_end_parse(const char *text, struct ref_end *out)
+{
+	struct flow_end end;
+	char *error = NULL;
+
+	*out = (struct ref_end){};
+	if (flow_end_parse(&end, text, &error) != 0) {
+		fprintf(stderr, "%s\n", error);
+		exit(1);
+	}
+	switch (end.kind) {
+	case FLOW_END_SPIFFE:
+		out->kind = REF_SPIFFE;
+		snprintf(out->id, sizeof(out->id), "%.199s", end.id);
+		break;
+	case FLOW_END_NAME:
+		out->kind = REF_LOCAL;
+		out->local = atoi(end.id + 2);
+		break;
+	case FLOW_END_UNIDENTIFIED:
+		out->kind = REF_UNIDENTIFIED;
+		break;
+	case FLOW_END_HOST:
+		out->kind = REF_HOST;
+		break;
+	case FLOW_END_WORLD:
+		out->kind = REF_WORLD;
+		break;
+	}
+	out->has_address = end.has_address;
+	out->v4 = address_is_v4(end.address);
+	for (int i = 0; i < 16; i++) {
+		unsigned char byte = (unsigned char)(end.address >> (120 - 8 * i));
+
+		if (!out->v4)
+			out->address[i] = byte;
+		else if (i >= 12)
+			out->address[i - 12] = byte;
+	}
+}
+
 static bool in_a_network(const struct ref_policy *policy, const struct ref_end *end)
 {
 	for (int i = 0; i < policy->n_networks; i++)
@@ -77,23 +119,23 @@ static bool in_a_network(const struct ref_policy *policy, const struct ref_end *
 	return false;
 }
 
-static void write_address(const struct ref_end *end, struct bh_addr *address)
+static void write_address(const struct ref_end *end, struct bh_addr *out)
 {
-	memset(address, 0, sizeof(*address));
+	memset(out, 0, sizeof(*out));
 	if (end->v4) {
-		address->w[2] = htonl(0xffff);
-		memcpy(&address->w[3], end->address, 4);
+		out->w[2] = htonl(0xffff);
+		memcpy(&out->w[3], end->address, 4);
 	} else {
-		memcpy(address->w, end->address, 16);
+		memcpy(out->w, end->address, 16);
 	}
 }
 
-bool ref_address(const struct ref_policy *policy, const struct ref_end *end, struct bh_addr *address)
+bool ref_address(const struct ref_policy *policy, const struct ref_end *end, struct bh_addr *out)
 {
 	struct ref_end nowhere = {.has_address = true};
 
 	if (end->has_address) {
-		write_address(end, address);
+		write_address(end, out);
 		return true;
 	}
 	/* Some that no random network is near to, unless it holds the whole family. */
@@ -103,7 +145,7 @@ bool ref_address(const struct ref_policy *policy, const struct ref_end *end, str
 			nowhere.address[0] = (unsigned char)first;
 			nowhere.address[1] = 77;
 			if (!in_a_network(policy, &nowhere)) {
-				write_address(&nowhere, address);
+				write_address(&nowhere, out);
 				return true;
 			}
 		}

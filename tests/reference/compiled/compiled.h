@@ -24,6 +24,8 @@ void ref_compile(struct ref_compiled *compiled, const struct ref_policy *policy)
 /* Likewise, as if the policy were so large that selectors that fit many are kept apart from those that fit few. */
 void ref_compile_apart(struct ref_compiled *compiled, const struct ref_policy *policy);
 void ref_compiled_clear(struct ref_compiled *compiled);
+/* What `explain` takes, as the reference has it: the reverse of ref_end_format(). Ends the program if it cannot be read. */
+void ref_end_parse(const char *text, struct ref_end *out);
 /* Who index of an end. */
 uint32_t ref_who(const struct policy_image *image, const struct ref_end *end);
 /* Its address as the kernel has it. An end without one gets an address that is in no network of the policy; returns false if
