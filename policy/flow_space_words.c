@@ -273,27 +273,17 @@ struct blocks {
 /* Writes a range as the fewest CIDR blocks. */
 static void spell_range(struct blocks *blocks, address first, address last, bool v4)
 {
-	unsigned bits = v4 ? 32 : 128;
-
 	for (bool more = true; more;) {
-		unsigned prefix = bits;
-		address size = 0; /* less one */
 		char text[ADDRESS_TEXT_BYTES];
+		unsigned bits;
+		address end = address_block(first, last, &bits);
 
-		while (prefix) {
-			address larger = size << 1 | 1;
-
-			if (first & larger || last - first < larger)
-				break;
-			size = larger;
-			prefix--;
-		}
 		if (blocks->n++ < MAX_WORDS) {
-			address_format(text, first, v4, prefix);
+			address_format(text, first, v4, (v4 ? 32 : 128) - bits);
 			fprintf(blocks->out, "%s%s", blocks->n > 1 ? ", " : "", text);
 		}
-		more = last - first > size;
-		first += size + 1;
+		more = end < last;
+		first = end + 1;
 	}
 }
 
