@@ -4,9 +4,11 @@
 #include <string.h>
 #include <time.h>
 
+#include "cli/bus.h"
 #include "cli/cli.h"
 #include "identity/rules.h"
 #include "identity/svid.h"
+#include "policy/instant.h"
 
 #define BUNDLE_MAX_BYTES (4U << 20)
 #define CHAIN_MAX_BYTES (1U << 20) /* PEM of 64 KiB DER and what people write around it */
@@ -23,26 +25,16 @@ static void freep(void *p)
 	free(*(void **)p);
 }
 
-/* RFC 3339 in UTC, or seconds since 1970. Returns -1 for anything else. */
+/* RFC 3339, or seconds since 1970. Returns -1 for anything else. */
 static time_t parse_time(const char *text)
 {
-	struct tm tm = {0};
-	const char *end = strptime(text, "%Y-%m-%dT%H:%M:%SZ", &tm);
 	char *number_end;
-	long long seconds;
+	int64_t seconds;
 
-	if (end != NULL && *end == '\0')
-		return timegm(&tm);
+	if (instant_parse(&seconds, text) == INSTANT_OK)
+		return seconds >= 0 ? (time_t)seconds : -1;
 	seconds = strtoll(text, &number_end, 10);
 	return number_end != text && *number_end == '\0' && seconds >= 0 ? (time_t)seconds : -1;
-}
-
-static void format_time(time_t t, char out[32])
-{
-	struct tm tm;
-
-	gmtime_r(&t, &tm);
-	strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &tm);
 }
 
 static int parse_arguments(struct svid_arguments *arguments, int argc, char **argv)
@@ -163,7 +155,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	code = verify(bundles, &arguments, &verdict);
 	if (code == CLI_USAGE || (code == CLI_NO && verdict.rule == 0))
 		return code;
-	format_time(verdict.not_after, until);
+	cli_format_time((uint64_t)verdict.not_after, until, sizeof(until));
 	if (cli->json)
 		print_json(&verdict, until);
 	else

@@ -108,26 +108,18 @@ bool nft_set_equal(struct nft_set a, struct nft_set b)
 /* The blocks of one span within a family, of which there are two for each bit at most. */
 static size_t blocks_of(struct nft_span span, bool v4, struct address_range *out)
 {
-	address at = span.first;
+	address first = span.first;
 	size_t n = 0;
 
-	for (;;) {
-		address size = at & -at, left = span.last - at;
+	for (bool more = true; more; n++) {
+		unsigned bits;
+		address last = address_block(first, span.last, &bits);
 
-		/* The largest block that begins here and does not reach beyond; the whole of IPv6 has no size. */
-		if (at == 0 && left == LAST_ADDRESS) {
-			out[n++] = (struct address_range){0, LAST_ADDRESS, v4};
-			return n;
-		}
-		if (at == 0)
-			size = (address)1 << 127;
-		while (size - 1 > left)
-			size >>= 1;
-		out[n++] = (struct address_range){at, at + (size - 1), v4};
-		if (left == size - 1)
-			return n;
-		at += size;
+		out[n] = (struct address_range){first, last, v4};
+		more = last < span.last;
+		first = last + 1;
 	}
+	return n;
 }
 
 size_t nft_set_blocks(struct arena *arena, struct nft_set set, struct address_range **rangesp)

@@ -102,3 +102,17 @@ void address_format(char *out, address a, bool v4, unsigned prefix)
 		inet_ntop(AF_INET6, bytes, text, sizeof(text));
 	snprintf(out, ADDRESS_TEXT_BYTES, "%s/%u", text, prefix);
 }
+
+address address_block(address first, address last, unsigned *bitsp)
+{
+	address size = 0; /* less one: the whole of IPv6 has no size */
+
+	for (*bitsp = 0; *bitsp < 128; ++*bitsp) {
+		address larger = size << 1 | 1;
+
+		if (first & larger || last - first < larger)
+			break;
+		size = larger;
+	}
+	return first + size;
+}

@@ -38,6 +38,9 @@ static inline bool address_is_v4(address a)
 {
 	return a >= ADDRESS_V4_FIRST && a <= ADDRESS_V4_LAST;
 }
+/* The last address of the largest CIDR block that begins with `first` and does not reach beyond `last`. *bitsp: how many bits
+ * stand behind its prefix. */
+address address_block(address first, address last, unsigned *bitsp);
 /* Writes a CIDR block; `out` has ADDRESS_TEXT_BYTES. */
 #define ADDRESS_TEXT_BYTES 64U
 void address_format(char *out, address a, bool v4, unsigned prefix);

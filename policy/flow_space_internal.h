@@ -148,6 +148,8 @@ bool space_term_where(struct flow_space *space, const struct space_policy *polic
 		      struct spans *out);
 /* Services as spans. Memory: scratch. */
 bool space_services(struct flow_space *space, const struct service_range *ranges, uint32_t n, struct spans *out);
+/* Writes a peer as `explain` takes it, in the words of a policy where it has some. Returns 0, or -ENOMEM. */
+int space_write_who(struct flow_space *space, size_t policy, uint32_t who, FILE *out);
 /* Makes cubes and indices. Returns 0, 1 with *errorp, or -ENOMEM. */
 int space_prepare_rules(struct flow_space *space, struct space_policy *policy, char **errorp);
 

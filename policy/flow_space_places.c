@@ -7,19 +7,7 @@
 #include <string.h>
 
 #include "policy/flow_space_internal.h"
-
-/* A cgroup below slices only is that of the unit of its name. NULL: of no unit. */
-static const char *unit_of_path(const char *path, size_t len)
-{
-	const char *last = path + 1, *slash;
-
-	while ((slash = memchr(last, '/', len - (size_t)(last - path)))) {
-		if (slash - last <= 6 || memcmp(slash - 6, ".slice", 6) != 0)
-			return NULL;
-		last = slash + 1;
-	}
-	return last + (*last == '_');
-}
+#include "policy/unit_path.h"
 
 static const char *place_key(struct arena *arena, const struct place *place, size_t len)
 {

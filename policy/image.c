@@ -8,6 +8,7 @@
 #include "policy/image_check.h"
 #include "policy/memory.h"
 #include "policy/pattern.h"
+#include "policy/unit_path.h"
 
 struct policy_image {
 	struct image_view view;
@@ -129,35 +130,11 @@ bool policy_image_local(const struct policy_image *image, size_t index, struct p
 	return true;
 }
 
-static bool ends_with(const char *text, size_t len, const char *suffix)
-{
-	size_t n = strlen(suffix);
-
-	return len > n && memcmp(text + len - n, suffix, n) == 0;
-}
-
-/*
- * Is the first `len` bytes of a path the cgroup of a unit? Only slices may stand above it: their cgroups belong to
- * systemd, while anybody may make a directory of any name in a delegated cgroup. systemd puts '_' before a name that
- * cgroupfs could mistake for a file of its own (systemd/src/basic/cgroup-util.c, cg_escape()).
- */
 static bool is_unit_path(const char *path, size_t len, const char *unit)
 {
-	const char *last = path;
+	const char *name = unit_of_path(path, len);
 
-	for (const char *at = path; (size_t)(at - path) < len;) {
-		const char *name = at + 1;
-		size_t n = strcspn(name, "/");
-
-		if (*at != '/')
-			return false;
-		last = name;
-		at = name + n;
-		if ((size_t)(at - path) < len && !ends_with(name, n, ".slice"))
-			return false;
-	}
-	last += *last == '_';
-	return strlen(unit) == (size_t)(path + len - last) && memcmp(last, unit, strlen(unit)) == 0;
+	return name && strlen(unit) == (size_t)(path + len - name) && memcmp(name, unit, strlen(unit)) == 0;
 }
 
 static bool is_place(uint32_t kind, const char *place, const char *path, size_t len)
@@ -183,7 +160,7 @@ static bool is_slice_path(const char *path)
 	while (*path == '/' && path[1]) {
 		size_t n = strcspn(path + 1, "/");
 
-		if (!ends_with(path + 1, n, ".slice"))
+		if (!unit_is_slice(path + 1, n))
 			return false;
 		path += 1 + n;
 	}

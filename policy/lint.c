@@ -2,8 +2,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "policy/instant.h"
 #include "policy/precedence.h"
 #include "policy/lint.h"
 #include "policy/lint_reach.h"
@@ -45,14 +45,11 @@ static void warn_expired(struct linter *linter)
 {
 	for (size_t i = 0; i < linter->policy->n_rules; i++) {
 		const struct rule *rule = &linter->policy->rules[i];
-		time_t until = (time_t)rule->until;
-		char text[64];
-		struct tm tm;
+		char text[INSTANT_TEXT_BYTES];
 
 		if (!rule->until || rule->until > linter->now)
 			continue;
-		if (!gmtime_r(&until, &tm) || !strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm))
-			text[0] = '\0';
+		instant_format(text, rule->until);
 		diagnostics_warning(linter->diagnostics, rule->at, "rule '%s' has ended: it was `until` %s", rule->name,
 				    text);
 		diagnostics_code(linter->diagnostics, "expired");

@@ -7,6 +7,7 @@
 
 #include "bpf/abi.h"
 #include "policy/read.h"
+#include "policy/unit_path.h"
 
 static const char *component_end(const char *at)
 {
@@ -101,24 +102,10 @@ static void claim_place(struct reader *reader, const struct node *node, const st
 	reader_hint(reader, "defined at %s", reader_where(reader, owner->at));
 }
 
-/* The unit that a path would be the cgroup of: below slices only. NULL if none. */
-static const char *unit_of_path(const char *path)
-{
-	const char *last = path + 1;
-
-	while (*component_end(last)) {
-		size_t len = (size_t)(component_end(last) - last);
-
-		if (len <= 6 || memcmp(last + len - 6, ".slice", 6) != 0)
-			return NULL;
-		last += len + 1;
-	}
-	return last + (*last == '_');
-}
-
 static void check_path(struct reader *reader, const struct identity *identity, const struct place *place)
 {
-	const char *unit = place->kind == POLICY_LOCAL_CGROUP ? unit_of_path(place->path) : NULL;
+	const char *path = place->path;
+	const char *unit = place->kind == POLICY_LOCAL_CGROUP ? unit_of_path(path, strlen(path)) : NULL;
 	const char *text = unit ? arena_printf(&reader->arena, "unit %s", unit) : NULL;
 	const struct identity *owner;
 	uint32_t number;

@@ -75,9 +75,9 @@ SHAPES = {"identities": identity_rule, "ports": port_rule, "networks": network_r
           "tiers": tiers_rule}
 
 
-def text(shape, identities, rules):
-    """The YAML of a policy."""
-    rng = random.Random(f"{shape} {identities} {rules}")
+def text(shape, identities, rules, variant=""):
+    """The YAML of a policy; with a variant, of another one of the same names."""
+    rng = random.Random(f"{shape} {identities} {rules}{variant}")
     networks = rules if shape == "networks" else NETWORKS if shape in ("mixed", "tiers") else 0
     lines = ["bulkhead: 1", "identities:", *(f"  app{i}: {spiffe(i)}" for i in range(identities))]
     if networks:
@@ -93,6 +93,16 @@ def text(shape, identities, rules):
         rule = {"action": "deny" if rng.random() < 0.2 else "allow", **SHAPES[shape](rng, i, identities)}
         lines.append(f"  - {{name: r{i}, " + ", ".join(f"{key}: {value}" for key, value in rule.items()) + "}")
     return "\n".join(lines) + "\n"
+
+
+def edited(policy, n):
+    """The policy after n edits: rules, evenly spread, do the opposite."""
+    lines = policy.splitlines(True)
+    rules = [i for i, line in enumerate(lines) if "action: allow" in line or "action: deny" in line]
+    for i in rules[len(rules) // (2 * n)::len(rules) // n][:n]:
+        old, new = ("deny", "allow") if "action: deny" in lines[i] else ("allow", "deny")
+        lines[i] = lines[i].replace(f"action: {old}", f"action: {new}").replace(", mode: audit", "")
+    return "".join(lines)
 
 
 def flows(identities, n):

@@ -410,6 +410,81 @@ static void every_changed_word_is_refused_or_harmless(void **state)
 		change_words(hostile[i]);
 }
 
+/* ---- many identities ---- */
+
+#define PEERS 400
+
+/* Of no regular shape, so that no size of block suits it, and with rows that begin and end with nothing. */
+static bool may_talk(uint32_t from, uint32_t to)
+{
+	return from % 7 != 3 && to > from / 2 && (from * 31 + to * to * 17) % 13 < 2;
+}
+
+static char *policy_of_many(void)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *out = open_memstream(&text, &len);
+
+	fputs("bulkhead: 1\nidentities:\n", out);
+	for (uint32_t i = 0; i < PEERS; i++)
+		fprintf(out, "  a%u: spiffe://td/%u\n", i, i);
+	fputs("rules:\n", out);
+	for (uint32_t i = 0; i < PEERS; i++) {
+		bool any = false;
+
+		for (uint32_t j = 0; j < PEERS; j++) {
+			if (!may_talk(i, j))
+				continue;
+			if (!any)
+				fprintf(out, "  - {name: r%u, action: allow, service: tcp/%u, from: a%u, to: [", i,
+					80 + i % 3, i);
+			fprintf(out, "%sa%u", any ? ", " : "", j);
+			any = true;
+		}
+		if (any)
+			fputs("]}\n", out);
+	}
+	fclose(out);
+	return text;
+}
+
+/* Which is a matrix that is taken apart into blocks: none of them may end up in another's place. */
+static void each_pair_of_many_identities_has_its_own_verdict(void **state)
+{
+	char *text = policy_of_many(), id[32];
+	struct policy_image *image = open_policy(text);
+	size_t len;
+	const unsigned char *tables = policy_image_tables(image, &len);
+	struct bh_addr address = {{htonl(0x0a000001), 0, 0, 0}};
+	uint32_t where = bh_addr_class(tables, &address);
+	uint16_t who[PEERS];
+
+	(void)state;
+	for (uint32_t i = 0; i < PEERS; i++) {
+		snprintf(id, sizeof(id), "spiffe://td/%u", i);
+		who[i] = (uint16_t)policy_image_classify(image, id);
+	}
+	for (uint32_t i = 0; i < PEERS; i++)
+		for (uint32_t j = 0; j < PEERS; j++)
+			for (uint32_t port = 80; port < 83; port++) {
+				struct bh_flow flow = {who[i], who[j], where, where,
+						       bh_service_point(IPPROTO_TCP, port)};
+				bool allowed = may_talk(i, j) && port == 80 + i % 3;
+				__u64 valid_until = BH_FOREVER;
+				struct policy_rule_name rule;
+				uint32_t cell = bh_decide(tables, BH_EGRESS, &flow, 0, &valid_until);
+
+				snprintf(id, sizeof(id), "r%u", i);
+				assert_true(policy_image_rule(image, BH_CELL_RULE(cell), &rule));
+				assert_string_equal(rule.name, allowed ? id : "default");
+				assert_int_equal(!!(cell & BH_CELL_ALLOW), allowed);
+				assert_int_equal(bh_decide(tables, BH_INGRESS, &flow, 0, &valid_until), cell);
+			}
+	policy_image_freep(&image);
+	free(text);
+}
+
 /* ---- size ---- */
 
 static void a_policy_that_does_not_fit_says_so(void **state)
@@ -513,6 +588,7 @@ int main(void)
 		cmocka_unit_test(every_truncated_image_is_refused),
 		cmocka_unit_test(every_changed_byte_is_refused_or_harmless),
 		cmocka_unit_test(every_changed_word_is_refused_or_harmless),
+		cmocka_unit_test(each_pair_of_many_identities_has_its_own_verdict),
 		cmocka_unit_test(a_policy_that_does_not_fit_says_so),
 		cmocka_unit_test(patterns_that_explode_are_refused_in_time),
 		cmocka_unit_test(the_empty_policy_denies),
