@@ -3,12 +3,14 @@
 and no operator cuts their own session unasked."""
 import json
 import os
+import shutil
 import struct
+import subprocess
 import sys
 import time
 
 from common import POLICY, POLICY_WITHOUT_WEB, ready as common_ready, setup  # noqa: F401
-from harness import PATIENCE, read, wait_for
+from harness import PATIENCE, Skip, read, wait_for
 
 DB = "127.0.0.1,5432"
 YES, NO, USAGE = 0, 1, 2
@@ -136,20 +138,26 @@ def test_a_restarted_daemon_can_still_be_told_that_it_stays(env):
     assert policy_of(env)["revision"] == result["revision"] and policy_of(env)["waiting"] is None
 
 
+def reboot(env):
+    """Another boot: another boot id, a clock that began anew, and nothing in the kernel. Was one on trial?"""
+    path = f"{env.dir}/state/confirmation"
+    for name in os.listdir(env.pins):
+        os.unlink(f"{env.pins}/{name}")
+    if not os.path.exists(path):
+        return False
+    with open(path, "rb") as f:
+        data = f.read()
+    boot = read("/proc/sys/kernel/random/boot_id").strip().encode()
+    with open(path, "wb") as f:
+        f.write(data.replace(boot, b"0" * len(boot)))
+    return boot in data
+
+
 def test_after_a_reboot_the_confirmed_policy_starts(env):
     before, mark = fresh(env), env.audit.mark()
     on_trial(env, seconds=3600)
     env.kill_daemon()
-    # Another boot: another boot id, a clock that began anew, and nothing in the kernel.
-    path = f"{env.dir}/state/confirmation"
-    with open(path, "rb") as f:
-        data = f.read()
-    boot = read("/proc/sys/kernel/random/boot_id").strip().encode()
-    assert boot in data
-    with open(path, "wb") as f:
-        f.write(data.replace(boot, b"0" * len(boot)))
-    for name in os.listdir(env.pins):
-        os.unlink(f"{env.pins}/{name}")
+    assert reboot(env)
     env.start()
     for workload in (env.web, env.db):
         workload.attest(env.svid[workload.name])
@@ -175,6 +183,119 @@ def test_a_policy_that_never_came_into_force_is_forgotten(env):
     env.start()
     assert policy_of(env)["revision"] == before["revision"] and policy_of(env)["waiting"] is None
     assert not os.path.exists(f"{directory}/{number:08}.rev")
+
+
+def revision_path(env, number):
+    return f"{env.dir}/state/revisions/{number:08}.rev"
+
+
+def test_a_policy_that_was_stored_but_not_answered_does_not_come_with_the_next_boot(env):
+    """The daemon was killed between storing the revision and the swap, and the host restarts a month later."""
+    before = fresh(env)
+    number = before["revision"] + 1
+    env.apply(POLICY_WITHOUT_WEB)
+    shutil.copy(revision_path(env, number), f"{env.dir}/kept")
+    env.kill_daemon()
+    reboot(env)
+    os.unlink(revision_path(env, number))
+    env.start()
+    assert policy_of(env)["digest"] == before["digest"]
+    env.kill_daemon()
+    os.rename(f"{env.dir}/kept", revision_path(env, number))
+    env.start()
+    assert policy_of(env)["revision"] == before["revision"]
+    assert not os.path.exists(revision_path(env, number))
+    env.kill_daemon()
+    reboot(env)
+    env.start()
+    assert policy_of(env)["revision"] == before["revision"]
+
+
+def test_a_policy_on_trial_that_cannot_be_read_is_gone_back_from(env):
+    before, number = fresh(env), on_trial(env, seconds=3600)["revision"]
+    env.kill_daemon()
+    with open(revision_path(env, number), "r+b") as f:
+        f.truncate(100)
+    env.start()
+    after = policy_of(env)
+    assert after["digest"] == before["digest"] and after["waiting"] is None, after
+
+
+def test_what_replaced_the_policy_on_trial_outlives_its_record(env):
+    """The record of the trial could not be removed when the operator rolled back, and then the host restarted."""
+    fresh(env)
+    env.apply(POLICY_AGAINST_WEB)
+    against = policy_of(env)
+    env.apply(POLICY)
+    on_trial(env, seconds=3600)
+    shutil.copy(f"{env.dir}/state/confirmation", f"{env.dir}/kept")
+    env.ctl("rollback", against["revision"], "--yes", expect=YES)
+    rolled_back = policy_of(env)
+    env.kill_daemon()
+    os.rename(f"{env.dir}/kept", f"{env.dir}/state/confirmation")
+    assert reboot(env)
+    env.start()
+    after = policy_of(env)
+    assert (after["revision"], after["digest"]) == (rolled_back["revision"], against["digest"]), after
+    assert after["waiting"] is None
+
+
+def test_a_trial_without_a_way_back_does_not_begin(env):
+    before = fresh(env)
+    os.rename(revision_path(env, before["revision"]), f"{env.dir}/kept")
+    result = env.ctl("apply", env.write_policy(POLICY_WITHOUT_WEB), "--confirm", "60s")
+    os.rename(f"{env.dir}/kept", revision_path(env, before["revision"]))
+    assert result.rc == 3 and f"no way back to revision {before['revision']}" in result.err, str(result)
+    assert "without --confirm" in result.err, str(result)
+    assert policy_of(env)["revision"] == before["revision"] and policy_of(env)["waiting"] is None
+
+
+def killed_at(env, call, nth, *args):
+    """Runs policyctl, and kills the enforcer when it enters a system call of that kind for the nth time. Returns the
+    exit code of policyctl, or None if the call was never made."""
+    tracer = subprocess.Popen(  # pylint: disable=consider-using-with
+        ["strace", "-qq", "-o", "/dev/null", "-p", str(env.daemon.pid), "-e", f"trace={call}",
+         "-e", f"inject={call}:signal=SIGKILL:when={nth}"], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: "TracerPid:\t0\n" not in read(f"/proc/{env.daemon.pid}/status"), "the tracer")
+        result = env.ctl(*args)
+        killed = result.rc == 3
+        if killed:
+            env.daemon.wait(10)
+        return result.rc if killed else None
+    finally:
+        tracer.terminate()
+        tracer.wait()
+
+
+def test_wherever_the_daemon_is_killed_one_policy_is_in_force(env):
+    """At every system call by which a trial begins: after a restart, the old policy or the new one on trial; after a
+    reboot, the old one."""
+    if not shutil.which("strace"):
+        raise Skip("there is no strace")
+    before, points = fresh(env), 0
+    new = None
+    for call in ("fsync", "renameat", "unlinkat", "membarrier"):
+        for nth in range(1, 100):
+            if killed_at(env, call, nth, "apply", env.write_policy(POLICY_WITHOUT_WEB), "--confirm", "1h") is None:
+                break
+            points += 1
+            env.start()
+            after = policy_of(env)
+            if after["digest"] == before["digest"]:
+                assert after["waiting"] is None, (call, nth, after)
+            else:
+                new = new or after["digest"]
+                assert after["digest"] == new and after["waiting"], (call, nth, after)
+            env.kill_daemon()
+            reboot(env)
+            env.start()
+            after = policy_of(env)
+            assert after["digest"] == before["digest"] and after["waiting"] is None, (call, nth, after)
+        env.ctl("rollback", "--yes", expect=YES)
+    assert points >= 6, points
+    for workload in (env.web, env.db):
+        workload.attest(env.svid[workload.name])
 
 
 def test_the_way_back_is_gone_even_if_it_cannot_be_stored(env):
