@@ -579,6 +579,32 @@ def test_a_session_is_known_by_what_its_client_says_too(env):
     assert session.lives() and policy_of(env)["digest"] == before["digest"]
 
 
+def test_a_session_is_known_by_what_a_parent_says(env):
+    """As with sudo in tmux: sudo takes SSH_CONNECTION away, the shell before it has it."""
+    fresh(env)
+    session = Session(env)
+    command = " ".join(env.ctl_argv("apply", env.write_policy(POLICY_WITHOUT_WEB)))
+    for hint, rc in ((session.hint, NO), ("", YES)):
+        done = subprocess.run(["env", "SSH_CONNECTION=" + hint, "sh", "-c",
+                               f"env -u SSH_CONNECTION {command}; exit $?"],
+                              capture_output=True, text=True, check=False)
+        assert done.returncode == rc, (hint, done)
+        assert ("you came through" in done.stderr) == (rc == NO), done
+
+
+def test_a_session_over_a_link_local_address_is_known(env):
+    """sshd names the link with such an address."""
+    fresh(env)
+    session = Session(env, address="::1")
+    os.environ["SSH_CONNECTION"] = session.hint.replace("::1", "::1%lo")
+    try:
+        result = env.ctl("apply", env.write_policy(POLICY_WITHOUT_WEB), expect=NO)
+    finally:
+        del os.environ["SSH_CONNECTION"]
+    assert "you came through" in result.err, str(result)
+    assert session.lives()
+
+
 def test_a_session_over_ipv6_is_known(env):
     fresh(env)
     session = Session(env, address="::1")
