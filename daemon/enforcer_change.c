@@ -161,7 +161,7 @@ int enforcer_apply(void *ctx, const struct control_change *asked, const struct c
 	};
 	struct enforcer *e = ctx;
 
-	author_read(&author, caller->uid, caller->pid);
+	author_read(&author, caller->uid, caller->pid, caller->pidfd);
 	if (enforcer_confirm_waiting(e, textp))
 		return CONTROL_WAITING;
 	if (change.confirm_s && (change.confirm_s < CONFIRM_MIN_S || change.confirm_s > CONFIRM_MAX_S)) {
@@ -237,7 +237,7 @@ int enforcer_rollback(void *ctx, uint32_t number, bool even_if_cut, const struct
 		return enforcer_revision_unknown(e, target, textp);
 	if (r < 0)
 		return r;
-	author_read(&author, caller->uid, caller->pid);
+	author_read(&author, caller->uid, caller->pid, caller->pidfd);
 	if (target)
 		snprintf(comment, sizeof(comment), "rollback to %u", target);
 	else

@@ -201,7 +201,7 @@ int enforcer_confirm(void *ctx, const struct control_caller *caller, uint32_t *r
 	}
 	*revision = e->waiting.revision;
 	enforcer_confirm_end(e, false);
-	author_read(&author, caller->uid, caller->pid);
+	author_read(&author, caller->uid, caller->pid, caller->pidfd);
 	notice = enforcer_policy_notice(e, NOTICE_POLICY_CONFIRMED, &author);
 	snprintf(notice.digest, sizeof(notice.digest), "%s", policy_image_digest(e->image));
 	enforcer_notice_post(e, &notice);

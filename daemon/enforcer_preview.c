@@ -242,7 +242,7 @@ int enforcer_preview(void *ctx, const struct policy_source *files, size_t n, con
 	struct enforcer *e = ctx;
 	int r;
 
-	author_read(&author, caller->uid, caller->pid);
+	author_read(&author, caller->uid, caller->pid, caller->pidfd);
 	r = enforcer_image_make(files, n, &image, textp);
 	if (r)
 		return r > 0 ? CONTROL_INVALID : r;
