@@ -268,34 +268,104 @@ def killed_at(env, call, nth, *args):
         tracer.wait()
 
 
-def test_wherever_the_daemon_is_killed_one_policy_is_in_force(env):
-    """At every system call by which a trial begins: after a restart, the old policy or the new one on trial; after a
-    reboot, the old one."""
+def restarted(env):
+    env.start()
+    return policy_of(env)
+
+
+def killed_everywhere(env, prepare, *args):
+    """Kills the enforcer at every system call by which it carries out a command, `prepare` having come before each.
+    Yields where, the policy in force after a restart, and that after a reboot."""
     if not shutil.which("strace"):
         raise Skip("there is no strace")
-    before, points = fresh(env), 0
-    new = None
+    points = 0
     for call in ("fsync", "renameat", "unlinkat", "membarrier"):
-        for nth in range(1, 100):
-            if killed_at(env, call, nth, "apply", env.write_policy(POLICY_WITHOUT_WEB), "--confirm", "1h") is None:
+        for nth in range(1, 50):
+            prepare()
+            if killed_at(env, call, nth, *args) is None:
                 break
             points += 1
-            env.start()
-            after = policy_of(env)
-            if after["digest"] == before["digest"]:
-                assert after["waiting"] is None, (call, nth, after)
-            else:
-                new = new or after["digest"]
-                assert after["digest"] == new and after["waiting"], (call, nth, after)
+            after = restarted(env)
             env.kill_daemon()
             reboot(env)
-            env.start()
-            after = policy_of(env)
-            assert after["digest"] == before["digest"] and after["waiting"] is None, (call, nth, after)
+            yield (call, nth), after, restarted(env)
+    assert points >= 3, points
+    if policy_of(env)["waiting"]:
         env.ctl("rollback", "--yes", expect=YES)
-    assert points >= 6, points
     for workload in (env.web, env.db):
         workload.attest(env.svid[workload.name])
+
+
+def digests(env):
+    """Of POLICY, in force now, and of POLICY_WITHOUT_WEB."""
+    old = fresh(env)["digest"]
+    env.apply(POLICY_WITHOUT_WEB)
+    new = policy_of(env)["digest"]
+    env.apply(POLICY)
+    return old, new
+
+
+def test_a_trial_begins_wholly_or_not_at_all(env):
+    old, new = digests(env)
+    path = env.write_policy(POLICY_WITHOUT_WEB)
+    for where, after, rebooted in killed_everywhere(env, lambda: fresh(env), "apply", path, "--confirm", "1h"):
+        assert after["digest"] == (new if after["waiting"] else old), (where, after)
+        assert rebooted["digest"] == old and rebooted["waiting"] is None, (where, rebooted)
+
+
+def test_a_trial_is_gone_back_from_wholly_or_not_at_all(env):
+    old, new = digests(env)
+
+    def prepare():
+        fresh(env)
+        on_trial(env, seconds=3600)
+
+    for where, after, rebooted in killed_everywhere(env, prepare, "rollback", "--yes"):
+        assert after["digest"] == (new if after["waiting"] else old), (where, after)
+        assert rebooted["digest"] == old and rebooted["waiting"] is None, (where, rebooted)
+
+
+def test_a_confirmed_policy_is_never_gone_back_from_even_if_the_answer_was_lost(env):
+    old, new = digests(env)
+
+    def prepare():
+        fresh(env)
+        on_trial(env, seconds=3600)
+
+    points = 0
+    for call in ("unlinkat", "fsync"):
+        for nth in range(1, 10):
+            prepare()
+            if killed_at(env, call, nth, "confirm") is None:
+                break
+            points += 1
+            after = restarted(env)
+            assert after["digest"] == new, (call, nth, after)
+            env.kill_daemon()
+            reboot(env)
+            rebooted = restarted(env)
+            assert rebooted["digest"] == (old if after["waiting"] else new), (call, nth, after, rebooted)
+            assert rebooted["waiting"] is None, (call, nth, rebooted)
+    assert points >= 2, points
+    for workload in (env.web, env.db):
+        workload.attest(env.svid[workload.name])
+
+
+def test_a_daemon_killed_over_and_over_on_its_way_back_gets_there(env):
+    """The time ended while the daemon was away; it is killed at every step of going back, each time a step later."""
+    if not shutil.which("strace"):
+        raise Skip("there is no strace")
+    before = fresh(env)
+    trial = on_trial(env)
+    env.kill_daemon()
+    end = time.monotonic() + TRIAL
+    wait_for(lambda: time.monotonic() > end, "the time to be over", TRIAL + 5)
+    for call in ("fsync", "renameat", "membarrier", "unlinkat"):
+        argv = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when=1"]
+        subprocess.run(argv + env.daemon_argv(), check=False, timeout=30, capture_output=True)
+    after = restarted(env)
+    assert after["digest"] == before["digest"] and after["waiting"] is None, after
+    assert after["revision"] <= trial["revision"] + 5, (trial, after)
 
 
 def test_the_way_back_is_gone_even_if_it_cannot_be_stored(env):
