@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/change.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,12 +15,91 @@ static void textp_free(char **textp)
 	free(*textp);
 }
 
+/* ---- the session ---- */
+
+#define MAX_ANCESTORS 32
+#define MAX_ENVIRONMENT (1U << 20)
+#define SESSION_VARIABLE "SSH_CONNECTION"
+
+/* Two addresses and ports in plain text; what is anything else says nothing. */
+static bool is_session(const char *text)
+{
+	size_t len = strlen(text);
+
+	for (size_t i = 0; i < len; i++)
+		if (text[i] < ' ' || text[i] > '~')
+			return false;
+	return len && len < 160;
+}
+
+/* The beginning of /proc/PID/FILE, terminated. Returns its length, or 0. */
+static size_t proc_read(int pid, const char *file, char *out, size_t size)
+{
+	char path[64];
+	size_t len = 0;
+	ssize_t n = 1;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, file);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	while (fd >= 0 && len < size - 1 && (n = read(fd, out + len, size - 1 - len)) > 0)
+		len += (size_t)n;
+	if (fd >= 0)
+		close(fd);
+	out[len] = '\0';
+	return len;
+}
+
+static int parent_of(int pid)
+{
+	char text[512], *last;
+	int parent;
+
+	if (!proc_read(pid, "stat", text, sizeof(text)))
+		return 0;
+	last = strrchr(text, ')');
+	return last && sscanf(last + 1, " %*c %d", &parent) == 1 ? parent : 0;
+}
+
+/* The variable in what is read from /proc/PID/environ, or NULL. */
+static const char *session_in(const char *environment, size_t len)
+{
+	for (const char *at = environment; at < environment + len; at += strlen(at) + 1)
+		if (strncmp(at, SESSION_VARIABLE "=", sizeof(SESSION_VARIABLE)) == 0 &&
+		    is_session(at + sizeof(SESSION_VARIABLE)))
+			return at + sizeof(SESSION_VARIABLE);
+	return NULL;
+}
+
+/* sudo takes the variable away, and behind tmux no sshd is among the ancestors that the daemon sees. */
+static void session_of_ancestors(char *out, size_t size)
+{
+	char *environment = malloc(MAX_ENVIRONMENT);
+	const char *session = NULL;
+	int pid = getppid();
+
+	for (int i = 0; environment && !session && pid > 1 && i < MAX_ANCESTORS; i++) {
+		session = session_in(environment, proc_read(pid, "environ", environment, MAX_ENVIRONMENT));
+		pid = parent_of(pid);
+	}
+	if (session)
+		snprintf(out, size, "%s", session);
+	free(environment);
+}
+
 const char *cli_session(void)
 {
-	const char *session = getenv("SSH_CONNECTION");
+	static char found[160];
+	const char *session = getenv(SESSION_VARIABLE);
 
-	return session ? session : "";
+	if (session && is_session(session))
+		return session;
+	if (!*found)
+		session_of_ancestors(found, sizeof(found));
+	return found;
 }
+
+/* ---- the call ---- */
 
 static bool ask(const char *what)
 {

@@ -25,7 +25,7 @@ typedef int (*cli_change_call)(void *ctx, sd_bus *bus, bool even_if_cut, sd_bus_
 /* `what` as in "Apply all the same?". Returns an exit code, having said why. */
 int cli_change_run(struct cli *cli, const char *what, bool yes, cli_change_call call, void *ctx,
 		   struct cli_change *result);
-/* SSH_CONNECTION, or "". */
+/* SSH_CONNECTION, of ours or else of the nearest process that we were started by and that has it; or "". */
 const char *cli_session(void);
 
 #endif

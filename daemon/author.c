@@ -4,6 +4,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,7 +118,14 @@ static int inode_order(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-void author_read(struct author *author, uid_t uid, pid_t pid)
+static bool has_ended(int pidfd)
+{
+	struct pollfd p = {.fd = pidfd, .events = POLLIN};
+
+	return pidfd >= 0 && poll(&p, 1, 0) > 0;
+}
+
+void author_read(struct author *author, uid_t uid, pid_t pid, int pidfd)
 {
 	unsigned seen = 0, names = 0;
 	struct process process;
@@ -135,6 +144,10 @@ void author_read(struct author *author, uid_t uid, pid_t pid)
 		pid = process.parent;
 	}
 	privileges_lower();
+	if (has_ended(pidfd)) {
+		author_clear(author);
+		*author = (struct author){.uid = uid, .pid = author->pid, .login_uid = AUTHOR_NO_LOGIN};
+	}
 	if (author->n_sockets)
 		qsort(author->sockets, author->n_sockets, sizeof(*author->sockets), inode_order);
 }

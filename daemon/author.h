@@ -25,8 +25,9 @@ struct author {
 	size_t n_sockets;
 };
 
-/* Reads what can be read; the rest is left empty. For author_clear(). */
-void author_read(struct author *author, uid_t uid, pid_t pid);
+/* Reads what can be read; the rest is left empty. `pidfd` (-1: none) holds the process: if it has ended meanwhile, its
+ * number may have been another's while it was read, and nothing of that is kept. For author_clear(). */
+void author_read(struct author *author, uid_t uid, pid_t pid, int pidfd);
 void author_clear(struct author *author);
 
 #endif

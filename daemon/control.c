@@ -16,6 +16,10 @@
 
 #include "daemon/log.h"
 
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77 /* since Linux 6.5 */
+#endif
+
 /* Replies that a peer left unread before we stop listening to it. policyctl has one at a time. */
 #define MAX_UNREAD_REPLIES 16
 
@@ -32,6 +36,8 @@ static void connection_close(struct connection *c)
 	sd_bus *bus = c->bus;
 
 	c->bus = NULL;
+	closep(&c->pidfd);
+	c->pidfd = -1;
 	sd_bus_detach_event(bus);
 	sd_bus_close_unref(bus);
 }
@@ -102,6 +108,19 @@ static struct connection *connection_place(struct control *control)
 	return oldest;
 }
 
+/* Holds the process that connected: its number may be another's by the time that it is looked at, or is already. */
+static int peer_pidfd(int client, pid_t *pid)
+{
+	socklen_t len = sizeof(int);
+	int pidfd = -1;
+
+	if (getsockopt(client, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) == 0)
+		return pidfd;
+	if (errno == ESRCH || errno == EINVAL || errno == ENODATA)
+		*pid = 0;
+	return -1;
+}
+
 static int on_connection(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
 	struct control *control = userdata;
@@ -109,7 +128,7 @@ static int on_connection(sd_event_source *source, int fd, uint32_t revents, void
 	struct ucred peer;
 	socklen_t len = sizeof(peer);
 	sd_bus *bus = NULL;
-	int client, rc;
+	int client, pidfd, rc;
 
 	(void)source;
 	(void)revents;
@@ -126,7 +145,14 @@ static int on_connection(sd_event_source *source, int fd, uint32_t revents, void
 		close(client);
 		return 0;
 	}
-	*c = (struct connection){.control = control, .bus = bus, .peer = peer, .last_use = ++control->uses};
+	pidfd = peer_pidfd(client, &peer.pid);
+	*c = (struct connection){
+		.control = control,
+		.bus = bus,
+		.peer = peer,
+		.pidfd = pidfd,
+		.last_use = ++control->uses,
+	};
 	rc = connection_start(c, bus, client);
 	if (rc < 0) {
 		if (rc != -ECONNRESET && rc != -EPIPE) /* the peer has gone already */

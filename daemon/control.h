@@ -37,6 +37,7 @@ enum control_answer {
 struct control_caller {
 	uid_t uid;
 	pid_t pid;
+	int pidfd;	     /* of it, borrowed; -1 where the kernel gives none */
 	const char *session; /* what the caller says of its connection, as sshd(8) writes SSH_CONNECTION; "": nothing */
 };
 

@@ -18,6 +18,7 @@ struct connection {
 	struct control *control;
 	sd_bus *bus; /* NULL: free place */
 	struct ucred peer;
+	int pidfd;	   /* of the process that connected; -1 where the kernel gives none */
 	uint64_t last_use; /* counts calls and connections of all; lowest: silent longest */
 };
 

@@ -137,7 +137,7 @@ static struct connection *touch(void *userdata)
 
 static struct control_caller caller_of(const struct connection *c, const char *session)
 {
-	return (struct control_caller){.uid = c->peer.uid, .pid = c->peer.pid, .session = session};
+	return (struct control_caller){.uid = c->peer.uid, .pid = c->peer.pid, .pidfd = c->pidfd, .session = session};
 }
 
 static int reply_change(sd_bus_message *m, int answer, const struct control_change_result *out, char *text,

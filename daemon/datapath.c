@@ -250,11 +250,11 @@ int datapath_open(struct datapath **datapathp, const struct datapath_config *con
 	dp->skeleton->rodata->subtree_level = config->subtree_level;
 	r = bulkhead__load(dp->skeleton);
 	if (r < 0) {
-		snprintf(
-			why, why_size,
-			"the kernel refused the BPF programs or the maps pinned in %s: %s (pins of another version are "
-			"removed by `rm -r` of that directory, which ends enforcement)",
-			dp->pin_dir, strerror(-r));
+		snprintf(why, why_size,
+			 "the kernel refused the BPF programs or the maps pinned in %s: %s. If another version of "
+			 "Bulkhead pinned something there, what it enforces goes on: start that version, or remove the "
+			 "pins with `rm -r` of that directory, which ends enforcement until this one is started",
+			 dp->pin_dir, strerror(-r));
 		return r;
 	}
 	r = key_make(dp);

@@ -42,19 +42,20 @@ static enum notice_kind notice_of(enum revision_cause cause)
 					     : NOTICE_POLICY_APPLIED;
 }
 
-/* On disk: the revision, and that it is on trial. Returns 0, or -errno with a sentence. */
+/* On disk: that the revision is on trial, then the revision: after a power cut in between, it is not taken for one that
+ * nobody has to confirm. Returns 0, or -errno with a sentence. */
 static int change_record(struct enforcer *e, const struct policy_image *image, const struct policy_change *change,
 			 uint32_t number, uint64_t now_usec, char **textp)
 {
-	int r = enforcer_revision_write(e, image, change, number, now_usec);
+	int r = change->confirm_s ? enforcer_confirm_begin(e, number, change->confirm_s, textp) : 0;
 
-	if (r == 0 && change->confirm_s) {
-		r = enforcer_confirm_begin(e, number, change->confirm_s);
-		if (r < 0)
-			revisions_remove(e->revisions_fd, number);
-	}
+	if (r < 0)
+		return r;
+	r = enforcer_revision_write(e, image, change, number, now_usec);
 	if (r == 0)
 		return 0;
+	if (change->confirm_s)
+		enforcer_confirm_end(e, true);
 	free(*textp);
 	if (asprintf(textp, "cannot store the revision: %s; revision %u stays in force", strerror(-r), e->revision) < 0)
 		*textp = NULL;
@@ -160,7 +161,7 @@ int enforcer_apply(void *ctx, const struct control_change *asked, const struct c
 	};
 	struct enforcer *e = ctx;
 
-	author_read(&author, caller->uid, caller->pid);
+	author_read(&author, caller->uid, caller->pid, caller->pidfd);
 	if (enforcer_confirm_waiting(e, textp))
 		return CONTROL_WAITING;
 	if (change.confirm_s && (change.confirm_s < CONFIRM_MIN_S || change.confirm_s > CONFIRM_MAX_S)) {
@@ -236,7 +237,7 @@ int enforcer_rollback(void *ctx, uint32_t number, bool even_if_cut, const struct
 		return enforcer_revision_unknown(e, target, textp);
 	if (r < 0)
 		return r;
-	author_read(&author, caller->uid, caller->pid);
+	author_read(&author, caller->uid, caller->pid, caller->pidfd);
 	if (target)
 		snprintf(comment, sizeof(comment), "rollback to %u", target);
 	else

@@ -109,7 +109,7 @@ static void timer_arm(struct enforcer *e, uint64_t deadline_ns)
 
 /* ---- the trial ---- */
 
-int enforcer_confirm_begin(struct enforcer *e, uint32_t revision, uint32_t seconds)
+int enforcer_confirm_begin(struct enforcer *e, uint32_t revision, uint32_t seconds, char **textp)
 {
 	struct confirmation waiting = {
 		.revision = revision,
@@ -125,12 +125,25 @@ int enforcer_confirm_begin(struct enforcer *e, uint32_t revision, uint32_t secon
 	r = previous_open(e, waiting.previous, &image, &files, &n);
 	policy_image_freep(&image);
 	policy_sources_free(files, n);
-	if (r == 0)
-		r = confirmation_boot_id(waiting.boot_id);
+	free(*textp);
+	*textp = NULL;
+	if (r < 0) {
+		if (asprintf(textp,
+			     "there would be no way back to revision %u, in force: it cannot be read from %s/revisions "
+			     "(%s); apply without --confirm, or roll back to an earlier revision first",
+			     waiting.previous, e->config.state_dir, strerror(-r)) < 0)
+			*textp = NULL;
+		return r;
+	}
+	r = confirmation_boot_id(waiting.boot_id);
 	if (r == 0)
 		r = confirmation_write(e->state_fd, &waiting);
-	if (r < 0)
+	if (r < 0) {
+		if (asprintf(textp, "cannot write that the revision is on trial, in %s: %s; revision %u stays in force",
+			     e->config.state_dir, strerror(-r), e->revision) < 0)
+			*textp = NULL;
 		return r;
+	}
 	e->waiting = waiting;
 	timer_arm(e, waiting.deadline_ns);
 	if (e->confirm_timer)
@@ -188,7 +201,7 @@ int enforcer_confirm(void *ctx, const struct control_caller *caller, uint32_t *r
 	}
 	*revision = e->waiting.revision;
 	enforcer_confirm_end(e, false);
-	author_read(&author, caller->uid, caller->pid);
+	author_read(&author, caller->uid, caller->pid, caller->pidfd);
 	notice = enforcer_policy_notice(e, NOTICE_POLICY_CONFIRMED, &author);
 	snprintf(notice.digest, sizeof(notice.digest), "%s", policy_image_digest(e->image));
 	enforcer_notice_post(e, &notice);
@@ -202,6 +215,28 @@ static bool is_stored(const struct enforcer *e, uint32_t number)
 	struct revision revision;
 
 	return number && revisions_load_head(e->revisions_fd, number, &revision) == 0;
+}
+
+static bool is_readable(struct enforcer *e, uint32_t number)
+{
+	struct policy_image *image = NULL;
+	uint64_t applied_usec;
+	bool readable = enforcer_revision_image(e, number, &image, &applied_usec) == 0;
+
+	policy_image_freep(&image);
+	return readable;
+}
+
+/* Does the record say anything still? No, if the daemon ended before its revision came into force, or after what
+ * replaced it did. */
+static bool is_over(const struct enforcer *e, const struct confirmation *waiting, uint32_t in_force)
+{
+	uint32_t latest = revisions_latest(e->revisions_fd);
+
+	if (in_force)
+		return in_force < waiting->revision || (in_force > waiting->revision && is_stored(e, in_force));
+	/* The kernel cannot tell. Revisions are stored before they come into force, and in their order. */
+	return latest < waiting->revision || (latest > waiting->revision && is_stored(e, latest));
 }
 
 int enforcer_confirm_start(struct enforcer *e, uint32_t in_force)
@@ -222,23 +257,24 @@ int enforcer_confirm_start(struct enforcer *e, uint32_t in_force)
 		return 0;
 	}
 	same_boot = strcmp(boot_id, waiting.boot_id) == 0;
-	/* The daemon ended on its way: before the policy came into force, or after what replaced it did. */
-	if (same_boot && in_force && in_force < waiting.revision) {
-		revisions_remove(e->revisions_fd, waiting.revision);
-		confirmation_remove(e->state_fd);
-		return 0;
-	}
-	if (in_force > waiting.revision && is_stored(e, in_force)) {
+	if (is_over(e, &waiting, in_force)) {
+		if (in_force && in_force < waiting.revision)
+			revisions_remove(e->revisions_fd, waiting.revision);
 		confirmation_remove(e->state_fd);
 		return 0;
 	}
 	e->waiting = waiting;
-	if (same_boot && in_force == waiting.revision && seconds_left(&waiting)) {
+	/* One that is damaged cannot be adopted, and is not what to wait for. */
+	if (same_boot && in_force == waiting.revision && seconds_left(&waiting) && is_readable(e, in_force)) {
 		timer_arm(e, waiting.deadline_ns);
 		return 0;
 	}
+	/* Another boot's clock says nothing in this one. */
+	e->waiting.deadline_ns = same_boot ? waiting.deadline_ns : 0;
 	e->revision = in_force > waiting.revision ? in_force : waiting.revision;
-	r = revert(e, same_boot ? "in time: the daemon was away" : "before the host restarted");
+	r = revert(e, !same_boot	       ? "before the host restarted"
+		      : seconds_left(&waiting) ? "before the daemon was started again"
+					       : "in time: the daemon was away");
 	if (r == 0) {
 		e->cut_due = true;
 		return 1;

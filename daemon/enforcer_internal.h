@@ -161,8 +161,9 @@ struct ipc_notice enforcer_policy_notice(struct enforcer *e, enum notice_kind ki
 
 /* ---- enforcer_confirm.c ---- */
 
-/* Puts the revision that is about to come into force on trial: on disk, and with a timer. Returns 0 or -errno. */
-int enforcer_confirm_begin(struct enforcer *e, uint32_t revision, uint32_t seconds);
+/* Puts the revision that is about to come into force on trial: on disk, and with a timer. Returns 0, or -errno
+ * with a sentence. */
+int enforcer_confirm_begin(struct enforcer *e, uint32_t revision, uint32_t seconds, char **textp);
 /* Nothing is on trial any more. `for_good`: nor for who starts after us. */
 void enforcer_confirm_end(struct enforcer *e, bool for_good);
 /* Is one on trial? Says which, and until when. */

@@ -355,6 +355,20 @@ static int image_adopt(struct enforcer *e, struct policy_image *image, uint32_t 
 	return 0;
 }
 
+/* What says that it replaced the revision in force never did: the daemon ended before the swap, and told nobody that it
+ * was done. Left there, it would come into force unasked with the next boot. */
+static void never_in_force_remove(struct enforcer *e, uint32_t in_force)
+{
+	uint32_t latest = revisions_latest(e->revisions_fd);
+	struct revision revision;
+
+	if (!in_force || latest <= in_force || revisions_load_head(e->revisions_fd, latest, &revision) < 0 ||
+	    revision.replaced != in_force)
+		return;
+	log_warning("revision %u was stored but never came into force; revision %u stays", latest, in_force);
+	revisions_remove(e->revisions_fd, latest);
+}
+
 int enforcer_policy_start(struct enforcer *e, char *why, size_t why_size)
 {
 	uint32_t in_force = e->adopted ? datapath_revision(e->datapath) : 0, latest;
@@ -362,6 +376,7 @@ int enforcer_policy_start(struct enforcer *e, char *why, size_t why_size)
 	uint64_t applied_usec = 0;
 	int r;
 
+	never_in_force_remove(e, in_force);
 	if (enforcer_confirm_start(e, in_force))
 		return 0;
 	latest = revisions_latest(e->revisions_fd);
@@ -380,5 +395,9 @@ int enforcer_policy_start(struct enforcer *e, char *why, size_t why_size)
 		policy_image_freep(&image);
 		log_error("revision %u cannot be loaded: %s", latest, strerror(-r));
 	}
-	return directory_enforce(e, why, why_size);
+	r = directory_enforce(e, why, why_size);
+	/* Neither what was on trial nor what was before it could be read: there is nothing to go back from any more. */
+	if (r == 0 && e->waiting.revision)
+		enforcer_confirm_end(e, true);
+	return r;
 }

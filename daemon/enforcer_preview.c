@@ -100,8 +100,16 @@ static int tags_foresee(struct enforcer *e, const struct policy_image *image, co
 
 static bool address_parse(const char *text, struct bh_addr *addr)
 {
+	char without_scope[INET6_ADDRSTRLEN];
 	struct in_addr four;
+	size_t len = strcspn(text, "%");
 
+	/* "fe80::1%eth0": sockets are listed without the link. */
+	if (len >= sizeof(without_scope))
+		return false;
+	memcpy(without_scope, text, len);
+	without_scope[len] = '\0';
+	text = without_scope;
 	if (inet_pton(AF_INET, text, &four) == 1) {
 		*addr = (struct bh_addr){.w = {0, 0, htonl(0xffff), four.s_addr}};
 		return true;
@@ -234,7 +242,7 @@ int enforcer_preview(void *ctx, const struct policy_source *files, size_t n, con
 	struct enforcer *e = ctx;
 	int r;
 
-	author_read(&author, caller->uid, caller->pid);
+	author_read(&author, caller->uid, caller->pid, caller->pidfd);
 	r = enforcer_image_make(files, n, &image, textp);
 	if (r)
 		return r > 0 ? CONTROL_INVALID : r;

@@ -129,10 +129,16 @@ int revisions_store(int dir_fd, const struct revision *revision)
 		r = file_write_all(fd, revision->pack, revision->pack_len);
 	if (!r)
 		r = file_write_all(fd, revision->image, revision->image_len);
-	if (!r && (fsync(fd) < 0 || renameat(dir_fd, "new", dir_fd, name) < 0 || fsync(dir_fd) < 0))
+	if (!r && (fsync(fd) < 0 || renameat(dir_fd, "new", dir_fd, name) < 0))
 		r = -errno;
 	if (r) {
 		unlinkat(dir_fd, "new", 0);
+		return r;
+	}
+	/* What is answered not to be stored must not be there with the next boot. */
+	if (fsync(dir_fd) < 0) {
+		r = -errno;
+		unlinkat(dir_fd, name, 0);
 		return r;
 	}
 	prune(dir_fd, revision->number);

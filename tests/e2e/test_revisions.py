@@ -3,12 +3,14 @@
 and no operator cuts their own session unasked."""
 import json
 import os
+import shutil
 import struct
+import subprocess
 import sys
 import time
 
 from common import POLICY, POLICY_WITHOUT_WEB, ready as common_ready, setup  # noqa: F401
-from harness import PATIENCE, read, wait_for
+from harness import PATIENCE, Skip, read, wait_for
 
 DB = "127.0.0.1,5432"
 YES, NO, USAGE = 0, 1, 2
@@ -136,20 +138,26 @@ def test_a_restarted_daemon_can_still_be_told_that_it_stays(env):
     assert policy_of(env)["revision"] == result["revision"] and policy_of(env)["waiting"] is None
 
 
+def reboot(env):
+    """Another boot: another boot id, a clock that began anew, and nothing in the kernel. Was one on trial?"""
+    path = f"{env.dir}/state/confirmation"
+    for name in os.listdir(env.pins):
+        os.unlink(f"{env.pins}/{name}")
+    if not os.path.exists(path):
+        return False
+    with open(path, "rb") as f:
+        data = f.read()
+    boot = read("/proc/sys/kernel/random/boot_id").strip().encode()
+    with open(path, "wb") as f:
+        f.write(data.replace(boot, b"0" * len(boot)))
+    return boot in data
+
+
 def test_after_a_reboot_the_confirmed_policy_starts(env):
     before, mark = fresh(env), env.audit.mark()
     on_trial(env, seconds=3600)
     env.kill_daemon()
-    # Another boot: another boot id, a clock that began anew, and nothing in the kernel.
-    path = f"{env.dir}/state/confirmation"
-    with open(path, "rb") as f:
-        data = f.read()
-    boot = read("/proc/sys/kernel/random/boot_id").strip().encode()
-    assert boot in data
-    with open(path, "wb") as f:
-        f.write(data.replace(boot, b"0" * len(boot)))
-    for name in os.listdir(env.pins):
-        os.unlink(f"{env.pins}/{name}")
+    assert reboot(env)
     env.start()
     for workload in (env.web, env.db):
         workload.attest(env.svid[workload.name])
@@ -175,6 +183,189 @@ def test_a_policy_that_never_came_into_force_is_forgotten(env):
     env.start()
     assert policy_of(env)["revision"] == before["revision"] and policy_of(env)["waiting"] is None
     assert not os.path.exists(f"{directory}/{number:08}.rev")
+
+
+def revision_path(env, number):
+    return f"{env.dir}/state/revisions/{number:08}.rev"
+
+
+def test_a_policy_that_was_stored_but_not_answered_does_not_come_with_the_next_boot(env):
+    """The daemon was killed between storing the revision and the swap, and the host restarts a month later."""
+    before = fresh(env)
+    number = before["revision"] + 1
+    env.apply(POLICY_WITHOUT_WEB)
+    shutil.copy(revision_path(env, number), f"{env.dir}/kept")
+    env.kill_daemon()
+    reboot(env)
+    os.unlink(revision_path(env, number))
+    env.start()
+    assert policy_of(env)["digest"] == before["digest"]
+    env.kill_daemon()
+    os.rename(f"{env.dir}/kept", revision_path(env, number))
+    env.start()
+    assert policy_of(env)["revision"] == before["revision"]
+    assert not os.path.exists(revision_path(env, number))
+    env.kill_daemon()
+    reboot(env)
+    env.start()
+    assert policy_of(env)["revision"] == before["revision"]
+
+
+def test_a_policy_on_trial_that_cannot_be_read_is_gone_back_from(env):
+    before, number = fresh(env), on_trial(env, seconds=3600)["revision"]
+    env.kill_daemon()
+    with open(revision_path(env, number), "r+b") as f:
+        f.truncate(100)
+    env.start()
+    after = policy_of(env)
+    assert after["digest"] == before["digest"] and after["waiting"] is None, after
+
+
+def test_what_replaced_the_policy_on_trial_outlives_its_record(env):
+    """The record of the trial could not be removed when the operator rolled back, and then the host restarted."""
+    fresh(env)
+    env.apply(POLICY_AGAINST_WEB)
+    against = policy_of(env)
+    env.apply(POLICY)
+    on_trial(env, seconds=3600)
+    shutil.copy(f"{env.dir}/state/confirmation", f"{env.dir}/kept")
+    env.ctl("rollback", against["revision"], "--yes", expect=YES)
+    rolled_back = policy_of(env)
+    env.kill_daemon()
+    os.rename(f"{env.dir}/kept", f"{env.dir}/state/confirmation")
+    assert reboot(env)
+    env.start()
+    after = policy_of(env)
+    assert (after["revision"], after["digest"]) == (rolled_back["revision"], against["digest"]), after
+    assert after["waiting"] is None
+
+
+def test_a_trial_without_a_way_back_does_not_begin(env):
+    before = fresh(env)
+    os.rename(revision_path(env, before["revision"]), f"{env.dir}/kept")
+    result = env.ctl("apply", env.write_policy(POLICY_WITHOUT_WEB), "--confirm", "60s")
+    os.rename(f"{env.dir}/kept", revision_path(env, before["revision"]))
+    assert result.rc == 3 and f"no way back to revision {before['revision']}" in result.err, str(result)
+    assert "without --confirm" in result.err, str(result)
+    assert policy_of(env)["revision"] == before["revision"] and policy_of(env)["waiting"] is None
+
+
+def killed_at(env, call, nth, *args):
+    """Runs policyctl, and kills the enforcer when it enters a system call of that kind for the nth time. Returns the
+    exit code of policyctl, or None if the call was never made."""
+    tracer = subprocess.Popen(  # pylint: disable=consider-using-with
+        ["strace", "-qq", "-o", "/dev/null", "-p", str(env.daemon.pid), "-e", f"trace={call}",
+         "-e", f"inject={call}:signal=SIGKILL:when={nth}"], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: "TracerPid:\t0\n" not in read(f"/proc/{env.daemon.pid}/status"), "the tracer")
+        result = env.ctl(*args)
+        killed = result.rc == 3
+        if killed:
+            env.daemon.wait(10)
+        return result.rc if killed else None
+    finally:
+        tracer.terminate()
+        tracer.wait()
+
+
+def restarted(env):
+    env.start()
+    return policy_of(env)
+
+
+def killed_everywhere(env, prepare, *args):
+    """Kills the enforcer at every system call by which it carries out a command, `prepare` having come before each.
+    Yields where, the policy in force after a restart, and that after a reboot."""
+    if not shutil.which("strace"):
+        raise Skip("there is no strace")
+    points = 0
+    for call in ("fsync", "renameat", "unlinkat", "membarrier"):
+        for nth in range(1, 50):
+            prepare()
+            if killed_at(env, call, nth, *args) is None:
+                break
+            points += 1
+            after = restarted(env)
+            env.kill_daemon()
+            reboot(env)
+            yield (call, nth), after, restarted(env)
+    assert points >= 3, points
+    if policy_of(env)["waiting"]:
+        env.ctl("rollback", "--yes", expect=YES)
+    for workload in (env.web, env.db):
+        workload.attest(env.svid[workload.name])
+
+
+def digests(env):
+    """Of POLICY, in force now, and of POLICY_WITHOUT_WEB."""
+    old = fresh(env)["digest"]
+    env.apply(POLICY_WITHOUT_WEB)
+    new = policy_of(env)["digest"]
+    env.apply(POLICY)
+    return old, new
+
+
+def test_a_trial_begins_wholly_or_not_at_all(env):
+    old, new = digests(env)
+    path = env.write_policy(POLICY_WITHOUT_WEB)
+    for where, after, rebooted in killed_everywhere(env, lambda: fresh(env), "apply", path, "--confirm", "1h"):
+        assert after["digest"] == (new if after["waiting"] else old), (where, after)
+        assert rebooted["digest"] == old and rebooted["waiting"] is None, (where, rebooted)
+
+
+def test_a_trial_is_gone_back_from_wholly_or_not_at_all(env):
+    old, new = digests(env)
+
+    def prepare():
+        fresh(env)
+        on_trial(env, seconds=3600)
+
+    for where, after, rebooted in killed_everywhere(env, prepare, "rollback", "--yes"):
+        assert after["digest"] == (new if after["waiting"] else old), (where, after)
+        assert rebooted["digest"] == old and rebooted["waiting"] is None, (where, rebooted)
+
+
+def test_a_confirmed_policy_is_never_gone_back_from_even_if_the_answer_was_lost(env):
+    old, new = digests(env)
+
+    def prepare():
+        fresh(env)
+        on_trial(env, seconds=3600)
+
+    points = 0
+    for call in ("unlinkat", "fsync"):
+        for nth in range(1, 10):
+            prepare()
+            if killed_at(env, call, nth, "confirm") is None:
+                break
+            points += 1
+            after = restarted(env)
+            assert after["digest"] == new, (call, nth, after)
+            env.kill_daemon()
+            reboot(env)
+            rebooted = restarted(env)
+            assert rebooted["digest"] == (old if after["waiting"] else new), (call, nth, after, rebooted)
+            assert rebooted["waiting"] is None, (call, nth, rebooted)
+    assert points >= 2, points
+    for workload in (env.web, env.db):
+        workload.attest(env.svid[workload.name])
+
+
+def test_a_daemon_killed_over_and_over_on_its_way_back_gets_there(env):
+    """The time ended while the daemon was away; it is killed at every step of going back, each time a step later."""
+    if not shutil.which("strace"):
+        raise Skip("there is no strace")
+    before = fresh(env)
+    trial = on_trial(env)
+    env.kill_daemon()
+    end = time.monotonic() + TRIAL
+    wait_for(lambda: time.monotonic() > end, "the time to be over", TRIAL + 5)
+    for call in ("fsync", "renameat", "membarrier", "unlinkat"):
+        argv = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when=1"]
+        subprocess.run(argv + env.daemon_argv(), check=False, timeout=30, capture_output=True)
+    after = restarted(env)
+    assert after["digest"] == before["digest"] and after["waiting"] is None, after
+    assert after["revision"] <= trial["revision"] + 5, (trial, after)
 
 
 def test_the_way_back_is_gone_even_if_it_cannot_be_stored(env):
@@ -456,6 +647,32 @@ def test_a_session_is_known_by_what_its_client_says_too(env):
     finally:
         del os.environ["SSH_CONNECTION"]
     assert session.lives() and policy_of(env)["digest"] == before["digest"]
+
+
+def test_a_session_is_known_by_what_a_parent_says(env):
+    """As with sudo in tmux: sudo takes SSH_CONNECTION away, the shell before it has it."""
+    fresh(env)
+    session = Session(env)
+    command = " ".join(env.ctl_argv("apply", env.write_policy(POLICY_WITHOUT_WEB)))
+    for hint, rc in ((session.hint, NO), ("", YES)):
+        done = subprocess.run(["env", "SSH_CONNECTION=" + hint, "sh", "-c",
+                               f"env -u SSH_CONNECTION {command}; exit $?"],
+                              capture_output=True, text=True, check=False)
+        assert done.returncode == rc, (hint, done)
+        assert ("you came through" in done.stderr) == (rc == NO), done
+
+
+def test_a_session_over_a_link_local_address_is_known(env):
+    """sshd names the link with such an address."""
+    fresh(env)
+    session = Session(env, address="::1")
+    os.environ["SSH_CONNECTION"] = session.hint.replace("::1", "::1%lo")
+    try:
+        result = env.ctl("apply", env.write_policy(POLICY_WITHOUT_WEB), expect=NO)
+    finally:
+        del os.environ["SSH_CONNECTION"]
+    assert "you came through" in result.err, str(result)
+    assert session.lives()
 
 
 def test_a_session_over_ipv6_is_known(env):

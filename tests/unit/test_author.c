@@ -13,6 +13,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -97,7 +98,7 @@ static void the_way_and_the_sockets_of_all_ancestors_are_known(void **state)
 	struct author author;
 
 	(void)state;
-	author_read(&author, 12, family.inner);
+	author_read(&author, 12, family.inner, -1);
 	assert_int_equal(author.uid, 12);
 	assert_int_equal(author.pid, family.inner);
 	assert_ptr_equal(strstr(author.via, "policyctl < a) b?(c < test_author"), author.via);
@@ -114,7 +115,7 @@ static void sockets_of_descendants_are_not_the_operators(void **state)
 	struct author author;
 
 	(void)state;
-	author_read(&author, 0, getpid());
+	author_read(&author, 0, getpid(), -1);
 	assert_false(holds(&author, family.socket));
 	author_clear(&author);
 }
@@ -128,12 +129,46 @@ static void a_process_that_is_gone_leaves_its_uid_only(void **state)
 	if (gone == 0)
 		_exit(0);
 	waitpid(gone, NULL, 0);
-	author_read(&author, 12, gone);
+	author_read(&author, 12, gone, -1);
 	assert_int_equal(author.uid, 12);
 	assert_int_equal(author.login_uid, AUTHOR_NO_LOGIN);
 	assert_string_equal(author.via, "");
 	assert_int_equal(author.n_sockets, 0);
 	author_clear(&author);
+}
+
+/* Whoever asked and ended could have left its number to somebody else: here, to what is left of itself. */
+static void nothing_is_told_of_a_number_whose_process_has_ended(void **state)
+{
+	struct author author;
+	siginfo_t info;
+	pid_t child = fork();
+	int pidfd;
+
+	(void)state;
+	if (child == 0) {
+		pause();
+		_exit(0);
+	}
+	pidfd = pidfd_open(child, 0);
+	assert_true(pidfd >= 0);
+	author_read(&author, 12, child, pidfd);
+	assert_string_not_equal(author.via, "");
+	author_clear(&author);
+	kill(child, SIGKILL);
+	assert_int_equal(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT), 0);
+	author_read(&author, 12, child, -1);
+	assert_string_not_equal(author.via, "");
+	author_clear(&author);
+	author_read(&author, 12, child, pidfd);
+	assert_string_equal(author.via, "");
+	assert_int_equal(author.login_uid, AUTHOR_NO_LOGIN);
+	assert_int_equal(author.n_sockets, 0);
+	assert_int_equal(author.uid, 12);
+	assert_int_equal(author.pid, child);
+	author_clear(&author);
+	close(pidfd);
+	waitpid(child, NULL, 0);
 }
 
 int main(void)
@@ -142,6 +177,7 @@ int main(void)
 		cmocka_unit_test(the_way_and_the_sockets_of_all_ancestors_are_known),
 		cmocka_unit_test(sockets_of_descendants_are_not_the_operators),
 		cmocka_unit_test(a_process_that_is_gone_leaves_its_uid_only),
+		cmocka_unit_test(nothing_is_told_of_a_number_whose_process_has_ended),
 	};
 
 	return cmocka_run_group_tests_name("author", tests, setup, teardown);
