@@ -380,8 +380,13 @@ int enforcer_policy_start(struct enforcer *e, char *why, size_t why_size)
 	if (enforcer_confirm_start(e, in_force))
 		return 0;
 	latest = revisions_latest(e->revisions_fd);
-	if (in_force && enforcer_revision_image(e, in_force, &image, &applied_usec) == 0)
-		return image_adopt(e, image, in_force, applied_usec);
+	if (in_force && enforcer_revision_image(e, in_force, &image, &applied_usec) == 0) {
+		r = image_adopt(e, image, in_force, applied_usec);
+		if (r < 0)
+			snprintf(why, why_size, "the tables of revision %u cannot be made anew: %s", in_force,
+				 strerror(-r));
+		return r;
+	}
 	if (in_force)
 		log_warning(
 			"revision %u is in force but its file is missing or damaged: a stored policy takes its place",
