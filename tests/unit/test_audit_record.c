@@ -331,7 +331,8 @@ static void hostile_names_make_one_valid_line(void **state)
 	struct fixture *f = *state;
 	struct bh_event event = tcp_event();
 	struct policy_rule_name rules[] = {
-		{"default", NULL, 0, NULL}, {"a\"},\"x\":{\"\\\n\r\t\x1b[2J\xff\xc0\xaf", "\xed\xa0\x80\xe2\x80\xa8", 1, NULL}};
+		{"default", NULL, 0, NULL},
+		{"a\"},\"x\":{\"\\\n\r\t\x1b[2J\xff\xc0\xaf", "\xed\xa0\x80\xe2\x80\xa8", 1, NULL}};
 	json_t *r;
 
 	assert_int_equal(audit_names_set_identity(f->names, 16, false, "spiffe://a/\x01\x7f\xc2\x9b\xf5\x80\xe2\x82"),
