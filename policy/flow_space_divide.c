@@ -41,7 +41,7 @@ static int gather_sets(struct judging *j, struct division *x, const struct spans
 	x->n_sets = x->n_common = 0;
 	for (uint32_t i = 0; i < n; i++)
 		if ((!i || sorted[i] != sorted[i - 1]) &&
-		    spans_relation(part, &j->space->set_spans[sorted[i]]) == PARTLY)
+		    spans_relation_counted(part, &j->space->set_spans[sorted[i]], &j->space->work) == PARTLY)
 			x->sets[x->n_sets++] = sorted[i];
 	memset(x->members.start, 0, ((size_t)x->n_sets + 2) * sizeof(uint32_t));
 	for (uint32_t i = 0; i < n; i++) {
@@ -253,8 +253,10 @@ bool division_cubes(struct judging *j, const struct division *x, uint32_t group,
 	for (uint32_t i = 0; i < sets->n; i++)
 		for (uint32_t k = x->members.start[sets->items[i]]; k < x->members.start[sets->items[i] + 1]; k++)
 			own[m++] = x->members.items[k];
-	if (sets->n > 1)
+	if (sets->n > 1) {
 		qsort(own, m, sizeof(uint32_t), compare_numbers);
+		j->space->work += 8ULL * m;
+	}
 	for (out->n = 0; a < m || b < x->n_common;) {
 		bool mine = b == x->n_common || (a < m && own[a] < x->common[b]);
 

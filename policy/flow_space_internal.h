@@ -46,6 +46,8 @@ enum relation {
 
 /* What a set is to a part of a box: no number in common, some, or all of the part. */
 enum relation spans_relation(const struct spans *part, const struct spans *set);
+/* The same; adds how many spans were looked at. */
+enum relation spans_relation_counted(const struct spans *part, const struct spans *set, uint64_t *work);
 bool spans_contain(const struct spans *spans, uint32_t number);
 
 struct cube {

@@ -24,7 +24,7 @@ static bool meets(const struct judging *j, const struct cube *cube, const struct
 	if (!(cube->directions & j->wanted))
 		return false;
 	for (int d = 0; d < FLOW_DIMENSIONS; d++)
-		if (spans_relation(&box->dim[d], cube_spans(j, cube, d)) == APART)
+		if (spans_relation_counted(&box->dim[d], cube_spans(j, cube, d), &j->space->work) == APART)
 			return false;
 	return true;
 }
@@ -59,7 +59,7 @@ static int find_sets(struct judging *j, const struct spans *who, int side, struc
 			sets->items[sets->n++] = of_who->items[i];
 	} else {
 		for (size_t i = 0; i < all->n; i++, n++)
-			if (spans_relation(who, &space->set_spans[all->items[i]]) != APART)
+			if (spans_relation_counted(who, &space->set_spans[all->items[i]], &space->work) != APART)
 				sets->items[sets->n++] = all->items[i];
 	}
 	for (uint32_t i = 0; i < sets->n; i++)
@@ -253,7 +253,7 @@ static int keep_meeting(struct judging *j, const struct flow_box *box, const str
 		if (!directions)
 			continue;
 		for (int d = 0; d < FLOW_DIMENSIONS && relation != APART; d++) {
-			relation = spans_relation(&box->dim[d], cube_spans(j, cube, d));
+			relation = spans_relation_counted(&box->dim[d], cube_spans(j, cube, d), &j->space->work);
 			covers = covers && relation == COVERED;
 		}
 		if (relation == APART)
@@ -352,7 +352,7 @@ static int shortfall(const struct judging *j, const struct flow_box *box, const 
 	int bits = 0;
 
 	for (int d = 0; d < FLOW_DIMENSIONS; d++)
-		switch (spans_relation(&box->dim[d], cube_spans(j, cube, d))) {
+		switch (spans_relation_counted(&box->dim[d], cube_spans(j, cube, d), &j->space->work)) {
 		case APART:
 			return -1;
 		case PARTLY:

@@ -119,17 +119,18 @@ bool spans_contain(const struct spans *spans, uint32_t number)
 	return i < spans->n && spans->items[i].first <= number;
 }
 
-enum relation spans_relation(const struct spans *part, const struct spans *set)
+enum relation spans_relation_counted(const struct spans *part, const struct spans *set, uint64_t *work)
 {
 	bool in = false, out = false;
-	uint32_t j;
+	uint32_t j, start;
 
 	if (!part->n || !set->n)
 		return APART;
-	j = spans_seek(set, part->items[0].first);
+	start = j = spans_seek(set, part->items[0].first);
 	for (uint32_t i = 0; i < part->n && !(in && out); i++) {
 		const struct span *span = &part->items[i];
 
+		*work += 1;
 		while (j < set->n && set->items[j].last < span->first)
 			j++;
 		if (j == set->n || set->items[j].first > span->last) {
@@ -147,7 +148,15 @@ enum relation spans_relation(const struct spans *part, const struct spans *set)
 			out = out || set->items[j].first > span->first || set->items[j].last < span->last;
 		}
 	}
+	*work += j - start;
 	return !in ? APART : out ? PARTLY : COVERED;
+}
+
+enum relation spans_relation(const struct spans *part, const struct spans *set)
+{
+	uint64_t work = 0;
+
+	return spans_relation_counted(part, set, &work);
 }
 
 uint32_t spans_intersect_to(struct span *out, const struct spans *a, const struct spans *b)

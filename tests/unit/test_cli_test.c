@@ -314,6 +314,41 @@ static void what_is_too_complex_says_why(void **state)
 	assert_says(f, "prove p.yaml --never 'from: any to: any'", 1, "patterns overlap in too many ways");
 }
 
+/* Every rule meets every other in each dimension, and leaves out a little of each: sets of many pieces everywhere. */
+static void what_overlaps_too_much_is_given_up_in_time(void **state)
+{
+	struct fixture *f = *state;
+	struct timespec start, end;
+	const int n = 3000;
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	fputs("bulkhead: 1\nidentities:\n", out);
+	for (int i = 0; i < n; i++)
+		fprintf(out, "  i%d: spiffe://t.example/%d\n  x%d: {not: {any: [i%d, i%d]}}\n", i, i, i, i,
+			(i * 7 + 3) % n);
+	fputs("networks:\n", out);
+	for (int i = 0; i < n; i++)
+		fprintf(out, "  n%d: {include: [0.0.0.0/0], except: [10.%d.%d.0/24]}\n", i, i >> 8, i & 255);
+	fputs("rules:\n", out);
+	for (int i = 0; i < n; i++)
+		fprintf(out,
+			"  - {name: r%d, action: %s, from: {identity: x%d, network: n%d}, to: {identity: x%d, network: "
+			"n%d}, "
+			"service: [tcp/1-%d, tcp/%d-65535]}\n",
+			i, i % 2 ? "allow" : "deny", i, i * 3 % n, (i * 5 + 1) % n, (i * 11 + 2) % n, i * 7 + 3,
+			i * 7 + 5);
+	fclose(out);
+	write_policy(f, text, "");
+	free(text);
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	assert_says(f, "prove p.yaml --never 'from: any to: any service: tcp/70-7000'", 1,
+		    "too many of its rules overlap");
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	assert_true(end.tv_sec - start.tv_sec < 60);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -327,6 +362,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_cannot_be_asked_is_a_usage_error, setup, teardown),
 		cmocka_unit_test_setup_teardown(ten_thousand_rules_are_proved_in_time, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_too_complex_says_why, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_overlaps_too_much_is_given_up_in_time, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -23,9 +23,9 @@
 #include "tests/reference/compiled/compiled.h"
 
 #ifdef __SANITIZE_ADDRESS__
-#define N_POLICIES 200
+#define N_POLICIES 150
 #else
-#define N_POLICIES 1000
+#define N_POLICIES 600
 #endif
 #define N_FLOWS 300
 #define N_STATEMENTS 6
