@@ -89,12 +89,11 @@ static bool cover(struct flow_space *space, const struct names *names, const str
 	return true;
 }
 
-/* The named set that holds it all and needs the fewest taken away. NULL if there is none. */
+/* The named set that holds it all and needs the fewest taken away, fewer than `most`. NULL if there is none. */
 static const char *cover_without(struct flow_space *space, const struct names *names, const struct spans *set,
-				 struct phrase *phrase)
+				 uint32_t most, struct phrase *phrase)
 {
 	const char *found = NULL;
-	uint32_t most = MAX_EXCEPT;
 
 	for (size_t i = 0; i < names->n; i++) {
 		const struct spans *spans = names->items[i].spans;
@@ -137,8 +136,10 @@ static struct spans write_names(struct flow_space *space, const struct names *na
 	}
 	if (!cover(space, names, set, MAX_WORDS, &together))
 		return *set;
-	larger = cover_without(space, names, set, &without);
-	if (larger && (together.rest.n || without.n + 1 < together.n)) {
+	/* Only what is shorter than the names together is of use: mostly there is nothing to look for. */
+	if (together.rest.n || together.n > 2)
+		larger = cover_without(space, names, set, together.rest.n ? MAX_EXCEPT : together.n - 1, &without);
+	if (larger) {
 		if (outside && strcmp(larger, "any") == 0)
 			fputs(outside, out);
 		else
