@@ -14,7 +14,9 @@
 #include "log.h"
 #include "policy_pack.h"
 
+/* Between two attempts to go back. It doubles: each may have to compile the policy, and nothing else is done meanwhile. */
 #define REVERT_RETRY_NS 5000000000ULL
+#define REVERT_RETRY_MAX_NS (64 * REVERT_RETRY_NS)
 
 static void freep(void *p)
 {
@@ -69,8 +71,10 @@ static int revert(struct enforcer *e, const char *why)
 	}
 	policy_sources_free(files, change.n);
 	if (r < 0) {
-		log_error("revision %u was not confirmed %s, and the way back to %s fails: %s", given_up, why, to,
-			  strerror(-r));
+		log_error("revision %u was not confirmed %s, and the way back to %s fails: %s; it stays in force, and "
+			  "going "
+			  "back is tried again: `policyctl rollback REV` goes back to another one",
+			  given_up, why, to, strerror(-r));
 		return r;
 	}
 	log_warning("%s; it is in force as revision %u", comment, result.revision);
@@ -78,6 +82,14 @@ static int revert(struct enforcer *e, const char *why)
 }
 
 static void timer_arm(struct enforcer *e, uint64_t deadline_ns);
+
+static void retry_arm(struct enforcer *e)
+{
+	e->revert_retry_ns = e->revert_retry_ns ? 2 * e->revert_retry_ns : REVERT_RETRY_NS;
+	if (e->revert_retry_ns > REVERT_RETRY_MAX_NS)
+		e->revert_retry_ns = REVERT_RETRY_MAX_NS;
+	timer_arm(e, enforcer_boottime_ns() + e->revert_retry_ns);
+}
 
 static int on_deadline(sd_event_source *source, uint64_t usec, void *data)
 {
@@ -88,7 +100,7 @@ static int on_deadline(sd_event_source *source, uint64_t usec, void *data)
 	if (!e->waiting.revision)
 		return 0;
 	if (revert(e, "in time") < 0)
-		timer_arm(e, enforcer_boottime_ns() + REVERT_RETRY_NS);
+		retry_arm(e);
 	else
 		enforcer_sweep(e, true, "policy not confirmed");
 	return 0;
@@ -157,6 +169,7 @@ void enforcer_confirm_end(struct enforcer *e, bool for_good)
 	int r = for_good ? confirmation_remove(e->state_fd) : 0;
 
 	e->waiting = (struct confirmation){};
+	e->revert_retry_ns = 0;
 	e->confirm_timer = sd_event_source_disable_unref(e->confirm_timer);
 	if (r < 0)
 		log_error("cannot remove the record of a confirmation in %s: %s; remove the file `confirmation` there, "
@@ -280,6 +293,6 @@ int enforcer_confirm_start(struct enforcer *e, uint32_t in_force)
 		return 1;
 	}
 	/* Tried again when the rest runs. */
-	timer_arm(e, enforcer_boottime_ns() + REVERT_RETRY_NS);
+	retry_arm(e);
 	return 0;
 }

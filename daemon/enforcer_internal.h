@@ -86,6 +86,7 @@ struct enforcer {
 	uint32_t revision;
 	uint64_t applied_usec;
 	struct confirmation waiting; /* the revision in force, where it is on trial */
+	uint64_t revert_retry_ns;    /* until the next attempt to go back from it; 0: none failed */
 
 	/* identities by number; name NULL: free */
 	struct bh_name **names;

@@ -386,6 +386,26 @@ def test_the_way_back_is_gone_even_if_it_cannot_be_stored(env):
     web_reaches(env, True)
 
 
+def test_a_trial_whose_way_back_is_lost_can_be_ended_by_hand(env):
+    """Also after a reboot, whose clock knows nothing of the deadline."""
+    before = fresh(env)
+    env.apply(POLICY_AGAINST_WEB)
+    lost = policy_of(env)["revision"]
+    trial = on_trial(env, seconds=3600)
+    env.kill_daemon()
+    reboot(env)
+    os.unlink(revision_path(env, lost))
+    after = restarted(env)
+    assert after["revision"] == trial["revision"] and after["waiting"]["seconds_left"] == 0, after
+    result = env.ctl("apply", env.write_policy(POLICY), expect=NO)
+    assert f"revision {trial['revision']} waits" in result.err, str(result)
+    env.ctl("rollback", expect=NO)
+    env.ctl("rollback", before["revision"], expect=YES)
+    assert policy_of(env)["digest"] == before["digest"] and policy_of(env)["waiting"] is None
+    for workload in (env.web, env.db):
+        workload.attest(env.svid[workload.name])
+
+
 def test_only_one_policy_is_on_trial(env):
     before = fresh(env)
     trial = on_trial(env, seconds=3600)
