@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "cli/cli.h"
+#include "cli/diagnostics.h"
 #include "cli/policy_files.h"
 #include "policy/graph.h"
 
@@ -178,7 +179,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	arguments.request.max_edges = 8 * arguments.request.max_nodes;
 	r = policy_parse(&policy, &diagnostics, sources, n);
 	if (r == 1)
-		policy_diagnostics_print(diagnostics, stderr, cli->colour_err);
+		cli_diagnostics_fail(cli, diagnostics);
 	else if (r < 0)
 		cli_error("the policy could not be read: %s", strerror(-r));
 	code = r == 0 ? draw(cli, &arguments, policy) : r == 1 ? CLI_NO : CLI_UNREACHABLE;
