@@ -256,6 +256,33 @@ static bool agree(const struct policy *policy, const struct policy_judgement *ta
 	       strcmp(tables->rule, rule) == 0;
 }
 
+/* Whether the message says of this name that it is no end. */
+static bool is_about(const char *error, const char *name)
+{
+	size_t len = strlen(name);
+
+	return error[0] == '\'' && !strncmp(error + 1, name, len) && !strncmp(error + 1 + len, "' is no SPIFFE ID", 17);
+}
+
+/* Who writes a name of the policy for an end means one of many. */
+static void hint_at_name(const struct policy *policy, const char *error)
+{
+	for (uint32_t i = 0; i < policy->n_identities; i++) {
+		const struct identity *identity = &policy->identities[i];
+
+		if (!identity->unnamed && is_about(error, identity->name))
+			fprintf(stderr, "  hint: '%s' is the identity at %s:%u; write one of its SPIFFE IDs\n",
+				identity->name, policy->source_names[identity->at.source], identity->at.line);
+	}
+	for (uint32_t i = 0; i < policy->n_networks; i++) {
+		const struct network *network = &policy->networks[i];
+
+		if (is_about(error, network->name))
+			fprintf(stderr, "  hint: '%s' is the network at %s:%u; write one of its addresses\n",
+				network->name, policy->source_names[network->at.source], network->at.line);
+	}
+}
+
 static int explain_one(struct cli *cli, const struct explainer *explainer, const struct arguments *arguments)
 {
 	__attribute__((cleanup(closest_free))) struct closest egress = {}, ingress = {};
@@ -269,6 +296,8 @@ static int explain_one(struct cli *cli, const struct explainer *explainer, const
 	    why_flow_find(&why, explainer->policy, arguments->from, arguments->to, arguments->service, arguments->at,
 			  &error)) {
 		cli_error("%s", error ? error : "out of memory");
+		if (error)
+			hint_at_name(explainer->policy, error);
 		return CLI_USAGE;
 	}
 	if (!agree(explainer->policy, &explanation.egress, &why.egress) ||

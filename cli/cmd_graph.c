@@ -150,10 +150,12 @@ static int draw(struct cli *cli, const struct arguments *arguments, const struct
 		print_json(graph);
 	else if (r == 0)
 		r = format_named(arguments->format)->write(graph, stdout);
-	if (r == 1)
+	if (r > 0)
 		cli_error("%s", error);
 	else if (r < 0)
 		cli_error("the policy could not be drawn: %s", strerror(-r));
+	if (r == GRAPH_NO_NAME)
+		return CLI_USAGE;
 	return r == 0 ? CLI_OK : r == 1 ? CLI_NO : CLI_UNREACHABLE;
 }
 

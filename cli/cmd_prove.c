@@ -120,7 +120,7 @@ static int read_questions(struct policy *policy, const struct arguments *argumen
 		if (r < 0)
 			return cli_findings_result(r, NULL);
 		if (r) {
-			cli_error("%s", error ? error : "out of memory");
+			cli_error_lines(error ? error : "out of memory");
 			code = CLI_USAGE;
 		}
 		free(error);

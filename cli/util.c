@@ -42,8 +42,12 @@ char *cli_printable(const char *text)
 
 static void remember(const char *text)
 {
-	if (!first_error[0])
-		snprintf(first_error, sizeof(first_error), "%s", text);
+	if (first_error[0])
+		return;
+	snprintf(first_error, sizeof(first_error), "%s", text);
+	for (char *p = first_error; *p; p++)
+		if (*p == '\n')
+			*p = ' ';
 }
 
 /* Names and values in a message come from outside. */

@@ -182,6 +182,53 @@ static void a_line_without_end_is_refused(void **state)
 	command_gives(2, "policyctl: line 1: it is too long\n", "explain --policy valid.yaml --batch /dev/zero");
 }
 
+static void what_is_no_log_is_refused(void **state)
+{
+	(void)state;
+	command_gives(2, "policyctl: valid.yaml is no audit log: none of its lines is a JSON object\n",
+		      "learn valid.yaml");
+	command_gives(2, "policyctl: valid.yaml is no audit log: none of its lines is a JSON object\n",
+		      "diff valid.yaml valid.yaml --flows valid.yaml");
+	command_gives(2, "policyctl: /dev/zero is no audit log: none of its lines is a JSON object\n",
+		      "learn /dev/zero");
+	command_gives(0, "no recorded flow changes verdict\n0 recorded flows compared\n",
+		      "diff valid.yaml valid.yaml --flows /dev/null");
+	/* A log that was cut is still one. */
+	command_write("log", "bled\":1}\n{\"event\":{}}\n");
+	command_gives(0, NULL, "diff valid.yaml valid.yaml --flows log");
+}
+
+/* As a pipe from a kubectl that failed. */
+static void no_kubernetes_object_is_not_a_cluster_without_policies(void **state)
+{
+	(void)state;
+	command_write("map.yaml",
+		      "namespaces: {shop: }\nworkloads:\n"
+		      "  - {name: web, namespace: shop, labels: {app: web}, identity: spiffe://prod.example/web}\n");
+	command_gives(1, "<stdin>: error: no Kubernetes object: where there is no policy, give a List without items\n",
+		      "import kubernetes --map map.yaml - </dev/null");
+	command_write("none.yaml", "---\n# nothing\n---\n");
+	command_gives(1, NULL, "import kubernetes --map map.yaml none.yaml");
+	command_write("list.yaml", "{apiVersion: v1, kind: List, items: []}\n");
+	command_gives(0, NULL, "import kubernetes --map map.yaml none.yaml list.yaml");
+}
+
+static void a_name_that_does_not_fit_is_usage_with_a_hint(void **state)
+{
+	(void)state;
+	command_gives(2, "policyctl: --from: no identity or network is named 'wbe' (did you mean 'web'?)\n",
+		      "graph valid.yaml --from wbe");
+	command_gives(2,
+		      "policyctl: no identity or network is named 'wbe' (did you mean 'web'?)\n"
+		      "no identity or network is named 'wbb' (did you mean 'web'?)\n",
+		      "prove valid.yaml --never 'from: wbe to: wbb'");
+	command_gives(
+		2,
+		"policyctl: 'web' is no SPIFFE ID, no address, and no local identity (unit or cgroup) of the policy\n"
+		"  hint: 'web' is the identity at valid.yaml:2; write one of its SPIFFE IDs\n",
+		"explain --policy valid.yaml --from 192.0.2.1 --to web tcp/1");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -190,6 +237,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(an_invalid_policy_is_told_with_its_diagnostics, enter, leave),
 		cmocka_unit_test_setup_teardown(a_batch_is_one_list, enter, leave),
 		cmocka_unit_test_setup_teardown(a_line_without_end_is_refused, enter, leave),
+		cmocka_unit_test_setup_teardown(what_is_no_log_is_refused, enter, leave),
+		cmocka_unit_test_setup_teardown(no_kubernetes_object_is_not_a_cluster_without_policies, enter, leave),
+		cmocka_unit_test_setup_teardown(a_name_that_does_not_fit_is_usage_with_a_hint, enter, leave),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
