@@ -16,6 +16,8 @@ struct lines {
 	audit_line_fn event;
 	void *context;
 	uint64_t *unreadablep;
+	uint64_t unreadable; /* of this file */
+	bool readable;	     /* a line was an event */
 };
 
 static int give_line(struct lines *lines, const char *line, size_t len)
@@ -31,8 +33,10 @@ static int give_line(struct lines *lines, const char *line, size_t len)
 	if (!json_is_object(event)) {
 		json_decref(event);
 		++*lines->unreadablep;
+		++lines->unreadable;
 		return 0;
 	}
+	lines->readable = true;
 	r = lines->event(lines->context, event);
 	json_decref(event);
 	return r;
@@ -56,10 +60,20 @@ static int give_lines(struct lines *lines, bool end)
 	memmove(lines->window, start, lines->filled);
 	if (lines->filled == WINDOW) {
 		*lines->unreadablep += !lines->skip;
+		lines->unreadable += !lines->skip;
 		lines->skip = true;
 		lines->filled = 0;
 	}
 	return r;
+}
+
+/* A wrong file must not look like a log in which nothing happened. */
+static bool is_log(const struct lines *lines, const char *path)
+{
+	if (lines->readable || !lines->unreadable)
+		return true;
+	cli_error("%s is no audit log: none of its lines is a JSON object", path);
+	return false;
 }
 
 static int read_lines(struct lines *lines, int fd, const char *path)
@@ -76,8 +90,12 @@ static int read_lines(struct lines *lines, int fd, const char *path)
 		}
 		lines->filled += (size_t)n;
 		r = give_lines(lines, n == 0);
-		if (r || n == 0)
+		if (r)
 			return r;
+		if ((n == 0 || lines->skip) && !is_log(lines, path))
+			return CLI_USAGE;
+		if (n == 0)
+			return 0;
 	}
 }
 

@@ -118,7 +118,7 @@ static int call_failed(struct cli *cli, const sd_bus_error *error, int rc)
 	}
 	if (sd_bus_error_has_names(error, BH_ERROR_NO_REVISION, BH_ERROR_NO_IDENTITY, BH_ERROR_WOULD_CUT,
 				   BH_ERROR_WAITING, BH_ERROR_NOT_WAITING)) {
-		cli_error("%s", text);
+		cli_error_lines(text);
 		return CLI_NO;
 	}
 	if (sd_bus_error_has_name(error, BH_ERROR_FAILED))

@@ -113,7 +113,7 @@ static bool ask(const char *what)
 /* The operator decides, where there is one. */
 static bool go_on(const char *what, const char *text)
 {
-	cli_error("%s", text);
+	cli_error_lines(text);
 	if (isatty(STDIN_FILENO) && isatty(STDERR_FILENO)) {
 		if (ask(what))
 			return true;

@@ -33,6 +33,7 @@ struct cli_command {
 	const char *usage;				    /* arguments, one line */
 	const char *help;				    /* the rest of `--help`: options, exit codes, an example */
 	int (*run)(struct cli *cli, int argc, char **argv); /* argv[0] is the command's name */
+	bool streams; /* its stdout is a stream of lines, or another program's: a failure is told on stderr only */
 };
 
 /* One per command, defined in its cmd_NAME.c. */
@@ -44,6 +45,14 @@ extern const struct cli_command cmd_check, cmd_test, cmd_prove, cmd_explain, cmd
 int cli_usage_error(const struct cli_command *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Prints "policyctl: MESSAGE" to stderr. */
 void cli_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Likewise a text of several lines. In both, what could steer a terminal is shown as '?'. */
+void cli_error_lines(const char *text);
+/* For --json: the command has written a result by other means than cli_print_json. */
+void cli_has_result(void);
+/* For --json: the first of these messages as a result, unless a result was printed. */
+void cli_print_failure(void);
+/* A copy of a text from outside, such as a file name, that is UTF-8 and cannot steer a terminal; malloc()ed, never NULL. */
+char *cli_printable(const char *text);
 /* Escape sequence for a colour ("red", "green", "yellow", "bold", "dim", "reset"), or "" if colour is off. */
 const char *cli_colour(const struct cli *cli, const char *name);
 /* Prints a JSON value, indented, with a newline; consumes the reference. */

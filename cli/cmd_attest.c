@@ -51,4 +51,5 @@ const struct cli_command cmd_attest = {
 		"                fails is tried again with growing pauses. Ends on SIGTERM or SIGINT with 0\n\n"
 		"Exit codes: 0 attested; 1 refused, or the files cannot be used; 3 no daemon.\n",
 	.run = run,
+	.streams = true,
 };

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "cli/cli.h"
+#include "cli/diagnostics.h"
 #include "cli/policy_files.h"
 #include "cli/when.h"
 #include "cli/why_text.h"
@@ -15,6 +16,7 @@
 
 #define MAX_PATHS 64
 #define MAX_CLOSEST 3
+#define MAX_LINE 8192 /* of --batch: two SPIFFE IDs of the longest, with addresses, and a service */
 
 struct arguments {
 	char *paths[MAX_PATHS];
@@ -124,10 +126,8 @@ static int load(struct cli *cli, struct explainer *explainer, const struct argum
 	if (r != CLI_OK)
 		return r;
 	r = policy_parse(&explainer->policy, &diagnostics, explainer->sources, explainer->n_sources);
-	if (r == 1) {
-		policy_diagnostics_print(diagnostics, stderr, cli->colour_err);
-		return CLI_NO;
-	}
+	if (r == 1)
+		return cli_diagnostics_fail(cli, diagnostics);
 	if (r == 0)
 		r = policy_compile(explainer->policy, &bytes, &len, &error);
 	if (r == 1) {
@@ -256,6 +256,33 @@ static bool agree(const struct policy *policy, const struct policy_judgement *ta
 	       strcmp(tables->rule, rule) == 0;
 }
 
+/* Whether the message says of this name that it is no end. */
+static bool is_about(const char *error, const char *name)
+{
+	size_t len = strlen(name);
+
+	return error[0] == '\'' && !strncmp(error + 1, name, len) && !strncmp(error + 1 + len, "' is no SPIFFE ID", 17);
+}
+
+/* Who writes a name of the policy for an end means one of many. */
+static void hint_at_name(const struct policy *policy, const char *error)
+{
+	for (uint32_t i = 0; i < policy->n_identities; i++) {
+		const struct identity *identity = &policy->identities[i];
+
+		if (!identity->unnamed && is_about(error, identity->name))
+			fprintf(stderr, "  hint: '%s' is the identity at %s:%u; write one of its SPIFFE IDs\n",
+				identity->name, policy->source_names[identity->at.source], identity->at.line);
+	}
+	for (uint32_t i = 0; i < policy->n_networks; i++) {
+		const struct network *network = &policy->networks[i];
+
+		if (is_about(error, network->name))
+			fprintf(stderr, "  hint: '%s' is the network at %s:%u; write one of its addresses\n",
+				network->name, policy->source_names[network->at.source], network->at.line);
+	}
+}
+
 static int explain_one(struct cli *cli, const struct explainer *explainer, const struct arguments *arguments)
 {
 	__attribute__((cleanup(closest_free))) struct closest egress = {}, ingress = {};
@@ -269,6 +296,8 @@ static int explain_one(struct cli *cli, const struct explainer *explainer, const
 	    why_flow_find(&why, explainer->policy, arguments->from, arguments->to, arguments->service, arguments->at,
 			  &error)) {
 		cli_error("%s", error ? error : "out of memory");
+		if (error)
+			hint_at_name(explainer->policy, error);
 		return CLI_USAGE;
 	}
 	if (!agree(explainer->policy, &explanation.egress, &why.egress) ||
@@ -290,61 +319,122 @@ static int explain_one(struct cli *cli, const struct explainer *explainer, const
 
 /* ---- many flows ---- */
 
-static int batch_error(size_t number, const char *text)
+struct batch {
+	const struct policy_image *image;
+	int64_t at;
+	size_t number; /* of the line */
+	bool json;     /* one list, an element for each line */
+	size_t n_elements;
+};
+
+/* Consumes the reference. */
+static void print_element(struct batch *batch, json_t *element)
 {
+	fputs(batch->n_elements++ ? ",\n  " : "[\n  ", stdout);
+	json_dumpf(element, stdout, 0);
+	json_decref(element);
+}
+
+static int batch_error(struct batch *batch, const char *text)
+{
+	char *message;
+
 	/* What was answered so far stands before the message also where both go to one file. */
 	fflush(stdout);
-	cli_error("line %zu: %s", number, text);
+	cli_error("line %zu: %s", batch->number, text);
+	if (batch->json && asprintf(&message, "line %zu: %s", batch->number, text) >= 0) {
+		print_element(batch, json_pack("{s:b, s:s}", "ok", 0, "error", message));
+		free(message);
+	}
 	return CLI_USAGE;
 }
 
-static int explain_line(const struct policy_image *image, char *line, size_t number, int64_t at)
+static void print_answer(struct batch *batch, const struct policy_explanation *explanation)
+{
+	const char *verdict = explanation->allow ? "allow" : "deny";
+
+	if (batch->json) {
+		print_element(batch, json_pack("{s:s, s:s, s:s}", "verdict", verdict, "egress",
+					       explanation->egress.rule, "ingress", explanation->ingress.rule));
+		return;
+	}
+	fputs_unlocked(verdict, stdout);
+	putc_unlocked('\t', stdout);
+	fputs_unlocked(explanation->egress.rule, stdout);
+	putc_unlocked('\t', stdout);
+	fputs_unlocked(explanation->ingress.rule, stdout);
+	putc_unlocked('\n', stdout);
+}
+
+static int explain_line(struct batch *batch, char *line)
 {
 	__attribute__((cleanup(freep))) char *error = NULL;
 	struct policy_explanation explanation;
 	char *to = strchr(line, '\t'), *service = to ? strchr(to + 1, '\t') : NULL;
 
 	if (!service || strchr(service + 1, '\t'))
-		return batch_error(number, "a line is FROM<TAB>TO<TAB>SERVICE");
+		return batch_error(batch, "a line is FROM<TAB>TO<TAB>SERVICE");
 	*to++ = 0;
 	*service++ = 0;
-	if (policy_explain(image, line, to, service, at, &explanation, &error))
-		return batch_error(number, error ? error : "out of memory");
-	fputs_unlocked(explanation.allow ? "allow\t" : "deny\t", stdout);
-	fputs_unlocked(explanation.egress.rule, stdout);
-	putc_unlocked('\t', stdout);
-	fputs_unlocked(explanation.ingress.rule, stdout);
-	putc_unlocked('\n', stdout);
+	if (policy_explain(batch->image, line, to, service, batch->at, &explanation, &error))
+		return batch_error(batch, error ? error : "out of memory");
+	print_answer(batch, &explanation);
 	return CLI_OK;
 }
 
-static int explain_batch(const struct explainer *explainer, const char *path, int64_t at)
+/* Returns the length of the next line, without its end; -1 at the end of the file, MAX_LINE if it is too long. */
+static ssize_t read_line(FILE *in, char line[MAX_LINE])
 {
-	__attribute__((cleanup(freep))) char *line = NULL;
-	FILE *in = strcmp(path, "-") == 0 ? stdin : fopen(path, "re");
-	size_t capacity = 0, number = 0;
+	size_t len = 0;
+	int c;
+
+	while ((c = getc_unlocked(in)) != EOF && c != '\n' && len < MAX_LINE)
+		line[len++] = (char)c;
+	if (len < MAX_LINE)
+		line[len] = 0;
+	return c == EOF && !len ? -1 : (ssize_t)len;
+}
+
+static int explain_lines(struct batch *batch, FILE *in, const char *name)
+{
+	char line[MAX_LINE];
 	int code = CLI_OK;
 	ssize_t len;
 
+	while (code == CLI_OK && (len = read_line(in, line)) >= 0) {
+		batch->number++;
+		if (len == MAX_LINE)
+			code = batch_error(batch, "it is too long");
+		else if (memchr(line, 0, (size_t)len))
+			code = batch_error(batch, "a NUL character");
+		else if (len)
+			code = explain_line(batch, line);
+	}
+	if (!ferror(in))
+		return code;
+	cli_error("cannot read %s: %m", name);
+	return CLI_USAGE;
+}
+
+static int explain_batch(const struct cli *cli, const struct explainer *explainer, const char *path, int64_t at)
+{
+	struct batch batch = {.image = explainer->image, .at = at, .json = cli->json};
+	bool standard = strcmp(path, "-") == 0;
+	FILE *in = standard ? stdin : fopen(path, "re");
+	int code;
+
 	if (!in) {
-		cli_error("cannot read %s: %m", path);
+		cli_error("cannot open %s: %m", path);
 		return CLI_USAGE;
 	}
-	while (code == CLI_OK && (len = getline(&line, &capacity, in)) >= 0) {
-		number++;
-		if (memchr(line, 0, (size_t)len))
-			code = batch_error(number, "a NUL character");
-		if (len && line[len - 1] == '\n')
-			line[len - 1] = 0;
-		if (code == CLI_OK && line[0])
-			code = explain_line(explainer->image, line, number, at);
-	}
-	if (ferror(in)) {
-		cli_error("cannot read %s: %m", path);
-		code = CLI_USAGE;
-	}
-	if (in != stdin)
+	code = explain_lines(&batch, in, standard ? "standard input" : path);
+	if (!standard)
 		fclose(in);
+	/* A failure that is no line's is the whole result. */
+	if (batch.json && (code == CLI_OK || batch.n_elements)) {
+		fputs(batch.n_elements ? "\n]\n" : "[]\n", stdout);
+		cli_has_result();
+	}
 	return code;
 }
 
@@ -358,7 +448,7 @@ static int run(struct cli *cli, int argc, char **argv)
 		code = load(cli, &explainer, &arguments);
 	if (code != CLI_OK)
 		return code;
-	return arguments.batch ? explain_batch(&explainer, arguments.batch, arguments.at)
+	return arguments.batch ? explain_batch(cli, &explainer, arguments.batch, arguments.at)
 			       : explain_one(cli, &explainer, &arguments);
 }
 
@@ -378,7 +468,8 @@ const struct cli_command cmd_explain = {
 		"  SERVICE        tcp/443, udp/53, icmp/echo-request\n"
 		"  --at TIME      at this time instead of now: 2027-01-01T00:00:00Z (rules have an end, `until`)\n"
 		"  --batch FILE   reads lines FROM<TAB>TO<TAB>SERVICE (- is stdin) and writes, for each,\n"
-		"                 allow|deny<TAB>egress-rule<TAB>ingress-rule; `-` where an end judges nothing\n"
+		"                 allow|deny<TAB>egress-rule<TAB>ingress-rule; `-` where an end judges nothing;\n"
+		"                 with --json a list of objects with verdict, egress and ingress\n"
 		"\n"
 		"Exit codes: 0 allowed (or the batch is done), 1 denied or the policy is not valid, 2 usage, 3 no "
 		"daemon.\n"

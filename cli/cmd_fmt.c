@@ -155,16 +155,18 @@ static int format_source(struct cli *cli, struct formatted *formatted, const str
 static void report(struct cli *cli, const struct arguments *arguments, const struct policy_source *source,
 		   const struct formatted *formatted, const char *state, json_t *list)
 {
+	__attribute__((cleanup(freep))) char *name = cli_printable(source->name);
+
 	if (cli->json) {
-		json_array_append_new(list, json_pack("{s:s, s:s}", "file", source->name, "state", state));
+		json_array_append_new(list, json_pack("{s:s, s:s}", "file", name, "state", state));
 		return;
 	}
 	if (is_same(source, formatted))
 		return;
 	if (arguments->diff)
-		line_diff_print(cli, source->name, source->text, source->len, formatted->text, formatted->len);
+		line_diff_print(cli, name, source->text, source->len, formatted->text, formatted->len);
 	else
-		printf("%s\n", source->name);
+		printf("%s\n", name);
 }
 
 /* Returns an exit code. */
@@ -179,7 +181,7 @@ static int format_one(struct cli *cli, const struct arguments *arguments, const 
 	text = formatted.text;
 	if (code != CLI_OK) {
 		if (cli->json)
-			json_array_append_new(list, json_pack("{s:s, s:s}", "file", source->name, "state", "invalid"));
+			report(cli, arguments, source, &formatted, "invalid", list);
 		return code;
 	}
 	if (input && !only_look) {

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "cli/cli.h"
+#include "cli/diagnostics.h"
 #include "cli/policy_files.h"
 #include "policy/graph.h"
 
@@ -149,10 +150,12 @@ static int draw(struct cli *cli, const struct arguments *arguments, const struct
 		print_json(graph);
 	else if (r == 0)
 		r = format_named(arguments->format)->write(graph, stdout);
-	if (r == 1)
+	if (r > 0)
 		cli_error("%s", error);
 	else if (r < 0)
 		cli_error("the policy could not be drawn: %s", strerror(-r));
+	if (r == GRAPH_NO_NAME)
+		return CLI_USAGE;
 	return r == 0 ? CLI_OK : r == 1 ? CLI_NO : CLI_UNREACHABLE;
 }
 
@@ -178,7 +181,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	arguments.request.max_edges = 8 * arguments.request.max_nodes;
 	r = policy_parse(&policy, &diagnostics, sources, n);
 	if (r == 1)
-		policy_diagnostics_print(diagnostics, stderr, cli->colour_err);
+		cli_diagnostics_fail(cli, diagnostics);
 	else if (r < 0)
 		cli_error("the policy could not be read: %s", strerror(-r));
 	code = r == 0 ? draw(cli, &arguments, policy) : r == 1 ? CLI_NO : CLI_UNREACHABLE;

@@ -10,6 +10,7 @@
 #include "cli/audit_lines.h"
 #include "cli/bus.h"
 #include "cli/cli.h"
+#include "cli/diagnostics.h"
 #include "cli/policy_files.h"
 #include "cli/when.h"
 #include "policy/learn.h"
@@ -378,9 +379,7 @@ static int load_against(struct cli *cli, struct learning *learning)
 	r = policy_parse(&learning->against, &diagnostics, learning->sources, learning->n_sources);
 	if (r < 0)
 		return out_of_memory();
-	if (r == 1)
-		policy_diagnostics_print(diagnostics, stderr, cli->colour_err);
-	return r == 1 ? CLI_NO : CLI_OK;
+	return r == 1 ? cli_diagnostics_fail(cli, diagnostics) : CLI_OK;
 }
 
 static int run(struct cli *cli, int argc, char **argv)

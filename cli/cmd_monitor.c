@@ -173,4 +173,5 @@ const struct cli_command cmd_monitor = {
 		"Goes on until it is interrupted, also through a rotation of the log.\n\n"
 		"Exit codes: 3 the daemon is not reachable, or its log cannot be read.\n",
 	.run = run,
+	.streams = true,
 };

@@ -53,12 +53,20 @@ static void print_word(const char *text)
 	putchar('\'');
 }
 
+static void print_path(const char *path)
+{
+	char *printable = cli_printable(path);
+
+	print_word(printable);
+	free(printable);
+}
+
 static void print_explain(const struct prover *prover, const struct policy_finding *finding)
 {
 	fputs("  see: policyctl explain", stdout);
 	for (size_t i = 0; i < prover->arguments->n_paths; i++) {
 		fputs(" --policy ", stdout);
-		print_word(prover->arguments->paths[i]);
+		print_path(prover->arguments->paths[i]);
 	}
 	fputs(" --from ", stdout);
 	print_word(finding->from);
@@ -112,7 +120,7 @@ static int read_questions(struct policy *policy, const struct arguments *argumen
 		if (r < 0)
 			return cli_findings_result(r, NULL);
 		if (r) {
-			cli_error("%s", error ? error : "out of memory");
+			cli_error_lines(error ? error : "out of memory");
 			code = CLI_USAGE;
 		}
 		free(error);

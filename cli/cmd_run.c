@@ -307,6 +307,8 @@ const struct cli_command cmd_run = {
 		"are\n"
 		"passed on. When CMD ends, what it left in the cgroup is killed and the cgroup removed. Needs root.\n\n"
 		"Exit codes: that of CMD (128 + signal); 126, 127 CMD cannot be executed; 1 refused; 3 no daemon.\n\n"
-		"  policyctl run --svid web.pem --key web.key -- setpriv --reuid www-data --clear-groups ./web\n",
+		"Example: policyctl run --svid web.pem --key web.key -- setpriv --reuid www-data --clear-groups "
+		"./web\n",
 	.run = run,
+	.streams = true,
 };

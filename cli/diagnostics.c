@@ -35,3 +35,17 @@ void cli_diagnostics_set(json_t *result, const struct policy_diagnostics *diagno
 			    json_integer((json_int_t)policy_diagnostics_count(diagnostics, POLICY_WARNING)));
 	json_object_set_new(result, "diagnostics", cli_diagnostics_json(diagnostics));
 }
+
+int cli_diagnostics_fail(const struct cli *cli, const struct policy_diagnostics *diagnostics)
+{
+	json_t *result;
+
+	if (!cli->json) {
+		policy_diagnostics_print(diagnostics, stderr, cli->colour_err);
+		return CLI_NO;
+	}
+	result = json_pack("{s:b}", "ok", 0);
+	cli_diagnostics_set(result, diagnostics);
+	cli_print_json(result);
+	return CLI_NO;
+}

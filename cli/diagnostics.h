@@ -13,4 +13,7 @@ json_t *cli_diagnostics_json(const struct policy_diagnostics *diagnostics);
 /* Sets `errors`, `warnings` and `diagnostics` in a result. */
 void cli_diagnostics_set(json_t *result, const struct policy_diagnostics *diagnostics);
 
+/* The policy is not valid: says why, to stderr, or with --json as the result. Returns CLI_NO. */
+int cli_diagnostics_fail(const struct cli *cli, const struct policy_diagnostics *diagnostics);
+
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/diagnostics.h"
 #include "cli/policy_files.h"
 
 int cli_policy_read(struct cli *cli, char *const *paths, size_t n_paths, struct policy **policyp)
@@ -25,7 +26,7 @@ int cli_policy_read(struct cli *cli, char *const *paths, size_t n_paths, struct 
 	}
 	if (r == 0)
 		return CLI_OK;
-	policy_diagnostics_print(diagnostics, stderr, cli->colour_err);
+	cli_diagnostics_fail(cli, diagnostics);
 	errors = policy_diagnostics_count(diagnostics, POLICY_ERROR);
 	cli_error("%zu error%s; see `policyctl check`", errors, errors == 1 ? "" : "s");
 	return CLI_NO;

@@ -118,21 +118,14 @@ static int run_command(struct cli *cli, const struct cli_command *command, int a
 	return command->run(cli, kept, argv);
 }
 
-int main(int argc, char **argv)
+static int run_arguments(struct cli *cli, int argc, char **argv, const struct cli_command **commandp)
 {
-	const char *no_colour = getenv("NO_COLOR");
-	const char *run_dir = getenv("BULKHEAD_RUN_DIR");
-	bool colours = !no_colour || !*no_colour;
-	struct cli cli = {
-		.colour = colours && isatty(STDOUT_FILENO),
-		.colour_err = colours && isatty(STDERR_FILENO),
-		.run_dir = run_dir && *run_dir ? run_dir : BH_RUN_DIR,
-	};
 	const struct cli_command *command;
-	int i = 1, code;
+	bool help;
+	int i = 1;
 
 	while (i < argc && argv[i][0] == '-') {
-		int taken = global_option(&cli, argc, argv, i);
+		int taken = global_option(cli, argc, argv, i);
 
 		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
 			print_help(stdout);
@@ -149,25 +142,37 @@ int main(int argc, char **argv)
 		}
 		i += taken;
 	}
-	if (i >= argc) {
-		print_help(stderr);
-		return CLI_USAGE;
+	help = i < argc && !strcmp(argv[i], "help");
+	if (i + help >= argc) {
+		print_help(help ? stdout : stderr);
+		return help ? CLI_OK : CLI_USAGE;
 	}
-	if (!strcmp(argv[i], "help")) {
-		if (i + 1 >= argc) {
-			print_help(stdout);
-			return CLI_OK;
-		}
-		command = command_find(argv[i + 1]);
-		if (!command)
-			return unknown_command(argv[i + 1]);
+	command = command_find(argv[i + help]);
+	if (!command)
+		return unknown_command(argv[i + help]);
+	if (help) {
 		print_command_help(command);
 		return CLI_OK;
 	}
-	command = command_find(argv[i]);
-	if (!command)
-		return unknown_command(argv[i]);
-	code = run_command(&cli, command, argc - i, argv + i);
+	*commandp = command;
+	return run_command(cli, command, argc - i, argv + i);
+}
+
+int main(int argc, char **argv)
+{
+	const char *no_colour = getenv("NO_COLOR");
+	const char *run_dir = getenv("BULKHEAD_RUN_DIR");
+	bool colours = !no_colour || !*no_colour;
+	struct cli cli = {
+		.colour = colours && isatty(STDOUT_FILENO),
+		.colour_err = colours && isatty(STDERR_FILENO),
+		.run_dir = run_dir && *run_dir ? run_dir : BH_RUN_DIR,
+	};
+	const struct cli_command *command = NULL;
+	int code = run_arguments(&cli, argc, argv, &command);
+
+	if (cli.json && code != CLI_OK && !(command && command->streams))
+		cli_print_failure();
 	/* A result that could not be written is no result. */
 	if (fflush(stdout) || ferror(stdout)) {
 		cli_error("cannot write the result: %m");

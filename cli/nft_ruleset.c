@@ -167,7 +167,7 @@ int nft_ruleset_read(struct nft_ruleset *ruleset, const struct policy_source *so
 	if (!ruleset->root) {
 		diagnostics_error(ruleset->diagnostics,
 				  (struct position){0, error.line > 0 ? (uint32_t)error.line : 0,
-						    error.column > 0 ? (uint32_t)error.column : 0},
+						    error.column > 0 ? (uint32_t)error.column : 1},
 				  "not valid JSON: %s", error.text);
 		diagnostics_hint(ruleset->diagnostics, "the output of `nft -j list ruleset` is");
 		return 0;

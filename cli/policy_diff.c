@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cli/bus.h"
+#include "cli/diagnostics.h"
 #include "cli/format.h"
 #include "cli/policy_files.h"
 #include "policy/diff.h"
@@ -75,8 +76,10 @@ static int parse(const struct cli *cli, const struct policy_source *sources, siz
 	int r = policy_parse(policyp, &diagnostics, sources, n);
 
 	/* Warnings are for `check`. */
-	if (r == 1)
-		policy_diagnostics_print(diagnostics, stderr, cli && cli->colour_err);
+	if (r == 1 && cli)
+		cli_diagnostics_fail(cli, diagnostics);
+	else if (r == 1)
+		policy_diagnostics_print(diagnostics, stderr, false);
 	return r;
 }
 

@@ -9,8 +9,66 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "policy/memory.h"
+#include "policy/text.h"
 
 /* ---- messages ---- */
+
+/*
+ * What the program has said so far of its failure, and whether it gave a result: with --json a failure is told as a result
+ * as well. These are global because stderr and stdout, which they describe, are.
+ */
+static char first_error[4096];
+static bool has_result;
+
+/* A program that shows something has nothing better to do without memory than to say so and stop. */
+static void *must(void *memory)
+{
+	if (!memory) {
+		fputs("policyctl: out of memory\n", stderr);
+		exit(CLI_UNREACHABLE);
+	}
+	return memory;
+}
+
+char *cli_printable(const char *text)
+{
+	struct arena arena = {};
+	char *copy = must(strdup(must(text_printable(&arena, text, strlen(text)))));
+
+	arena_free(&arena);
+	return copy;
+}
+
+static void remember(const char *text)
+{
+	if (first_error[0])
+		return;
+	snprintf(first_error, sizeof(first_error), "%s", text);
+	for (char *p = first_error; *p; p++)
+		if (*p == '\n')
+			*p = ' ';
+}
+
+/* Names and values in a message come from outside. */
+static void print_safely(const char *text)
+{
+	char *printable = cli_printable(text);
+
+	fprintf(stderr, "%s\n", printable);
+	free(printable);
+}
+
+static void print_message(const char *format, va_list args)
+{
+	char *text = NULL;
+
+	if (vasprintf(&text, format, args) < 0)
+		text = must(NULL);
+	remember(text);
+	print_safely(text);
+	free(text);
+}
 
 int cli_usage_error(const struct cli_command *command, const char *format, ...)
 {
@@ -18,9 +76,9 @@ int cli_usage_error(const struct cli_command *command, const char *format, ...)
 
 	fprintf(stderr, "policyctl %s: ", command->name);
 	va_start(args, format);
-	vfprintf(stderr, format, args);
+	print_message(format, args);
 	va_end(args);
-	fprintf(stderr, "\nTry `policyctl %s --help`.\n", command->name);
+	fprintf(stderr, "Try `policyctl %s --help`.\n", command->name);
 	return CLI_USAGE;
 }
 
@@ -30,9 +88,35 @@ void cli_error(const char *format, ...)
 
 	fputs("policyctl: ", stderr);
 	va_start(args, format);
-	vfprintf(stderr, format, args);
+	print_message(format, args);
 	va_end(args);
-	fputc('\n', stderr);
+}
+
+void cli_error_lines(const char *text)
+{
+	char *copy = must(strdup(text)), *rest = copy, *line;
+
+	remember(text);
+	fputs("policyctl: ", stderr);
+	while ((line = strsep(&rest, "\n")))
+		print_safely(line);
+	free(copy);
+}
+
+void cli_has_result(void)
+{
+	has_result = true;
+}
+
+void cli_print_failure(void)
+{
+	char *text;
+
+	if (has_result || !first_error[0])
+		return;
+	text = cli_printable(first_error);
+	cli_print_json(json_pack("{s:b, s:s}", "ok", 0, "error", text));
+	free(text);
 }
 
 const char *cli_colour(const struct cli *cli, const char *name)
@@ -54,6 +138,7 @@ const char *cli_colour(const struct cli *cli, const char *name)
 
 void cli_print_json(json_t *value)
 {
+	has_result = true;
 	json_dumpf(value, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
 	putchar('\n');
 	json_decref(value);
@@ -66,16 +151,6 @@ struct cli_table {
 	size_t rows;
 	char **cells; /* rows * columns */
 };
-
-/* A program that shows a table has nothing better to do without memory than to say so and stop. */
-static void *must(void *memory)
-{
-	if (!memory) {
-		cli_error("out of memory");
-		exit(CLI_UNREACHABLE);
-	}
-	return memory;
-}
 
 /* Columns on a terminal: one per character, for what we print. */
 static size_t width(const char *text)

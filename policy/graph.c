@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "policy/graph_internal.h"
+#include "policy/suggestion.h"
 #include "policy/text.h"
 
 #define MAX_ABOUT 8U
@@ -122,10 +123,23 @@ static bool joins(const struct drawing *drawing, const struct rule *rule)
 	return rule->action == RULE_ALLOW || (rule->action == RULE_DENY && (rule->audit || drawing->request->denied));
 }
 
+static const char *nearest_name(const struct policy *policy, const char *name)
+{
+	struct suggestion suggestion = {.wrong = name};
+
+	for (uint32_t i = 0; i < policy->n_identities; i++)
+		if (!policy->identities[i].unnamed)
+			suggestion_offer(&suggestion, policy->identities[i].name);
+	for (uint32_t i = 0; i < policy->n_networks; i++)
+		suggestion_offer(&suggestion, policy->networks[i].name);
+	return suggestion.best;
+}
+
 static int named_node(struct drawing *drawing, const char *option, const char *name, uint32_t *numberp)
 {
 	const struct policy *policy = drawing->policy;
 	static const char *const builtins[] = {"unidentified", "host", "world", "verified"};
+	const char *near;
 
 	if (strcmp(name, "any") == 0)
 		return add_node(drawing, (struct node_key){}, numberp);
@@ -138,7 +152,11 @@ static int named_node(struct drawing *drawing, const char *option, const char *n
 	for (uint32_t i = 0; i < policy->n_networks; i++)
 		if (strcmp(policy->networks[i].name, name) == 0)
 			return add_node(drawing, (struct node_key){0, i + 1}, numberp);
-	return fail(drawing, "%s: no identity or network of the policy is named '%.100s'", option, name);
+	near = nearest_name(policy, name);
+	if (fail(drawing, "%s: no identity or network is named '%.100s'%s%s%s", option, name,
+		 near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "") < 0)
+		return -ENOMEM;
+	return GRAPH_NO_NAME;
 }
 
 /* One name against all others. */

@@ -60,8 +60,10 @@ struct graph_request {
 	uint32_t max_edges;
 };
 
-/* Returns 0; 1 with the reason in *errorp (owned by the caller): no such name, too many nodes or edges, too complex; or
- * -ENOMEM. */
+#define GRAPH_NO_NAME 2
+
+/* Returns 0; with the reason in *errorp (owned by the caller) GRAPH_NO_NAME if the request names what the policy does not
+ * define, or 1: too many nodes or edges, too complex; or -ENOMEM. */
 int policy_graph(struct graph **graphp, const struct policy *policy, const struct graph_request *request,
 		 char **errorp);
 void graph_freep(struct graph **graphp);

@@ -503,6 +503,7 @@ static void read_all(struct kube *kube, const struct import_kubernetes *import)
 	struct arena *arena = &kube->reader.arena;
 	uint32_t budget = YAML_TREE_MAX_NODES;
 	struct node *map, **documents;
+	bool any = false;
 	size_t n;
 
 	yaml_tree_read(&map, arena, &import->sources[0], 0, &budget, diagnostics);
@@ -516,9 +517,15 @@ static void read_all(struct kube *kube, const struct import_kubernetes *import)
 	for (uint32_t i = 1; i < import->n_sources; i++) {
 		if (!yaml_tree_read_stream(&documents, &n, arena, &import->sources[i], i, &budget, diagnostics))
 			continue;
-		for (size_t j = 0; j < n; j++)
+		for (size_t j = 0; j < n; j++) {
+			any = any || !import_is_null(documents[j]);
 			kube_read(kube, documents[j]);
+		}
 	}
+	/* What a command that failed leaves in a pipe. No policy at all would allow everything; an empty list means it. */
+	if (!any && import->n_sources > 1 && !policy_diagnostics_count(diagnostics, POLICY_ERROR))
+		diagnostics_error(diagnostics, (struct position){.source = 1},
+				  "no Kubernetes object: where there is no policy, give a List without items");
 	kube_check(kube);
 }
 

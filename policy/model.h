@@ -175,7 +175,7 @@ struct invariant {
 
 struct policy {
 	struct arena arena;
-	const char **source_names;
+	const char **source_names; /* printable */
 	uint32_t n_sources;
 	char digest[65];
 

@@ -9,6 +9,7 @@
 #include "bpf/abi.h"
 #include "policy/read.h"
 #include "policy/sha256.h"
+#include "policy/text.h"
 
 /* What is left of the files when their definitions are read, by file; NULL: it has none. */
 struct later {
@@ -253,7 +254,7 @@ static struct policy *policy_new(const struct policy_source *sources, size_t n)
 	policy->source_names = arena_array(&policy->arena, n, sizeof(char *));
 	policy->tiers = arena_array(&policy->arena, POLICY_MAX_TIERS, sizeof(*policy->tiers));
 	for (size_t i = 0; i < n && policy->source_names; i++)
-		policy->source_names[i] = arena_copy(&policy->arena, sources[i].name, strlen(sources[i].name));
+		policy->source_names[i] = text_printable(&policy->arena, sources[i].name, strlen(sources[i].name));
 	if (policy->arena.out_of_memory)
 		return NULL;
 	policy->tiers[0] = (struct tier){.name = "app"};

@@ -325,7 +325,7 @@ def what_is_asked_for_is_drawn(directory):
     # Whoever may be at the office's addresses: web among them.
     check(drawn_edges(path, "--to", "db").keys() == {("web", "db"), ("cart", "db"), ("old", "db"), ("office", "db")}, "--to")
     check(set(drawn_edges(path, "--from", "old", "--to", "db", "--limit", "2")) == {("old", "db")}, "--limit of a part")
-    check("no identity or network" in run("graph", "--from", "wbe", path, code=1).stderr, "--from of nothing")
+    check("no identity or network" in run("graph", "--from", "wbe", path, code=2).stderr, "--from of nothing")
     check("more than 2 names" in run("graph", "--limit", "2", path, code=1).stderr, "--limit")
     for args in (["graph"], ["graph", "--format", "png", path], ["graph", "--limit", "0", path], ["graph", "--from"]):
         run(*args, code=2)

@@ -350,7 +350,7 @@ class Generator:
 
     def text(self, objects):
         """As documents, or as lists: JSON is YAML."""
-        if self.random.random() < 0.3:
+        if self.random.random() < 0.3 or not objects:
             objects = [{"apiVersion": "v1", "kind": "List", "items": objects, "metadata": {"resourceVersion": ""}}]
         return "".join("---\n" + json.dumps(o, indent=1) + "\n" for o in objects)
 
