@@ -12,6 +12,10 @@
 #include "maps.h"
 #include "parse.h"
 
+/* What a packet hook answers. */
+#define BH_DENY 0
+#define BH_ALLOW 1
+
 #define BH_SECOND 1000000000ULL
 
 struct bh_query {
