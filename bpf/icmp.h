@@ -1,39 +1,138 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * icmp.h - ICMP echo of a workload. Errors are the kernel's own, and no socket's traffic.
+ * icmp.h - ICMP and ICMPv6 of a workload: ping sockets and raw sockets.
+ *
+ * A request opens a flow; its reply belongs to that flow and to no other: it carries the same identifier, and comes to the
+ * socket that asked. What has no reply is judged by its type, each direction by itself. An error belongs to the flow whose
+ * packet it quotes. A raw socket also gets copies of what is meant for others: of those, replies and the own requests come
+ * back are dropped without a word.
+ *
+ * Errors for TCP and UDP, and what the kernel itself answers, are no socket's traffic and are not seen here.
  */
 #ifndef BULKHEAD_BPF_ICMP_H
 #define BULKHEAD_BPF_ICMP_H
 
-#include "flow.h"
+#include "proto.h"
 
 #define ICMP_ECHO_REQUEST 8
-#define ICMP_ECHO_REPLY 0
-#define ICMPV6_ECHO_REQUEST_TYPE 128
-#define ICMPV6_ECHO_REPLY_TYPE 129
+#define ICMP_NONE 0x1ff /* no such type */
 
-/* Echo: the request opens a flow, the reply belongs to it. A raw socket also gets copies of what others sent; they are
- * not its traffic and are dropped without a word. */
-static __always_inline int icmp_packet(struct __sk_buff *skb, const struct bh_packet *p, struct bh_query *q, __u32 hook)
+/* Which end opened the flow stands in its key, beside the type: both ends may ask each other with the same identifier. */
+#define ICMP_OPENED_HERE 0x200
+#define ICMP_OPENED_THERE 0x400
+
+/* The type of the request that a reply answers, or ICMP_NONE. */
+static __always_inline __u32 icmp_request_of(bool v6, __u32 type)
+{
+	if (v6)
+		return type == 129 || type == 161 ? type - 1 : ICMP_NONE;
+	if (type == 0)
+		return ICMP_ECHO_REQUEST;
+	return type == 14 || type == 16 || type == 18 || type == 43 ? type - 1 : ICMP_NONE;
+}
+
+/* Requests that are answered, with an identifier where echo has its own. */
+static __always_inline bool icmp_is_request(bool v6, __u32 type)
+{
+	if (v6)
+		return type == 128 || type == 160;
+	return type == 8 || type == 13 || type == 15 || type == 17 || type == 42;
+}
+
+static __always_inline bool icmp_is_error(bool v6, __u32 type)
+{
+	return v6 ? type >= 1 && type <= 4 : type == 3 || type == 4 || type == 11 || type == 12;
+}
+
+/* The flow `key`, if it is in force as it is. */
+static __always_inline bool icmp_flow_stands(const struct bh_udp_key *key, const struct bh_query *q)
+{
+	struct bh_udp_flow *f = bpf_map_lookup_elem(&udp_flows, key);
+
+	return f && (__s64)(q->now - f->seen_ns) < (__s64)BH_FLOW_IDLE;
+}
+
+/* Does this error quote a request of a flow that this socket opened, and that is allowed as things are? */
+static __noinline int icmp_quotes_flow(struct __sk_buff *skb, const struct bh_packet *p, const struct bh_query *q)
+{
+	__u32 at = p->transport + 8, type;
+	struct bh_udp_key key = {};
+	struct bh_udp_flow *f;
+	struct ipv6hdr ip6;
+	struct iphdr ip;
+	__u8 head[8];
+
+	if (p->proto == IPPROTO_ICMPV6) {
+		if (bpf_skb_load_bytes(skb, at, &ip6, sizeof(ip6)) || ip6.version != 6 ||
+		    ip6.nexthdr != IPPROTO_ICMPV6)
+			return 0;
+		bh_addr_v6(&key.local, ip6.saddr.s6_addr32);
+		bh_addr_v6(&key.remote, ip6.daddr.s6_addr32);
+		at += sizeof(ip6);
+	} else {
+		if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl != 5 ||
+		    ip.protocol != IPPROTO_ICMP)
+			return 0;
+		bh_addr_v4(&key.local, ip.saddr);
+		bh_addr_v4(&key.remote, ip.daddr);
+		at += sizeof(ip);
+	}
+	if (!bh_addr_equal(&key.local, &q->local) || bpf_skb_load_bytes(skb, at, head, sizeof(head)))
+		return 0;
+	type = head[0];
+	if (!icmp_is_request(p->proto == IPPROTO_ICMPV6, type))
+		return 0;
+	key.cookie = q->cookie;
+	key.lport = (__u16)head[4] << 8 | head[5];
+	key.rport = type | ICMP_OPENED_HERE;
+	key.proto = p->proto;
+	f = bpf_map_lookup_elem(&udp_flows, &key);
+	return f && f->verdict && f->word == q->word && q->now < f->valid_until_ns &&
+	       (__s64)(q->now - f->seen_ns) < (__s64)BH_FLOW_IDLE;
+}
+
+/* q->direction is the packet's. `raw`: it may have been made by hand. */
+static __noinline int icmp_packet(struct __sk_buff *skb, const struct bh_sock *ss, const struct bh_packet *p,
+				  struct bh_query *q, bool raw)
 {
 	bool v6 = p->proto == IPPROTO_ICMPV6;
-	__u16 request = v6 ? ICMPV6_ECHO_REQUEST_TYPE : ICMP_ECHO_REQUEST;
-	__u16 reply = v6 ? ICMPV6_ECHO_REPLY_TYPE : ICMP_ECHO_REPLY;
+	__u32 hook = q->direction, type = p->icmp_type, request = icmp_request_of(v6, type);
+	bool reply = request != ICMP_NONE, opened_here = (hook == BH_EGRESS) != reply, own;
 	struct bh_udp_key key;
 
-	q->direction = hook;
-	q->lport = 0;
-	q->rport = 0;
+	if (!ss)
+		return BH_DENY;
+	/* The service is the type that opened the flow, at the end that did not open it. */
+	q->lport = opened_here ? 0 : reply ? request : type;
+	q->rport = opened_here ? reply ? request : type : 0;
 	flow_key_of(&key, q);
-	if (hook == BH_EGRESS && p->icmp_type != request) {
-		q->rport = p->icmp_type;
-		bh_refuse(q, BH_REASON_PROTO);
+	key.lport = reply || icmp_is_request(v6, type) ? p->sport : 0;
+	key.rport = (reply ? request : type) | (opened_here ? ICMP_OPENED_HERE : ICMP_OPENED_THERE);
+	if (reply && !icmp_flow_stands(&key, q)) {
+		if (hook == BH_EGRESS)
+			bh_refuse(q, BH_REASON_NO_FLOW);
 		return BH_DENY;
 	}
-	if (hook == BH_INGRESS && (p->icmp_type != reply || !bpf_map_lookup_elem(&udp_flows, &key)))
+	if (hook == BH_INGRESS && !reply) {
+		/* A request to an own address comes back as a copy. */
+		key.rport ^= ICMP_OPENED_HERE ^ ICMP_OPENED_THERE;
+		own = bh_addr_equal(&q->local, &q->remote) && icmp_flow_stands(&key, q);
+		key.rport ^= ICMP_OPENED_HERE ^ ICMP_OPENED_THERE;
+		if (own)
+			return BH_DENY;
+		if (icmp_is_error(v6, type) && icmp_quotes_flow(skb, p, q))
+			return BH_ALLOW;
+	}
+	/* Echo has no more than its address to lie about, and must not wait until the address is known. */
+	if (raw && hook == BH_EGRESS && type != (v6 ? ICMPV6_ECHO_REQUEST_TYPE : ICMP_ECHO_REQUEST) &&
+	    !is_own_source(skb, ss, q)) {
+		bh_refuse(q, BH_REASON_SOURCE);
 		return BH_DENY;
-	q->rport = request;
-	q->peer = skb->ifindex == 1 || bpf_map_lookup_elem(&addresses, &q->remote) ? BH_ID_HOST : BH_ID_WORLD;
+	}
+	q->peer = peer_by_address(skb, q);
+	/* The kernel answers requests for every address of this host. */
+	if (q->peer == BH_ID_UNIDENTIFIED && opened_here && (reply || icmp_is_request(v6, type)))
+		q->peer = BH_ID_HOST;
 	return flow_packet(q, &key, 0, hook);
 }
 

@@ -3,8 +3,9 @@
  * parse.h - headers of one packet, as cgroup_skb sees it (from the IP header on).
  *
  * The protocol comes from the packet, never from the socket: an IPv4 packet to a dual-stack socket is IPv4. What cannot
- * be understood with certainty is refused: a fragment without its transport header, an unknown extension header, a
- * chain longer than BH_MAX_EXTENSIONS.
+ * be understood with certainty is refused: a fragment, IPv4 options, a route with segments left, a chain of extension
+ * headers longer than BH_MAX_EXTENSIONS or in an order that no sender makes, a length that is not the packet's. What is
+ * not known as an extension header is the packet's protocol: a rule can name it by its number, AH and ESP too.
  */
 #ifndef BULKHEAD_BPF_PARSE_H
 #define BULKHEAD_BPF_PARSE_H
@@ -29,7 +30,7 @@ struct bh_packet {
 	__u32 payload_len; /* TCP: bytes behind the header */
 	__be32 seq;
 	__be32 ack;
-	__u16 sport;
+	__u16 sport; /* TCP, UDP, SCTP; of ICMP the identifier of a request and its reply */
 	__u16 dport;
 	__u8 proto;
 	__u8 icmp_type;
@@ -78,15 +79,15 @@ static __always_inline int bh_parse_v6(struct __sk_buff *skb, struct bh_packet *
 	__u32 off = sizeof(ip6);
 	__u8 next;
 
-	if (bpf_skb_load_bytes(skb, 0, &ip6, sizeof(ip6)))
+	if (bpf_skb_load_bytes(skb, 0, &ip6, sizeof(ip6)) || ip6.version != 6)
 		return BH_REASON_PARSE;
 	bh_addr_v6(src, ip6.saddr.s6_addr32);
 	bh_addr_v6(dst, ip6.daddr.s6_addr32);
 	*end = sizeof(ip6) + bpf_ntohs(ip6.payload_len);
 	next = ip6.nexthdr;
 
-	for (int i = 0; i < BH_MAX_EXTENSIONS; i++) {
-		__u8 ext[4];
+	for (int i = 0; i <= BH_MAX_EXTENSIONS; i++) {
+		__u8 ext[8];
 
 		if (next == IPPROTO_FRAGMENT)
 			return BH_REASON_FRAGMENT;
@@ -95,7 +96,10 @@ static __always_inline int bh_parse_v6(struct __sk_buff *skb, struct bh_packet *
 			p->transport = off;
 			return 0;
 		}
-		if (bpf_skb_load_bytes(skb, off, ext, sizeof(ext)))
+		if (i == BH_MAX_EXTENSIONS || bpf_skb_load_bytes(skb, off, ext, sizeof(ext)))
+			return BH_REASON_PARSE;
+		/* Anywhere but in the first place a receiver takes it for an unknown protocol. */
+		if (next == IPPROTO_HOPOPTS && i)
 			return BH_REASON_PARSE;
 		/* With segments left, the destination stands in the routing header, not where it is judged. */
 		if (next == IPPROTO_ROUTING && ext[3])
@@ -122,6 +126,38 @@ static __always_inline int bh_parse_v4(struct __sk_buff *skb, struct bh_packet *
 	p->transport = sizeof(ip);
 	*end = bpf_ntohs(ip.tot_len);
 	return 0;
+}
+
+/* TCP and UDP are checked by the kernel that made them, or they are refused as made by hand. Of the others, a length that is
+ * not the packet's (a jumbogram has 0) would leave open what the receiver takes for their payload. */
+static __always_inline int bh_parse_other(struct __sk_buff *skb, struct bh_packet *p, __u32 end)
+{
+	__u8 head[8];
+
+	if (p->transport > end || end != skb->len)
+		return BH_REASON_PARSE;
+	switch (p->proto) {
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		/* Each has its own version of IP; a receiver could be fooled with the other. */
+		if ((p->proto == IPPROTO_ICMPV6) != (skb->protocol == bpf_htons(ETH_P_IPV6)))
+			return BH_REASON_PARSE;
+		if (bpf_skb_load_bytes(skb, p->transport, head, sizeof(head)))
+			return BH_REASON_PARSE;
+		p->icmp_type = head[0];
+		p->sport = (__u16)head[4] << 8 | head[5];
+		return 0;
+	case IPPROTO_SCTP:
+		if (end - p->transport < 12 || bpf_skb_load_bytes(skb, p->transport, head, sizeof(head)))
+			return BH_REASON_PARSE;
+		p->sport = (__u16)head[0] << 8 | head[1];
+		p->dport = (__u16)head[2] << 8 | head[3];
+		return 0;
+	case IPPROTO_NONE: /* no header follows: nobody has a use for it */
+		return BH_REASON_PARSE;
+	default:
+		return 0;
+	}
 }
 
 /* Fills *p and the addresses. Returns 0 or the enum bh_reason to deny with; what was read until then stays. */
@@ -159,8 +195,11 @@ static __attribute__((noinline, unused)) int bh_parse(struct __sk_buff *skb, str
 		/* A GSO packet beyond 64 KiB writes 0 as its length (BIG TCP): it has payload. */
 		if (end > p->transport + p->tcp_header)
 			p->payload_len = end - p->transport - p->tcp_header;
-		else if (end < p->transport + p->tcp_header)
+		else if (end < p->transport + p->tcp_header) {
+			if (skb->len <= 65535)
+				return BH_REASON_PARSE;
 			p->payload_len = 1;
+		}
 		return 0;
 	}
 	case IPPROTO_UDP: {
@@ -172,13 +211,8 @@ static __attribute__((noinline, unused)) int bh_parse(struct __sk_buff *skb, str
 		p->dport = bpf_ntohs(udp.dest);
 		return 0;
 	}
-	case IPPROTO_ICMP:
-	case IPPROTO_ICMPV6:
-		if (bpf_skb_load_bytes(skb, p->transport, &p->icmp_type, 1))
-			return BH_REASON_PARSE;
-		return 0;
 	default:
-		return BH_REASON_PROTO;
+		return bh_parse_other(skb, p, end);
 	}
 }
 

@@ -3,27 +3,24 @@
  * skb.bpf.c - every packet of a managed socket, in both directions: this is what enforces.
  *
  * A TCP connection is judged in its handshake, when both ends know each other, and the verdict is kept with the socket.
- * A later packet costs the comparison of one word (nothing the verdict rests on has changed) and of one deadline. UDP and
- * ICMP echo have no handshake and are judged by a flow table. What fits nowhere is denied.
+ * A later packet costs the comparison of one word (nothing the verdict rests on has changed) and of one deadline. All else
+ * has no handshake and is judged by a flow table. What fits nowhere is denied.
  */
 #include "icmp.h"
 #include "tcp.h"
 #include "udp.h"
 
-#define BH_SOCK_RAW 3
-
-/*
- * A network namespace has sockets of the kernel's own, which belong to the cgroup of the process that made the namespace:
- * for neighbour discovery, for multicast listening, for ICMPv6 answers, for TCP segments of connections that are over. A
- * socket that a process opens has storage, so it is never taken for one. None of these carries a process's payload.
- */
-static __always_inline bool is_of_kernel(struct bpf_sock *sk, const struct bh_packet *p)
+/* Why this socket may not send or receive a packet of this protocol, whatever the policy says; else 0. */
+static __always_inline int socket_problem(struct bpf_sock *sk, const struct bh_sock *ss, const struct bh_packet *p)
 {
-	if (sk->type != BH_SOCK_RAW)
-		return false;
-	if (p->proto == IPPROTO_TCP)
-		return p->payload_len == 0 && !(p->tcp_flags & BH_TCP_SYN);
-	return p->proto == IPPROTO_ICMPV6 && p->icmp_type != ICMPV6_ECHO_REQUEST_TYPE;
+	bool raw = sk->type == BH_SOCK_RAW;
+
+	/* By hand it could be anybody's; and what arrives there is a copy of somebody else's. */
+	if (raw && (p->proto == IPPROTO_TCP || p->proto == IPPROTO_UDP))
+		return BH_REASON_RAW_SOCKET;
+	if (!ss)
+		return BH_REASON_OLD_SOCKET;
+	return raw || sk->protocol == p->proto ? 0 : BH_REASON_PROTO;
 }
 
 /* ---- hooks ---- */
@@ -56,20 +53,16 @@ static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, __u
 
 	if (!err && !ss && is_of_kernel(sk, &p))
 		return BH_ALLOW;
-	if (sk->type == BH_SOCK_RAW && p.proto != IPPROTO_ICMP && p.proto != IPPROTO_ICMPV6)
-		err = BH_REASON_RAW_SOCKET;
-	else if (!err && !ss)
-		err = BH_REASON_OLD_SOCKET;
+	if (!err)
+		err = socket_problem(sk, ss, &p);
 	if (!err && ss) {
-		if (p.proto == IPPROTO_ICMP || p.proto == IPPROTO_ICMPV6)
-			return icmp_packet(skb, &p, &q, hook);
-		if (p.proto == IPPROTO_TCP && sk->protocol == IPPROTO_TCP)
+		if (p.proto == IPPROTO_TCP)
 			return tcp_packet(skb, ss, &p, &q, hook);
-		if (p.proto == IPPROTO_UDP && sk->protocol == IPPROTO_UDP && hook == BH_EGRESS)
-			return udp_egress(skb, ss, &q);
-		if (p.proto == IPPROTO_UDP && sk->protocol == IPPROTO_UDP)
-			return udp_ingress(skb, ss, &q);
-		err = BH_REASON_PROTO;
+		if (p.proto == IPPROTO_UDP)
+			return hook == BH_EGRESS ? udp_egress(skb, ss, &q) : udp_ingress(skb, ss, &q);
+		if (p.proto == IPPROTO_ICMP || p.proto == IPPROTO_ICMPV6)
+			return icmp_packet(skb, ss, &p, &q, sk->type == BH_SOCK_RAW);
+		return proto_packet(skb, ss, &q, sk->type == BH_SOCK_RAW);
 	}
 	bh_refuse(&q, err);
 	return BH_DENY;

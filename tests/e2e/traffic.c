@@ -20,6 +20,9 @@ static const char usage[] = "usage: traffic COMMAND [OPTION...]\n"
 			    "  udp-client  likewise, and [--connected] [--spread PORTS]\n"
 			    "  tcp-flood   --to ADDR,PORT --rate N\n"
 			    "  ping        --to ADDR,0 --count N [--timeout MS] [--raw]\n"
+			    "  uring-tcp   --to ADDR,PORT --text TEXT [--sqpoll]\n"
+			    "  uring-udp   likewise\n"
+			    "  udp-mmsg    --to ADDR,PORT --text TEXT\n"
 			    "All: --stream N names the sender in the records; servers: --reuse sets SO_REUSEPORT.\n";
 
 static void die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
@@ -216,7 +219,8 @@ static void options_parse(struct options *options, int argc, char **argv)
 		{"spread", required_argument, NULL, 'S'}, {"rate", required_argument, NULL, 'r'},
 		{"count", required_argument, NULL, 'c'},  {"timeout", required_argument, NULL, 'o'},
 		{"connected", no_argument, NULL, 'C'},	  {"raw", no_argument, NULL, 'R'},
-		{"reuse", no_argument, NULL, 'U'},	  {},
+		{"reuse", no_argument, NULL, 'U'},	  {"sqpoll", no_argument, NULL, 'Q'},
+		{"text", required_argument, NULL, 'x'},	  {},
 	};
 	int opt;
 
@@ -258,6 +262,12 @@ static void options_parse(struct options *options, int argc, char **argv)
 		case 'U':
 			options->reuse = true;
 			break;
+		case 'Q':
+			options->sqpoll = true;
+			break;
+		case 'x':
+			options->text = optarg;
+			break;
 		default:
 			fputs(usage, stderr);
 			exit(2);
@@ -274,8 +284,9 @@ int main(int argc, char **argv)
 	} commands[] = {
 		{"tcp-server", tcp_server, true}, {"tcp-client", tcp_client, false}, {"tcp-flood", tcp_flood, false},
 		{"udp-server", udp_server, true}, {"udp-client", udp_client, false}, {"ping", ping, false},
+		{"uring-tcp", uring_tcp, false},   {"uring-udp", uring_udp, false},   {"udp-mmsg", udp_mmsg, false},
 	};
-	struct options options = {};
+	struct options options = {.text = ""};
 
 	signal(SIGPIPE, SIG_IGN);
 	if (argc < 2) {

@@ -52,6 +52,8 @@ struct options {
 	bool connected;	     /* UDP: connect() the socket */
 	bool raw;	     /* ping: raw socket instead of a ping socket */
 	bool reuse;	     /* SO_REUSEPORT */
+	bool sqpoll;	     /* io_uring: a thread of the kernel submits */
+	const char *text;    /* what uring-* and udp-mmsg send */
 };
 
 /* What a receiver knows of one stream of records. */
@@ -79,6 +81,9 @@ int tcp_flood(const struct options *options);
 int udp_server(const struct options *options);
 int udp_client(const struct options *options);
 int ping(const struct options *options);
+int uring_tcp(const struct options *options);
+int uring_udp(const struct options *options);
+int udp_mmsg(const struct options *options);
 
 uint64_t now_ns(void);
 /* Prints one JSON line: {"event": EVENT, "t": now, ...}; `format` gives the rest. */

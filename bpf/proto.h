@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * proto.h - protocols whose packets any socket may get: what raw sockets, UDP-Lite and SCTP sockets send and receive.
+ *
+ * They are judged by their protocol number (SCTP: by its ports) as flows. Nothing in them shows who sent them, and no port
+ * says who gets them: each raw socket of a namespace has its copy. So the peer is known by its address alone, and of an
+ * address of this host not even that, since any workload may stand there: it is `unidentified`. A socket gets what belongs
+ * to a flow that it opened itself, or what the policy lets its workload receive; a copy of what others talk does neither.
+ */
+#ifndef BULKHEAD_BPF_PROTO_H
+#define BULKHEAD_BPF_PROTO_H
+
+#include "flow.h"
+
+#define BH_SOCK_RAW 3
+#define BH_AF_INET6 10
+#define ICMPV6_ECHO_REQUEST_TYPE 128
+
+/*
+ * A network namespace has sockets of the kernel's own, which belong to the cgroup of the process that made the namespace:
+ * for neighbour discovery, for multicast listening, for ICMPv6 answers, for TCP segments of connections that are over. A
+ * socket that a process opens has storage, so it is never taken for one. None of these carries a process's payload.
+ */
+static __always_inline bool is_of_kernel(struct bpf_sock *sk, const struct bh_packet *p)
+{
+	if (sk->type != BH_SOCK_RAW || sk->family != BH_AF_INET6 || sk->protocol != p->proto)
+		return false;
+	if (p->proto == IPPROTO_TCP)
+		return p->payload_len == 0 && !(p->tcp_flags & BH_TCP_SYN);
+	return p->proto == IPPROTO_ICMPV6 && p->icmp_type != ICMPV6_ECHO_REQUEST_TYPE;
+}
+
+/* A raw socket writes what source address it likes, and rules ask for addresses: it has to be one of its namespace's. */
+static __always_inline bool is_own_source(struct __sk_buff *skb, const struct bh_sock *ss, const struct bh_query *q)
+{
+	__u64 *netns;
+
+	if (bh_addr_is_loopback(&q->local))
+		return skb->ifindex == 1;
+	netns = bpf_map_lookup_elem(&addresses, &q->local);
+	return netns && (!*netns || *netns == ss->netns);
+}
+
+static __always_inline __u32 peer_by_address(struct __sk_buff *skb, const struct bh_query *q)
+{
+	if (skb->ifindex == 1 || bpf_map_lookup_elem(&addresses, &q->remote))
+		return BH_ID_UNIDENTIFIED;
+	return BH_ID_WORLD;
+}
+
+/* q->direction is the packet's. `raw`: it may have been made by hand. */
+static __noinline int proto_packet(struct __sk_buff *skb, const struct bh_sock *ss, struct bh_query *q, bool raw)
+{
+	__u32 hook = q->direction;
+	struct bh_udp_key key;
+
+	if (!ss)
+		return BH_DENY;
+	if (raw && hook == BH_EGRESS && !is_own_source(skb, ss, q)) {
+		bh_refuse(q, BH_REASON_SOURCE);
+		return BH_DENY;
+	}
+	flow_key_of(&key, q);
+	q->peer = peer_by_address(skb, q);
+	return flow_packet(q, &key, 0, hook);
+}
+
+#endif
