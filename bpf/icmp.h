@@ -63,8 +63,7 @@ static __noinline int icmp_quotes_flow(struct __sk_buff *skb, const struct bh_pa
 	__u8 head[8];
 
 	if (p->proto == IPPROTO_ICMPV6) {
-		if (bpf_skb_load_bytes(skb, at, &ip6, sizeof(ip6)) || ip6.version != 6 ||
-		    ip6.nexthdr != IPPROTO_ICMPV6)
+		if (bpf_skb_load_bytes(skb, at, &ip6, sizeof(ip6)) || ip6.version != 6 || ip6.nexthdr != IPPROTO_ICMPV6)
 			return 0;
 		bh_addr_v6(&key.local, ip6.saddr.s6_addr32);
 		bh_addr_v6(&key.remote, ip6.daddr.s6_addr32);
@@ -91,49 +90,48 @@ static __noinline int icmp_quotes_flow(struct __sk_buff *skb, const struct bh_pa
 	       (__s64)(q->now - f->seen_ns) < (__s64)BH_FLOW_IDLE;
 }
 
-/* q->direction is the packet's. `raw`: it may have been made by hand. */
-static __noinline int icmp_packet(struct __sk_buff *skb, const struct bh_sock *ss, const struct bh_packet *p,
-				  struct bh_query *q, bool raw)
+/* q->direction is the packet's. */
+static __noinline int icmp_flow(struct __sk_buff *skb, const struct bh_sock *ss, const struct bh_packet *p,
+				struct bh_query *q, struct bh_udp_key *key)
 {
 	bool v6 = p->proto == IPPROTO_ICMPV6;
 	__u32 hook = q->direction, type = p->icmp_type, request = icmp_request_of(v6, type);
 	bool reply = request != ICMP_NONE, opened_here = (hook == BH_EGRESS) != reply, own;
-	struct bh_udp_key key;
+	int verdict;
 
-	if (!ss)
-		return BH_DENY;
 	/* The service is the type that opened the flow, at the end that did not open it. */
 	q->lport = opened_here ? 0 : reply ? request : type;
 	q->rport = opened_here ? reply ? request : type : 0;
-	flow_key_of(&key, q);
-	key.lport = reply || icmp_is_request(v6, type) ? p->sport : 0;
-	key.rport = (reply ? request : type) | (opened_here ? ICMP_OPENED_HERE : ICMP_OPENED_THERE);
-	if (reply && !icmp_flow_stands(&key, q)) {
+	/* Echo has no more than its address to lie about, and must not wait until the address is known. */
+	if (hook == BH_EGRESS && type == (v6 ? ICMPV6_ECHO_REQUEST_TYPE : ICMP_ECHO_REQUEST)) {
+		q->peer = peer_by_address(skb, q);
+		flow_key_of(key, q);
+	} else {
+		verdict = proto_flow(skb, ss, q, key);
+		if (verdict != BH_JUDGE)
+			return verdict;
+	}
+	key->lport = reply || icmp_is_request(v6, type) ? p->sport : 0;
+	key->rport = (reply ? request : type) | (opened_here ? ICMP_OPENED_HERE : ICMP_OPENED_THERE);
+	/* The kernel answers requests for every address of this host. */
+	if (q->peer == BH_ID_UNIDENTIFIED && opened_here && (reply || icmp_is_request(v6, type)))
+		q->peer = BH_ID_HOST;
+	if (reply) {
+		if (icmp_flow_stands(key, q))
+			return BH_JUDGE;
 		if (hook == BH_EGRESS)
 			bh_refuse(q, BH_REASON_NO_FLOW);
 		return BH_DENY;
 	}
-	if (hook == BH_INGRESS && !reply) {
-		/* A request to an own address comes back as a copy. */
-		key.rport ^= ICMP_OPENED_HERE ^ ICMP_OPENED_THERE;
-		own = bh_addr_equal(&q->local, &q->remote) && icmp_flow_stands(&key, q);
-		key.rport ^= ICMP_OPENED_HERE ^ ICMP_OPENED_THERE;
-		if (own)
-			return BH_DENY;
-		if (icmp_is_error(v6, type) && icmp_quotes_flow(skb, p, q))
-			return BH_ALLOW;
-	}
-	/* Echo has no more than its address to lie about, and must not wait until the address is known. */
-	if (raw && hook == BH_EGRESS && type != (v6 ? ICMPV6_ECHO_REQUEST_TYPE : ICMP_ECHO_REQUEST) &&
-	    !is_own_source(skb, ss, q)) {
-		bh_refuse(q, BH_REASON_SOURCE);
+	if (hook == BH_EGRESS)
+		return BH_JUDGE;
+	/* A message to an own address comes back as a copy. */
+	key->rport ^= ICMP_OPENED_HERE ^ ICMP_OPENED_THERE;
+	own = bh_addr_equal(&q->local, &q->remote) && icmp_flow_stands(key, q);
+	key->rport ^= ICMP_OPENED_HERE ^ ICMP_OPENED_THERE;
+	if (own)
 		return BH_DENY;
-	}
-	q->peer = peer_by_address(skb, q);
-	/* The kernel answers requests for every address of this host. */
-	if (q->peer == BH_ID_UNIDENTIFIED && opened_here && (reply || icmp_is_request(v6, type)))
-		q->peer = BH_ID_HOST;
-	return flow_packet(q, &key, 0, hook);
+	return icmp_is_error(v6, type) && icmp_quotes_flow(skb, p, q) ? BH_ALLOW : BH_JUDGE;
 }
 
 #endif

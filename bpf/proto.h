@@ -48,21 +48,28 @@ static __always_inline __u32 peer_by_address(struct __sk_buff *skb, const struct
 	return BH_ID_WORLD;
 }
 
-/* q->direction is the packet's. `raw`: it may have been made by hand. */
-static __noinline int proto_packet(struct __sk_buff *skb, const struct bh_sock *ss, struct bh_query *q, bool raw)
-{
-	__u32 hook = q->direction;
-	struct bh_udp_key key;
+/* What the functions that find a packet's flow answer, besides BH_DENY and BH_ALLOW. They do not judge it themselves: on
+ * top of theirs, the stack would not suffice. */
+#define BH_JUDGE 2
 
-	if (!ss)
+/* q->direction is the packet's. */
+static __noinline int proto_flow(struct __sk_buff *skb, const struct bh_sock *ss, struct bh_query *q,
+				 struct bh_udp_key *key)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (!ss || !sk)
 		return BH_DENY;
-	if (raw && hook == BH_EGRESS && !is_own_source(skb, ss, q)) {
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return BH_DENY;
+	if (sk->type == BH_SOCK_RAW && q->direction == BH_EGRESS && !is_own_source(skb, ss, q)) {
 		bh_refuse(q, BH_REASON_SOURCE);
 		return BH_DENY;
 	}
-	flow_key_of(&key, q);
+	flow_key_of(key, q);
 	q->peer = peer_by_address(skb, q);
-	return flow_packet(q, &key, 0, hook);
+	return BH_JUDGE;
 }
 
 #endif

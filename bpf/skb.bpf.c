@@ -23,6 +23,20 @@ static __always_inline int socket_problem(struct bpf_sock *sk, const struct bh_s
 	return raw || sk->protocol == p->proto ? 0 : BH_REASON_PROTO;
 }
 
+/* A packet of neither TCP nor UDP. */
+static __always_inline int flow_packet_of(struct __sk_buff *skb, const struct bh_sock *ss, const struct bh_packet *p,
+					  struct bh_query *q, __u32 hook)
+{
+	struct bh_udp_key key = {};
+	int verdict;
+
+	if (p->proto == IPPROTO_ICMP || p->proto == IPPROTO_ICMPV6)
+		verdict = icmp_flow(skb, ss, p, q, &key);
+	else
+		verdict = proto_flow(skb, ss, q, &key);
+	return verdict == BH_JUDGE ? flow_packet(q, &key, 0, hook) : verdict;
+}
+
 /* ---- hooks ---- */
 
 static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, __u64 word, __u64 now, __u32 hook)
@@ -60,9 +74,7 @@ static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, __u
 			return tcp_packet(skb, ss, &p, &q, hook);
 		if (p.proto == IPPROTO_UDP)
 			return hook == BH_EGRESS ? udp_egress(skb, ss, &q) : udp_ingress(skb, ss, &q);
-		if (p.proto == IPPROTO_ICMP || p.proto == IPPROTO_ICMPV6)
-			return icmp_packet(skb, ss, &p, &q, sk->type == BH_SOCK_RAW);
-		return proto_packet(skb, ss, &q, sk->type == BH_SOCK_RAW);
+		return flow_packet_of(skb, ss, &p, &q, hook);
 	}
 	bh_refuse(&q, err);
 	return BH_DENY;
