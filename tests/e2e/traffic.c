@@ -284,7 +284,7 @@ int main(int argc, char **argv)
 	} commands[] = {
 		{"tcp-server", tcp_server, true}, {"tcp-client", tcp_client, false}, {"tcp-flood", tcp_flood, false},
 		{"udp-server", udp_server, true}, {"udp-client", udp_client, false}, {"ping", ping, false},
-		{"uring-tcp", uring_tcp, false},   {"uring-udp", uring_udp, false},   {"udp-mmsg", udp_mmsg, false},
+		{"uring-tcp", uring_tcp, false},  {"uring-udp", uring_udp, false},   {"udp-mmsg", udp_mmsg, false},
 	};
 	struct options options = {.text = ""};
 

@@ -101,7 +101,8 @@ static int uring(const struct options *options, int type)
 	struct msghdr msg = {.msg_name = &to.addr, .msg_namelen = to.len, .msg_iov = &iov, .msg_iovlen = 1};
 	struct io_uring_sqe make = {.opcode = IORING_OP_SOCKET, .fd = to.addr.ss_family, .off = (uint64_t)type};
 	struct io_uring_sqe connect = {.opcode = IORING_OP_CONNECT, .addr = (uintptr_t)&to.addr, .off = to.len};
-	struct io_uring_sqe send = {.opcode = IORING_OP_SEND, .addr = (uintptr_t)iov.iov_base, .len = (unsigned)iov.iov_len};
+	struct io_uring_sqe send = {
+		.opcode = IORING_OP_SEND, .addr = (uintptr_t)iov.iov_base, .len = (unsigned)iov.iov_len};
 	struct io_uring_sqe sendmsg = {.opcode = IORING_OP_SENDMSG, .addr = (uintptr_t)&msg, .len = 1};
 	struct ring ring;
 	int r = ring_open(&ring, options->sqpoll), fd;
@@ -141,7 +142,8 @@ int udp_mmsg(const struct options *options)
 	int fd = socket_or_die(&to, SOCK_DGRAM, 0), n;
 
 	for (size_t i = 0; i < 3; i++)
-		msgs[i] = (struct mmsghdr){.msg_hdr = {.msg_name = &to.addr, .msg_namelen = to.len, .msg_iov = &iov, .msg_iovlen = 1}};
+		msgs[i] = (struct mmsghdr){
+			.msg_hdr = {.msg_name = &to.addr, .msg_namelen = to.len, .msg_iov = &iov, .msg_iovlen = 1}};
 	n = sendmmsg(fd, msgs, 3, 0);
 	return report("sendmmsg", n < 0 ? -errno : n < 3 ? -EIO : 0);
 }
