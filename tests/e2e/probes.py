@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 
-from packets import checksum, emit
+from packets import checksum, emit, open_device
 
 MPTCP, UDPLITE = 262, 136
 TCP_FASTOPEN, UDP_SEGMENT, IPV6_HDRINCL, IP_FREEBIND = 23, 103, 36, 15
@@ -89,8 +89,11 @@ KEPT = {}
 
 
 @command
-def listen(name, kind, address, number, group=None):
+def listen(name, kind, address, number, group=None, device_name="lo"):
     """Opens a socket and keeps what it receives. `number` is a port, or a protocol for kind "raw"."""
+    if kind == "device":
+        EARS.add(name, open_device(address))
+        return {}
     if kind == "raw":
         sock = inet(address, socket.SOCK_RAW, number)
         EARS.add(name, sock)
@@ -104,7 +107,7 @@ def listen(name, kind, address, number, group=None):
     sock.bind((address, number))
     if group and ":" in group:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP,
-                        socket.inet_pton(socket.AF_INET6, group) + struct.pack("=i", 1))
+                        socket.inet_pton(socket.AF_INET6, group) + struct.pack("=i", socket.if_nametoindex(device_name)))
     elif group:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP,
                         socket.inet_aton(group) + socket.inet_aton("127.0.0.1"))
@@ -194,7 +197,8 @@ def fastopen(address, port, text, patience=PATIENCE):
     """Data in the SYN, where the kernel has a cookie for that server; else it asks for one."""
     started = time.monotonic()
     with inet(address, socket.SOCK_STREAM) as sock:
-        sock.settimeout(patience)
+        sock.settimeout(None)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(patience), int(patience % 1 * 1e6)))
         sock.sendto(text.encode(), socket.MSG_FASTOPEN, (address, port))
         # struct tcp_info, tcpi_options: the SYN carried data that was acknowledged.
         options = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[5]
@@ -256,7 +260,7 @@ def broadcast(address, port, text):
 @command
 def raw(address, protocol, text):
     with inet(address, socket.SOCK_RAW, protocol) as sock:
-        sock.sendto(text.encode(), (address, 0))
+        sock.sendto(text.encode("latin-1"), (address, 0))
     return {}
 
 
