@@ -14,7 +14,7 @@
 
 #include <linux/types.h>
 
-#define BH_ABI_VERSION 2U
+#define BH_ABI_VERSION 3U
 
 /* Capacities. A map that is full denies; user space reports the map and its size. */
 #define BH_MAX_IDENTITIES 16384U    /* identity numbers, reserved ones included */
@@ -242,7 +242,7 @@ enum bh_reason {
 	BH_REASON_EXPIRED = 2,	   /* the subject's tag is past its deadline */
 	BH_REASON_FRAGMENT = 3,
 	BH_REASON_PARSE = 4,	  /* header malformed, truncated, or extension header chain too long */
-	BH_REASON_PROTO = 5,	  /* protocol that no rule can name yet */
+	BH_REASON_PROTO = 5,	  /* another protocol than the socket's: wrapped or encrypted below it */
 	BH_REASON_RAW_SOCKET = 6, /* TCP or UDP made by hand in a raw socket */
 	BH_REASON_NO_FLOW = 7,	  /* reply or handshake packet of no flow that was allowed */
 	BH_REASON_OLD_SOCKET = 8, /* socket opened before enforcement: nothing is known of its peer */
@@ -251,7 +251,7 @@ enum bh_reason {
 	BH_REASON_IMPOSSIBLE = 11, /* no rule can allow it, whoever the peer turns out to be */
 	BH_REASON_UNPROVEN = 12,   /* the segment should show who sends it, and has no room for the option */
 	BH_REASON_PEER_ENDED = 13, /* the peer's identity has expired, or was revoked, since the flow began */
-	BH_REASON_SOURCE = 14,	   /* a datagram with the source address of another socket */
+	BH_REASON_SOURCE = 14,	   /* a source address that is not the sender's */
 	BH_REASON_MAX
 };
 
@@ -363,7 +363,8 @@ struct bh_ticket {
 	__s32 credits; /* datagrams sent and not yet received */
 };
 
-/* One UDP or ICMP echo flow, seen from one socket. LRU: losing one means the next packet is judged as a new flow. */
+/* One flow of anything but TCP, seen from one socket; of ICMP the ports hold identifier and type (icmp.h). LRU: losing one
+ * means the next packet is judged as a new flow. */
 struct bh_udp_key {
 	__u64 cookie;
 	struct bh_addr local;

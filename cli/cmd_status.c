@@ -152,6 +152,15 @@ static void print_programs(struct cli *cli, const json_t *status)
 	putchar('\n');
 }
 
+static void print_not_enforced(const json_t *status)
+{
+	const json_t *item;
+	size_t i;
+
+	json_array_foreach((json_t *)cli_json_get(status, "not_enforced"), i, item)
+		line(i ? "" : "not enforced", "%s", json_string_value(item));
+}
+
 static int run(struct cli *cli, int argc, char **argv)
 {
 	json_t *status;
@@ -170,6 +179,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	print_head(cli, status);
 	line("subtree", "%s of %s", cli_json_string(status, "subtree"), cli_json_string(status, "cgroup_mount"));
 	print_programs(cli, status);
+	print_not_enforced(status);
 	print_policy(cli, status);
 	print_identities(status);
 	print_bundles(cli, status);

@@ -122,6 +122,16 @@ static json_t *json_policy(const struct enforcer *e)
 	return policy;
 }
 
+/* What no program of ours sees on this kernel, so that nobody takes `ok` for more than it says. */
+static json_t *json_not_enforced(void)
+{
+	return json_pack("[s, s]",
+			 "AF_PACKET and AF_XDP sockets of workloads with CAP_NET_RAW: take it from them, or cover "
+			 "their devices",
+			 "sockets that a workload was given by a process outside the managed subtree: they are the "
+			 "giver's");
+}
+
 int enforcer_status(void *ctx, char **textp)
 {
 	struct enforcer *e = ctx;
@@ -151,6 +161,7 @@ int enforcer_status(void *ctx, char **textp)
 				      (json_int_t)c->handshakes_forged, "replayed",
 				      (json_int_t)c->handshakes_replayed));
 	json_object_set_new(status, "programs", programs);
+	json_object_set_new(status, "not_enforced", json_not_enforced());
 	json_object_set_new(status, "map_full", json_integer((json_int_t)c->map_full));
 	return json_done(status, textp);
 }

@@ -15,7 +15,8 @@ static const struct {
 				"an IP fragment whose first part was not seen carries no ports to judge by"},
 	[BH_REASON_PARSE] = {"PARSE",
 			     "a header is malformed or cut short, has IP options or a route, or too many extensions"},
-	[BH_REASON_PROTO] = {"PROTO_UNSUPPORTED", "no rule can name this IP protocol"},
+	[BH_REASON_PROTO] = {"PROTO_UNSUPPORTED",
+			     "the packet is of another protocol than its socket: wrapped or encrypted below it"},
 	[BH_REASON_RAW_SOCKET] = {"RAW_SOCKET", "TCP or UDP was made by hand in a raw socket"},
 	[BH_REASON_NO_FLOW] = {"NO_FLOW", "the packet belongs to no flow that was allowed"},
 	[BH_REASON_OLD_SOCKET] = {"OLD_SOCKET",
@@ -24,7 +25,7 @@ static const struct {
 	[BH_REASON_EARLY_DATA] = {"EARLY_DATA", "payload came in the SYN, before the peer has shown its identity"},
 	[BH_REASON_IMPOSSIBLE] = {"IMPOSSIBLE", "no rule can allow it, whoever answers"},
 	[BH_REASON_PEER_ENDED] = {"PEER_ENDED", "the peer's identity has expired or was revoked since the flow began"},
-	[BH_REASON_SOURCE] = {"SOURCE", "the datagram carries the source address of another socket"},
+	[BH_REASON_SOURCE] = {"SOURCE", "the packet carries a source address that is not its sender's"},
 	[BH_REASON_UNPROVEN] = {"UNPROVEN",
 				"the segment must show who sends it, and its TCP options leave no room for that"},
 };

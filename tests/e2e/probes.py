@@ -64,8 +64,8 @@ class Ears:
         with contextlib.suppress(BlockingIOError):
             while True:
                 if sock in self.listening:
-                    self.accepted[name] = self.accepted.get(name, 0) + 1
                     self.add(name, sock.accept()[0])
+                    self.accepted[name] = self.accepted.get(name, 0) + 1
                     continue
                 try:
                     data = sock.recv(65536)
@@ -98,8 +98,8 @@ def listen(name, kind, address, number, group=None, device_name="lo"):
         sock = inet(address, socket.SOCK_RAW, number)
         EARS.add(name, sock)
         return {}
-    stream = kind in ("tcp", "mptcp", "fastopen")
-    protocol = {"mptcp": MPTCP, "udplite": UDPLITE}.get(kind, 0)
+    stream = kind in ("tcp", "mptcp", "fastopen", "sctp")
+    protocol = {"mptcp": MPTCP, "udplite": UDPLITE, "sctp": socket.IPPROTO_SCTP}.get(kind, 0)
     sock = inet(address, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM, protocol)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if kind == "fastopen":
@@ -314,6 +314,18 @@ def icmp_wait(keep, kind, ident=None, seconds=PATIENCE):
 
 
 @command
+def answer_echo(name, _from, address, packet):
+    """A whole packet, by the raw socket that listens under this name."""
+    sock = next(s for s, n in EARS.sockets.items() if n == name)
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_HDRINCL, 1)
+    try:
+        sock.sendto(bytes.fromhex(packet), (address, 0))
+    finally:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_HDRINCL, 0)
+    return {}
+
+
+@command
 def device(name, frame):
     """A frame straight onto a device."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
@@ -339,6 +351,10 @@ def tool(*argv):
 def make(name, address, kind="udp"):
     KEPT[name] = inet(address, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
     return {}
+
+
+# Long enough for one retransmission: the first SYN by another than the socket's maker says nobody's name.
+RETRANSMITTED = 2.5
 
 
 @command
@@ -375,14 +391,14 @@ def take(name, path):
     sock.settimeout(2)
     _, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(4))
     KEPT[name] = socket.socket(fileno=struct.unpack("=i", ancillary[0][2][:4])[0])
-    KEPT[name].settimeout(PATIENCE)
+    KEPT[name].settimeout(RETRANSMITTED)
     return {}
 
 
 EXEC = """
 import errno, os, socket, sys
 sock = socket.socket(fileno=int(sys.argv[1]))
-sock.settimeout(0.3)
+sock.settimeout(float(sys.argv[5]))
 to = (sys.argv[2], int(sys.argv[3]))
 try:
     if sock.type == socket.SOCK_STREAM:
@@ -410,7 +426,8 @@ def into(procs):
 def execute(procs, address, port, text, kind="udp"):
     """Our socket, in a program that was started in another cgroup (or ours) and inherited it."""
     with inet(address, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM) as sock:
-        done = subprocess.run([sys.executable, "-c", EXEC, str(sock.fileno()), address, str(port), text],
+        done = subprocess.run([sys.executable, "-c", EXEC, str(sock.fileno()), address, str(port), text,
+                               str(RETRANSMITTED)],
                               pass_fds=[sock.fileno()], preexec_fn=into(procs), capture_output=True, text=True,
                               timeout=20, check=False)
     return {"result": done.stdout.strip() or done.stderr}
