@@ -197,8 +197,12 @@ class Jobs:
         """Each cleans up what it made."""
         for child in self.running.values():
             child.send_signal(signal.SIGTERM)
-        for child in self.running.values():
-            child.wait()
+        while self.running:
+            area, line = self.lines.get()
+            if line is None:
+                self.running.pop(area).wait()
+            else:
+                self.show(area, line)
 
 
 def arguments():
