@@ -70,13 +70,22 @@ struct bh_state {
 	__u32 revision[2]; /* policy revision held by each slot */
 	__u32 abi;	   /* BH_ABI_VERSION of whoever made the maps; 0: new */
 	__u32 pad;
+	__u64 key_epoch; /* of the handshake key in use; 0: none was made yet */
 };
 #define BH_WORD_SLOT(word) ((__u32)((word)&1))
 
-/* Key of the handshake MAC, by epoch; one epoch per boot until keys are shared between hosts. */
+/*
+ * Key of the handshake MAC. An epoch's key stands in slot epoch % BH_KEY_SLOTS; bh_state.key_epoch, one 8-byte store, makes
+ * it the one in use after all of it is written. Segments are signed by the key in use, and one signed by the key before it
+ * counts for BH_KEY_WINDOW_NS more: so none that was under way when the key changed is refused. The
+ * slots of neither hold noise, not old keys.
+ */
 struct bh_key {
 	__u64 k0, k1;
+	__u64 since_ns; /* CLOCK_BOOTTIME: when it came into use; 0: no key */
 };
+#define BH_KEY_SLOTS 4U /* a power of two: no division */
+#define BH_KEY_WINDOW_NS 120000000000ULL
 
 struct bh_addr {
 	__u32 w[4]; /* network order */
@@ -247,11 +256,13 @@ enum bh_reason {
 	BH_REASON_NO_FLOW = 7,	  /* reply or handshake packet of no flow that was allowed */
 	BH_REASON_OLD_SOCKET = 8, /* socket opened before enforcement: nothing is known of its peer */
 	BH_REASON_MAP_FULL = 9,
-	BH_REASON_EARLY_DATA = 10, /* payload in a SYN, before the peer has shown its identity */
-	BH_REASON_IMPOSSIBLE = 11, /* no rule can allow it, whoever the peer turns out to be */
-	BH_REASON_UNPROVEN = 12,   /* the segment should show who sends it, and has no room for the option */
-	BH_REASON_PEER_ENDED = 13, /* the peer's identity has expired, or was revoked, since the flow began */
-	BH_REASON_SOURCE = 14,	   /* a source address that is not the sender's */
+	BH_REASON_EARLY_DATA = 10,   /* payload in a SYN, before the peer has shown its identity */
+	BH_REASON_IMPOSSIBLE = 11,   /* no rule can allow it, whoever the peer turns out to be */
+	BH_REASON_UNPROVEN = 12,     /* the segment should show who sends it, and has no room for the option */
+	BH_REASON_PEER_ENDED = 13,   /* the peer's identity has expired, or was revoked, since the flow began */
+	BH_REASON_SOURCE = 14,	     /* a source address that is not the sender's */
+	BH_REASON_SIMULTANEOUS = 15, /* a SYN in answer to a SYN: nobody is asked, so nobody can show who answers */
+	BH_REASON_NEW_ADDRESS = 16,  /* to an own address that is not known yet */
 	BH_REASON_MAX
 };
 
@@ -269,7 +280,9 @@ enum bh_proof {
 	BH_PROOF_FORGED = 2,   /* option present, MAC wrong */
 	BH_PROOF_REPLAYED = 3, /* MAC right, but the kernel sent no such segment, or it was used already */
 	BH_PROOF_MALFORMED = 4,
-	BH_PROOF_UNASKED = 5, /* denied before the peer was asked: no answer could have been allowed */
+	BH_PROOF_UNASKED = 5,  /* denied before the peer was asked: no answer could have been allowed */
+	BH_PROOF_STRIPPED = 6, /* this kernel sent the segment with an identity, and it arrived without */
+	BH_PROOF_MAX
 };
 
 enum bh_sock_kind {
@@ -345,11 +358,14 @@ struct bh_endpoint {
 	__u64 levels[BH_MAX_DEPTH]; /* cgroup ids from below the managed subtree downwards; 0 ends */
 };
 
-/* A SYN or SYN-ACK under way between two sockets of this host, in the slot that its MAC names. */
+/* A SYN or SYN-ACK under way between two sockets of this host, in the slot that its sequence number names: that is also
+ * there when the option was lost on the way. */
 struct bh_syn_ticket {
 	__u64 time_ns;
 	__u64 mac;
 	__u64 tag; /* cgroup whose tag gave the sender its identity; 0: none */
+	__be32 seq;
+	__be32 ack; /* 0 in a SYN */
 };
 
 /* A datagram under way between two sockets of this host, by its struct bh_tuple (local is the source; netns is 0 unless it
@@ -457,6 +473,7 @@ struct bh_counters {
 	__u64 flows_allowed;
 	__u64 packets_denied;
 	__u64 events_lost_reported; /* of events_lost, told in the audit log */
+	__u64 handshakes_stripped;
 };
 
 /* What an identity number stands for; kept beside the tags so that a new daemon knows them. */
@@ -470,7 +487,8 @@ struct bh_name {
 BH_ASSERT_SIZE(struct bh_tcpopt, BH_TCPOPT_LEN);
 BH_ASSERT_SIZE(struct bh_mac_input, 48);
 BH_ASSERT_SIZE(struct bh_tag, 16);
-BH_ASSERT_SIZE(struct bh_state, 24);
+BH_ASSERT_SIZE(struct bh_state, 32);
+BH_ASSERT_SIZE(struct bh_key, 24);
 BH_ASSERT_SIZE(struct bh_tables, 72 + 4 * 48 + 3 * (8 + 9 * 32));
 BH_ASSERT_SIZE(struct bh_range6, 24);
 BH_ASSERT_SIZE(struct bh_sock, 104);
@@ -478,14 +496,14 @@ BH_ASSERT_SIZE(struct bh_tuple, 48);
 BH_ASSERT_SIZE(struct bh_handshake, 40);
 BH_ASSERT_SIZE(struct bh_endpoint_key, 32);
 BH_ASSERT_SIZE(struct bh_endpoint, 16 + 8 * BH_MAX_DEPTH);
-BH_ASSERT_SIZE(struct bh_syn_ticket, 24);
+BH_ASSERT_SIZE(struct bh_syn_ticket, 32);
 BH_ASSERT_SIZE(struct bh_ticket, 32);
 BH_ASSERT_SIZE(struct bh_udp_key, 48);
 BH_ASSERT_SIZE(struct bh_udp_flow, 64);
 BH_ASSERT_SIZE(struct bh_event, 120);
 BH_ASSERT_SIZE(struct bh_denial_key, 40);
 BH_ASSERT_SIZE(struct bh_denial, 24);
-BH_ASSERT_SIZE(struct bh_counters, 112);
+BH_ASSERT_SIZE(struct bh_counters, 120);
 BH_ASSERT_SIZE(struct bh_name, 2056);
 
 #endif

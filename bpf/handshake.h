@@ -8,14 +8,36 @@
 #include "judge.h"
 #include "siphash.h"
 
-/* The key that protects traffic with a peer. One key per boot while all keys stay on this host; a later epoch or a key
- * shared with another host is found here, by the peer's address. */
-static __always_inline struct bh_key *bh_key_of(const struct bh_addr *peer)
+static __always_inline struct bh_key *bh_key_at(__u64 epoch)
 {
-	__u32 epoch = 0;
+	__u32 slot = epoch % BH_KEY_SLOTS;
+	struct bh_key *key = bpf_map_lookup_elem(&keys, &slot);
+
+	return key && key->since_ns ? key : 0;
+}
+
+/*
+ * The key that protects traffic with a peer: the one in use, or the one before it as long as what it signed counts. The
+ * clock that closes its window is read here, so a daemon that is gone keeps no key alive. All peers share the keys of this
+ * host; keys shared with another host are to be found here, by the peer's address.
+ */
+static __always_inline struct bh_key *bh_key_of(const struct bh_addr *peer, bool before)
+{
+	__u32 zero = 0;
+	struct bh_state *s = bpf_map_lookup_elem(&state, &zero);
+	struct bh_key *key;
+	__u64 epoch;
 
 	(void)peer;
-	return bpf_map_lookup_elem(&keys, &epoch);
+	if (!s)
+		return 0;
+	epoch = *(volatile __u64 *)&s->key_epoch;
+	key = bh_key_at(epoch);
+	if (!key || !before)
+		return key;
+	if (bpf_ktime_get_boot_ns() - key->since_ns >= BH_KEY_WINDOW_NS)
+		return 0;
+	return bh_key_at(epoch - 1);
 }
 
 /*
@@ -84,45 +106,89 @@ static __always_inline __u64 bh_option_mac(const struct bh_tcpopt *option)
 	return mac;
 }
 
-static __always_inline void bh_syn_ticket_put(__u64 mac, __u64 tag, __u64 now)
+static __always_inline __be32 bh_ack_of(const struct bh_packet *p)
 {
-	__u32 key = mac % BH_TICKET_SLOTS;
-	struct bh_syn_ticket *slot = bpf_map_lookup_elem(&tickets, &key);
+	return p->tcp_flags & BH_TCP_ACK ? p->ack : 0;
+}
+
+/* Initial sequence numbers are the kernel's own secret hash of the connection, and spread by themselves. */
+static __always_inline struct bh_syn_ticket *bh_syn_ticket_of(const struct bh_packet *p)
+{
+	__u32 slot = bpf_ntohl(p->seq) % BH_TICKET_SLOTS;
+
+	return bpf_map_lookup_elem(&tickets, &slot);
+}
+
+static __always_inline void bh_syn_ticket_put(const struct bh_packet *p, __u64 mac, __u64 tag, __u64 now)
+{
+	struct bh_syn_ticket *slot = bh_syn_ticket_of(p);
 
 	if (slot) {
 		slot->tag = tag;
 		slot->time_ns = now;
+		slot->seq = p->seq;
+		slot->ack = bh_ack_of(p);
 		asm volatile("" ::: "memory");
 		*(volatile __u64 *)&slot->mac = mac;
 	}
 }
 
+/* One that nobody took (the port was closed, the host is another) is void after a moment. */
+static __always_inline bool bh_syn_ticket_is_fresh(struct bh_syn_ticket *slot, __u64 now)
+{
+	return (__s64)(now - *(volatile __u64 *)&slot->time_ns) <= (__s64)BH_SECOND;
+}
+
 /* One receiver gets it. A tag that another segment wrote into the slot meanwhile is noticed: it carries another identity,
  * or the same one. */
-static __always_inline bool bh_syn_ticket_take(__u64 mac, __u64 now, __u64 *tag)
+static __always_inline bool bh_syn_ticket_take(const struct bh_packet *p, __u64 mac, __u64 now, __u64 *tag)
 {
-	__u32 key = mac % BH_TICKET_SLOTS;
-	struct bh_syn_ticket *slot = bpf_map_lookup_elem(&tickets, &key);
+	struct bh_syn_ticket *slot = bh_syn_ticket_of(p);
 
-	/* One that nobody took (the port was closed, the host is another) is void after a moment. */
-	if (!slot || (__s64)(now - *(volatile __u64 *)&slot->time_ns) > (__s64)BH_SECOND)
+	if (!slot || !bh_syn_ticket_is_fresh(slot, now))
 		return false;
 	*tag = *(volatile __u64 *)&slot->tag;
 	return __sync_val_compare_and_swap(&slot->mac, mac, 0) == mac;
 }
 
-/* MAC over a segment from src to dst. */
+/* Did this kernel send this very segment with an identity, not yet received? The ticket stays: the genuine segment may
+ * still come, and this one be a copy that an onlooker made. */
+static __always_inline bool bh_syn_ticket_is_out(const struct bh_packet *p, __u64 now)
+{
+	struct bh_syn_ticket *slot = bh_syn_ticket_of(p);
+
+	return slot && *(volatile __u64 *)&slot->mac && *(volatile __be32 *)&slot->seq == p->seq &&
+	       *(volatile __be32 *)&slot->ack == bh_ack_of(p) && bh_syn_ticket_is_fresh(slot, now);
+}
+
+/* MAC over a segment from src to dst that is sent now. */
 BH_GLOBAL int bh_segment_mac(const struct bh_mac_input *input, __u64 *mac)
 {
 	struct bh_key *key;
 
 	if (!input || !mac)
 		return -1;
-	key = bh_key_of((const struct bh_addr *)input->dst);
+	key = bh_key_of((const struct bh_addr *)input->dst, false);
 	if (!key)
 		return -1;
 	*mac = bh_mac(key, input);
 	return 0;
+}
+
+/* Does this MAC belong to a segment that arrived? 1: yes. */
+BH_GLOBAL int bh_segment_verify(const struct bh_mac_input *input, __u64 shown)
+{
+	struct bh_key *key;
+
+	if (!input)
+		return 0;
+	key = bh_key_of((const struct bh_addr *)input->src, false);
+	if (!key)
+		return 0;
+	if (bh_mac(key, input) == shown)
+		return 1;
+	key = bh_key_of((const struct bh_addr *)input->src, true);
+	return key && bh_mac(key, input) == shown;
 }
 
 /* Of a segment that arrived. */
@@ -134,27 +200,32 @@ static __always_inline void bh_mac_input_of(struct bh_mac_input *in, const struc
 	in->sport = bpf_htons(p->sport);
 	in->dport = bpf_htons(p->dport);
 	in->seq = p->seq;
-	in->ack = p->tcp_flags & BH_TCP_ACK ? p->ack : 0;
+	in->ack = bh_ack_of(p);
 	in->identity = identity;
 }
 
 /*
  * Who sent this SYN or SYN-ACK: sets peer and proof. Every managed socket of this host writes the option, also one
  * without identity, which is then verified to be `unidentified`. So a segment without it on the loopback device comes
- * from outside any workload: `host`. Elsewhere it is `world`, and so is who shows a wrong proof, wherever it came from.
+ * from outside any workload: `host`. Elsewhere it is `world`, and so is who shows a wrong proof, wherever it came from, or
+ * whose proof something on the way has removed: what that was could as well have changed the segment.
  */
 BH_SUBPROGRAM int bh_peer_of_segment(struct __sk_buff *skb, const struct bh_packet *p, struct bh_query *q)
 {
 	struct bh_tcpopt option;
 	struct bh_mac_input in;
-	__u64 mac = 0, shown;
+	__u64 shown;
 	int found = bh_option_find(skb, p, &option);
 
 	q->peer = BH_ID_WORLD;
 	if (found == 0) {
 		q->proof = BH_PROOF_NONE;
-		if (skb->ifindex == 1)
+		if (bh_syn_ticket_is_out(p, q->now)) {
+			q->proof = BH_PROOF_STRIPPED;
+			BH_COUNT(handshakes_stripped);
+		} else if (skb->ifindex == 1) {
 			q->peer = BH_ID_HOST;
+		}
 		return 0;
 	}
 	if (found < 0) {
@@ -163,13 +234,12 @@ BH_SUBPROGRAM int bh_peer_of_segment(struct __sk_buff *skb, const struct bh_pack
 	}
 	bh_mac_input_of(&in, q, p, option.identity);
 	shown = bh_option_mac(&option);
-	if (bh_segment_mac(&in, &mac) || mac != shown ||
-	    (option.identity && bpf_ntohl(option.identity) < BH_ID_FIRST)) {
+	if (!bh_segment_verify(&in, shown) || (option.identity && bpf_ntohl(option.identity) < BH_ID_FIRST)) {
 		q->proof = BH_PROOF_FORGED;
 		BH_COUNT(handshakes_forged);
 		return 0;
 	}
-	if (!bh_syn_ticket_take(mac, q->now, &q->peer_tag)) {
+	if (!bh_syn_ticket_take(p, shown, q->now, &q->peer_tag)) {
 		q->proof = BH_PROOF_REPLAYED;
 		BH_COUNT(handshakes_replayed);
 		return 0;

@@ -73,7 +73,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, BH_KEY_SLOTS);
 	__type(key, __u32);
 	__type(value, struct bh_key);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
@@ -95,7 +95,7 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } handshakes __weak SEC(".maps");
 
-/* A SYN or SYN-ACK that this kernel sent for a managed socket, in the slot that its MAC names, taken by the first
+/* A SYN or SYN-ACK that this kernel sent for a managed socket, in the slot that its sequence number names, taken by the first
  * receiver. What is replayed finds no ticket; what lost its slot to another one under way is sent again. */
 #define BH_TICKET_SLOTS 32768U
 struct {

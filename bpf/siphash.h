@@ -2,8 +2,8 @@
 /*
  * siphash.h - SipHash-2-4 (Aumasson, Bernstein: "SipHash: a fast short-input PRF") of struct bh_mac_input.
  *
- * The length is fixed, so the loop over the six words unrolls and the verifier sees straight code. User space compiles
- * the same text for the test against the published vectors.
+ * The length is fixed, so the loop over the six words unrolls and the verifier sees straight code. The tests compile the
+ * same text for user space and for the kernel, and hold both against the published vectors.
  */
 #ifndef BULKHEAD_BPF_SIPHASH_H
 #define BULKHEAD_BPF_SIPHASH_H
@@ -25,12 +25,14 @@
 		v2 = BH_ROTL(v2, 32);                                                                                  \
 	} while (0)
 
-/* `words` 64-bit little-endian words; SipHash reads bytes, so only hosts of that order may share keys. */
-BH_INLINE __u64 bh_siphash(const struct bh_key *key, const __u64 *data, __u32 words)
+/*
+ * Of `words` 64-bit little-endian words and `last`, which holds what is left of the input, up to 7 bytes, and the input's
+ * length in its highest byte. SipHash reads bytes, so only hosts of that order may share keys.
+ */
+BH_INLINE __u64 bh_siphash(const struct bh_key *key, const __u64 *data, __u32 words, __u64 last)
 {
 	__u64 v0 = key->k0 ^ 0x736f6d6570736575ULL, v1 = key->k1 ^ 0x646f72616e646f6dULL;
 	__u64 v2 = key->k0 ^ 0x6c7967656e657261ULL, v3 = key->k1 ^ 0x7465646279746573ULL;
-	__u64 last = (__u64)(words * 8) << 56;
 
 #ifdef __bpf__
 #pragma unroll
@@ -55,7 +57,7 @@ BH_INLINE __u64 bh_siphash(const struct bh_key *key, const __u64 *data, __u32 wo
 
 BH_INLINE __u64 bh_mac(const struct bh_key *key, const struct bh_mac_input *input)
 {
-	return bh_siphash(key, (const __u64 *)input, sizeof(*input) / 8);
+	return bh_siphash(key, (const __u64 *)input, sizeof(*input) / 8, (__u64)sizeof(*input) << 56);
 }
 
 #endif

@@ -93,7 +93,7 @@ static __always_inline int tcp_handshake_known(struct __sk_buff *skb, struct bh_
 			bh_refuse(q, BH_REASON_UNPROVEN);
 			return BH_DENY;
 		}
-		bh_syn_ticket_put(bh_option_mac(&option), q->subject_tag, q->now);
+		bh_syn_ticket_put(p, bh_option_mac(&option), q->subject_tag, q->now);
 	}
 	/* The listener may be another than the one that accepted (SO_REUSEPORT): then it is judged for this one. */
 	if (h->word == q->word && q->now < h->valid_until_ns && h->identity == q->subject)
@@ -151,6 +151,7 @@ static __always_inline int tcp_listener(struct __sk_buff *skb, struct bh_sock *s
 static __always_inline int tcp_syn_sent(struct __sk_buff *skb, struct bh_sock *ss, const struct bh_packet *p,
 					struct bh_query *q)
 {
+	bool by_host = ss->identity == BH_ID_HOST;
 	struct bh_tcpopt option;
 
 	q->direction = BH_EGRESS;
@@ -173,18 +174,21 @@ static __always_inline int tcp_syn_sent(struct __sk_buff *skb, struct bh_sock *s
 	if (!bh_shows_identity(&q->remote)) {
 		if (skb->ifindex != 1)
 			return BH_ALLOW;
-		bh_refuse(q, BH_REASON_UNPROVEN);
+		bh_refuse(q, BH_REASON_NEW_ADDRESS);
 		return BH_DENY;
 	}
-	/* No segment of a workload may pass for one of the host, or of the world, by leaving out who sends it. */
+	/* No segment of a workload may pass for one of the host, or of the world, by leaving out who sends it. Where a
+	 * process outside any workload called connect(), the retransmission will show it. */
 	if (bh_option_find(skb, p, &option) != 1) {
+		if (by_host)
+			return BH_DENY;
 		bh_refuse(q, BH_REASON_UNPROVEN);
 		return BH_DENY;
 	}
 	/* Written before a change of tag, or for another process's connect(): the retransmission says it right. */
 	if (bpf_ntohl(option.identity) != q->subject)
 		return BH_DENY;
-	bh_syn_ticket_put(bh_option_mac(&option), q->subject_tag, q->now);
+	bh_syn_ticket_put(p, bh_option_mac(&option), q->subject_tag, q->now);
 	return BH_ALLOW;
 }
 
@@ -195,9 +199,10 @@ static __always_inline int tcp_answer(struct __sk_buff *skb, struct bh_sock *ss,
 	q->direction = BH_EGRESS;
 	if (!(p->tcp_flags & BH_TCP_SYN)) /* reset, or an old connection's ACK: carries nothing to the application */
 		return p->payload_len ? BH_DENY : BH_ALLOW;
-	/* Only who saw our SYN may name the peer; a SYN in answer (simultaneous open) proves nothing. */
+	/* Only who saw our SYN may name the peer; a SYN in answer (simultaneous open, RFC 9293 3.5) proves nothing: each end
+	 * would have to judge a flow that it initiated, and that the other initiated too. */
 	if (!(p->tcp_flags & BH_TCP_ACK) || bpf_ntohl(p->ack) != ss->isn + 1) {
-		bh_refuse(q, BH_REASON_NO_FLOW);
+		bh_refuse(q, p->tcp_flags & BH_TCP_ACK ? BH_REASON_NO_FLOW : BH_REASON_SIMULTANEOUS);
 		return BH_DENY;
 	}
 	bh_peer_of_segment(skb, p, q);

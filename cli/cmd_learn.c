@@ -134,7 +134,7 @@ static bool has_identity(const json_t *event, const char *side)
 
 static enum learn_doubt doubt_about(const json_t *event)
 {
-	static const char *const false_proofs[] = {"forged", "replayed", "malformed"};
+	static const char *const false_proofs[] = {"forged", "replayed", "malformed", "stripped"};
 	const char *proof = cli_json_string(event, "zt.proof");
 
 	for (size_t i = 0; i < sizeof(false_proofs) / sizeof(false_proofs[0]); i++)

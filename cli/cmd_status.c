@@ -112,6 +112,8 @@ static void print_events(struct cli *cli, const json_t *status)
 	printf("\n  %-12s " NUMBER " verified", "handshakes", cli_json_int(status, "handshakes.verified"));
 	print_bad_count(cli, status, "handshakes.forged", "forged");
 	print_bad_count(cli, status, "handshakes.replayed", "replayed");
+	print_bad_count(cli, status, "handshakes.stripped", "stripped on the way");
+	printf("; key " NUMBER " since %s", cli_json_int(status, "key.epoch"), cli_json_string(status, "key.since"));
 	putchar('\n');
 	if (cli_json_int(status, "map_full"))
 		line("maps", "%sfull " NUMBER " times; flows were denied for it%s", cli_colour(cli, "yellow"),

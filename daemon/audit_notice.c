@@ -108,6 +108,20 @@ static const struct audit_classing notices[] = {
 				   "failure",
 				   SEVERITY_ERROR,
 				   "the trust bundle was refused, the former one stays"},
+	[NOTICE_BUNDLE_REMOVED] = {"bundle-removed",
+				   "bulkhead.identity",
+				   "configuration",
+				   {"deletion"},
+				   "success",
+				   SEVERITY_NOTICE,
+				   "the trust bundle is gone, nobody of its trust domain is verified any more"},
+	[NOTICE_KEY_ROTATED] = {"key-rotated",
+				"bulkhead.identity",
+				"configuration",
+				{"change"},
+				"success",
+				SEVERITY_INFO,
+				"identities in handshakes are signed by a new key"},
 	[NOTICE_DAEMON_STARTED] = {"daemon-started",
 				   "bulkhead.daemon",
 				   "process",
@@ -189,6 +203,11 @@ static bool is_policy_notice(unsigned kind)
 {
 	return kind == NOTICE_POLICY_APPLIED || kind == NOTICE_POLICY_REFUSED || kind == NOTICE_POLICY_CONFIRMED ||
 	       kind == NOTICE_POLICY_ROLLED_BACK || kind == NOTICE_POLICY_REVERTED;
+}
+
+static bool is_bundle_notice(unsigned kind)
+{
+	return kind == NOTICE_BUNDLE_LOADED || kind == NOTICE_BUNDLE_REFUSED || kind == NOTICE_BUNDLE_REMOVED;
 }
 
 static bool is_spiffe_id(const char *name)
@@ -343,7 +362,7 @@ static void put_notice_zt(struct audit_record *record, struct json_line *line, c
 		put_policy_zt(line, notice);
 	if (is_policy_notice(notice->kind) && notice->via[0])
 		put_operator(line, notice);
-	if (notice->kind == NOTICE_BUNDLE_LOADED || notice->kind == NOTICE_BUNDLE_REFUSED) {
+	if (is_bundle_notice(notice->kind)) {
 		json_line_object(line, "bundle");
 		json_line_string(line, "trust_domain", notice->spiffe_id);
 		json_line_number(line, "authorities", notice->count);

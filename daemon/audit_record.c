@@ -84,6 +84,7 @@ static const char *proof_name(unsigned proof)
 	static const char *const names[] = {
 		[BH_PROOF_NONE] = "none",	  [BH_PROOF_VERIFIED] = "verified",   [BH_PROOF_FORGED] = "forged",
 		[BH_PROOF_REPLAYED] = "replayed", [BH_PROOF_MALFORMED] = "malformed", [BH_PROOF_UNASKED] = "unasked",
+		[BH_PROOF_STRIPPED] = "stripped",
 	};
 
 	return proof < sizeof(names) / sizeof(*names) ? names[proof] : "unknown";
@@ -128,6 +129,8 @@ static void flow_resolve(struct flow *flow, struct audit_record *record, const s
 {
 	const struct bh_event *event = flow->event;
 	bool egress = event->direction == BH_EGRESS;
+	const char *proof;
+	size_t len;
 
 	flow->source.key = "source";
 	flow->destination.key = "destination";
@@ -151,6 +154,10 @@ static void flow_resolve(struct flow *flow, struct audit_record *record, const s
 	flow->has_rule = audit_names_rule(names, event->revision, event->rule, &flow->rule);
 	reason_sentence(flow->reason, sizeof(flow->reason), event->reason, event->verdict, event->rule,
 			flow->has_rule ? &flow->rule : NULL);
+	proof = event->verdict == BH_VERDICT_ALLOW ? NULL : proof_text(event->proof);
+	len = strlen(flow->reason);
+	if (proof)
+		snprintf(flow->reason + len, sizeof(flow->reason) - len, "; %s", proof);
 }
 
 static void put_address(struct json_line *line, const struct flow_end *end)

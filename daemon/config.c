@@ -35,6 +35,7 @@ static const struct setting settings[CONFIG_KEYS] = {
 	SETTING(bundle_dir, "DIR", "trust bundles, TRUSTDOMAIN.pem (/etc/bulkhead/bundles)"),
 	SETTING(policy_dir, "DIR", "policy files, *.yaml (/etc/bulkhead/policy.d)"),
 	SETTING(pin_dir, "DIR", "pinned BPF objects (BPFFS/bulkhead)"),
+	SETTING(key_hours, "HOURS", "how long one key signs identities in handshakes (24)"),
 };
 
 static char *setting_value(struct daemon_config *config, enum config_key key)
@@ -84,6 +85,24 @@ static const char *path_flaw(const char *path, enum config_key key)
 	return NULL;
 }
 
+/* A whole number of hours, as digits; 0: it is none, or not within the bounds. */
+static unsigned hours_of(const char *text)
+{
+	unsigned hours = 0;
+
+	for (const char *p = text; *p; p++) {
+		if (*p < '0' || *p > '9' || hours > CONFIG_KEY_HOURS_MAX)
+			return 0;
+		hours = hours * 10 + (unsigned)(*p - '0');
+	}
+	return hours <= CONFIG_KEY_HOURS_MAX ? hours : 0;
+}
+
+unsigned config_key_hours(const struct daemon_config *config)
+{
+	return hours_of(config->key_hours);
+}
+
 /* Takes one value into `set`. Returns 0, or 1 with the reason in `why`. */
 static int setting_set(struct daemon_config_file *set, enum config_key key, const char *value, char *why, size_t size)
 {
@@ -93,7 +112,7 @@ static int setting_set(struct daemon_config_file *set, enum config_key key, cons
 	const char *flaw;
 
 	/* "/run/x/" and "/run/x" are the same directory. */
-	while (key != CONFIG_KEY_INSTANCE && len > 1 && value[len - 1] == '/')
+	while (key != CONFIG_KEY_INSTANCE && key != CONFIG_KEY_KEY_HOURS && len > 1 && value[len - 1] == '/')
 		len--;
 	if (!len) {
 		say(why, size, "%s is empty", s->key);
@@ -109,6 +128,12 @@ static int setting_set(struct daemon_config_file *set, enum config_key key, cons
 		if (!instance_valid(out)) {
 			say(why, size,
 			    "instance \"%s\": letters, digits, '_', '-' and '.', not starting with '-' or '.'", out);
+			return 1;
+		}
+	} else if (key == CONFIG_KEY_KEY_HOURS) {
+		if (!hours_of(out)) {
+			say(why, size, "key_hours \"%s\": a whole number of hours from 1 to %d", out,
+			    CONFIG_KEY_HOURS_MAX);
 			return 1;
 		}
 	} else {
@@ -179,7 +204,7 @@ static int unknown_key(struct reader *r, const char *key)
 			       suggestion.best);
 	return flaw_at(r, &r->event.start_mark,
 		       "unknown key \"%.64s\"; known: instance, subtree, run_dir, state_dir, audit_log, bundle_dir, "
-		       "policy_dir, pin_dir",
+		       "policy_dir, pin_dir, key_hours",
 		       key);
 }
 
@@ -302,6 +327,7 @@ enum config_action config_parse_options(int argc, char **argv, struct daemon_opt
 		{"bundle-dir", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_BUNDLE_DIR},
 		{"policy-dir", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_POLICY_DIR},
 		{"pin-dir", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_PIN_DIR},
+		{"key-hours", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_KEY_HOURS},
 		{NULL, 0, NULL, 0},
 	};
 	int option;
@@ -377,6 +403,7 @@ static void config_defaults(struct daemon_config *out, const char *instance)
 	snprintf(out->audit_log, sizeof(out->audit_log), "/var/log/bulkhead%s%s/audit.jsonl", dash, suffix);
 	strcpy(out->bundle_dir, "/etc/bulkhead/bundles");
 	strcpy(out->policy_dir, "/etc/bulkhead/policy.d");
+	strcpy(out->key_hours, "24");
 }
 
 /* A set that came through a pipe may be anything: every string is checked again as if it were typed. */

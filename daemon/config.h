@@ -18,7 +18,8 @@
 #define CONFIG_INSTANCE "default" /* name of the instance that has the plain default paths */
 #define CONFIG_INSTANCE_MAX 32	  /* with the NUL */
 #define CONFIG_PATH_MAX 1024	  /* with the NUL */
-#define CONFIG_RUN_DIR_MAX 92	  /* leaves room for "/control.sock" in sockaddr_un */
+#define CONFIG_KEY_HOURS_MAX 720
+#define CONFIG_RUN_DIR_MAX 92 /* leaves room for "/control.sock" in sockaddr_un */
 
 /* Settings in effect. Strings are never empty, but for pin_dir. */
 struct daemon_config {
@@ -30,6 +31,7 @@ struct daemon_config {
 	char bundle_dir[CONFIG_PATH_MAX];
 	char policy_dir[CONFIG_PATH_MAX];
 	char pin_dir[CONFIG_PATH_MAX]; /* "": config_pin_dir() below the bpffs that is found */
+	char key_hours[8];	       /* as written; config_key_hours() */
 };
 
 enum config_key {
@@ -41,6 +43,7 @@ enum config_key {
 	CONFIG_KEY_BUNDLE_DIR,
 	CONFIG_KEY_POLICY_DIR,
 	CONFIG_KEY_PIN_DIR,
+	CONFIG_KEY_KEY_HOURS,
 	CONFIG_KEYS,
 };
 
@@ -79,6 +82,8 @@ void config_print_help(FILE *out);
  */
 int config_merge(struct daemon_config *out, const struct daemon_config_file *file,
 		 const struct daemon_config_file *options, char *why, size_t why_size);
+/* After how many hours the key of the handshake is replaced: 1 to CONFIG_KEY_HOURS_MAX. */
+unsigned config_key_hours(const struct daemon_config *config);
 /* Directory of the pins: the one configured, or BPFFS/bulkhead (BPFFS/bulkhead-NAME). Returns 0 or -ENAMETOOLONG. */
 int config_pin_dir(const struct daemon_config *config, const char *bpffs, char *out, size_t size);
 

@@ -25,6 +25,7 @@
  *   Identities() -> (s json)       array of tags in force
  *   Revoke(s identity) -> (u tags, u sockets_cut)     a SPIFFE ID or a local identity's name; also future renewals of
  *       the same SVID are refused until a new one is issued. Error BH_ERROR_NO_IDENTITY if no tag carries it.
+ *   RotateKey() -> (t epoch)       the handshake is signed by a new key from now on
  *   Reload() -> ()                 trust bundles read again, audit log opened again
  */
 #ifndef BULKHEAD_DAEMON_CONTROL_API_H
@@ -53,7 +54,8 @@
  *  "identities": {"tags", "max", "nearest_deadline": RFC 3339 | null, "nearest_identity"},
  *  "bundles": [{"trust_domain", "authorities", "dropped", "error": string | null}],
  *  "events": {"made", "written", "lost", "notices_made", "notices_written", "notices_lost", "denials_folded"},
- *  "handshakes": {"verified", "forged", "replayed"},
+ *  "handshakes": {"verified", "forged", "replayed", "stripped"},
+ *  "key": {"epoch", "since": RFC 3339, "hours": until the next one},
  *  "programs": [{"name", "attached": bool}], "map_full"}
  *
  * Identities JSON: [{"spiffe_id" | "local", "identity": number, "cgroup_id", "cgroup", "deadline": RFC 3339 | null,

@@ -352,6 +352,18 @@ static int method_reload(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	return sd_bus_reply_method_return(m, "");
 }
 
+static int method_rotate_key(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+	__attribute__((cleanup(textp_free))) char *text = NULL;
+	struct connection *c = touch(userdata);
+	uint64_t epoch = 0;
+	int rc = c->control->ops->rotate_key(c->control->ctx, c->peer.uid, c->peer.pid, &epoch, &text);
+
+	if (rc)
+		return answer_error(error, rc, text);
+	return sd_bus_reply_method_return(m, "t", epoch);
+}
+
 /* UNPRIVILEGED: sd-bus would otherwise ask for CAP_SYS_ADMIN, but the mode of the socket is what decides here. */
 const sd_bus_vtable control_vtable[] = {
 	SD_BUS_VTABLE_START(0),
@@ -364,6 +376,7 @@ const sd_bus_vtable control_vtable[] = {
 	SD_BUS_METHOD("Status", "", "s", method_status, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD("Identities", "", "s", method_identities, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD("Revoke", "s", "uu", method_revoke, SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD("RotateKey", "", "t", method_rotate_key, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD("Reload", "", "", method_reload, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_VTABLE_END,
 };

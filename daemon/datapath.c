@@ -12,12 +12,12 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "bulkhead.skel.h"
+#include "keyring.h"
 #include "log.h"
 #include "until.h"
 
@@ -133,22 +133,6 @@ void datapath_freep(struct datapath **datapathp)
 	*datapathp = NULL;
 }
 
-/* The handshake key is made once, with the map: it lives as long as the pins and is known to nobody else. */
-static int key_make(struct datapath *dp)
-{
-	struct bh_key key = {};
-	uint32_t zero = 0;
-	int fd = bpf_map__fd(dp->skeleton->maps.keys), r = 0;
-
-	if (bpf_map_lookup_elem(fd, &zero, &key) == 0 && (key.k0 | key.k1) == 0) {
-		if (getrandom(&key, sizeof(key), 0) != (ssize_t)sizeof(key))
-			return -EIO;
-		r = bpf_map_update_elem(fd, &zero, &key, BPF_ANY);
-	}
-	explicit_bzero(&key, sizeof(key));
-	return r;
-}
-
 static int maps_map(struct datapath *dp)
 {
 	struct bulkhead *s = dp->skeleton;
@@ -257,9 +241,7 @@ int datapath_open(struct datapath **datapathp, const struct datapath_config *con
 			 dp->pin_dir, strerror(-r));
 		return r;
 	}
-	r = key_make(dp);
-	if (!r)
-		r = maps_map(dp);
+	r = maps_map(dp);
 	if (r < 0) {
 		snprintf(why, why_size, "cannot map the BPF maps: %s", strerror(-r));
 		return r;
@@ -267,6 +249,11 @@ int datapath_open(struct datapath **datapathp, const struct datapath_config *con
 	r = abi_check(dp, why, why_size);
 	if (r < 0)
 		return r;
+	r = keyring_start(bpf_map__fd(dp->skeleton->maps.keys), dp->state);
+	if (r < 0) {
+		snprintf(why, why_size, "cannot make the key of the handshake: %s", strerror(-r));
+		return r;
+	}
 	*adoptedp = true;
 	for (size_t i = 0; i < N_PROGRAMS; i++) {
 		dp->links[i] = link_open(dp, attach_order[i]);
@@ -367,6 +354,23 @@ int datapath_sockets_fd(const struct datapath *dp)
 struct bh_counters *datapath_counters(struct datapath *dp)
 {
 	return dp->counters;
+}
+
+/* ---- the key of the handshake ---- */
+
+int datapath_key_rotate(struct datapath *dp)
+{
+	return keyring_rotate(bpf_map__fd(dp->skeleton->maps.keys), dp->state);
+}
+
+uint64_t datapath_key_epoch(const struct datapath *dp)
+{
+	return dp->state->key_epoch;
+}
+
+uint64_t datapath_key_since(const struct datapath *dp)
+{
+	return keyring_since(bpf_map__fd(dp->skeleton->maps.keys), dp->state);
 }
 
 /* ---- policy ---- */

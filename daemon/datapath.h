@@ -49,6 +49,13 @@ int datapath_counters_fd(const struct datapath *datapath);
 int datapath_sockets_fd(const struct datapath *datapath); /* the sk_storage map, for inet_diag */
 struct bh_counters *datapath_counters(struct datapath *datapath);
 
+/* ---- the key of the handshake ---- */
+
+/* Another key from now on; connections that are being made are not refused for it. Returns 0 or -errno. */
+int datapath_key_rotate(struct datapath *datapath);
+uint64_t datapath_key_epoch(const struct datapath *datapath);
+uint64_t datapath_key_since(const struct datapath *datapath); /* CLOCK_BOOTTIME ns */
+
 /* ---- policy ---- */
 
 /* Fills the table set that is not in use and makes it the one in force, with one store. `who` has BH_MAX_IDENTITIES

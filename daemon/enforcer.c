@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "enforcer.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -19,7 +18,6 @@
 
 #include "control_api.h"
 #include "enforcer_internal.h"
-#include "files.h"
 #include "log.h"
 #include "until.h"
 #include "mounts.h"
@@ -27,7 +25,6 @@
 #include "role_auditor.h"
 
 #define SWEEP_USEC 1000000
-#define BUNDLE_MAX_BYTES (4U << 20)
 
 uint64_t enforcer_boottime_ns(void)
 {
@@ -45,138 +42,6 @@ uint64_t enforcer_realtime_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000ULL + (uint64_t)ts.tv_nsec;
 }
 
-/* ---- trust bundles: read here, parsed by the identity role ---- */
-
-static struct bundle *bundle_find(struct enforcer *e, const char *trust_domain)
-{
-	for (size_t i = 0; i < e->n_bundles; i++)
-		if (strcmp(e->bundles[i].trust_domain, trust_domain) == 0)
-			return &e->bundles[i];
-	return NULL;
-}
-
-static struct bundle *bundle_get(struct enforcer *e, const char *trust_domain)
-{
-	struct bundle *bundle = bundle_find(e, trust_domain), *more;
-
-	if (bundle)
-		return bundle;
-	more = reallocarray(e->bundles, e->n_bundles + 1, sizeof(*more));
-	if (!more)
-		return NULL;
-	e->bundles = more;
-	bundle = &e->bundles[e->n_bundles++];
-	*bundle = (struct bundle){};
-	snprintf(bundle->trust_domain, sizeof(bundle->trust_domain), "%s", trust_domain);
-	return bundle;
-}
-
-static void bundle_send(struct enforcer *e, const char *trust_domain, int fd)
-{
-	struct ipc_bundle packet = {.h = {.type = IPC_BUNDLE, .len = sizeof(packet)}};
-
-	snprintf(packet.trust_domain, sizeof(packet.trust_domain), "%s", trust_domain);
-	role_send(e->identity, &packet, fd);
-}
-
-static void bundle_failed(struct enforcer *e, struct bundle *bundle, const char *why)
-{
-	struct ipc_notice notice = enforcer_notice(NOTICE_BUNDLE_REFUSED);
-
-	snprintf(bundle->why, sizeof(bundle->why), "%s", why);
-	snprintf(notice.spiffe_id, sizeof(notice.spiffe_id), "%s", bundle->trust_domain);
-	snprintf(notice.text, sizeof(notice.text), "%s; the bundle loaded before stays", why);
-	enforcer_notice_post(e, &notice);
-	log_warning("trust bundle of %s: %s", bundle->trust_domain, why);
-}
-
-static void bundle_read(struct enforcer *e, int dir_fd, const char *file, size_t stem)
-{
-	char trust_domain[256], *text;
-	struct bundle *bundle;
-	size_t len;
-	int r, fd;
-
-	if (stem == 0 || stem >= sizeof(trust_domain))
-		return;
-	memcpy(trust_domain, file, stem);
-	trust_domain[stem] = '\0';
-	bundle = bundle_get(e, trust_domain);
-	if (!bundle)
-		return;
-	bundle->present = true;
-	r = file_read(dir_fd, file, BUNDLE_MAX_BYTES, &text, &len);
-	if (r < 0) {
-		char why[200];
-
-		snprintf(why, sizeof(why), "cannot read %s: %s", file, strerror(-r));
-		bundle_failed(e, bundle, why);
-		return;
-	}
-	fd = ipc_memfd("bulkhead-bundle", text, len);
-	free(text);
-	if (fd >= 0) {
-		bundle_send(e, trust_domain, fd);
-		close(fd);
-	}
-}
-
-/* Reads TRUSTDOMAIN.pem files. A domain whose file is gone is gone; a directory that cannot be read changes nothing. */
-static void bundles_reload(struct enforcer *e)
-{
-	int fd = open(e->config.bundle_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *entry;
-
-	if (!dir) {
-		log_warning("cannot read the bundle directory %s: %s: no further trust domain is known",
-			    e->config.bundle_dir, strerror(errno));
-		return;
-	}
-	for (size_t i = 0; i < e->n_bundles; i++)
-		e->bundles[i].present = false;
-	while ((entry = readdir(dir))) {
-		size_t len = strlen(entry->d_name);
-
-		if (entry->d_name[0] == '.')
-			continue;
-		if (len > 4 && strcmp(entry->d_name + len - 4, ".pem") == 0)
-			bundle_read(e, fd, entry->d_name, len - 4);
-		else
-			log_warning("%s/%s is no TRUSTDOMAIN.pem: ignored", e->config.bundle_dir, entry->d_name);
-	}
-	closedir(dir);
-	for (size_t i = 0; i < e->n_bundles;) {
-		if (e->bundles[i].present) {
-			i++;
-			continue;
-		}
-		bundle_send(e, e->bundles[i].trust_domain, -1);
-		e->bundles[i] = e->bundles[--e->n_bundles];
-	}
-}
-
-static void bundle_loaded(struct enforcer *e, const struct ipc_bundle_loaded *loaded)
-{
-	struct bundle *bundle = bundle_find(e, loaded->trust_domain);
-	struct ipc_notice notice = enforcer_notice(NOTICE_BUNDLE_LOADED);
-
-	if (!bundle)
-		return;
-	if (loaded->authorities < 0) {
-		bundle_failed(e, bundle, loaded->why);
-		return;
-	}
-	bundle->authorities = loaded->authorities;
-	bundle->dropped = loaded->dropped;
-	bundle->why[0] = '\0';
-	notice.count = (uint32_t)loaded->authorities;
-	snprintf(notice.spiffe_id, sizeof(notice.spiffe_id), "%s", bundle->trust_domain);
-	snprintf(notice.text, sizeof(notice.text), "%d authorities, %u entries dropped", loaded->authorities,
-		 loaded->dropped);
-	enforcer_notice_post(e, &notice);
-}
-
 int enforcer_reload(void *ctx, uid_t uid, pid_t pid, char **textp)
 {
 	struct enforcer *e = ctx;
@@ -184,7 +49,7 @@ int enforcer_reload(void *ctx, uid_t uid, pid_t pid, char **textp)
 	(void)uid;
 	(void)pid;
 	(void)textp;
-	bundles_reload(e);
+	enforcer_bundles_reload(e);
 	return enforcer_audit_open(e);
 }
 
@@ -200,7 +65,7 @@ static void on_started(void *ctx, enum role_kind kind, int sock, unsigned restar
 	if (!restarts)
 		return;
 	if (kind == ROLE_IDENTITY) {
-		bundles_reload(e);
+		enforcer_bundles_reload(e);
 	} else {
 		/* Names before the log: it writes as soon as it has one. */
 		enforcer_names_tell(e);
@@ -221,7 +86,7 @@ static void on_packet(void *ctx, enum role_kind kind, const void *packet, int ty
 		if (type == IPC_TAG_REQUEST || type == IPC_ATTEST_REFUSED)
 			enforcer_tag_request(e, packet, fd);
 		else if (type == IPC_BUNDLE_LOADED)
-			bundle_loaded(e, packet);
+			enforcer_bundle_loaded(e, packet);
 		else if (type == IPC_READY && !e->identity_ready) {
 			e->identity_ready = true;
 			sd_notifyf(0, "READY=1\nSTATUS=revision %u in force", e->revision);
@@ -281,7 +146,7 @@ static int roles_start(struct enforcer *e, int config_fd)
 	r = role_new(&e->identity, e->event, ROLE_IDENTITY, &e->attest_fd, 1, &role_ops, e);
 	if (r < 0)
 		return r;
-	bundles_reload(e);
+	enforcer_bundles_reload(e);
 	return 0;
 }
 
@@ -423,6 +288,7 @@ static const struct control_ops control_ops = {
 	.identities = enforcer_identities,
 	.history = enforcer_history,
 	.revoke = enforcer_revoke,
+	.rotate_key = enforcer_rotate_key,
 	.reload = enforcer_reload,
 };
 
@@ -552,6 +418,7 @@ static int enforcer_start(struct enforcer *e)
 		r = sd_event_source_set_enabled(e->sweep_timer, SD_EVENT_ON);
 	if (r < 0)
 		return r;
+	enforcer_key_arm(e);
 	started_notice(e);
 	enforcer_sweep(e, false, "the daemon started");
 	return 0;
@@ -569,6 +436,7 @@ static void enforcer_free(struct enforcer *e)
 	sd_event_source_disable_unref(e->sweep_timer);
 	sd_event_source_disable_unref(e->expiry_timer);
 	sd_event_source_disable_unref(e->queue_timer);
+	sd_event_source_disable_unref(e->key_timer);
 	sd_event_unref(e->event);
 	enforcer_tags_free(e);
 	policy_image_freep(&e->image);

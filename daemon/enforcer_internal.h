@@ -10,6 +10,8 @@
  *   enforcer_tags.c      identities and tags: attest, renew, expire, revoke, remove; local identities
  *   enforcer_sweep.c     tags, addresses and sockets in line with the cgroups there are
  *   enforcer_subtree.c   the managed subtree, and that the kernel still enforces on it
+ *   enforcer_bundles.c   trust bundles, and the tags of who can no longer be verified
+ *   enforcer_keys.c      the key of the handshake, and when it is replaced
  *   enforcer_notice.c    what the daemon itself has to say to the audit log
  *   enforcer_status.c    the answers of the control socket
  */
@@ -51,6 +53,7 @@ struct bundle {
 	uint32_t dropped;
 	char why[256];
 	bool present; /* while reloading */
+	bool empty;   /* loaded, and without authority: nobody verifies */
 };
 
 struct revocation {
@@ -109,6 +112,7 @@ struct enforcer {
 	sd_event_source *sweep_timer;
 	sd_event_source *expiry_timer;
 	sd_event_source *queue_timer;
+	sd_event_source *key_timer;
 };
 
 /* ---- enforcer_policy.c ---- */
@@ -220,6 +224,20 @@ int enforcer_subtree_open(struct enforcer *e);
 /* Looks whether the kernel still enforces on it, and puts everything into force again where not. Returns whether it had
  * to: then sockets are to be judged again. */
 bool enforcer_subtree_check(struct enforcer *e);
+
+/* ---- enforcer_bundles.c ---- */
+
+/* Reads the directory again and tells the identity role. */
+void enforcer_bundles_reload(struct enforcer *e);
+void enforcer_bundle_loaded(struct enforcer *e, const struct ipc_bundle_loaded *loaded);
+/* Is there a bundle for the trust domain of this SPIFFE ID? */
+bool enforcer_bundle_vouches(struct enforcer *e, const char *spiffe_id);
+
+/* ---- enforcer_keys.c ---- */
+
+/* Sets the timer for the next key. */
+void enforcer_key_arm(struct enforcer *e);
+int enforcer_rotate_key(void *ctx, uid_t uid, pid_t pid, uint64_t *epoch, char **textp);
 
 /* ---- enforcer_notice.c ---- */
 

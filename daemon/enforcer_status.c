@@ -87,6 +87,15 @@ static json_t *json_counters(struct enforcer *e)
 			 (json_int_t)c->flows_allowed, "packets_denied", (json_int_t)c->packets_denied);
 }
 
+static json_t *json_key(const struct enforcer *e)
+{
+	uint64_t since_ns = datapath_key_since(e->datapath), age_ns = enforcer_boottime_ns() - since_ns;
+
+	return json_pack("{s:I, s:o, s:i}", "epoch", (json_int_t)datapath_key_epoch(e->datapath), "since",
+			 json_time(since_ns ? (int64_t)((enforcer_realtime_ns() - age_ns) / 1000000000ULL) : 0),
+			 "hours", (int)config_key_hours(&e->config));
+}
+
 static json_t *json_programs(const struct enforcer *e, bool *allp)
 {
 	json_t *programs = json_array();
@@ -157,9 +166,10 @@ int enforcer_status(void *ctx, char **textp)
 	json_object_set_new(status, "bundles", json_bundles(e));
 	json_object_set_new(status, "events", json_counters(e));
 	json_object_set_new(status, "handshakes",
-			    json_pack("{s:I, s:I, s:I}", "verified", (json_int_t)c->handshakes_verified, "forged",
-				      (json_int_t)c->handshakes_forged, "replayed",
-				      (json_int_t)c->handshakes_replayed));
+			    json_pack("{s:I, s:I, s:I, s:I}", "verified", (json_int_t)c->handshakes_verified, "forged",
+				      (json_int_t)c->handshakes_forged, "replayed", (json_int_t)c->handshakes_replayed,
+				      "stripped", (json_int_t)c->handshakes_stripped));
+	json_object_set_new(status, "key", json_key(e));
 	json_object_set_new(status, "programs", programs);
 	json_object_set_new(status, "not_enforced", json_not_enforced());
 	json_object_set_new(status, "map_full", json_integer((json_int_t)c->map_full));

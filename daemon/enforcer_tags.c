@@ -406,6 +406,11 @@ static bool identity_fits(struct enforcer *e, struct attempt *a)
 		refuse(a, ATTEST_E_SVID + 62, "the SVID has expired");
 		return false;
 	}
+	/* The identity role may have verified it a moment before it was told that the bundle is gone. */
+	if (!enforcer_bundle_vouches(e, a->request->spiffe_id)) {
+		refuse(a, ATTEST_E_SVID + 75, "no trust bundle vouches for the identity any more");
+		return false;
+	}
 	if (revoked && a->request->not_before <= revoked) {
 		struct tm tm;
 		time_t t = revoked;

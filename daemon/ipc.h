@@ -116,6 +116,8 @@ enum notice_kind {
 	NOTICE_POLICY_CONFIRMED,
 	NOTICE_POLICY_ROLLED_BACK, /* an operator went back to an earlier revision */
 	NOTICE_POLICY_REVERTED,	   /* nobody confirmed the policy in time */
+	NOTICE_KEY_ROTATED,	   /* the handshake is signed by a new key */
+	NOTICE_BUNDLE_REMOVED,
 };
 
 /* An event of the daemon itself. Fields that a kind has no use for are 0 or "". */

@@ -26,8 +26,27 @@ static const struct {
 	[BH_REASON_IMPOSSIBLE] = {"IMPOSSIBLE", "no rule can allow it, whoever answers"},
 	[BH_REASON_PEER_ENDED] = {"PEER_ENDED", "the peer's identity has expired or was revoked since the flow began"},
 	[BH_REASON_SOURCE] = {"SOURCE", "the packet carries a source address that is not its sender's"},
-	[BH_REASON_UNPROVEN] = {"UNPROVEN",
-				"the segment must show who sends it, and its TCP options leave no room for that"},
+	[BH_REASON_UNPROVEN] =
+		{"UNPROVEN",
+		 "the segment must show who sends it, and its other TCP options leave no room for the 16 bytes "
+		 "that takes: turn off what fills them for this connection (TCP MD5 or AO, paths that MPTCP "
+		 "adds, a Fast Open cookie)"},
+	[BH_REASON_SIMULTANEOUS] =
+		{"SIMULTANEOUS_OPEN",
+		 "two sockets connect to each other at once, so neither is asked who it is: let one of "
+		 "them listen"},
+	[BH_REASON_NEW_ADDRESS] =
+		{"NEW_ADDRESS", "the destination is an own address that was added a moment ago: try again in a second"},
+};
+
+/* By enum bh_proof. NULL: nothing is wrong with it. */
+static const char *const proofs[BH_PROOF_MAX] = {
+	[BH_PROOF_FORGED] = "the peer showed an identity that this host did not sign, or signed too long ago",
+	[BH_PROOF_REPLAYED] = "the peer showed an identity that was used already, or came too late",
+	[BH_PROOF_MALFORMED] = "the peer's TCP options are malformed",
+	[BH_PROOF_STRIPPED] =
+		"the peer sent its identity, and something on the way removed it: have that let TCP option 254 "
+		"pass unchanged in SYN and SYN-ACK (firewalls call it clearing, stripping or normalising)",
 };
 
 const char *reason_code(unsigned reason, enum bh_verdict verdict, uint32_t rule)
@@ -47,6 +66,11 @@ const char *reason_text(unsigned reason)
 {
 	return reason < BH_REASON_MAX ? reasons[reason].text
 				      : "the kernel gave a reason that this version does not know";
+}
+
+const char *proof_text(unsigned proof)
+{
+	return proof < BH_PROOF_MAX ? proofs[proof] : NULL;
 }
 
 void reason_sentence(char *out, size_t size, unsigned reason, enum bh_verdict verdict, uint32_t rule,

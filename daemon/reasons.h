@@ -22,6 +22,9 @@ const char *reason_code(unsigned reason, enum bh_verdict verdict, uint32_t rule)
 /* The sentence of a reason that needs no rule; for BH_REASON_POLICY a general one. Never NULL. */
 const char *reason_text(unsigned reason);
 
+/* What is wrong with how the peer showed its identity (enum bh_proof), to follow a reason; NULL: nothing. */
+const char *proof_text(unsigned proof);
+
 /*
  * The sentence for one verdict, with the rule that decided: `rule "web-to-db" (shop.yaml:12) denies`. `name` may be NULL:
  * the rule is then given by its number. Always ends with NUL.

@@ -216,7 +216,9 @@ static void an_ingress_denial_has_the_destination_as_subject(void **state)
 	assert_text(r, "event.type.1", "denied");
 	assert_text(r, "event.outcome", "success");
 	assert_text(r, "event.code", "DEFAULT_DENY");
-	assert_text(r, "event.reason", "no rule matched, the default denies");
+	assert_text(r, "event.reason",
+		    "no rule matched, the default denies; the peer showed an identity that this host did not sign, or "
+		    "signed too long ago");
 	assert_number(r, "event.severity", 4);
 	assert_text(r, "log.level", "warning");
 	assert_text(r, "event.start", "2026-11-21T08:00:04.000000000Z");
@@ -525,6 +527,8 @@ static void each_notice_has_its_classing(void **state)
 		 "success"},
 		{NOTICE_POLICY_REVERTED, "policy-not-confirmed", "bulkhead.policy", "configuration", "change",
 		 "success"},
+		{NOTICE_KEY_ROTATED, "key-rotated", "bulkhead.identity", "configuration", "change", "success"},
+		{NOTICE_BUNDLE_REMOVED, "bundle-removed", "bulkhead.identity", "configuration", "deletion", "success"},
 	};
 	struct ipc_notice n = {0};
 	json_t *r;
@@ -540,9 +544,9 @@ static void each_notice_has_its_classing(void **state)
 		assert_text(r, "event.outcome", cases[i].outcome);
 		assert_true(strlen(json_string_value(audit_get(r, "event.reason"))) > 10);
 	}
-	assert_int_equal(sizeof(cases) / sizeof(*cases), NOTICE_POLICY_REVERTED);
+	assert_int_equal(sizeof(cases) / sizeof(*cases), NOTICE_BUNDLE_REMOVED);
 	assert_null(audit_notice_action(0));
-	assert_null(audit_notice_action(NOTICE_POLICY_REVERTED + 1));
+	assert_null(audit_notice_action(NOTICE_BUNDLE_REMOVED + 1));
 }
 
 static void an_applied_policy_names_revision_digest_and_operator(void **state)

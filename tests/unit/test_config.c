@@ -43,6 +43,7 @@ static void a_file_sets_what_it_names_and_nothing_else(void **state)
 	assert_string_equal(config.bundle_dir, "/etc/bulkhead/bundles");
 	assert_string_equal(config.policy_dir, "/etc/bulkhead/policy.d");
 	assert_string_equal(config.pin_dir, "");
+	assert_int_equal(config_key_hours(&config), 24);
 }
 
 static void an_empty_file_is_all_defaults(void **state)
@@ -162,6 +163,27 @@ static void bad_options_are_usage_errors(void **state)
 }
 
 /* The child that parsed the file may have been taken over. */
+static void a_key_lives_for_a_sane_number_of_hours(void **state)
+{
+	static const char *const bad[] = {"0", "-1", "721", "1h", "0x10", "99999999999", "4294967297", "1.5", "/1"};
+	struct daemon_config_file file;
+	struct daemon_config config;
+	char text[64];
+
+	(void)state;
+	for (unsigned hours = 1; hours <= CONFIG_KEY_HOURS_MAX; hours += 719) {
+		snprintf(text, sizeof(text), "key_hours: %u\n", hours);
+		assert_int_equal(parse(text, &file), 0);
+		assert_int_equal(config_merge(&config, &file, NULL, why, sizeof(why)), 0);
+		assert_int_equal(config_key_hours(&config), hours);
+	}
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		snprintf(text, sizeof(text), "key_hours: %s\n", bad[i]);
+		assert_int_equal(parse(text, &file), 1);
+		assert_non_null(strstr(why, "key_hours"));
+	}
+}
+
 static void what_came_through_a_pipe_is_not_believed(void **state)
 {
 	struct daemon_config_file file = {0};
@@ -189,6 +211,7 @@ int main(void)
 		cmocka_unit_test(an_instance_has_paths_of_its_own),
 		cmocka_unit_test(options_win_over_the_file),
 		cmocka_unit_test(bad_options_are_usage_errors),
+		cmocka_unit_test(a_key_lives_for_a_sane_number_of_hours),
 		cmocka_unit_test(what_came_through_a_pipe_is_not_believed),
 	};
 

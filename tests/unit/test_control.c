@@ -158,6 +158,13 @@ static int fake_reload(void *ctx, uid_t uid, pid_t pid, char **textp)
 	return CONTROL_DONE;
 }
 
+static int fake_rotate_key(void *ctx, uid_t uid, pid_t pid, uint64_t *epoch, char **textp)
+{
+	(void)ctx, (void)uid, (void)pid, (void)textp;
+	*epoch = 7;
+	return CONTROL_DONE;
+}
+
 static const struct control_ops ops = {
 	.apply = fake_apply,
 	.preview = fake_preview,
@@ -168,6 +175,7 @@ static const struct control_ops ops = {
 	.status = fake_status,
 	.identities = fake_identities,
 	.revoke = fake_revoke,
+	.rotate_key = fake_rotate_key,
 	.reload = fake_reload,
 };
 
