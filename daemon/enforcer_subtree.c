@@ -65,9 +65,7 @@ int enforcer_subtree_open(struct enforcer *e)
 /* Does the kernel enforce on what the path names? If not, says what is wrong. */
 static bool subtree_holds(const struct enforcer *e, char *why, size_t why_size)
 {
-	const char *program;
 	struct stat st;
-	bool attached;
 
 	if (stat(e->subtree_path, &st) < 0) {
 		snprintf(why, why_size, "the managed subtree %s: %s", e->config.subtree, strerror(errno));
@@ -77,14 +75,7 @@ static bool subtree_holds(const struct enforcer *e, char *why, size_t why_size)
 		snprintf(why, why_size, "the managed subtree %s was removed and made again", e->config.subtree);
 		return false;
 	}
-	for (size_t i = 0; (program = datapath_program(e->datapath, i, &attached)); i++) {
-		if (attached)
-			continue;
-		snprintf(why, why_size, "the program %s was detached from the managed subtree %s", program,
-			 e->config.subtree);
-		return false;
-	}
-	return true;
+	return datapath_holds(e->datapath, why, why_size);
 }
 
 static int subtree_restore(struct enforcer *e, char *why, size_t why_size)

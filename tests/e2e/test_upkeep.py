@@ -103,7 +103,7 @@ def test_an_svid_takes_the_place_of_a_local_identity_that_ended(env):
 
 
 def endpoint_ports(env):
-    keys = [e.get("formatted", e)["key"] for e in bpftool("map", "dump", "pinned", f"{env.pins}/endpoints")]
+    keys = [e.get("formatted", e)["key"] for e in bpftool("map", "dump", "pinned", env.map_pin("endpoints"))]
     return [k["port"] for k in keys]
 
 
@@ -130,7 +130,7 @@ def fill_names(env, number):
         assert done >= 0, os.strerror(ctypes.get_errno())
         return done
 
-    path = ctypes.create_string_buffer(f"{env.pins}/names".encode())
+    path = ctypes.create_string_buffer(env.map_pin("names").encode())
     fd = bpf(OBJ_GET, (ctypes.c_uint64 * 4)(ctypes.addressof(path)))
     for i in range(100, 100 + number):
         key = ctypes.c_uint32(i)
