@@ -455,7 +455,7 @@ static int on_sweep(sd_event_source *source, uint64_t usec, void *data)
 	struct enforcer *e = data;
 
 	(void)usec;
-	enforcer_sweep(e, enforcer_subtree_check(e), "a workload's cgroup is gone");
+	enforcer_sweep(e, false, "a workload's cgroup is gone");
 	sd_event_source_set_time_relative(source, SWEEP_USEC);
 	return 0;
 }
@@ -550,6 +550,8 @@ static int enforcer_start(struct enforcer *e)
 	r = sd_event_add_time_relative(e->event, &e->sweep_timer, CLOCK_MONOTONIC, SWEEP_USEC, 0, on_sweep, e);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(e->sweep_timer, SD_EVENT_ON);
+	if (r >= 0)
+		r = enforcer_subtree_guard(e);
 	if (r < 0)
 		return r;
 	started_notice(e);
@@ -567,6 +569,7 @@ static void enforcer_free(struct enforcer *e)
 		enforcer_notice_account(e); /* nobody is left to write the rest */
 	sd_event_source_disable_unref(e->confirm_timer);
 	sd_event_source_disable_unref(e->sweep_timer);
+	sd_event_source_disable_unref(e->guard_timer);
 	sd_event_source_disable_unref(e->expiry_timer);
 	sd_event_source_disable_unref(e->queue_timer);
 	sd_event_unref(e->event);

@@ -74,6 +74,7 @@ struct enforcer {
 	int cgroup_fd; /* managed subtree; the number never changes */
 	uint64_t cgroup_id;
 	bool enforcement_lost; /* and not restored yet */
+	uint64_t held_ns;      /* CLOCK_BOOTTIME, when everything was last seen in its place */
 	int attest_fd;
 	int state_fd;	  /* directory */
 	int revisions_fd; /* directory */
@@ -107,6 +108,7 @@ struct enforcer {
 
 	sd_event_source *confirm_timer;
 	sd_event_source *sweep_timer;
+	sd_event_source *guard_timer;
 	sd_event_source *expiry_timer;
 	sd_event_source *queue_timer;
 };
@@ -217,9 +219,9 @@ int enforcer_sweep(struct enforcer *e, bool cut, const char *why);
 
 /* Opens the managed subtree, making it and its keeper where they are not there. Returns 0 or -errno. */
 int enforcer_subtree_open(struct enforcer *e);
-/* Looks whether the kernel still enforces on it, and puts everything into force again where not. Returns whether it had
- * to: then sockets are to be judged again. */
-bool enforcer_subtree_check(struct enforcer *e);
+/* From now on, looks twice a second whether the kernel still enforces on it and every pin is there, and puts it right where
+ * not. Returns 0 or -errno. */
+int enforcer_subtree_guard(struct enforcer *e);
 
 /* ---- enforcer_notice.c ---- */
 
