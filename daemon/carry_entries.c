@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 /* Entries read with one call: more than one bucket of a hash ever holds. */
-#define BATCH 4096U
+#define BATCH 512U
 
 static void freep(void *p)
 {

@@ -540,6 +540,28 @@ const char *datapath_program(const struct datapath *dp, size_t index, bool *atta
 	return attach_order[index];
 }
 
+bool datapath_map(const struct datapath *dp, size_t index, struct datapath_map *out)
+{
+	struct bpf_map *map;
+
+	bpf_object__for_each_map(map, dp->skeleton->obj)
+	{
+		enum bpf_map_type type = bpf_map__type(map);
+
+		if ((type != BPF_MAP_TYPE_HASH && type != BPF_MAP_TYPE_LRU_HASH) || index--)
+			continue;
+		*out = (struct datapath_map){
+			.name = bpf_map__name(map),
+			.layout = carry_layout(bpf_map__name(map)),
+			.max_entries = bpf_map__max_entries(map),
+			.entries = carry_entries_count(bpf_map__fd(map)),
+			.evicts = type == BPF_MAP_TYPE_LRU_HASH,
+		};
+		return true;
+	}
+	return false;
+}
+
 int datapath_ring_fd(const struct datapath *dp)
 {
 	return bpf_map__fd(dp->skeleton->maps.events);

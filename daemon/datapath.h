@@ -48,6 +48,17 @@ void datapath_freep(struct datapath **datapathp);
  * managed subtree. */
 const char *datapath_program(const struct datapath *datapath, size_t index, bool *attachedp);
 
+/* How full a map is. One that evicts gives the place of the oldest entry away, any other takes no more when it is full. */
+struct datapath_map {
+	const char *name;
+	unsigned layout;
+	uint32_t max_entries;
+	int64_t entries; /* or -errno */
+	bool evicts;
+};
+/* The maps whose entries come and go, by index. Returns false past the end. Counting reads them: not for every packet. */
+bool datapath_map(const struct datapath *datapath, size_t index, struct datapath_map *out);
+
 int datapath_ring_fd(const struct datapath *datapath);
 int datapath_counters_fd(const struct datapath *datapath);
 int datapath_sockets_fd(const struct datapath *datapath); /* the sk_storage map, for inet_diag */

@@ -25,6 +25,7 @@
 #include "confirmation.h"
 #include "control.h"
 #include "datapath.h"
+#include "id_index.h"
 #include "ipc.h"
 #include "netns.h"
 #include "author.h"
@@ -93,11 +94,18 @@ struct enforcer {
 	struct bh_name **names;
 	uint32_t next_identity;
 
+	/* what was told of full maps, and is not told again */
+	bool local_failed;
+	bool addresses_full;
+	uint64_t map_full_seen; /* of the counter */
+	uint64_t maps_full;	/* bit: index of datapath_map() */
+
 	bool cut_due; /* sockets have to be judged again, and could not be yet */
 	struct netns_stale stale_endpoints;
 	uint64_t endpoints_due_ns; /* CLOCK_BOOTTIME */
 	struct tag *tags;
 	size_t n_tags, tags_room;
+	struct id_index tags_index;
 	struct revocation *revocations;
 	size_t n_revocations;
 	struct bundle *bundles;
@@ -202,6 +210,7 @@ int enforcer_identity_number(struct enforcer *e, const char *text, bool local, u
 /* The mirror. Pointers hold until the next tag is added or removed. */
 struct tag *enforcer_tag_find(struct enforcer *e, uint64_t cgroup_id);
 struct tag *enforcer_tag_add(struct enforcer *e, uint64_t cgroup_id);
+void enforcer_tag_drop(struct enforcer *e, struct tag *tag);
 int enforcer_tag_write(struct enforcer *e, const struct tag *tag); /* to the kernel */
 void enforcer_tag_restore(struct enforcer *e, struct tag *tag, const struct tag *before);
 void enforcer_tag_end(struct enforcer *e, struct tag *tag, enum notice_kind kind, const char *text);
@@ -245,6 +254,8 @@ int enforcer_history(void *ctx, char **textp);
 /* ---- enforcer.c ---- */
 
 int enforcer_reload(void *ctx, uid_t uid, pid_t pid, char **textp);
+/* Why a map took no more. */
+const char *enforcer_full_text(int r);
 uint64_t enforcer_boottime_ns(void);
 uint64_t enforcer_realtime_ns(void);
 

@@ -45,11 +45,10 @@ class Map:
         self.fd = fd
         self.type, self.id, self.key_bytes, self.value_bytes, self.max_entries = struct.unpack_from("=5I", info)
 
-    def _element(self, command, key, value, flags=0):
-        a = ctypes.create_string_buffer(key, self.key_bytes) if key is not None else None
-        b = ctypes.create_string_buffer(value, len(value)) if value else ctypes.create_string_buffer(8)
-        call(command, struct.pack("=IIQQQ", self.fd, 0, ctypes.addressof(a) if a else 0, ctypes.addressof(b), flags))
-        return b.raw
+    def _element(self, command, key, value):
+        a, b = (ctypes.create_string_buffer(x, len(x)) if x is not None else None for x in (key, value))
+        call(command, struct.pack("=IIQQQ", self.fd, 0, *(ctypes.addressof(x) if x else 0 for x in (a, b)), 0))
+        return b.raw if b else None
 
     def update(self, key, value):
         assert len(key) == self.key_bytes and len(value) == self.value_bytes, (len(key), len(value))
