@@ -56,7 +56,8 @@
  *  "events": {"made", "written", "lost", "notices_made", "notices_written", "notices_lost", "denials_folded"},
  *  "handshakes": {"verified", "forged", "replayed", "stripped"},
  *  "key": {"epoch", "since": RFC 3339, "hours": until the next one},
- *  "programs": [{"name", "attached": bool}], "map_full"}
+ *  "programs": [{"name", "attached": bool}], "not_enforced": [string],
+ *  "maps": [{"name", "layout", "entries", "max", "evicts": bool}], "map_full"}
  *
  * Identities JSON: [{"spiffe_id" | "local", "identity": number, "cgroup_id", "cgroup", "deadline": RFC 3339 | null,
  *  "seconds_left": number | null, "serial", "pid"}]
