@@ -2,7 +2,11 @@
 """Another build with other maps takes over, and back again, with traffic running: nothing is let through, nothing that is
 allowed is lost."""
 import os
+import random
+import struct
+import time
 
+import bpf
 from common import POLICY, setup  # noqa: F401
 from harness import DAEMON, DAEMON_LAYOUT, wait_for
 from test_audit import balanced
@@ -50,6 +54,82 @@ def test_another_layout_takes_over_and_back_without_a_gap(env):
     flood.check(env, accepted + 2 * ROUNDS)
     check_no_gap(env)
     balanced(env)
+
+
+def refused(env, program, why):
+    """The build does not start, says why, and what is in force stays."""
+    before = sorted(os.listdir(env.pins))
+    env.program = program
+    try:
+        env.start(wait=False)
+        assert env.daemon.wait(10) != 0
+    finally:
+        env.program = DAEMON
+    assert why in env.log_tail(), env.log_tail()
+    assert sorted(os.listdir(env.pins)) == before
+    assert env.web.tcp(DB, stream=9) == "ok" and env.loose.tcp(DB) == "EPERM", "enforcement goes on"
+
+
+def test_builds_killed_while_they_take_over_leave_enforcement_whole(env):
+    """At any moment of it, in both directions, one after the other."""
+    tags = identities(env)
+    moments = random.Random(4)
+    for i in range(12):
+        env.kill_daemon()
+        env.program = DAEMON if i % 2 else DAEMON_LAYOUT
+        env.start(wait=False)
+        kill_at = time.monotonic() + moments.uniform(0.01, 0.12)
+        wait_for(lambda end=kill_at: time.monotonic() >= end, "the moment to kill it")
+        env.kill_daemon()
+        assert env.web.tcp(DB, stream=9) == "ok" and env.loose.tcp(DB) == "EPERM", f"after {i + 1} of them"
+    env.program = DAEMON
+    env.start()
+    assert set(layouts(env).values()) == {1} and identities(env) == tags, (layouts(env), identities(env), tags)
+    check_no_gap(env)
+
+
+def test_a_build_without_room_for_all_tags_refuses(env):
+    with bpf.opened_map(env.map_pin("tags")) as tags:
+        keys = [struct.pack("=Q", 1 << 50 | i) for i in range(100)]
+        for key in keys:
+            tags.update(key, struct.pack("=QII", 1, 16, 0))
+        env.kill_daemon()
+        try:
+            refused(env, DAEMON_LAYOUT, "the map tags of this build has 64 entries")
+        finally:
+            for key in keys:
+                tags.delete(key)
+    env.start()
+    check_no_gap(env)
+
+
+def test_maps_of_another_version_are_refused(env):
+    """The rules that make carrying over possible are not theirs."""
+    env.kill_daemon()
+    with bpf.opened_map(env.map_pin("state")) as state:
+        key = b"\0" * 4
+        value = state.lookup(key)
+        state.update(key, value[:16] + struct.pack("=I", 99) + value[20:])
+        try:
+            for program in (DAEMON, DAEMON_LAYOUT):
+                refused(env, program, "of another version of Bulkhead (99")
+        finally:
+            state.update(key, value)
+    env.start()
+    check_no_gap(env)
+
+
+def test_a_leftover_of_another_layout_is_no_source(env):
+    """Pins that no attached program uses, as a build leaves that was killed before it replaced any."""
+    env.kill_daemon()
+    assert env.web.tcp(DB, stream=9) == "ok"
+    leftover = f"{env.pins}/tags_7"
+    bpf.bpftool("map", "create", leftover, "type", "hash", "key", "8", "value", "16", "entries", "10", "name", "tags")
+    with bpf.opened_map(leftover) as tags:
+        tags.update(struct.pack("=Q", env.loose.cgroup_id), struct.pack("=QII", 2**64 - 1, 16, 0))
+    env.start()
+    assert not os.path.exists(leftover) and not env.tag_of(env.loose) and env.loose.tcp(DB) == "EPERM"
+    check_no_gap(env)
 
 
 def test_connections_that_are_no_longer_allowed_are_cut_after_an_upgrade_too(env):
