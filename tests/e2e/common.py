@@ -122,3 +122,27 @@ class HeldBack:
         for near, far, to in self.ends:
             sysctl(far, "net.ipv4.conf.all.arp_ignore=0")
             ip("-n", near, "neigh", "del", to, "dev", self.dev, check=False)
+
+
+class Router:
+    """A namespace between env.home and another, through which the workloads of both must go."""
+
+    def __init__(self, env):
+        self.netns = env.network.namespace("r")
+        self.beyond = env.network.namespace("c")
+        self.near, self.other = env.network.veth(env.home, self.netns), env.network.veth(self.netns, self.beyond)
+        sysctl(self.netns, "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        for family in ("4", "6"):
+            here, router_here = self.near[family]
+            router_there, there = self.other[family]
+            ip("-n", env.home, "route", "add", there, "via", router_here)
+            ip("-n", self.beyond, "route", "add", here, "via", router_there)
+        self.here = {family: self.near[family][0] for family in ("4", "6")}
+        self.there = {family: self.other[family][1] for family in ("4", "6")}
+
+
+def router(env):
+    """The router of this environment, made when first needed."""
+    if not hasattr(env, "router"):
+        env.router = Router(env)
+    return env.router

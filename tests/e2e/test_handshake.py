@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-from common import HeldBack, mac_of, setup, spiffe, sysctl  # noqa: F401
+from common import HeldBack, mac_of, router, setup, spiffe, sysctl  # noqa: F401
 from harness import Skip, ip, wait_for
 from packets import emit, make_syn
 
@@ -378,39 +378,15 @@ def nft(netns, text):
     ip("netns", "exec", netns, "nft", text)
 
 
-class Router:
-    """A namespace between env.home and another, through which the workloads of both must go."""
-
-    def __init__(self, env):
-        self.env = env
-        self.netns = env.network.namespace("r")
-        self.beyond = env.network.namespace("c")
-        self.near, self.other = env.network.veth(env.home, self.netns), env.network.veth(self.netns, self.beyond)
-        sysctl(self.netns, "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
-        for family in ("4", "6"):
-            # Addresses of a veth are a.b.n.1 and .2: the network is known by the neighbour's.
-            here, router_here = self.near[family]
-            router_there, there = self.other[family]
-            ip("-n", env.home, "route", "add", there, "via", router_here)
-            ip("-n", self.beyond, "route", "add", here, "via", router_there)
-        self.here = {family: self.near[family][0] for family in ("4", "6")}
-        self.there = {family: self.other[family][1] for family in ("4", "6")}
-
-    @contextlib.contextmanager
-    def stripping(self, match=""):
-        """Overwrites the identity's option with padding, as a firewall does that lets only known options pass."""
-        nft(self.netns, "add table inet strip; add chain inet strip forward { type filter hook forward priority 0; }; "
-                 f"add rule inet strip forward {match} reset tcp option 254")
-        try:
-            yield
-        finally:
-            nft(self.netns, "delete table inet strip")
-
-
-def router(env):
-    if not hasattr(env, "router"):
-        env.router = Router(env)
-    return env.router
+@contextlib.contextmanager
+def stripping(netns, flags, hook="forward"):
+    """Overwrites the identity's option with padding, as a firewall does that lets only known options pass."""
+    nft(netns, f"add table inet strip; add chain inet strip removes {{ type filter hook {hook} priority 0; }}; "
+               f"add rule inet strip removes tcp flags & (syn | ack) == {flags} reset tcp option 254")
+    try:
+        yield
+    finally:
+        nft(netns, "delete table inet strip")
 
 
 def test_an_identity_that_is_removed_on_the_way_makes_a_peer_of_the_world_and_is_told(env):
@@ -422,7 +398,7 @@ def test_an_identity_that_is_removed_on_the_way_makes_a_peer_of_the_world_and_is
         assert env.web.tcp(f"{to},{DB}") == "ok", "web reaches db as long as nothing removes who it is"
         both_judged(env, mark, "web", "db", to)
         stripped, accepted, mark = env.status()["handshakes"]["stripped"], server.stat()["accepted"], env.audit.mark()
-        with way.stripping("tcp flags & (syn | ack) == syn"):
+        with stripping(way.netns, "syn"):
             assert env.web.tcp(f"{to},{WEB_ONLY}", timeout=400) == "ETIMEDOUT"
         event = env.audit.wait(mark, event__action="flow-denied", network__direction="ingress", destination__ip=to,
                                zt__proof="stripped", zt__source__kind="world")
@@ -437,7 +413,7 @@ def test_an_answer_whose_identity_is_removed_on_the_way_is_refused_and_told(env)
     env.db.tcp_server(f"::,{DB}", netns=way.beyond)
     for family in ("4", "6"):
         to, mark = way.there[family], env.audit.mark()
-        with way.stripping("tcp flags & (syn | ack) == (syn | ack)"):
+        with stripping(way.netns, "(syn | ack)"):
             assert env.web.tcp(f"{to},{DB}", timeout=400) == "ETIMEDOUT"
         event = env.audit.wait(mark, event__action="flow-denied", network__direction="egress", destination__ip=to,
                                zt__proof="stripped", zt__destination__kind="world")
@@ -446,12 +422,8 @@ def test_an_answer_whose_identity_is_removed_on_the_way_is_refused_and_told(env)
 
 def test_an_identity_that_is_removed_on_loopback_does_not_make_a_peer_the_host(env):
     env.db.tcp_server(f"127.0.0.1,{SECRET}")
-    nft(env.home, "add table inet strip; add chain inet strip input { type filter hook prerouting priority 0; }; "
-        "add rule inet strip input tcp flags & (syn | ack) == (syn | ack) reset tcp option 254")
-    try:
+    with stripping(env.home, "(syn | ack)", hook="prerouting"):
         assert env.web.tcp(f"127.0.0.1,{SECRET}", timeout=400) != "ok", "db is not the host"
-    finally:
-        nft(env.home, "delete table inet strip")
 
 
 def test_who_never_sent_an_identity_is_not_said_to_have_lost_it(env):
