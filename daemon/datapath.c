@@ -364,6 +364,41 @@ int datapath_sockets_fd(const struct datapath *dp)
 	return bpf_map__fd(dp->skeleton->maps.sockets);
 }
 
+int datapath_pairs_fd(const struct datapath *dp)
+{
+	return bpf_map__fd(dp->skeleton->maps.pairs);
+}
+
+int datapath_look_tcp_fd(const struct datapath *dp)
+{
+	return bpf_program__fd(dp->skeleton->progs.bh_look_tcp);
+}
+
+static struct datapath_map map_fill(const struct bpf_map *map, uint32_t entries)
+{
+	return (struct datapath_map){bpf_map__name(map), entries, bpf_map__max_entries(map)};
+}
+
+int datapath_maps(const struct datapath *dp, struct datapath_map maps[DATAPATH_MAPS])
+{
+	const struct bulkhead *s = dp->skeleton;
+	struct bh_map_fills fills = {};
+	LIBBPF_OPTS(bpf_test_run_opts, options, .ctx_in = &fills, .ctx_size_in = sizeof(fills));
+
+	if (bpf_prog_test_run_opts(bpf_program__fd(s->progs.bh_look_maps), &options))
+		return -errno;
+	maps[0] = map_fill(s->maps.tags, fills.tags);
+	maps[1] = map_fill(s->maps.names, fills.names);
+	maps[2] = map_fill(s->maps.handshakes, fills.handshakes);
+	maps[3] = map_fill(s->maps.endpoints, fills.endpoints);
+	maps[4] = map_fill(s->maps.addresses, fills.addresses);
+	maps[5] = map_fill(s->maps.udp_tickets, fills.udp_tickets);
+	maps[6] = map_fill(s->maps.udp_flows, fills.udp_flows);
+	maps[7] = map_fill(s->maps.denials, fills.denials);
+	maps[8] = map_fill(s->maps.pairs, fills.pairs);
+	return 0;
+}
+
 struct bh_counters *datapath_counters(struct datapath *dp)
 {
 	return dp->counters;

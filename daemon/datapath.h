@@ -47,7 +47,19 @@ const char *datapath_program(const struct datapath *datapath, size_t index, bool
 int datapath_ring_fd(const struct datapath *datapath);
 int datapath_counters_fd(const struct datapath *datapath);
 int datapath_sockets_fd(const struct datapath *datapath); /* the sk_storage map, for inet_diag */
+int datapath_pairs_fd(const struct datapath *datapath);
+int datapath_look_tcp_fd(const struct datapath *datapath); /* the program for an iterator over TCP sockets */
 struct bh_counters *datapath_counters(struct datapath *datapath);
+
+/* A map of which the fill is told. */
+struct datapath_map {
+	const char *name;
+	uint32_t entries;
+	uint32_t max;
+};
+#define DATAPATH_MAPS 9U
+/* Returns 0 or -errno. */
+int datapath_maps(const struct datapath *datapath, struct datapath_map maps[DATAPATH_MAPS]);
 
 /* ---- policy ---- */
 
