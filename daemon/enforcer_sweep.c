@@ -157,6 +157,7 @@ int enforcer_sweep(struct enforcer *e, bool cut, const char *why)
 	}
 	netns_addresses_refresh(e->datapath, &tree);
 	endpoints_clean(e, &tree);
+	enforcer_pairs_clean(e);
 	if (changed || cut || e->cut_due)
 		destroyed = sockets_cut(e, &tree, why);
 	return destroyed;

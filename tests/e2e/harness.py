@@ -145,6 +145,7 @@ class Environment:
         self.dir = None
         self.daemon = None
         self.daemon_env = daemon_env
+        self.daemon_options = []  # beside those of daemon_argv()
         self.processes = []
         self.workloads = []
         self.started = 0
@@ -239,7 +240,8 @@ class Environment:
     def daemon_argv(self):
         return [DAEMON, "--instance", self.instance, "--subtree", self.subtree, "--run-dir", self.run_dir,
                 "--state-dir", f"{self.dir}/state", "--audit-log", self.audit.path,
-                "--bundle-dir", f"{self.dir}/bundles", "--policy-dir", f"{self.dir}/policy", "--pin-dir", self.pins]
+                "--bundle-dir", f"{self.dir}/bundles", "--policy-dir", f"{self.dir}/policy", "--pin-dir", self.pins,
+                *self.daemon_options]
 
     def start(self, wait=True, **env):
         """Starts the daemon and waits until it says READY=1. What it prints goes to log_path, over all starts."""
