@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pinned BPF map of another process's, as root reads and writes it: straight through bpf(2), because thousands of entries
-through bpftool take too long."""
+"""A pinned BPF map of another process's, as root reads and writes it: straight through bpf(2), because thousands of
+entries through bpftool take too long."""
 import ctypes
 import errno
 import os

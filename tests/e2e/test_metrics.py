@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics: what is told is OpenMetrics as others read it, it is what `policyctl top` and `status` say, and nobody who can
-connect can do more than read it."""
+"""Metrics: what is told is OpenMetrics as others read it, it is what `policyctl top` and `status` say, and nobody who
+can connect can do more than read it."""
 import contextlib
 import os
 import re
@@ -117,8 +117,8 @@ def test_the_exposition_is_open_metrics_for_its_own_parser(env):
 
 
 def test_prometheus_reads_both_formats(env):
-    """promtool check metrics knows the older format; Prometheus' reader of OpenMetrics is behind `tsdb create-blocks-from`,
-    which wants a time with each sample."""
+    """promtool check metrics knows the older format; Prometheus' reader of OpenMetrics is behind `tsdb
+    create-blocks-from`, which wants a time with each sample."""
     promtool = shutil.which("promtool")
     assert promtool, "promtool is missing: packaging/deps install test"
     traffic(env)
@@ -188,7 +188,8 @@ def test_metrics_say_what_top_and_status_say(env):
 # ---- who asks ----
 
 def test_what_is_no_scrape_is_refused(env):
-    for request, status in ((b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 404), (b"POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+    for request, status in ((b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+                            (b"POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 405),
                             (b"GET /metrics HTTP/3.0\r\nHost: x\r\n\r\n", 505), (b"\x16\x03\x01\x02\r\n\r\n", 400),
                             (GET + b"Content-Length: 3\r\n\r\nabc", 400)):
         got = exchange(env.metrics, request)

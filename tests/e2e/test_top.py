@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each pair of identities does is counted: exactly, at both ends, without an end of counting by restarts, full maps or
-whoever asks how often."""
+"""What each pair of identities does is counted: exactly, at both ends, and through restarts, full maps and whoever asks how
+often."""
 import os
 import pty
 import re
