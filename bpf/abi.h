@@ -3,7 +3,7 @@
  * abi.h - the only structures shared by the kernel programs and user space.
  *
  * Everything here is fixed-width and explicitly padded, and every structure that lives in a pinned map has its size
- * asserted: a daemon that adopts the maps of another build compares BH_ABI_VERSION before it trusts them.
+ * asserted: see "Layouts" for how the maps of another build are taken over.
  *
  * Addresses are always 16 bytes in network order; IPv4 is written as an IPv4-mapped address (RFC 4291, 2.5.5.2), because
  * a flow has one meaning whichever socket family carried it. Ports are in host order. Times are CLOCK_BOOTTIME
@@ -16,9 +16,53 @@
 
 #define BH_ABI_VERSION 3U
 
-/* Capacities. A map that is full denies; user space reports the map and its size. */
-#define BH_MAX_IDENTITIES 16384U    /* identity numbers, reserved ones included */
-#define BH_MAX_TAGS 65536U	    /* tagged cgroups */
+/*
+ * Layouts. Each map is pinned by its name and the number of its layout, `tags_1`. Two builds with the same number share the
+ * map. Where the numbers differ, the build that starts makes its own map beside the other, takes over what has to survive,
+ * and then replaces the programs (daemon/carry.h); upgrade and downgrade are one path. What makes it possible:
+ *
+ *   - The number of a map is raised with every change of its value, capacity, flags or meaning. A number is never used for
+ *     another layout again.
+ *   - Values only grow, at the end; zero in a new field means what its absence meant. So any build reads any layout, newer
+ *     or older: the common part is copied, what is new is 0, what is unknown is dropped.
+ *   - Keys and types of maps never change: a map that needs another one gets another name.
+ *   - Values kept with sockets begin with the state word of the cached verdict.
+ *   - Events carry their length in the ring: they may grow without a new number, and are read as far as they go.
+ *   - Maps that one store switches together (state, tables, who) have one number.
+ *
+ * A change that cannot keep to this raises BH_ABI_VERSION: builds of different versions refuse each other's maps, and what
+ * is in force stays.
+ */
+#ifndef BH_LAYOUT_TEST
+#define BH_LAYOUT_TEST 0U /* 1: the other layout that the tests upgrade to and downgrade from */
+#endif
+#define BH_LAYOUT_POLICY (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_TAGS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_NAMES (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_KEYS 1U
+#define BH_LAYOUT_SOCKETS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_HANDSHAKES (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_TICKETS 1U
+#define BH_LAYOUT_ENDPOINTS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_ADDRESSES (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_UDP_TICKETS 1U
+#define BH_LAYOUT_UDP_FLOWS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_DENIALS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_EVENTS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_COUNTERS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_PAIRS 1U
+#define BH_LAYOUT_COUNTED 1U
+
+/* Capacities. A map that is full denies; user space reports the map and its size. The tests fill the small ones. */
+#define BH_CAPACITY(usual, test) (BH_LAYOUT_TEST ? (test) : (usual))
+#define BH_MAX_IDENTITIES BH_CAPACITY(16384U, 128U) /* identity numbers, reserved ones included; a power of two */
+#define BH_MAX_TAGS BH_CAPACITY(65536U, 64U)	    /* tagged cgroups */
+#define BH_MAX_ENDPOINTS BH_CAPACITY(65536U, 64U)   /* addresses and ports that UDP sockets hold */
+#define BH_MAX_ADDRESSES BH_CAPACITY(65536U, 64U)   /* addresses of network namespaces */
+#define BH_MAX_HANDSHAKES BH_CAPACITY(65536U, 256U) /* connections between SYN and established */
+#define BH_MAX_UDP_FLOWS BH_CAPACITY(65536U, 512U)
+#define BH_MAX_DENIALS BH_CAPACITY(16384U, 4096U) /* kinds of denials that are folded */
+#define BH_EVENTS_BYTES BH_CAPACITY(1U << 20, 1U << 19)
 #define BH_MAX_RULES 131072U	    /* rules that can be named in a verdict */
 #define BH_MAX_DEPTH 8U		    /* cgroup levels below the managed subtree that can carry a tag */
 #define BH_MAX_PAIRS 16384U	    /* pairs of identities that are counted apart; the rest is counted as one */
@@ -63,6 +107,7 @@ struct bh_tag {
 	__u64 deadline_ns; /* ~0 for a local identity: it has no certificate that could expire */
 	__u32 identity;
 	__u32 pad;
+	__u64 test[BH_LAYOUT_TEST];
 };
 
 /* One word that every program reads once per packet: which table set is in force, and the generation of everything a
@@ -70,10 +115,15 @@ struct bh_tag {
 struct bh_state {
 	__u64 word;	   /* generation << 1 | slot */
 	__u32 revision[2]; /* policy revision held by each slot */
-	__u32 abi;	   /* BH_ABI_VERSION of whoever made the maps; 0: new */
+	__u32 abi;	   /* BH_ABI_VERSION of whoever made the map; 0: new */
 	__u32 pad;
+	__u64 test[BH_LAYOUT_TEST];
 };
 #define BH_WORD_SLOT(word) ((__u32)((word)&1))
+/* No state word, in values that begin with one: nothing is cached; carried over and not touched since; being carried. */
+#define BH_WORD_NONE (~0ULL)
+#define BH_WORD_CARRIED (~0ULL - 1)
+#define BH_WORD_CARRYING (~0ULL - 2)
 
 /* Key of the handshake MAC, by epoch; one epoch per boot until keys are shared between hosts. */
 struct bh_key {
@@ -307,6 +357,7 @@ struct bh_sock {
 	__u32 registered; /* UDP: 1 while it stands in the endpoint map under `local`, `lport` */
 	struct bh_addr local;
 	struct bh_addr remote;
+	__u64 test[BH_LAYOUT_TEST];
 };
 
 /* A connection of which the SYN was accepted, seen from the listener. LRU: losing one denies the connection. */
@@ -329,6 +380,7 @@ struct bh_handshake {
 	__u8 proof;
 	__u8 via_loopback;
 	__u8 pad[2];
+	__u64 test[BH_LAYOUT_TEST];
 };
 
 /* UDP sockets of managed workloads, so that both ends of a flow on this host know each other. A socket bound to every
@@ -345,6 +397,7 @@ struct bh_endpoint {
 	__u32 refs;		    /* sockets on it (SO_REUSEPORT) */
 	__u32 shared;		    /* 1: of several cgroups, so it is nobody's */
 	__u64 levels[BH_MAX_DEPTH]; /* cgroup ids from below the managed subtree downwards; 0 ends */
+	__u64 test[BH_LAYOUT_TEST];
 };
 
 /* A SYN or SYN-ACK under way between two sockets of this host, in the slot that its MAC names. */
@@ -390,11 +443,13 @@ struct bh_udp_flow {
 	__u8 proof;
 	__u8 reason;
 	__u8 verdict;
+	__u64 test[BH_LAYOUT_TEST];
 };
 
 /* ---- events ----------------------------------------------------------------------------------------------------- */
 
 /* One verdict, as the programs write it to the ring buffer. `src` is always the flow's source. */
+#define BH_EVENT_BYTES_MIN 120U /* of any build */
 struct bh_event {
 	__u64 time_ns;	/* CLOCK_BOOTTIME */
 	__u64 first_ns; /* time of the first packet folded into this event */
@@ -438,6 +493,7 @@ struct bh_denial {
 	__u64 reported_ns;
 	__u64 first_ns; /* of those not yet reported */
 	__u64 count;	/* not yet reported */
+	__u64 test[BH_LAYOUT_TEST];
 };
 
 /* Event accounting, exact and across restarts: made = written + lost (+ what still stands in the ring). One pinned
@@ -459,6 +515,7 @@ struct bh_counters {
 	__u64 packets_denied;
 	__u64 events_lost_reported; /* of events_lost, told in the audit log */
 	__u64 denied[32];	    /* packets_denied, by enum bh_reason */
+	__u64 test[BH_LAYOUT_TEST];
 };
 _Static_assert(BH_REASON_MAX <= 32, "struct bh_counters has no room for a reason");
 
@@ -494,28 +551,18 @@ struct bh_counted {
 	__u64 retransmits;
 };
 
-/* How many entries each map of unknown fill has: what bh_look_maps answers. */
-struct bh_map_fills {
-	__u32 tags;
-	__u32 names;
-	__u32 handshakes;
-	__u32 endpoints;
-	__u32 addresses;
-	__u32 udp_tickets;
-	__u32 udp_flows;
-	__u32 denials;
-	__u32 pairs;
-	__u32 pad;
-};
-
 /* What an identity number stands for; kept beside the tags so that a new daemon knows them. */
 #define BH_NAME_BYTES 2052
 struct bh_name {
 	__u32 local; /* 1: a local identity, by its name in the policy; 0: a SPIFFE ID */
 	char name[BH_NAME_BYTES];
+	__u64 test[BH_LAYOUT_TEST];
 };
 
-#define BH_ASSERT_SIZE(type, size) _Static_assert(sizeof(type) == (size), #type " has moved: raise BH_ABI_VERSION")
+/* In the test's layout, what lives in a map that changes there is 8 bytes longer. */
+#define BH_ASSERT_SIZE(type, size)                                                                                     \
+	_Static_assert(sizeof(type) == (size) || (BH_LAYOUT_TEST && sizeof(type) == (size) + 8),                       \
+		       #type " has another size: raise the number of its map's layout")
 BH_ASSERT_SIZE(struct bh_tcpopt, BH_TCPOPT_LEN);
 BH_ASSERT_SIZE(struct bh_mac_input, 48);
 BH_ASSERT_SIZE(struct bh_tag, 16);
@@ -534,11 +581,10 @@ BH_ASSERT_SIZE(struct bh_udp_flow, 64);
 BH_ASSERT_SIZE(struct bh_event, 120);
 BH_ASSERT_SIZE(struct bh_denial_key, 40);
 BH_ASSERT_SIZE(struct bh_denial, 24);
-BH_ASSERT_SIZE(struct bh_counters, 112 + 8 * 32);
+BH_ASSERT_SIZE(struct bh_counters, 112 + 8 * 32 + 8 * BH_LAYOUT_TEST);
 BH_ASSERT_SIZE(struct bh_pair_key, 12);
 BH_ASSERT_SIZE(struct bh_pair, 64);
 BH_ASSERT_SIZE(struct bh_counted, 24);
-BH_ASSERT_SIZE(struct bh_map_fills, 40);
 BH_ASSERT_SIZE(struct bh_name, 2056);
 
 #endif

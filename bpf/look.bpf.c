@@ -30,26 +30,4 @@ int bh_look_tcp(struct bpf_iter__tcp *ctx)
 	return 0;
 }
 
-struct bpf_map { /* libbpf wants a definition to compare with the kernel's */
-	__u32 id;
-};
-extern __s64 bpf_map_sum_elem_count(const struct bpf_map *map) __ksym;
-
-#define FILL(map) ((__u32)bpf_map_sum_elem_count((const struct bpf_map *)(void *)&(map)))
-
-SEC("syscall")
-int bh_look_maps(struct bh_map_fills *fills)
-{
-	fills->tags = FILL(tags);
-	fills->names = FILL(names);
-	fills->handshakes = FILL(handshakes);
-	fills->endpoints = FILL(endpoints);
-	fills->addresses = FILL(addresses);
-	fills->udp_tickets = FILL(udp_tickets);
-	fills->udp_flows = FILL(udp_flows);
-	fills->denials = FILL(denials);
-	fills->pairs = FILL(pairs);
-	return 0;
-}
-
 char LICENSE[] SEC("license") __weak = "Dual BSD/GPL";

@@ -55,7 +55,8 @@
  *  "bundles": [{"trust_domain", "authorities", "dropped", "error": string | null}],
  *  "events": {"made", "written", "lost", "notices_made", "notices_written", "notices_lost", "denials_folded"},
  *  "handshakes": {"verified", "forged", "replayed"},
- *  "programs": [{"name", "attached": bool}], "map_full"}
+ *  "programs": [{"name", "attached": bool}],
+ *  "maps": [{"name", "layout", "entries", "max", "evicts": bool}], "map_full"}
  *
  * Identities JSON: [{"spiffe_id" | "local", "identity": number, "cgroup_id", "cgroup", "deadline": RFC 3339 | null,
  *  "seconds_left": number | null, "serial", "pid"}]

@@ -461,13 +461,16 @@ static int kernel_start(struct enforcer *e)
 	return r;
 }
 
+/* Once a second; of a tree so large that a sweep takes long, so rarely that it takes a tenth of the time at most. */
 static int on_sweep(sd_event_source *source, uint64_t usec, void *data)
 {
 	struct enforcer *e = data;
+	uint64_t start = enforcer_boottime_ns(), took_usec;
 
 	(void)usec;
-	enforcer_sweep(e, enforcer_subtree_check(e), "a workload's cgroup is gone");
-	sd_event_source_set_time_relative(source, SWEEP_USEC);
+	enforcer_sweep(e, false, "a workload's cgroup is gone");
+	took_usec = (enforcer_boottime_ns() - start) / 1000;
+	sd_event_source_set_time_relative(source, took_usec * 10 > SWEEP_USEC ? took_usec * 10 : SWEEP_USEC);
 	return 0;
 }
 
@@ -563,6 +566,8 @@ static int enforcer_start(struct enforcer *e)
 	r = sd_event_add_time_relative(e->event, &e->sweep_timer, CLOCK_MONOTONIC, SWEEP_USEC, 0, on_sweep, e);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(e->sweep_timer, SD_EVENT_ON);
+	if (r >= 0)
+		r = enforcer_subtree_guard(e);
 	if (r < 0)
 		return r;
 	started_notice(e);
@@ -581,6 +586,7 @@ static void enforcer_free(struct enforcer *e)
 		enforcer_notice_account(e); /* nobody is left to write the rest */
 	sd_event_source_disable_unref(e->confirm_timer);
 	sd_event_source_disable_unref(e->sweep_timer);
+	sd_event_source_disable_unref(e->guard_timer);
 	sd_event_source_disable_unref(e->expiry_timer);
 	sd_event_source_disable_unref(e->queue_timer);
 	sd_event_unref(e->event);

@@ -26,6 +26,7 @@
 #include "confirmation.h"
 #include "control.h"
 #include "datapath.h"
+#include "id_index.h"
 #include "ipc.h"
 #include "netns.h"
 #include "author.h"
@@ -76,6 +77,7 @@ struct enforcer {
 	int cgroup_fd; /* managed subtree; the number never changes */
 	uint64_t cgroup_id;
 	bool enforcement_lost; /* and not restored yet */
+	uint64_t held_ns;      /* CLOCK_BOOTTIME, when everything was last seen in its place */
 	int attest_fd;
 	int metrics_fd;	       /* where the metrics role listens; -1: off */
 	uint64_t looked_ns;    /* CLOCK_BOOTTIME, when live connections were looked at last */
@@ -98,11 +100,18 @@ struct enforcer {
 	struct bh_name **names;
 	uint32_t next_identity;
 
+	/* what was told of full maps, and is not told again */
+	bool local_failed;
+	bool addresses_full;
+	uint64_t map_full_seen; /* of the counter */
+	uint64_t maps_full;	/* bit: index of datapath_map() */
+
 	bool cut_due; /* sockets have to be judged again, and could not be yet */
 	struct netns_stale stale_endpoints;
 	uint64_t endpoints_due_ns; /* CLOCK_BOOTTIME */
 	struct tag *tags;
 	size_t n_tags, tags_room;
+	struct id_index tags_index;
 	struct revocation *revocations;
 	size_t n_revocations;
 	struct bundle *bundles;
@@ -113,6 +122,7 @@ struct enforcer {
 
 	sd_event_source *confirm_timer;
 	sd_event_source *sweep_timer;
+	sd_event_source *guard_timer;
 	sd_event_source *expiry_timer;
 	sd_event_source *queue_timer;
 };
@@ -206,6 +216,7 @@ int enforcer_identity_number(struct enforcer *e, const char *text, bool local, u
 /* The mirror. Pointers hold until the next tag is added or removed. */
 struct tag *enforcer_tag_find(struct enforcer *e, uint64_t cgroup_id);
 struct tag *enforcer_tag_add(struct enforcer *e, uint64_t cgroup_id);
+void enforcer_tag_drop(struct enforcer *e, struct tag *tag);
 int enforcer_tag_write(struct enforcer *e, const struct tag *tag); /* to the kernel */
 void enforcer_tag_restore(struct enforcer *e, struct tag *tag, const struct tag *before);
 void enforcer_tag_end(struct enforcer *e, struct tag *tag, enum notice_kind kind, const char *text);
@@ -223,9 +234,9 @@ int enforcer_sweep(struct enforcer *e, bool cut, const char *why);
 
 /* Opens the managed subtree, making it and its keeper where they are not there. Returns 0 or -errno. */
 int enforcer_subtree_open(struct enforcer *e);
-/* Looks whether the kernel still enforces on it, and puts everything into force again where not. Returns whether it had
- * to: then sockets are to be judged again. */
-bool enforcer_subtree_check(struct enforcer *e);
+/* From now on, looks twice a second whether the kernel still enforces on it and every pin is there, and puts it right where
+ * not. Returns 0 or -errno. */
+int enforcer_subtree_guard(struct enforcer *e);
 
 /* ---- enforcer_notice.c ---- */
 
@@ -257,6 +268,8 @@ void enforcer_pairs_clean(struct enforcer *e);
 /* ---- enforcer.c ---- */
 
 int enforcer_reload(void *ctx, uid_t uid, pid_t pid, char **textp);
+/* Why a map took no more. */
+const char *enforcer_full_text(int r);
 uint64_t enforcer_boottime_ns(void);
 uint64_t enforcer_realtime_ns(void);
 

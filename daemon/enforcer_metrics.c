@@ -57,17 +57,15 @@ static void programs_tell(const struct enforcer *e, struct metrics *m)
 
 static void maps_tell(const struct enforcer *e, struct metrics *m)
 {
-	struct datapath_map maps[DATAPATH_MAPS];
-	int r = datapath_maps(e->datapath, maps);
+	struct datapath_map map;
 
-	_Static_assert(DATAPATH_MAPS <= METRICS_MAX_MAPS, "METRICS_MAX_MAPS");
-	m->maps_known = r == 0;
-	if (r < 0)
-		log_warning("cannot tell how full the maps are: %s", strerror(-r));
-	for (size_t i = 0; r == 0 && i < DATAPATH_MAPS; i++) {
-		m->maps[i] = (struct metrics_map){.entries = maps[i].entries, .max = maps[i].max};
-		snprintf(m->maps[i].name, sizeof(m->maps[i].name), "%s", maps[i].name);
-		m->n_maps++;
+	for (size_t i = 0; m->n_maps < METRICS_MAX_MAPS && datapath_map(e->datapath, i, &map); i++) {
+		if (map.entries < 0) {
+			log_warning("cannot tell how full the map %s is: %s", map.name, strerror((int)-map.entries));
+			continue;
+		}
+		m->maps[m->n_maps] = (struct metrics_map){.entries = (uint32_t)map.entries, .max = map.max_entries};
+		snprintf(m->maps[m->n_maps++].name, sizeof(m->maps[0].name), "%s", map.name);
 	}
 }
 

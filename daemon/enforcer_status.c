@@ -105,6 +105,19 @@ static json_t *json_programs(const struct enforcer *e, bool *allp)
 	return programs;
 }
 
+static json_t *json_maps(const struct enforcer *e)
+{
+	json_t *maps = json_array();
+	struct datapath_map map;
+
+	for (size_t i = 0; datapath_map(e->datapath, i, &map); i++)
+		json_array_append_new(maps, json_pack("{s:s, s:i, s:I, s:I, s:b}", "name", map.name, "layout",
+						      (int)map.layout, "entries",
+						      (json_int_t)(map.entries < 0 ? 0 : map.entries), "max",
+						      (json_int_t)map.max_entries, "evicts", (int)map.evicts));
+	return maps;
+}
+
 static json_t *json_policy(const struct enforcer *e)
 {
 	uint64_t now = enforcer_boottime_ns(), left;
@@ -155,6 +168,7 @@ int enforcer_status(void *ctx, char **textp)
 				      (json_int_t)c->handshakes_forged, "replayed",
 				      (json_int_t)c->handshakes_replayed));
 	json_object_set_new(status, "programs", programs);
+	json_object_set_new(status, "maps", json_maps(e));
 	json_object_set_new(status, "map_full", json_integer((json_int_t)c->map_full));
 	return json_done(status, textp);
 }

@@ -18,7 +18,7 @@
 
 #define METRICS_MAGIC 0x314d4842U /* "BHM1" */
 #define METRICS_MAX_PROGRAMS 32U
-#define METRICS_MAX_MAPS 16U
+#define METRICS_MAX_MAPS 32U
 #define METRICS_MAX_BYTES (64U << 20)
 
 struct metrics_program {
@@ -57,7 +57,7 @@ struct metrics {
 	uint32_t n_programs;
 	struct metrics_program programs[METRICS_MAX_PROGRAMS];
 	uint32_t n_maps;
-	uint32_t maps_known; /* 0: the kernel could not tell */
+	uint32_t pad;
 	struct metrics_map maps[METRICS_MAX_MAPS];
 	uint64_t n_pairs;
 	uint64_t n_names;

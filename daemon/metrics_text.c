@@ -222,10 +222,10 @@ static void kernel_text(const struct writer *w)
 	for (uint32_t i = 0; i < m->n_programs; i++)
 		labelled(w, "bulkhead_program_attached", "program", m->programs[i].name, !!m->programs[i].attached);
 	family(w, "bulkhead_map_entries", "gauge", "", "Entries in a kernel map.");
-	for (uint32_t i = 0; m->maps_known && i < m->n_maps; i++)
+	for (uint32_t i = 0; i < m->n_maps; i++)
 		labelled(w, "bulkhead_map_entries", "map", m->maps[i].name, m->maps[i].entries);
 	family(w, "bulkhead_map_capacity", "gauge", "", "Entries that a kernel map has room for.");
-	for (uint32_t i = 0; m->maps_known && i < m->n_maps; i++)
+	for (uint32_t i = 0; i < m->n_maps; i++)
 		labelled(w, "bulkhead_map_capacity", "map", m->maps[i].name, m->maps[i].max);
 	family(w, "bulkhead_map_full", "counter", "", "Times that a full kernel map denied something.");
 	sample(w, "bulkhead_map_full_total", m->counters.map_full);

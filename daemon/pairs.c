@@ -106,7 +106,8 @@ bool pair_is_over(const struct pair *pair, const uint8_t *present, uint64_t now_
 {
 	if (!is_gone(pair->key.subject, present) && !is_gone(pair->key.peer, present))
 		return false;
-	return crowded || now_ns > pair->value.seen_ns + PAIRS_KEEP_NS;
+	/* The kernel may have counted since our clock was read. */
+	return crowded || (now_ns > pair->value.seen_ns && now_ns - pair->value.seen_ns > PAIRS_KEEP_NS);
 }
 
 int pairs_clean(const struct datapath *datapath, const uint8_t *present, uint64_t now_ns)

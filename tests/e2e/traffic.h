@@ -52,6 +52,7 @@ struct options {
 	bool connected;	     /* UDP: connect() the socket */
 	bool raw;	     /* ping: raw socket instead of a ping socket */
 	bool reuse;	     /* SO_REUSEPORT */
+	const char *root;    /* churn: where the cgroups are made */
 };
 
 /* What a receiver knows of one stream of records. */
@@ -79,6 +80,7 @@ int tcp_flood(const struct options *options);
 int udp_server(const struct options *options);
 int udp_client(const struct options *options);
 int ping(const struct options *options);
+int churn(const struct options *options);
 
 uint64_t now_ns(void);
 /* Prints one JSON line: {"event": EVENT, "t": now, ...}; `format` gives the rest. */

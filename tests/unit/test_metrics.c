@@ -38,7 +38,7 @@ static struct metrics *snapshot(size_t n_pairs)
 		{{.subject = WEB, .peer = BH_ID_WORLD, .direction = BH_EGRESS, .proto = 17}, {.flows = 7}},
 		{{.subject = 22, .peer = BH_ID_HOST, .direction = BH_EGRESS, .proto = 89}, {.denied = 5}},
 	};
-	struct metrics head = {.version = "1.2", .instance = "blue", .revision = 9, .enforcing = 1, .maps_known = 1};
+	struct metrics head = {.version = "1.2", .instance = "blue", .revision = 9, .enforcing = 1};
 	struct metrics *m;
 
 	head.n_programs = 1;
@@ -187,6 +187,9 @@ static void pairs_of_identities_that_have_gone_are_kept_for_a_while_where_there_
 	assert_false(pair_is_over(&pair, present, 2000, false));
 	assert_true(pair_is_over(&pair, present, 2000, true));
 	assert_true(pair_is_over(&pair, present, later, false));
+	pair.value.seen_ns = UINT64_MAX;
+	assert_false(pair_is_over(&pair, present, later, false));
+	pair.value.seen_ns = 1000;
 	present[WEB / 8] |= 1U << WEB % 8;
 	assert_false(pair_is_over(&pair, present, later, true));
 	pair.key.peer = ODD;
