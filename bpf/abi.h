@@ -50,6 +50,8 @@
 #define BH_LAYOUT_DENIALS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_EVENTS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_COUNTERS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_PAIRS 1U
+#define BH_LAYOUT_COUNTED 1U
 
 /* Capacities. A map that is full denies; user space reports the map and its size. The tests fill the small ones. */
 #define BH_CAPACITY(usual, test) (BH_LAYOUT_TEST ? (test) : (usual))
@@ -63,6 +65,7 @@
 #define BH_EVENTS_BYTES BH_CAPACITY(1U << 20, 1U << 19)
 #define BH_MAX_RULES 131072U	    /* rules that can be named in a verdict */
 #define BH_MAX_DEPTH 8U		    /* cgroup levels below the managed subtree that can carry a tag */
+#define BH_MAX_PAIRS 16384U	    /* pairs of identities that are counted apart; the rest is counted as one */
 #define BH_TABLES_BYTES (16U << 20) /* one compiled policy; a power of two, the kernel masks offsets with it */
 
 /* The TCP option that carries an identity in SYN and SYN-ACK (RFC 6994 experiment). */
@@ -97,6 +100,7 @@ enum bh_identity {
 	BH_ID_WORLD = 2,	/* a peer known by address only */
 	BH_ID_FIRST = 16,
 };
+#define BH_ID_OTHER 0xffffffffU /* in struct bh_pair_key only: all for whom the map had no room */
 
 /* A tag: cgroup id -> identity. The kernel compares the deadline, so it holds without the daemon. */
 struct bh_tag {
@@ -530,7 +534,41 @@ struct bh_counters {
 	__u64 packets_denied;
 	__u64 events_lost_reported; /* of events_lost, told in the audit log */
 	__u64 handshakes_stripped;
+	__u64 denied[32]; /* packets_denied, by enum bh_reason */
 	__u64 test[BH_LAYOUT_TEST];
+};
+_Static_assert(BH_REASON_MAX <= 32, "struct bh_counters has no room for a reason");
+
+/* What two identities have to do with each other, as counted at one end: `subject` is that end, so a flow between two
+ * workloads of this host is counted at its source as egress, and at its destination as ingress. A map that is full counts
+ * the others under BH_ID_OTHER, protocol 0. */
+struct bh_pair_key {
+	__u32 subject;
+	__u32 peer;
+	__u8 direction; /* enum bh_direction: the subject is the flow's source, or its destination */
+	__u8 proto;
+	__u8 pad[2];
+};
+
+/* All of it only grows. What is of TCP alone is taken from the kernel's own tcp_info: when a connection ends, and of those
+ * that live whenever somebody asks (struct bh_counted). */
+struct bh_pair {
+	__u64 seen_ns; /* when a flow or a denial was counted last */
+	__u64 flows;   /* judged and allowed */
+	__u64 denied;  /* packets and calls denied */
+	__u64 sent;    /* TCP: payload in bytes that the peer has acknowledged */
+	__u64 received;
+	__u64 retransmits; /* TCP: segments sent again */
+	__u64 rtt_us;	   /* TCP: sum of smoothed round-trip times */
+	__u64 rtt_samples; /* one of each connection at its end, and one whenever somebody asked while it lived */
+};
+
+/* How much of a TCP socket stands in its pair already (BPF_MAP_TYPE_SK_STORAGE; only of sockets that were asked of while
+ * they lived). */
+struct bh_counted {
+	__u64 sent;
+	__u64 received;
+	__u64 retransmits;
 };
 
 /* What an identity number stands for; kept beside the tags so that a new daemon knows them. */
@@ -564,7 +602,10 @@ BH_ASSERT_SIZE(struct bh_udp_flow, 64);
 BH_ASSERT_SIZE(struct bh_event, 120);
 BH_ASSERT_SIZE(struct bh_denial_key, 40);
 BH_ASSERT_SIZE(struct bh_denial, 24);
-BH_ASSERT_SIZE(struct bh_counters, 120);
+BH_ASSERT_SIZE(struct bh_counters, 120 + 8 * 32 + 8 * BH_LAYOUT_TEST);
+BH_ASSERT_SIZE(struct bh_pair_key, 12);
+BH_ASSERT_SIZE(struct bh_pair, 64);
+BH_ASSERT_SIZE(struct bh_counted, 24);
 BH_ASSERT_SIZE(struct bh_name, 2056);
 
 #endif

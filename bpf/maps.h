@@ -167,6 +167,24 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } counters __weak SEC(".maps");
 
+/* Counted per pair of identities; and how much of a live TCP socket was counted before it ended. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, BH_MAX_PAIRS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct bh_pair_key);
+	__type(value, struct bh_pair);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} pairs __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct bh_counted);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} counted __weak SEC(".maps");
+
 /* The clock as it was read last on this CPU, and in which tick. */
 struct bh_clock {
 	__u64 tick;

@@ -212,6 +212,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	print_roles(status);
 	line("pins", "%s", cli_json_string(status, "pins"));
 	line("audit log", "%s", cli_json_string(status, "audit_log"));
+	line("metrics", "%s", cli_json_string(status, "metrics"));
 	json_decref(status);
 	return code;
 }

@@ -37,14 +37,24 @@ static const struct row {
 	enum how how;
 	bool whole; /* one that does not fit is a reason not to start */
 } rows[] = {
-	{"state", BH_LAYOUT_POLICY, SETTLED, true},	    {"tables", BH_LAYOUT_POLICY, MADE_ANEW, false},
-	{"who", BH_LAYOUT_POLICY, MADE_ANEW, false},	    {"tags", BH_LAYOUT_TAGS, SETTLED, true},
-	{"names", BH_LAYOUT_NAMES, SETTLED, true},	    {"keys", BH_LAYOUT_KEYS, SETTLED, true},
-	{"addresses", BH_LAYOUT_ADDRESSES, SETTLED, false}, {"sockets", BH_LAYOUT_SOCKETS, BY_SOCKET, true},
-	{"handshakes", BH_LAYOUT_HANDSHAKES, LIVE, false},  {"endpoints", BH_LAYOUT_ENDPOINTS, LIVE, false},
-	{"udp_flows", BH_LAYOUT_UDP_FLOWS, LIVE, false},    {"denials", BH_LAYOUT_DENIALS, LIVE, false},
-	{"tickets", BH_LAYOUT_TICKETS, MADE_ANEW, false},   {"udp_tickets", BH_LAYOUT_UDP_TICKETS, MADE_ANEW, false},
-	{"counters", BH_LAYOUT_COUNTERS, SUMS, false},	    {"events", BH_LAYOUT_EVENTS, EVENT_RING, false},
+	{"state", BH_LAYOUT_POLICY, SETTLED, true},
+	{"tables", BH_LAYOUT_POLICY, MADE_ANEW, false},
+	{"who", BH_LAYOUT_POLICY, MADE_ANEW, false},
+	{"tags", BH_LAYOUT_TAGS, SETTLED, true},
+	{"names", BH_LAYOUT_NAMES, SETTLED, true},
+	{"keys", BH_LAYOUT_KEYS, SETTLED, true},
+	{"addresses", BH_LAYOUT_ADDRESSES, SETTLED, false},
+	{"sockets", BH_LAYOUT_SOCKETS, BY_SOCKET, true},
+	{"handshakes", BH_LAYOUT_HANDSHAKES, LIVE, false},
+	{"endpoints", BH_LAYOUT_ENDPOINTS, LIVE, false},
+	{"udp_flows", BH_LAYOUT_UDP_FLOWS, LIVE, false},
+	{"denials", BH_LAYOUT_DENIALS, LIVE, false},
+	{"tickets", BH_LAYOUT_TICKETS, MADE_ANEW, false},
+	{"udp_tickets", BH_LAYOUT_UDP_TICKETS, MADE_ANEW, false},
+	{"pairs", BH_LAYOUT_PAIRS, LIVE, false},
+	{"counted", BH_LAYOUT_COUNTED, MADE_ANEW, false},
+	{"counters", BH_LAYOUT_COUNTERS, SUMS, false},
+	{"events", BH_LAYOUT_EVENTS, EVENT_RING, false},
 };
 static const struct row other_row = {NULL, 1, MADE_ANEW, false};
 

@@ -564,6 +564,16 @@ int datapath_sockets_fd(const struct datapath *dp)
 	return bpf_map__fd(dp->skeleton->maps.sockets);
 }
 
+int datapath_pairs_fd(const struct datapath *dp)
+{
+	return bpf_map__fd(dp->skeleton->maps.pairs);
+}
+
+int datapath_look_tcp_fd(const struct datapath *dp)
+{
+	return bpf_program__fd(dp->skeleton->progs.bh_look_tcp);
+}
+
 struct bh_counters *datapath_counters(struct datapath *dp)
 {
 	return dp->counters;

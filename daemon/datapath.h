@@ -62,6 +62,8 @@ bool datapath_map(const struct datapath *datapath, size_t index, struct datapath
 int datapath_ring_fd(const struct datapath *datapath);
 int datapath_counters_fd(const struct datapath *datapath);
 int datapath_sockets_fd(const struct datapath *datapath); /* the sk_storage map, for inet_diag */
+int datapath_pairs_fd(const struct datapath *datapath);
+int datapath_look_tcp_fd(const struct datapath *datapath); /* the program for an iterator over TCP sockets */
 struct bh_counters *datapath_counters(struct datapath *datapath);
 
 /* ---- the key of the handshake ---- */

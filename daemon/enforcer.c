@@ -19,10 +19,12 @@
 #include "control_api.h"
 #include "enforcer_internal.h"
 #include "log.h"
-#include "until.h"
+#include "metrics_listen.h"
 #include "mounts.h"
+#include "pairs.h"
 #include "privileges.h"
 #include "role_auditor.h"
+#include "until.h"
 
 #define SWEEP_USEC 1000000
 
@@ -66,11 +68,13 @@ static void on_started(void *ctx, enum role_kind kind, int sock, unsigned restar
 		return;
 	if (kind == ROLE_IDENTITY) {
 		enforcer_bundles_reload(e);
-	} else {
+	} else if (kind == ROLE_AUDITOR) {
 		/* Names before the log: it writes as soon as it has one. */
 		enforcer_names_tell(e);
 		enforcer_policy_tell(e);
 		enforcer_audit_open(e);
+	} else {
+		e->told_ns = 0;
 	}
 	notice.count = restarts;
 	snprintf(notice.text, sizeof(notice.text), "the %s role ended (%s) and was started again", role_name(kind),
@@ -92,6 +96,8 @@ static void on_packet(void *ctx, enum role_kind kind, const void *packet, int ty
 			sd_notifyf(0, "READY=1\nSTATUS=revision %u in force", e->revision);
 		}
 	}
+	if (kind == ROLE_METRICS && type == IPC_METRICS_ASK)
+		enforcer_metrics_tell(e);
 	if (fd >= 0)
 		close(fd);
 }
@@ -144,6 +150,8 @@ static int roles_start(struct enforcer *e, int config_fd)
 	if (r < 0)
 		return r;
 	r = role_new(&e->identity, e->event, ROLE_IDENTITY, &e->attest_fd, 1, &role_ops, e);
+	if (r >= 0 && e->metrics_fd >= 0)
+		r = role_new(&e->metrics, e->event, ROLE_METRICS, &e->metrics_fd, 1, &role_ops, e);
 	if (r < 0)
 		return r;
 	enforcer_bundles_reload(e);
@@ -287,6 +295,7 @@ static const struct control_ops control_ops = {
 	.status = enforcer_status,
 	.identities = enforcer_identities,
 	.history = enforcer_history,
+	.top = enforcer_top,
 	.revoke = enforcer_revoke,
 	.rotate_key = enforcer_rotate_key,
 	.reload = enforcer_reload,
@@ -302,6 +311,8 @@ static int kernel_start(struct enforcer *e)
 	if (r)
 		return r;
 	r = datapath_open(&e->datapath, &config, &e->adopted, why, sizeof(why));
+	if (!r)
+		r = pairs_prepare(e->datapath);
 	if (!r)
 		r = enforcer_tags_start(e);
 	if (!r)
@@ -397,6 +408,8 @@ static int enforcer_start(struct enforcer *e)
 	if (!r)
 		r = attest_listen(e);
 	if (!r)
+		r = metrics_listen(&e->metrics_fd, e->config.metrics, CONTROL_GROUP);
+	if (!r)
 		r = control_start(e);
 	if (r)
 		return r;
@@ -432,6 +445,7 @@ static int enforcer_start(struct enforcer *e)
 static void enforcer_free(struct enforcer *e)
 {
 	control_freep(&e->control);
+	role_freep(&e->metrics);
 	role_freep(&e->identity);
 	role_freep(&e->auditor); /* last: it writes what the others reported */
 	e->queue_len = 0;
@@ -454,7 +468,12 @@ static void enforcer_free(struct enforcer *e)
 
 int enforcer_run(const struct daemon_config *config)
 {
-	struct enforcer e = {.config = *config, .cgroup_fd = -1, .attest_fd = -1, .state_fd = -1, .revisions_fd = -1};
+	struct enforcer e = {.config = *config,
+			     .cgroup_fd = -1,
+			     .attest_fd = -1,
+			     .metrics_fd = -1,
+			     .state_fd = -1,
+			     .revisions_fd = -1};
 	int r;
 
 	e.started_ns = enforcer_boottime_ns();

@@ -14,6 +14,7 @@
  *   enforcer_keys.c      the key of the handshake, and when it is replaced
  *   enforcer_notice.c    what the daemon itself has to say to the audit log
  *   enforcer_status.c    the answers of the control socket
+ *   enforcer_metrics.c   what is counted, for policyctl top and the metrics role
  */
 #ifndef BULKHEAD_DAEMON_ENFORCER_INTERNAL_H
 #define BULKHEAD_DAEMON_ENFORCER_INTERNAL_H
@@ -71,6 +72,7 @@ struct enforcer {
 	struct control *control;
 	struct role *identity;
 	struct role *auditor;
+	struct role *metrics; /* NULL: nobody asked for it */
 
 	char cgroup_mount[1024];
 	char pin_dir[1200];
@@ -80,8 +82,12 @@ struct enforcer {
 	bool enforcement_lost; /* and not restored yet */
 	uint64_t held_ns;      /* CLOCK_BOOTTIME, when everything was last seen in its place */
 	int attest_fd;
-	int state_fd;	  /* directory */
-	int revisions_fd; /* directory */
+	int metrics_fd;	       /* where the metrics role listens; -1: off */
+	uint64_t looked_ns;    /* CLOCK_BOOTTIME, when live connections were looked at last */
+	uint64_t told_ns;      /* when the metrics role was answered last */
+	uint64_t pairs_due_ns; /* when pairs are to be cleaned next */
+	int state_fd;	       /* directory */
+	int revisions_fd;      /* directory */
 	bool adopted;
 	bool identity_ready;
 	uint64_t started_ns; /* CLOCK_BOOTTIME */
@@ -268,6 +274,14 @@ int enforcer_audit_open(struct enforcer *e); /* opens the audit log (again) and 
 int enforcer_status(void *ctx, char **textp);
 int enforcer_identities(void *ctx, char **textp);
 int enforcer_history(void *ctx, char **textp);
+
+/* ---- enforcer_metrics.c ---- */
+
+int enforcer_top(void *ctx, char **textp);
+/* Answers the metrics role. */
+void enforcer_metrics_tell(struct enforcer *e);
+/* Forgets pairs of identities that have gone; now and then. */
+void enforcer_pairs_clean(struct enforcer *e);
 
 /* ---- enforcer.c ---- */
 

@@ -39,6 +39,10 @@ static json_t *json_roles(const struct enforcer *e)
 					       "restarts", (int)role_restarts(e->identity)));
 	json_array_append_new(roles, json_pack("{s:s, s:i, s:i}", "role", "auditor", "pid", (int)role_pid(e->auditor),
 					       "restarts", (int)role_restarts(e->auditor)));
+	if (e->metrics)
+		json_array_append_new(roles,
+				      json_pack("{s:s, s:i, s:i}", "role", "metrics", "pid", (int)role_pid(e->metrics),
+						"restarts", (int)role_restarts(e->metrics)));
 	return roles;
 }
 
@@ -163,12 +167,12 @@ int enforcer_status(void *ctx, char **textp)
 	char attest[1200];
 
 	snprintf(attest, sizeof(attest), "%s/%s", e->config.run_dir, BH_ATTEST_SOCKET);
-	status = json_pack("{s:s, s:s, s:i, s:I, s:b, s:b, s:s, s:s, s:s, s:s, s:s}", "version", BULKHEAD_VERSION,
+	status = json_pack("{s:s, s:s, s:i, s:I, s:b, s:b, s:s, s:s, s:s, s:s, s:s, s:s}", "version", BULKHEAD_VERSION,
 			   "instance", e->config.instance, "pid", (int)getpid(), "uptime_s",
 			   (json_int_t)((enforcer_boottime_ns() - e->started_ns) / 1000000000ULL), "adopted",
 			   (int)e->adopted, "enforcing", (int)enforcing, "subtree", e->config.subtree, "cgroup_mount",
 			   e->cgroup_mount, "pins", e->pin_dir, "attest_socket", attest, "audit_log",
-			   e->config.audit_log);
+			   e->config.audit_log, "metrics", e->config.metrics);
 	if (!status) {
 		json_decref(programs);
 		return -ENOMEM;

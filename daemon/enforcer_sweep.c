@@ -207,6 +207,7 @@ int enforcer_sweep(struct enforcer *e, bool cut, const char *why)
 	addresses_refresh(e, &tree);
 	maps_look(e);
 	endpoints_clean(e, &tree);
+	enforcer_pairs_clean(e);
 	if (changed || cut || e->cut_due)
 		destroyed = sockets_cut(e, &tree, why);
 	return destroyed;

@@ -147,7 +147,7 @@ class Environment:
         self.dir = None
         self.daemon = None
         self.daemon_env = daemon_env
-        self.daemon_options = []
+        self.daemon_options = []  # beside those of daemon_argv()
         self.program = DAEMON  # that start() starts
         self.processes = []
         self.workloads = []
