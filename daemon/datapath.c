@@ -40,6 +40,7 @@ struct datapath {
 	struct bh_counters *counters; /* mapped */
 	uint16_t *who;		      /* mapped, both slots */
 	const uint8_t *tables;	      /* mapped read-only, both slots; for user space's own judgements */
+	bool settled;		      /* all programs that run have begun since the last swap */
 };
 
 /* Attached in this order: what only notes comes before what denies by what was noted. */
@@ -619,6 +620,13 @@ static uint8_t *tables_map(const struct datapath *dp, uint32_t slot)
 	return map == MAP_FAILED ? NULL : map;
 }
 
+void datapath_settle(struct datapath *dp)
+{
+	if (!dp->settled)
+		programs_wait();
+	dp->settled = true;
+}
+
 int datapath_policy_swap(struct datapath *dp, const void *tables, size_t len, const uint16_t *who, uint32_t revision)
 {
 	uint32_t slot = 1 - slot_in_force(dp);
@@ -626,8 +634,8 @@ int datapath_policy_swap(struct datapath *dp, const void *tables, size_t len, co
 
 	if (len > BH_TABLES_BYTES)
 		return -E2BIG;
-	/* Waits until no program that read the former word can still be looking at the set to be filled. */
-	programs_wait();
+	/* No program that read the former word may still be looking at the set to be filled. */
+	datapath_settle(dp);
 	to = tables_map(dp, slot);
 	if (!to)
 		return -errno;
@@ -638,6 +646,7 @@ int datapath_policy_swap(struct datapath *dp, const void *tables, size_t len, co
 		dp->who[(slot * BH_MAX_IDENTITIES + i) * 4] = who[i];
 	dp->state->revision[slot] = revision;
 	word_next(dp, slot);
+	dp->settled = false;
 	return 0;
 }
 

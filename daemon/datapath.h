@@ -75,6 +75,9 @@ uint64_t datapath_key_since(const struct datapath *datapath); /* CLOCK_BOOTTIME 
 
 /* ---- policy ---- */
 
+/* Waits until no program looks at the table set that is not in use any more, if one still can: 10 ms or more, which the next
+ * swap would else have to wait. */
+void datapath_settle(struct datapath *datapath);
 /* Fills the table set that is not in use and makes it the one in force, with one store. `who` has BH_MAX_IDENTITIES
  * items: who index by identity number. Returns 0 or -errno (nothing changed). */
 int datapath_policy_swap(struct datapath *datapath, const void *tables, size_t len, const uint16_t *who,

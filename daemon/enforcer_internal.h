@@ -152,9 +152,11 @@ struct policy_change {
 };
 
 /* Compiles and opens. Returns 0, 1 (not valid, *textp says why), or -errno. */
-int enforcer_image_make(const struct policy_source *files, size_t n, struct policy_image **imagep, char **textp);
+int enforcer_image_make(struct enforcer *e, const struct policy_source *files, size_t n, struct policy_image **imagep,
+			char **textp);
 /* Likewise what was in force once: neither its tests nor its invariants keep it from coming back. */
-int enforcer_image_make_stored(const struct policy_source *files, size_t n, struct policy_image **imagep, char **textp);
+int enforcer_image_make_stored(struct enforcer *e, const struct policy_source *files, size_t n,
+			       struct policy_image **imagep, char **textp);
 /* Who index of every identity number under `image`; malloc()ed, BH_MAX_IDENTITIES items, or NULL. */
 uint16_t *enforcer_who_table(const struct enforcer *e, const struct policy_image *image);
 /* Swaps to the image, which becomes the enforcer's. Returns 0 or -errno: nothing changed. */
