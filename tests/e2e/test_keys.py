@@ -103,13 +103,13 @@ def test_the_kernel_signs_with_siphash_as_published_and_heeds_the_window_of_a_ke
 def storms(env):
     """New connections, as fast as four clients can make them: in both directions, on loopback and across a veth. What
     became of them is appended to the list that this yields."""
-    flows = [(env.web, env.home, env.db, env.home, "127.0.0.1", STORM), (env.db, env.home, env.web, env.home, "127.0.0.2", STORM),
-             (env.web, env.home, env.db, env.far, env.veth["4"][1], STORM), (env.db, env.far, env.web, env.home, env.veth["4"][0], STORM)]
+    here, there = env.veth["4"]
+    flows = [(env.web, env.home, env.db, env.home, "127.0.0.1"), (env.db, env.home, env.web, env.home, "127.0.0.2"),
+             (env.web, env.home, env.db, env.far, there), (env.db, env.far, env.web, env.home, here)]
     outcomes = []
-    for client, _, server, netns, address, port in flows:
-        act(server, "storm_server", address, port, netns=netns).wait_event("ready")
-        assert client.path
-    clients = [act(client, "storm", address, port, netns=netns) for client, netns, _, _, address, port in flows]
+    for _, _, server, netns, address in flows:
+        act(server, "storm_server", address, STORM, netns=netns).wait_event("ready")
+    clients = [act(client, "storm", address, STORM, netns=netns) for client, netns, _, _, address in flows]
     for client in clients:
         client.wait_event("ready")
     yield outcomes
@@ -198,8 +198,8 @@ def test_a_key_outlives_the_daemon(env):
 
 def slot_of(env, number):
     """The slot of an epoch in the pinned map, as bytes of struct bh_key."""
-    text = subprocess.run(["bpftool", "-j", "map", "lookup", "pinned", f"{env.pins}/keys", "key", str(number % 4), "0", "0", "0"],
-                          capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(["bpftool", "-j", "map", "lookup", "pinned", f"{env.pins}/keys", "key", str(number % 4), "0", "0",
+                           "0"], capture_output=True, text=True, check=True).stdout
     return harness.json.loads(text)["value"]
 
 
@@ -211,8 +211,8 @@ def test_a_key_that_is_old_enough_when_the_daemon_starts_is_replaced(env):
     old = [int(x, 16) for x in slot_of(env, before)]
     aged = old[:16] + list(struct.pack("=Q", int((uptime - 3650) * 1e9)))
     env.stop()
-    subprocess.run(["bpftool", "map", "update", "pinned", f"{env.pins}/keys", "key", str(before % 4), "0", "0", "0", "value",
-                    *[str(x) for x in aged]], check=True)
+    subprocess.run(["bpftool", "map", "update", "pinned", f"{env.pins}/keys", "key", str(before % 4), "0", "0", "0",
+                    "value", *[str(x) for x in aged]], check=True)
     mark = env.audit.mark()
     env.daemon_options = ["--key-hours", "1"]
     env.start()
