@@ -13,7 +13,9 @@ MS = 1000000
 
 # The same for workloads of another trust domain.
 OTHER = "other.example"
-POLICY = common.POLICY.replace("  web: [", f"  web: [spiffe://{OTHER}/web/*, ").replace("  db: [", f"  db: [spiffe://{OTHER}/db/*, ")
+POLICY = common.POLICY
+for _name in ("web", "db"):
+    POLICY = POLICY.replace(f"  {_name}: [", f"  {_name}: [spiffe://{OTHER}/{_name}/*, ")
 POLICY_WITHOUT_WEB = POLICY.replace("service: pg", "service: tcp/1")
 # Only one of the two ends still allows it.
 POLICY_INGRESS_ONLY = POLICY.replace("    service: pg\n", "    service: pg\n    direction: ingress\n")

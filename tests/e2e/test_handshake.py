@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Handshakes that do not go as in a book: answered by cookies, under a flood, sent again, crossing each other, without room
-for an identity, and through something that removes it. Who is at the other end is known, or nobody is."""
+"""Handshakes that do not go as in a book: answered by cookies, under a flood, sent again, crossing each other, without
+room for an identity, and through something that removes it. Who is at the other end is known, or nobody is."""
 import contextlib
 import errno
 import os
@@ -80,7 +80,7 @@ def flood(device, mac, gateway_mac, to, port, count, rate):
     for n in range(int(count)):
         source = f"10.{100 + n // 65536}.{n // 256 % 256}.{n % 256}"
         packet = make_syn((source, 1024 + n % 60000), (to, int(port)), b"", random.getrandbits(32))
-        frames.append(bytes.fromhex(gateway_mac.replace(":", "")) + bytes.fromhex(mac.replace(":", "")) + b"\x08\0" + packet)
+        frames.append(bytes.fromhex((gateway_mac + mac).replace(":", "")) + b"\x08\0" + packet)
     emit("ready")
     sys.stdin.readline()
     start = time.monotonic()
@@ -193,8 +193,9 @@ def test_identities_are_known_where_every_handshake_is_by_cookie(env):
             servers = [env.db.tcp_server(f"{any_},{DB}", netns=env.far), env.web.tcp_server(f"{any_},{DB}")]
             here, there = env.veth[family]
             loop = "127.0.0.1" if family == "4" else "::1"
-            for who, name, netns, to, server in ((env.web, "web", env.home, there, "db"), (env.db, "db", env.far, here, "web"),
-                                                 (env.db, "db", env.home, loop, "web"), (env.web, "web", env.far, loop, "db")):
+            for name, netns, to, server in (("web", env.home, there, "db"), ("db", env.far, here, "web"),
+                                            ("db", env.home, loop, "web"), ("web", env.far, loop, "db")):
+                who = env.web if name == "web" else env.db
                 mark, before = env.audit.mark(), counters(env.far if server == "db" else env.home)
                 assert who.tcp(f"{to},{DB}", netns=netns) == "ok", f"{name} to {to}"
                 after = counters(env.far if server == "db" else env.home)
@@ -270,14 +271,15 @@ def test_sockets_that_connect_to_each_other_are_refused_with_the_reason(env):
     here, there = env.veth["4"]
     mark = env.audit.mark()
     with HeldBack(env, both=True) as held:
-        clients = [act(env.web, "cross", here, CROSSING, there, CROSSING), act(env.db, "cross", there, CROSSING, here, CROSSING, netns=env.far)]
+        clients = [act(env.web, "cross", here, CROSSING, there, CROSSING),
+                   act(env.db, "cross", there, CROSSING, here, CROSSING, netns=env.far)]
         for client in clients:
             client.wait_event("ready")
         wait_for(held.is_holding, "both SYNs to be under way")
         held.release()
         assert [outcome(c) for c in clients] == ["ETIMEDOUT", "ETIMEDOUT"]
-    for netns_cgroup in ("/web", "/db"):
-        event = env.audit.wait(mark, event__action="flow-denied", event__code="SIMULTANEOUS_OPEN", zt__cgroup__path=netns_cgroup)
+    for cgroup in ("/web", "/db"):
+        event = env.audit.wait(mark, event__action="flow-denied", event__code="SIMULTANEOUS_OPEN", zt__cgroup__path=cgroup)
         assert "let one of them listen" in event["event"]["reason"]
 
 
@@ -346,8 +348,8 @@ def multipath_client(to, port):
 
 
 def test_a_cookie_without_room_for_an_identity_leads_nowhere(env):
-    """The answer of MPTCP has no room, and a cookie passes no hook of a socket: its sender could be taken for the host. But
-    not one byte arrives."""
+    """The answer of MPTCP has no room, and a cookie passes no hook of a socket: its sender could be taken for the host.
+    But not one byte arrives."""
     if not os.path.exists("/proc/sys/net/mptcp/enabled"):
         raise Skip("this kernel has no MPTCP")
     sysctl(env.home, "net.ipv4.tcp_syncookies=2", "net.mptcp.enabled=1")
@@ -431,7 +433,8 @@ def test_who_never_sent_an_identity_is_not_said_to_have_lost_it(env):
     env.db.tcp_server(f"::,{WEB_ONLY}", netns=way.beyond)
     stripped, mark = env.status()["handshakes"]["stripped"], env.audit.mark()
     assert env.nobody.tcp(f"{way.there['4']},{WEB_ONLY}", timeout=300) == "ETIMEDOUT"
-    env.audit.wait(mark, event__action="flow-denied", network__direction="ingress", zt__proof="none", destination__ip=way.there["4"])
+    env.audit.wait(mark, event__action="flow-denied", network__direction="ingress", zt__proof="none",
+                   destination__ip=way.there["4"])
     assert env.status()["handshakes"]["stripped"] == stripped
 
 

@@ -14,7 +14,8 @@ from packets import checksum, emit
 
 DB, MTU = 5432, 1300
 # Type and code: host, protocol, port unreachable, too big, prohibited; time exceeded; parameter problem.
-ERRORS = {"4": [(3, 1), (3, 2), (3, 3), (3, 4), (3, 13), (11, 0), (12, 0)], "6": [(1, 0), (1, 1), (1, 4), (2, 0), (3, 0), (4, 1)]}
+ERRORS = {"4": [(3, 1), (3, 2), (3, 3), (3, 4), (3, 13), (11, 0), (12, 0)],
+          "6": [(1, 0), (1, 1), (1, 4), (2, 0), (3, 0), (4, 1)]}
 
 
 def ready(env):
@@ -125,7 +126,7 @@ def test_forged_errors_do_not_disturb_a_connection(env):
 
 
 def test_an_error_that_belongs_to_a_connection_is_heard(env):
-    """A router that cannot pass large segments on tells so (path MTU discovery), and the connection goes on with smaller."""
+    """A router that cannot pass large segments on tells so (path MTU discovery), and the connection goes on."""
     device = env.way.other["dev"]
     ip("-n", env.way.netns, "link", "set", device, "mtu", str(MTU))
     try:

@@ -103,13 +103,13 @@ def test_the_kernel_signs_with_siphash_as_published_and_heeds_the_window_of_a_ke
 def storms(env):
     """New connections, as fast as four clients can make them: in both directions, on loopback and across a veth. What
     became of them is appended to the list that this yields."""
-    flows = [(env.web, env.home, env.db, env.home, "127.0.0.1", STORM), (env.db, env.home, env.web, env.home, "127.0.0.2", STORM),
-             (env.web, env.home, env.db, env.far, env.veth["4"][1], STORM), (env.db, env.far, env.web, env.home, env.veth["4"][0], STORM)]
+    here, there = env.veth["4"]
+    flows = [(env.web, env.home, env.db, env.home, "127.0.0.1"), (env.db, env.home, env.web, env.home, "127.0.0.2"),
+             (env.web, env.home, env.db, env.far, there), (env.db, env.far, env.web, env.home, here)]
     outcomes = []
-    for client, _, server, netns, address, port in flows:
-        act(server, "storm_server", address, port, netns=netns).wait_event("ready")
-        assert client.path
-    clients = [act(client, "storm", address, port, netns=netns) for client, netns, _, _, address, port in flows]
+    for _, _, server, netns, address in flows:
+        act(server, "storm_server", address, STORM, netns=netns).wait_event("ready")
+    clients = [act(client, "storm", address, STORM, netns=netns) for client, netns, _, _, address in flows]
     for client in clients:
         client.wait_event("ready")
     yield outcomes
