@@ -129,7 +129,7 @@ static int link_maps_read(struct found *found, const char *path)
 {
 	struct bpf_link_info link = {};
 	struct bpf_prog_info program = {};
-	uint32_t len = sizeof(link), ids[64], *more;
+	uint32_t len = sizeof(link), ids[64] = {}, *more;
 	int fd = bpf_obj_get(path), program_fd = -1, r = 0;
 
 	if (fd >= 0 && bpf_obj_get_info_by_fd(fd, &link, &len) == 0)
