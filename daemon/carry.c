@@ -22,10 +22,10 @@
 #define MAX_NUMBER 1000000U
 
 enum how {
-	MADE_ANEW,  /* what is lost costs a retransmission, or is made again by the daemon */
-	SETTLED,    /* only daemons write it: copied once */
-	LIVE,	    /* programs write it: copied before and after they are replaced; what is there stays */
-	SUMS,	    /* 64-bit sums that programs add to: what was added meanwhile is added */
+	MADE_ANEW, /* what is lost costs a retransmission, or is made again by the daemon */
+	SETTLED,   /* only daemons write it: copied once */
+	LIVE, /* programs write it: copied before and after they are replaced; what is there stays. An array: before */
+	SUMS, /* 64-bit sums that programs add to: what was added meanwhile is added */
 	BY_SOCKET,  /* kept with sockets: by a program (bpf/carry.bpf.c), before and after */
 	EVENT_RING, /* what nobody has read when the old programs have ended is counted as lost */
 };
@@ -516,6 +516,12 @@ static int ring_account(const struct carry *carry, const struct item *ring)
 	return 0;
 }
 
+/* Of an array, nobody can say whether a place is still as it was copied, or the new programs have written there. */
+static bool is_to_copy(const struct item *item, enum carry_pass pass)
+{
+	return item->from.type != BPF_MAP_TYPE_ARRAY || (item->fresh && pass == CARRY_BEFORE);
+}
+
 int carry_live(struct carry *carry, enum carry_pass pass, char *why, size_t why_size)
 {
 	int r = 0;
@@ -525,7 +531,7 @@ int carry_live(struct carry *carry, enum carry_pass pass, char *why, size_t why_
 
 		if (item->source < 0)
 			continue;
-		if (item->row->how == LIVE)
+		if (item->row->how == LIVE && is_to_copy(item, pass))
 			r = entries_carry(item, why, why_size);
 		else if (item->row->how == BY_SOCKET)
 			r = by_socket_carry(carry, item, why, why_size);
