@@ -22,10 +22,10 @@
 #define MAX_NUMBER 1000000U
 
 enum how {
-	MADE_ANEW,  /* what is lost costs a retransmission, or is made again by the daemon */
-	SETTLED,    /* only daemons write it: copied once */
-	LIVE,	    /* programs write it: copied before and after they are replaced; what is there stays */
-	SUMS,	    /* 64-bit sums that programs add to: what was added meanwhile is added */
+	MADE_ANEW, /* what is lost costs a retransmission, or is made again by the daemon */
+	SETTLED,   /* only daemons write it: copied once */
+	LIVE, /* programs write it: copied before and after they are replaced; what is there stays. An array: before */
+	SUMS, /* 64-bit sums that programs add to: what was added meanwhile is added */
 	BY_SOCKET,  /* kept with sockets: by a program (bpf/carry.bpf.c), before and after */
 	EVENT_RING, /* what nobody has read when the old programs have ended is counted as lost */
 };
@@ -139,7 +139,7 @@ static int link_maps_read(struct found *found, const char *path)
 {
 	struct bpf_link_info link = {};
 	struct bpf_prog_info program = {};
-	uint32_t len = sizeof(link), ids[64], *more;
+	uint32_t len = sizeof(link), ids[64] = {}, *more;
 	int fd = bpf_obj_get(path), program_fd = -1, r = 0;
 
 	if (fd >= 0 && bpf_obj_get_info_by_fd(fd, &link, &len) == 0)
@@ -526,6 +526,12 @@ static int ring_account(const struct carry *carry, const struct item *ring)
 	return 0;
 }
 
+/* Of an array, nobody can say whether a place is still as it was copied, or the new programs have written there. */
+static bool is_to_copy(const struct item *item, enum carry_pass pass)
+{
+	return item->from.type != BPF_MAP_TYPE_ARRAY || (item->fresh && pass == CARRY_BEFORE);
+}
+
 int carry_live(struct carry *carry, enum carry_pass pass, char *why, size_t why_size)
 {
 	int r = 0;
@@ -535,7 +541,7 @@ int carry_live(struct carry *carry, enum carry_pass pass, char *why, size_t why_
 
 		if (item->source < 0)
 			continue;
-		if (item->row->how == LIVE)
+		if (item->row->how == LIVE && is_to_copy(item, pass))
 			r = entries_carry(item, why, why_size);
 		else if (item->row->how == BY_SOCKET)
 			r = by_socket_carry(carry, item, why, why_size);

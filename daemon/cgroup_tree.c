@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,24 +61,33 @@ static int process_note(struct walk *w, pid_t pid)
 	return id_index_put(&w->namespaces, ns, w->tree->n_pids++);
 }
 
+/* A list may be long, and a number be cut between two reads. */
 static int processes_read(struct walk *w, int dir_fd)
 {
-	int fd = openat(dir_fd, "cgroup.procs", O_RDONLY | O_CLOEXEC), pid, r = 0;
-	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
+	int fd = openat(dir_fd, "cgroup.procs", O_RDONLY | O_CLOEXEC), r = 0;
+	char buf[4096];
+	pid_t pid = 0;
+	ssize_t n;
 
-	if (!f) {
-		if (fd >= 0)
-			close(fd);
-		return 0; /* gone, or a threaded cgroup that has no list */
+	if (fd < 0)
+		return 0; /* gone */
+	/* Nothing can be read of a threaded cgroup. */
+	while (!r && (n = read(fd, buf, sizeof(buf))) > 0) {
+		for (ssize_t i = 0; i < n && !r; i++) {
+			if (buf[i] >= '0' && buf[i] <= '9') {
+				pid = pid * 10 + (buf[i] - '0');
+				continue;
+			}
+			r = pid > 0 ? process_note(w, pid) : 0;
+			pid = 0;
+		}
 	}
-	while (!r && fscanf(f, "%d", &pid) == 1)
-		if (pid > 0)
-			r = process_note(w, pid);
-	fclose(f);
+	close(fd);
 	return r;
 }
 
-static int node_add(struct walk *w, int fd, uint64_t parent, uint32_t depth, const char *path)
+/* *leafp: there are no cgroups below it. */
+static int node_add(struct walk *w, int fd, uint64_t parent, uint32_t depth, const char *path, bool *leafp)
 {
 	struct cgroup_node *nodes = grow(w->tree->nodes, w->tree->n_nodes, &w->nodes_room, sizeof(*nodes));
 	struct stat st;
@@ -87,6 +97,8 @@ static int node_add(struct walk *w, int fd, uint64_t parent, uint32_t depth, con
 	w->tree->nodes = nodes;
 	if (fstat(fd, &st) < 0)
 		return -errno;
+	/* The kernel counts directories below in the links of a directory. Reading one whole costs more than all else here. */
+	*leafp = st.st_nlink == 2;
 	nodes[w->tree->n_nodes] = (struct cgroup_node){
 		.id = st.st_ino,
 		.parent = parent,
@@ -109,14 +121,15 @@ static int is_left_out(const char *name, uint32_t depth)
 static int walk_directory(struct walk *w, int fd, uint64_t parent, uint32_t depth, const char *path)
 {
 	struct dirent *entry;
+	bool leaf = false;
 	uint64_t id;
 	DIR *dir;
 	int r;
 
-	r = node_add(w, fd, parent, depth, path);
+	r = node_add(w, fd, parent, depth, path, &leaf);
 	if (!r && w->with_processes)
 		r = processes_read(w, fd);
-	dir = r ? NULL : fdopendir(fd);
+	dir = r || leaf ? NULL : fdopendir(fd);
 	if (!dir) {
 		close(fd);
 		return r;

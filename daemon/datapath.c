@@ -274,13 +274,21 @@ static int program_attach(struct datapath *dp, size_t i)
 	return 0;
 }
 
+#define NO_LINK (-1) /* there was none yet */
+#define NOT_KNOWN (-2)
+
 /* The programs that the links have now, to be put back if not all can be replaced. */
 static void former_read(const struct datapath *dp, int former[MAX_PROGRAMS])
 {
 	for (size_t i = 0; i < N_PROGRAMS; i++) {
 		struct bpf_link_info info;
 
-		former[i] = link_read(dp->links[i], &info) ? bpf_prog_get_fd_by_id(info.prog_id) : -1;
+		former[i] = dp->links[i] < 0 ? NO_LINK : NOT_KNOWN;
+		if (link_read(dp->links[i], &info)) {
+			int fd = bpf_prog_get_fd_by_id(info.prog_id);
+
+			former[i] = fd < 0 ? NOT_KNOWN : fd;
+		}
 	}
 }
 

@@ -61,7 +61,7 @@ def test_a_thousand_cgroups_a_second_come_and_go(env):
           f"{memory_mib(env.daemon.pid):.1f} MiB")
     assert stat["failed"] == 0, stat
     assert stat["passed"] == 0, f"{stat['passed']} cgroups without identity could send"
-    assert SANITIZED or stat["made"] >= 0.9 * RATE * took, "too few to prove anything"
+    assert SANITIZED or stat["made"] >= 0.5 * RATE * took, "too few to prove anything"
     streams = {s["stream"]: s for s in env.udp.stat()["streams"]}
     assert CHURN not in streams and 10 not in streams, streams
     assert env.tcp.stat()["accepted"] == accepted
