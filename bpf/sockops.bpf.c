@@ -76,8 +76,8 @@ static __always_inline void option_reserve(struct bpf_sock_ops *ops)
 	__u32 identity;
 
 	ops_addresses(ops, &t);
-	if (own_identity(ops, &t, &identity))
-		bpf_reserve_hdr_opt(ops, BH_TCPOPT_LEN, 0);
+	if (own_identity(ops, &t, &identity) && bpf_reserve_hdr_opt(ops, BH_TCPOPT_LEN, 0))
+		bpf_reserve_hdr_opt(ops, BH_TCPOPT_SHORT_LEN, 0);
 }
 
 static __always_inline void option_write(struct bpf_sock_ops *ops)
@@ -105,7 +105,10 @@ static __always_inline void option_write(struct bpf_sock_ops *ops)
 	if (bh_segment_mac(&in, &mac))
 		return;
 	__builtin_memcpy(option.mac, &mac, sizeof(option.mac));
-	bpf_store_hdr_opt(ops, &option, sizeof(option), 0);
+	if (!bpf_store_hdr_opt(ops, &option, sizeof(option), 0))
+		return;
+	option.len = BH_TCPOPT_SHORT_LEN;
+	bpf_store_hdr_opt(ops, &option, BH_TCPOPT_SHORT_LEN, 0);
 }
 
 /* A socket starts over: nothing of a connection that it had before counts. */
