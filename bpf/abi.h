@@ -298,6 +298,7 @@ enum bh_sock_kind {
 	BH_SOCK_ACTIVE = 3,  /* established, this end initiated */
 	BH_SOCK_PASSIVE = 4, /* established, the peer initiated */
 	BH_SOCK_HOST = 5,    /* of no workload: lives in the root of the hierarchy */
+	BH_SOCK_EARLY = 6,   /* accepted by its SYN (Fast Open), not yet by the peer's ACK */
 };
 
 /* Kept with each socket (BPF_MAP_TYPE_SK_STORAGE). `word` is the state word that the cached verdict belongs to. The
@@ -344,8 +345,9 @@ struct bh_handshake {
 	__u32 peer;
 	__u32 cell;
 	__u8 proof;
-	__u8 via_loopback;
+	__u8 shown; /* a SYN-ACK was sent that shows who sends it, or need not */
 	__u8 pad[2];
+	__u64 subject_tag; /* cgroup whose tag gave the listener its identity */
 };
 
 /* UDP sockets of managed workloads, so that both ends of a flow on this host know each other. A socket bound to every
@@ -499,7 +501,7 @@ BH_ASSERT_SIZE(struct bh_tables, 72 + 4 * 48 + 3 * (8 + 9 * 32));
 BH_ASSERT_SIZE(struct bh_range6, 24);
 BH_ASSERT_SIZE(struct bh_sock, 104);
 BH_ASSERT_SIZE(struct bh_tuple, 48);
-BH_ASSERT_SIZE(struct bh_handshake, 40);
+BH_ASSERT_SIZE(struct bh_handshake, 48);
 BH_ASSERT_SIZE(struct bh_endpoint_key, 32);
 BH_ASSERT_SIZE(struct bh_endpoint, 16 + 8 * BH_MAX_DEPTH);
 BH_ASSERT_SIZE(struct bh_syn_ticket, 32);

@@ -125,22 +125,23 @@ static __always_inline __be32 bh_ack_of(const struct bh_packet *p)
 }
 
 /* Initial sequence numbers are the kernel's own secret hash of the connection, and spread by themselves. */
-static __always_inline struct bh_syn_ticket *bh_syn_ticket_of(const struct bh_packet *p)
+static __always_inline struct bh_syn_ticket *bh_syn_ticket_of(__be32 seq)
 {
-	__u32 slot = bpf_ntohl(p->seq) % BH_TICKET_SLOTS;
+	__u32 slot = bpf_ntohl(seq) % BH_TICKET_SLOTS;
 
 	return bpf_map_lookup_elem(&tickets, &slot);
 }
 
-static __always_inline void bh_syn_ticket_put(const struct bh_packet *p, __u64 mac, __u64 tag, __u64 now)
+/* Notes a segment that is about to leave. `ack` is 0 in a SYN. */
+static __always_inline void bh_syn_ticket_put(__be32 seq, __be32 ack, __u64 mac, __u64 tag, __u64 now)
 {
-	struct bh_syn_ticket *slot = bh_syn_ticket_of(p);
+	struct bh_syn_ticket *slot = bh_syn_ticket_of(seq);
 
 	if (slot) {
 		slot->tag = tag;
 		slot->time_ns = now;
-		slot->seq = p->seq;
-		slot->ack = bh_ack_of(p);
+		slot->seq = seq;
+		slot->ack = ack;
 		asm volatile("" ::: "memory");
 		*(volatile __u64 *)&slot->mac = mac;
 	}
@@ -156,7 +157,7 @@ static __always_inline bool bh_syn_ticket_is_fresh(struct bh_syn_ticket *slot, _
  * or the same one. */
 static __always_inline bool bh_syn_ticket_take(const struct bh_packet *p, __u64 mac, __u64 now, __u64 *tag)
 {
-	struct bh_syn_ticket *slot = bh_syn_ticket_of(p);
+	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
 
 	if (!slot || !bh_syn_ticket_is_fresh(slot, now))
 		return false;
@@ -168,7 +169,7 @@ static __always_inline bool bh_syn_ticket_take(const struct bh_packet *p, __u64 
  * still come, and this one be a copy that an onlooker made. */
 static __always_inline bool bh_syn_ticket_is_out(const struct bh_packet *p, __u64 now)
 {
-	struct bh_syn_ticket *slot = bh_syn_ticket_of(p);
+	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
 
 	return slot && *(volatile __u64 *)&slot->mac && *(volatile __be32 *)&slot->seq == p->seq &&
 	       *(volatile __be32 *)&slot->ack == bh_ack_of(p) && bh_syn_ticket_is_fresh(slot, now);
@@ -238,7 +239,7 @@ BH_SUBPROGRAM int bh_option_ticket(const struct bh_query *q, const struct bh_pac
 		if (bh_segment_mac(&in, &mac))
 			return -1;
 	}
-	bh_syn_ticket_put(p, mac, q->subject_tag, q->now);
+	bh_syn_ticket_put(p->seq, bh_ack_of(p), mac, q->subject_tag, q->now);
 	return 0;
 }
 
@@ -246,7 +247,7 @@ BH_SUBPROGRAM int bh_option_ticket(const struct bh_query *q, const struct bh_pac
  * ticket. */
 static __always_inline bool bh_option_lengthen(const struct bh_packet *p, struct bh_tcpopt *option, __u64 now)
 {
-	struct bh_syn_ticket *slot = bh_syn_ticket_of(p);
+	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
 	struct bh_tag *tag;
 	__u64 cgroup, mac;
 

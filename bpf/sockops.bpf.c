@@ -10,6 +10,11 @@
 /* The callbacks that write the option; only wanted until the handshake is over. */
 #define HANDSHAKE_FLAGS BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG
 
+static __always_inline void flags_set(struct bpf_sock_ops *ops, __u32 on)
+{
+	bpf_sock_ops_cb_flags_set(ops, (ops->bpf_sock_ops_cb_flags & ~HANDSHAKE_FLAGS) | on);
+}
+
 static __always_inline void ops_addresses(struct bpf_sock_ops *ops, struct bh_tuple *t)
 {
 	__u32 local4 = ops->local_ip4, remote4 = ops->remote_ip4;
@@ -75,9 +80,29 @@ static __always_inline void option_reserve(struct bpf_sock_ops *ops)
 	struct bh_tuple t;
 	__u32 identity;
 
+	/* Where the handshake went on after the socket was accepted (Fast Open), it is over now. */
+	if (ops->skb_tcp_flags && !(ops->skb_tcp_flags & BH_TCP_SYN)) {
+		flags_set(ops, 0);
+		return;
+	}
 	ops_addresses(ops, &t);
 	if (own_identity(ops, &t, &identity) && bpf_reserve_hdr_opt(ops, BH_TCPOPT_LEN, 0))
 		bpf_reserve_hdr_opt(ops, BH_TCPOPT_SHORT_LEN, 0);
+}
+
+/* A SYN-ACK that is a cookie belongs to no socket, so the packet hook, which notes the others, does not see it. */
+static __always_inline void cookie_sent(struct bpf_sock_ops *ops, const struct bh_tuple *t,
+					const struct bh_mac_input *in, __u64 mac)
+{
+	struct bh_handshake *h;
+
+	if (ops->args[0] != BPF_WRITE_HDR_TCP_SYNACK_COOKIE)
+		return;
+	h = bpf_map_lookup_elem(&handshakes, t);
+	if (!h)
+		return;
+	bh_syn_ticket_put(in->seq, in->ack, mac, h->subject_tag, bh_now());
+	h->shown = 1;
 }
 
 static __always_inline void option_write(struct bpf_sock_ops *ops)
@@ -105,10 +130,12 @@ static __always_inline void option_write(struct bpf_sock_ops *ops)
 	if (bh_segment_mac(&in, &mac))
 		return;
 	__builtin_memcpy(option.mac, &mac, sizeof(option.mac));
-	if (!bpf_store_hdr_opt(ops, &option, sizeof(option), 0))
-		return;
-	option.len = BH_TCPOPT_SHORT_LEN;
-	bpf_store_hdr_opt(ops, &option, BH_TCPOPT_SHORT_LEN, 0);
+	if (bpf_store_hdr_opt(ops, &option, sizeof(option), 0)) {
+		option.len = BH_TCPOPT_SHORT_LEN;
+		if (bpf_store_hdr_opt(ops, &option, BH_TCPOPT_SHORT_LEN, 0))
+			return;
+	}
+	cookie_sent(ops, &t, &in, mac);
 }
 
 /* A socket starts over: nothing of a connection that it had before counts. */
@@ -123,19 +150,17 @@ static __always_inline void sock_begin(struct bh_sock *ss, __u8 kind)
 	ss->kind = kind;
 }
 
-static __always_inline void flags_set(struct bpf_sock_ops *ops, __u32 on)
-{
-	bpf_sock_ops_cb_flags_set(ops, (ops->bpf_sock_ops_cb_flags & ~HANDSHAKE_FLAGS) | on);
-}
-
 /* The accepted socket takes over what its listener's handshake found out. */
 static __always_inline void passive_established(struct bpf_sock_ops *ops)
 {
+	/* Fast Open: its SYN-ACK is still to be written. */
+	bool early = ops->skb_tcp_flags & BH_TCP_SYN;
 	struct bh_sock *ss = ops_sock(ops);
 	struct bh_handshake *h;
 	struct bh_tuple t;
 
-	flags_set(ops, 0);
+	if (!early)
+		flags_set(ops, 0);
 	if (!ss)
 		return;
 	ops_addresses(ops, &t);
@@ -157,8 +182,9 @@ static __always_inline void passive_established(struct bpf_sock_ops *ops)
 	ss->valid_until_ns = h->valid_until_ns;
 	ss->verdict = 1;
 	ss->word = h->word;
-	ss->kind = BH_SOCK_PASSIVE;
-	bpf_map_delete_elem(&handshakes, &t);
+	ss->kind = early ? BH_SOCK_EARLY : BH_SOCK_PASSIVE;
+	if (!early)
+		bpf_map_delete_elem(&handshakes, &t);
 }
 
 SEC("sockops")

@@ -88,13 +88,19 @@ static __always_inline int tcp_handshake_known(struct __sk_buff *skb, struct bh_
 	q->peer = h->peer;
 	q->peer_tag = h->peer_tag;
 	q->proof = h->proof;
-	/* A SYN-ACK that cannot say who we are would make us somebody else to the peer. */
+	/* A SYN-ACK that cannot say who we are would make us somebody else to the peer. One that is a cookie comes from no
+	 * socket and passes no hook: then nothing goes on from there. */
+	if (!(p->tcp_flags & BH_TCP_SYN) && !h->shown && (bh_shows_identity(&q->remote) || skb->ifindex == 1)) {
+		bh_refuse(q, BH_REASON_UNPROVEN);
+		return BH_DENY;
+	}
 	if ((p->tcp_flags & BH_TCP_SYN) && (bh_shows_identity(&q->remote) || skb->ifindex == 1)) {
 		found = bh_option_find(skb, p, &option);
 		if (found <= 0 || bh_option_ticket(q, p, &option, found)) {
 			bh_refuse(q, BH_REASON_UNPROVEN);
 			return BH_DENY;
 		}
+		h->shown = 1;
 	}
 	/* The listener may be another than the one that accepted (SO_REUSEPORT): then it is judged for this one. */
 	if (h->word == q->word && q->now < h->valid_until_ns && h->identity == q->subject)
@@ -108,6 +114,7 @@ static __always_inline int tcp_handshake_known(struct __sk_buff *skb, struct bh_
 	}
 	h->valid_until_ns = q->valid_until;
 	h->identity = q->subject;
+	h->subject_tag = q->subject_tag;
 	h->cell = q->cell;
 	h->word = q->word;
 	return BH_ALLOW;
@@ -136,6 +143,7 @@ static __always_inline int tcp_listener(struct __sk_buff *skb, struct bh_sock *s
 	h.word = q->word;
 	h.valid_until_ns = q->valid_until;
 	h.identity = q->subject;
+	h.subject_tag = q->subject_tag;
 	h.peer = q->peer;
 	h.peer_tag = q->peer_tag;
 	h.cell = q->cell;
@@ -146,6 +154,25 @@ static __always_inline int tcp_listener(struct __sk_buff *skb, struct bh_sock *s
 		return BH_DENY;
 	}
 	return BH_ALLOW;
+}
+
+/*
+ * Accepted by its SYN (Fast Open, RFC 7413). Its SYN-ACK must show who sends it like any other; what it sends before the peer
+ * has acknowledged that, the peer does not take yet, if it is one of ours.
+ */
+static __always_inline int tcp_early(struct __sk_buff *skb, struct bh_sock *ss, const struct bh_packet *p,
+				     struct bh_query *q, __u32 hook)
+{
+	struct bh_tuple tuple;
+
+	tuple_of(&tuple, q, ss->netns);
+	if (hook == BH_EGRESS && (p->tcp_flags & BH_TCP_SYN))
+		return tcp_handshake_known(skb, &tuple, p, q);
+	if (hook == BH_INGRESS && (p->tcp_flags & (BH_TCP_SYN | BH_TCP_ACK)) == BH_TCP_ACK) {
+		ss->kind = BH_SOCK_PASSIVE;
+		bpf_map_delete_elem(&handshakes, &tuple);
+	}
+	return tcp_established(ss, p, q);
 }
 
 /* The SYN of a connecting socket: who answers is not known yet, so it may leave if any answer could be allowed. */
@@ -224,6 +251,8 @@ static __noinline int tcp_packet(struct __sk_buff *skb, struct bh_sock *ss, cons
 	case BH_SOCK_ACTIVE:
 	case BH_SOCK_PASSIVE:
 		return tcp_established(ss, p, q);
+	case BH_SOCK_EARLY:
+		return tcp_early(skb, ss, p, q, hook);
 	case BH_SOCK_LISTEN:
 		return tcp_listener(skb, ss, p, q, hook);
 	case BH_SOCK_CONNECT:

@@ -133,6 +133,7 @@ static struct verdict judge_socket(const struct judge *judge, const struct bh_so
 		verdict.cell = bh_decide(t, BH_EGRESS, &flow, now, &valid_until);
 		break;
 	case BH_SOCK_PASSIVE:
+	case BH_SOCK_EARLY:
 		flow = (struct bh_flow){peer, self, remote, local, bh_service_point(IPPROTO_TCP, ss->lport)};
 		verdict.cell = bh_decide(t, BH_INGRESS, &flow, now, &valid_until);
 		break;

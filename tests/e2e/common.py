@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What several test files start from: identities, a policy, a web that talks to a db."""
 
+from harness import ip
+
 TRUST_DOMAIN = "e2e.example"
 PORT = 5432
 
@@ -56,6 +58,15 @@ POLICY_WITHOUT_WEB = POLICY.replace("service: pg", "service: tcp/1")
 LOOPBACK = {"ipv4": "127.0.0.1", "ipv6": "::1", "mapped": "::ffff:127.0.0.1"}
 
 
+def sysctl(netns, *settings):
+    for setting in settings:
+        ip("netns", "exec", netns, "sysctl", "-qw", setting)
+
+
+def mac_of(netns, device):
+    return ip("-n", netns, "-o", "link", "show", device).split("link/ether ")[1].split()[0]
+
+
 def line_of(policy, text):
     """Number of the line of a policy that contains `text`."""
     return next(i for i, line in enumerate(policy.splitlines(), 1) if text in line)
@@ -83,3 +94,55 @@ def stream_of(server, stream):
 
 def connections_of(server, stream):
     return [c for c in server.stat()["connections"] if c["stream"] == stream]
+
+
+class HeldBack:
+    """Within it, segments across the veth wait for the address of their neighbour, behind all of the kernel's hooks;
+    release() lets them go. From env.home to env.far; with `both`, the other way as well."""
+
+    def __init__(self, env, both=False):
+        self.dev = env.veth["dev"]
+        ends = ((env.home, env.far, env.veth["4"][1]), (env.far, env.home, env.veth["4"][0]))
+        self.ends = ends if both else ends[:1]
+
+    def __enter__(self):
+        for near, far, _ in self.ends:
+            sysctl(far, "net.ipv4.conf.all.arp_ignore=8")
+            ip("-n", near, "neigh", "flush", "dev", self.dev)
+        return self
+
+    def is_holding(self):
+        return all("INCOMPLETE" in ip("-n", near, "neigh", "show", to, "dev", self.dev) for near, _, to in self.ends)
+
+    def release(self):
+        for near, far, to in self.ends:
+            ip("-n", near, "neigh", "replace", to, "lladdr", mac_of(far, self.dev), "dev", self.dev, "nud", "permanent")
+
+    def __exit__(self, *_):
+        for near, far, to in self.ends:
+            sysctl(far, "net.ipv4.conf.all.arp_ignore=0")
+            ip("-n", near, "neigh", "del", to, "dev", self.dev, check=False)
+
+
+class Router:
+    """A namespace between env.home and another, through which the workloads of both must go."""
+
+    def __init__(self, env):
+        self.netns = env.network.namespace("r")
+        self.beyond = env.network.namespace("c")
+        self.near, self.other = env.network.veth(env.home, self.netns), env.network.veth(self.netns, self.beyond)
+        sysctl(self.netns, "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        for family in ("4", "6"):
+            here, router_here = self.near[family]
+            router_there, there = self.other[family]
+            ip("-n", env.home, "route", "add", there, "via", router_here)
+            ip("-n", self.beyond, "route", "add", here, "via", router_there)
+        self.here = {family: self.near[family][0] for family in ("4", "6")}
+        self.there = {family: self.other[family][1] for family in ("4", "6")}
+
+
+def router(env):
+    """The router of this environment, made when first needed."""
+    if not hasattr(env, "router"):
+        env.router = Router(env)
+    return env.router

@@ -1,16 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """Established flows end when they are no longer allowed: no payload that was sent after that arrives."""
+import contextlib
+import os
 import time
 
-from common import POLICY, POLICY_WITHOUT_WEB, ready as common_ready, setup, spiffe, stream_of  # noqa: F401
-from harness import PATIENCE, wait_for
+import common
+from common import spiffe, stream_of
+from harness import PATIENCE, read, wait_for, write
 
 PORT = 5432
 MS = 1000000
 
+# The same for workloads of another trust domain.
+OTHER = "other.example"
+POLICY = common.POLICY.replace("  web: [", f"  web: [spiffe://{OTHER}/web/*, ").replace("  db: [", f"  db: [spiffe://{OTHER}/db/*, ")
+POLICY_WITHOUT_WEB = POLICY.replace("service: pg", "service: tcp/1")
+# Only one of the two ends still allows it.
+POLICY_INGRESS_ONLY = POLICY.replace("    service: pg\n", "    service: pg\n    direction: ingress\n")
+POLICY_EGRESS_ONLY = POLICY.replace("    service: pg\n", "    service: pg\n    direction: egress\n")
+
+
+def setup(env):
+    common.setup(env)
+    env.other_ca = env.authority(OTHER)
+
 
 def ready(env):
-    common_ready(env)
+    common.ready(env, POLICY)
     env.far = env.network.namespace("b")
     env.veth = env.network.veth(env.home, env.far)
     env.count = 0
@@ -19,21 +35,26 @@ def ready(env):
 class Flow:
     """A TCP connection and a UDP flow of a web of its own to a db of its own, both in use all the time."""
 
-    def __init__(self, env, far=False, web_seconds=3600, db_seconds=3600):
+    def __init__(self, env, far=False, web_seconds=3600, db_seconds=3600, web_ca=None, db_ca=None, port=PORT):
         env.count += 1
         n = self.stream = env.count
         self.env = env
-        self.db_svid = env.ca.issue(f"/db/{n}", seconds=db_seconds)
-        self.web_svid = env.ca.issue(f"/web/{n}", seconds=web_seconds)
+        self.db_svid = (db_ca or env.ca).issue(f"/db/{n}", seconds=db_seconds)
+        self.web_svid = (web_ca or env.ca).issue(f"/web/{n}", seconds=web_seconds)
         self.db, self.web = env.workload(f"db{n}", self.db_svid), env.workload(f"web{n}", self.web_svid)
         netns = env.far if far else env.home
         address = env.veth["4"][1] if far else f"127.0.1.{n}"
-        self.tcp_server = self.db.tcp_server(f"{address},{PORT}", netns=netns)
-        self.udp_server = self.db.udp_server(f"{address},{PORT}", netns=netns)
-        wait_for(lambda: self.web.udp(f"{address},{PORT}", stream=1000 + n) == "ok", "web to reach db over udp")
-        self.tcp = self.web.tcp_stream(f"{address},{PORT}", rate=500, stream=n)
-        self.udp = self.web.udp_stream(f"{address},{PORT}", rate=500, stream=n)
+        self.tcp_server = self.db.tcp_server(f"{address},{port}", netns=netns)
+        self.udp_server = self.db.udp_server(f"{address},{port}", netns=netns)
+        wait_for(lambda: self.web.udp(f"{address},{port}", stream=1000 + n) == "ok", "web to reach db over udp")
+        self.tcp = self.web.tcp_stream(f"{address},{port}", rate=500, stream=n)
+        self.udp = self.web.udp_stream(f"{address},{port}", rate=500, stream=n)
         self.flows()
+
+    def stop(self):
+        """Leaves the address to another."""
+        for process in (self.tcp, self.udp, self.tcp_server, self.udp_server):
+            process.kill()
 
     def flows(self):
         """Waits until records of both have gone there and back."""
@@ -68,8 +89,8 @@ class Flow:
             assert took < 1000 * PATIENCE, f"{end} learned only after {took:.0f} ms"
 
 
-def cut_by_policy(env, flow):
-    env.apply(POLICY_WITHOUT_WEB)
+def cut_by_policy(env, flow, policy=POLICY_WITHOUT_WEB):
+    env.apply(policy)
     cut_ns = time.monotonic_ns()
     try:
         flow.check_both_ends_learned(cut_ns)
@@ -84,6 +105,14 @@ def test_a_policy_change_cuts_on_loopback(env):
 
 def test_a_policy_change_cuts_across_a_veth(env):
     cut_by_policy(env, Flow(env, far=True))
+
+
+def test_a_policy_change_of_one_end_cuts_for_both(env):
+    for far in (False, True):
+        for policy in (POLICY_INGRESS_ONLY, POLICY_EGRESS_ONLY):
+            flow = Flow(env, far=far)
+            cut_by_policy(env, flow, policy)
+            flow.stop()
 
 
 def test_a_cut_udp_flow_goes_on_when_it_is_allowed_again(env):
@@ -140,6 +169,108 @@ def test_revoking_the_destination_cuts(env):
 def test_revoking_cuts_across_a_veth(env):
     flow = Flow(env, far=True)
     revoke(env, flow, flow.web_svid)
+
+
+def test_revoking_the_destination_cuts_across_a_veth(env):
+    flow = Flow(env, far=True)
+    revoke(env, flow, flow.db_svid)
+
+
+@contextlib.contextmanager
+def bundle_removed(env):
+    """The bundle of the other trust domain is gone; yields when that was told to the daemon."""
+    path = f"{env.dir}/bundles/{OTHER}.pem"
+    os.rename(path, f"{env.dir}/bundle-away")
+    try:
+        env.ctl("reload", expect=0)
+        yield time.monotonic_ns()
+    finally:
+        os.rename(f"{env.dir}/bundle-away", path)
+        env.ctl("reload", expect=0)
+
+
+def cut_by_bundle(env, flow, svid):
+    mark = env.audit.mark()
+    with bundle_removed(env) as cut_ns:
+        flow.check_both_ends_learned(cut_ns)
+        flow.check_nothing_after(cut_ns)
+        for end in (flow.tcp, flow.tcp_server):
+            assert end.wait_event("ended")["t"] - cut_ns < 1000 * MS * PATIENCE, "not within a second"
+        env.audit.wait(mark, event__action="bundle-removed", zt__bundle__trust_domain=OTHER)
+        event = env.audit.wait(mark, event__action="identity-revoked", user__id=svid.spiffe_id)
+        assert OTHER in event["event"]["reason"], event["event"]
+
+
+def test_removing_a_trust_bundle_cuts_its_sources(env):
+    for far in (False, True):
+        flow, stays = Flow(env, far=far, web_ca=env.other_ca), Flow(env, far=not far)
+        cut_by_bundle(env, flow, flow.web_svid)
+        stays.flows()
+        assert not stays.tcp.ended() and env.tag_of(stays.web), "identities of other trust domains stay"
+        flow.stop()
+        stays.stop()
+
+
+def test_removing_a_trust_bundle_cuts_its_destinations(env):
+    for far in (False, True):
+        flow = Flow(env, far=far, db_ca=env.other_ca)
+        cut_by_bundle(env, flow, flow.db_svid)
+
+
+def test_a_removed_trust_bundle_that_comes_back_lets_its_workloads_in_again(env):
+    """Nothing was revoked by name: the same SVID counts again."""
+    svid = env.other_ca.issue("/web/back")
+    workload = env.workload("back", svid)
+    with bundle_removed(env):
+        assert not env.tag_of(workload)
+        workload.attest(svid, expect=1)
+    workload.attest(svid)
+    assert env.tag_of(workload)
+
+
+def test_a_trust_bundle_left_without_authority_ends_its_identities(env):
+    svid = env.other_ca.issue("/web/empty")
+    workload = env.workload("empty", svid)
+    path = f"{env.dir}/bundles/{OTHER}.pem"
+    text = read(path)
+    try:
+        write(path, read(svid.cert))  # a certificate, and no authority
+        env.ctl("reload", expect=0)
+        wait_for(lambda: not env.tag_of(workload), "the identity to end", 1)
+    finally:
+        write(path, text)
+        env.ctl("reload", expect=0)
+
+
+def test_a_trust_bundle_that_cannot_be_read_changes_nothing(env):
+    svid = env.other_ca.issue("/web/unread")
+    workload, mark = env.workload("unread", svid), env.audit.mark()
+    path = f"{env.dir}/bundles/{OTHER}.pem"
+    os.rename(path, f"{env.dir}/bundle-away")
+    try:
+        os.mkdir(path)
+        env.ctl("reload", expect=0)
+        env.audit.wait(mark, event__action="bundle-refused", zt__bundle__trust_domain=OTHER)
+        assert env.tag_of(workload), "a bundle that cannot be read is not one that is gone"
+    finally:
+        os.rmdir(path)
+        os.rename(f"{env.dir}/bundle-away", path)
+        env.ctl("reload", expect=0)
+
+
+def test_a_trust_bundle_removed_while_the_daemon_is_down_ends_its_identities(env):
+    flow = Flow(env, web_ca=env.other_ca)
+    path = f"{env.dir}/bundles/{OTHER}.pem"
+    env.stop()
+    os.rename(path, f"{env.dir}/bundle-away")
+    try:
+        env.start()
+        cut_ns = time.monotonic_ns()
+        flow.check_both_ends_learned(cut_ns)
+        assert not env.tag_of(flow.web)
+    finally:
+        os.rename(f"{env.dir}/bundle-away", path)
+        env.ctl("reload", expect=0)
 
 
 def test_a_revoked_svid_is_refused_until_a_new_one_is_issued(env):
@@ -203,6 +334,26 @@ def test_expiry_of_the_destination_cuts_while_the_daemon_is_dead(env):
 def test_expiry_cuts_across_a_veth_while_the_daemon_is_dead(env):
     flow = Flow(env, far=True, web_seconds=SECONDS)
     expires(flow, flow.web_svid, env.kill_daemon, env.start)
+
+
+def test_expiry_ends_the_sockets_of_both_ends(env):
+    """With a daemon, both processes are told at once."""
+    ending = []
+    for far in (False, True):
+        for end, port in (("web", PORT), ("db", PORT + 1)):
+            flow = Flow(env, far=far, port=port, **{f"{end}_seconds": 2 * SECONDS})
+            ending.append((flow, deadline_ns(flow.web_svid if end == "web" else flow.db_svid)))
+    for flow, end_ns in ending:
+        assert time.monotonic_ns() < end_ns, "too slow: an SVID ended before all flows were in use"
+    for flow, end_ns in ending:
+        wait_for(lambda e=end_ns: time.monotonic_ns() > e, "the SVID to expire", 15)
+        flow.check_both_ends_learned(end_ns)
+        flow.check_nothing_after(end_ns)
+
+
+def test_expiry_of_the_destination_cuts_across_a_veth_while_the_daemon_is_dead(env):
+    flow = Flow(env, far=True, db_seconds=SECONDS)
+    expires(flow, flow.db_svid, env.kill_daemon, env.start)
 
 
 def test_expiry_is_logged_and_the_tag_goes(env):

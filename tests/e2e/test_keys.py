@@ -12,8 +12,8 @@ import time
 
 import control
 import harness
-from common import POLICY, ready as common_ready, setup  # noqa: F401
-from harness import PATIENCE, Skip, ip, read, wait_for
+from common import POLICY, HeldBack, ready as common_ready, setup  # noqa: F401
+from harness import PATIENCE, Skip, read, wait_for
 from packets import emit
 
 DB, STORM = 5432, 5433
@@ -153,33 +153,6 @@ def test_no_segment_is_refused_while_the_key_is_replaced(env):
         assert not outcome["failed"] and not outcome["slow"] and outcome["made"] > 100 / PATIENCE, outcome
     assert forged(env) == refused
     assert not env.audit.find(mark, event__action="flow-denied")
-
-
-class HeldBack:
-    """Within it, segments from env.home to the other end of the veth wait for the address of their neighbour, behind all
-    of the kernel's hooks; release() lets them go."""
-
-    def __init__(self, env):
-        self.env, self.dev, self.to = env, env.veth["dev"], env.veth["4"][1]
-        self.mac = ip("-n", env.far, "-o", "link", "show", self.dev).split("link/ether ")[1].split()[0]
-
-    def _answer_arp(self, ignore):
-        ip("netns", "exec", self.env.far, "sysctl", "-qw", f"net.ipv4.conf.all.arp_ignore={ignore}")
-
-    def __enter__(self):
-        self._answer_arp("8")
-        ip("-n", self.env.home, "neigh", "flush", "dev", self.dev)
-        return self
-
-    def is_holding(self):
-        return "INCOMPLETE" in ip("-n", self.env.home, "neigh", "show", self.to, "dev", self.dev)
-
-    def release(self):
-        ip("-n", self.env.home, "neigh", "replace", self.to, "lladdr", self.mac, "dev", self.dev, "nud", "permanent")
-
-    def __exit__(self, *_):
-        self._answer_arp("0")
-        ip("-n", self.env.home, "neigh", "del", self.to, "dev", self.dev, check=False)
 
 
 def connect_over(env, rotations):
