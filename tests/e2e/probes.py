@@ -21,7 +21,7 @@ import time
 from packets import checksum, emit, open_device
 
 MPTCP, UDPLITE = 262, 136
-TCP_FASTOPEN, UDP_SEGMENT, IPV6_HDRINCL, IP_FREEBIND = 23, 103, 36, 15
+TCP_FASTOPEN, UDP_SEGMENT, IPV6_HDRINCL = 23, 103, 36
 # For who must be let go of quickly when nobody answers.
 PATIENCE = 0.3
 
@@ -197,12 +197,6 @@ def established(port):
                 if state == "01" and int(local.rsplit(":", 1)[1], 16) == port:
                     found.append(socket.inet_ntoa(bytes.fromhex(remote.rsplit(":", 1)[0][-8:])[::-1]))
     return {"peers": sorted(found)}
-
-
-@command
-def drop(name):
-    KEPT.pop(name).close()
-    return {}
 
 
 @command
