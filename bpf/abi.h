@@ -3,7 +3,7 @@
  * abi.h - the only structures shared by the kernel programs and user space.
  *
  * Everything here is fixed-width and explicitly padded, and every structure that lives in a pinned map has its size
- * asserted: a daemon that adopts the maps of another build compares BH_ABI_VERSION before it trusts them.
+ * asserted: see "Layouts" for how the maps of another build are taken over.
  *
  * Addresses are always 16 bytes in network order; IPv4 is written as an IPv4-mapped address (RFC 4291, 2.5.5.2), because
  * a flow has one meaning whichever socket family carried it. Ports are in host order. Times are CLOCK_BOOTTIME
@@ -16,11 +16,56 @@
 
 #define BH_ABI_VERSION 3U
 
-/* Capacities. A map that is full denies; user space reports the map and its size. */
-#define BH_MAX_IDENTITIES 16384U    /* identity numbers, reserved ones included */
-#define BH_MAX_TAGS 65536U	    /* tagged cgroups */
+/*
+ * Layouts. Each map is pinned by its name and the number of its layout, `tags_1`. Two builds with the same number share the
+ * map. Where the numbers differ, the build that starts makes its own map beside the other, takes over what has to survive,
+ * and then replaces the programs (daemon/carry.h); upgrade and downgrade are one path. What makes it possible:
+ *
+ *   - The number of a map is raised with every change of its value, capacity, flags or meaning. A number is never used for
+ *     another layout again.
+ *   - Values only grow, at the end; zero in a new field means what its absence meant. So any build reads any layout, newer
+ *     or older: the common part is copied, what is new is 0, what is unknown is dropped.
+ *   - Keys and types of maps never change: a map that needs another one gets another name.
+ *   - Values kept with sockets begin with the state word of the cached verdict.
+ *   - Events carry their length in the ring: they may grow without a new number, and are read as far as they go.
+ *   - Maps that one store switches together (state, tables, who) have one number.
+ *
+ * A change that cannot keep to this raises BH_ABI_VERSION: builds of different versions refuse each other's maps, and what
+ * is in force stays.
+ */
+#ifndef BH_LAYOUT_TEST
+#define BH_LAYOUT_TEST 0U /* 1: the other layout that the tests upgrade to and downgrade from */
+#endif
+#define BH_LAYOUT_POLICY (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_TAGS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_NAMES (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_KEYS 1U
+#define BH_LAYOUT_SOCKETS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_HANDSHAKES (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_TICKETS 1U
+#define BH_LAYOUT_ENDPOINTS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_ADDRESSES (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_UDP_TICKETS 1U
+#define BH_LAYOUT_UDP_FLOWS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_DENIALS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_EVENTS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_COUNTERS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_PAIRS 1U
+#define BH_LAYOUT_COUNTED 1U
+
+/* Capacities. A map that is full denies; user space reports the map and its size. The tests fill the small ones. */
+#define BH_CAPACITY(usual, test) (BH_LAYOUT_TEST ? (test) : (usual))
+#define BH_MAX_IDENTITIES BH_CAPACITY(16384U, 128U) /* identity numbers, reserved ones included; a power of two */
+#define BH_MAX_TAGS BH_CAPACITY(65536U, 64U)	    /* tagged cgroups */
+#define BH_MAX_ENDPOINTS BH_CAPACITY(65536U, 64U)   /* addresses and ports that UDP sockets hold */
+#define BH_MAX_ADDRESSES BH_CAPACITY(65536U, 64U)   /* addresses of network namespaces */
+#define BH_MAX_HANDSHAKES BH_CAPACITY(65536U, 256U) /* connections between SYN and established */
+#define BH_MAX_UDP_FLOWS BH_CAPACITY(65536U, 512U)
+#define BH_MAX_DENIALS BH_CAPACITY(16384U, 4096U) /* kinds of denials that are folded */
+#define BH_EVENTS_BYTES BH_CAPACITY(1U << 20, 1U << 19)
 #define BH_MAX_RULES 131072U	    /* rules that can be named in a verdict */
 #define BH_MAX_DEPTH 8U		    /* cgroup levels below the managed subtree that can carry a tag */
+#define BH_MAX_PAIRS 16384U	    /* pairs of identities that are counted apart; the rest is counted as one */
 #define BH_TABLES_BYTES (16U << 20) /* one compiled policy; a power of two, the kernel masks offsets with it */
 
 /* The TCP option that carries an identity in SYN and SYN-ACK (RFC 6994 experiment). */
@@ -61,12 +106,14 @@ enum bh_identity {
 	BH_ID_WORLD = 2,	/* a peer known by address only */
 	BH_ID_FIRST = 16,
 };
+#define BH_ID_OTHER 0xffffffffU /* in struct bh_pair_key only: all for whom the map had no room */
 
 /* A tag: cgroup id -> identity. The kernel compares the deadline, so it holds without the daemon. */
 struct bh_tag {
 	__u64 deadline_ns; /* ~0 for a local identity: it has no certificate that could expire */
 	__u32 identity;
 	__u32 pad;
+	__u64 test[BH_LAYOUT_TEST];
 };
 
 /* One word that every program reads once per packet: which table set is in force, and the generation of everything a
@@ -74,11 +121,16 @@ struct bh_tag {
 struct bh_state {
 	__u64 word;	   /* generation << 1 | slot */
 	__u32 revision[2]; /* policy revision held by each slot */
-	__u32 abi;	   /* BH_ABI_VERSION of whoever made the maps; 0: new */
+	__u32 abi;	   /* BH_ABI_VERSION of whoever made the map; 0: new */
 	__u32 pad;
 	__u64 key_epoch; /* of the handshake key in use; 0: none was made yet */
+	__u64 test[BH_LAYOUT_TEST];
 };
 #define BH_WORD_SLOT(word) ((__u32)((word)&1))
+/* No state word, in values that begin with one: nothing is cached; carried over and not touched since; being carried. */
+#define BH_WORD_NONE (~0ULL)
+#define BH_WORD_CARRIED (~0ULL - 1)
+#define BH_WORD_CARRYING (~0ULL - 2)
 
 /*
  * Key of the handshake MAC. An epoch's key stands in slot epoch % BH_KEY_SLOTS; bh_state.key_epoch, one 8-byte store, makes
@@ -325,6 +377,7 @@ struct bh_sock {
 	__u32 registered; /* UDP: 1 while it stands in the endpoint map under `local`, `lport` */
 	struct bh_addr local;
 	struct bh_addr remote;
+	__u64 test[BH_LAYOUT_TEST];
 };
 
 /* A connection of which the SYN was accepted, seen from the listener. LRU: losing one denies the connection. */
@@ -348,6 +401,7 @@ struct bh_handshake {
 	__u8 shown; /* a SYN-ACK was sent that shows who sends it, or need not */
 	__u8 pad[2];
 	__u64 subject_tag; /* cgroup whose tag gave the listener its identity */
+	__u64 test[BH_LAYOUT_TEST];
 };
 
 /* UDP sockets of managed workloads, so that both ends of a flow on this host know each other. A socket bound to every
@@ -364,6 +418,7 @@ struct bh_endpoint {
 	__u32 refs;		    /* sockets on it (SO_REUSEPORT) */
 	__u32 shared;		    /* 1: of several cgroups, so it is nobody's */
 	__u64 levels[BH_MAX_DEPTH]; /* cgroup ids from below the managed subtree downwards; 0 ends */
+	__u64 test[BH_LAYOUT_TEST];
 };
 
 /* A SYN or SYN-ACK under way between two sockets of this host, in the slot that its sequence number names: that is also
@@ -413,11 +468,13 @@ struct bh_udp_flow {
 	__u8 proof;
 	__u8 reason;
 	__u8 verdict;
+	__u64 test[BH_LAYOUT_TEST];
 };
 
 /* ---- events ----------------------------------------------------------------------------------------------------- */
 
 /* One verdict, as the programs write it to the ring buffer. `src` is always the flow's source. */
+#define BH_EVENT_BYTES_MIN 120U /* of any build */
 struct bh_event {
 	__u64 time_ns;	/* CLOCK_BOOTTIME */
 	__u64 first_ns; /* time of the first packet folded into this event */
@@ -461,6 +518,7 @@ struct bh_denial {
 	__u64 reported_ns;
 	__u64 first_ns; /* of those not yet reported */
 	__u64 count;	/* not yet reported */
+	__u64 test[BH_LAYOUT_TEST];
 };
 
 /* Event accounting, exact and across restarts: made = written + lost (+ what still stands in the ring). One pinned
@@ -482,6 +540,41 @@ struct bh_counters {
 	__u64 packets_denied;
 	__u64 events_lost_reported; /* of events_lost, told in the audit log */
 	__u64 handshakes_stripped;
+	__u64 denied[32]; /* packets_denied, by enum bh_reason */
+	__u64 test[BH_LAYOUT_TEST];
+};
+_Static_assert(BH_REASON_MAX <= 32, "struct bh_counters has no room for a reason");
+
+/* What two identities have to do with each other, as counted at one end: `subject` is that end, so a flow between two
+ * workloads of this host is counted at its source as egress, and at its destination as ingress. A map that is full counts
+ * the others under BH_ID_OTHER, protocol 0. */
+struct bh_pair_key {
+	__u32 subject;
+	__u32 peer;
+	__u8 direction; /* enum bh_direction: the subject is the flow's source, or its destination */
+	__u8 proto;
+	__u8 pad[2];
+};
+
+/* All of it only grows. What is of TCP alone is taken from the kernel's own tcp_info: when a connection ends, and of those
+ * that live whenever somebody asks (struct bh_counted). */
+struct bh_pair {
+	__u64 seen_ns; /* when a flow or a denial was counted last */
+	__u64 flows;   /* judged and allowed */
+	__u64 denied;  /* packets and calls denied */
+	__u64 sent;    /* TCP: payload in bytes that the peer has acknowledged */
+	__u64 received;
+	__u64 retransmits; /* TCP: segments sent again */
+	__u64 rtt_us;	   /* TCP: sum of smoothed round-trip times */
+	__u64 rtt_samples; /* one of each connection at its end, and one whenever somebody asked while it lived */
+};
+
+/* How much of a TCP socket stands in its pair already (BPF_MAP_TYPE_SK_STORAGE; only of sockets that were asked of while
+ * they lived). */
+struct bh_counted {
+	__u64 sent;
+	__u64 received;
+	__u64 retransmits;
 };
 
 /* What an identity number stands for; kept beside the tags so that a new daemon knows them. */
@@ -489,9 +582,13 @@ struct bh_counters {
 struct bh_name {
 	__u32 local; /* 1: a local identity, by its name in the policy; 0: a SPIFFE ID */
 	char name[BH_NAME_BYTES];
+	__u64 test[BH_LAYOUT_TEST];
 };
 
-#define BH_ASSERT_SIZE(type, size) _Static_assert(sizeof(type) == (size), #type " has moved: raise BH_ABI_VERSION")
+/* In the test's layout, what lives in a map that changes there is 8 bytes longer. */
+#define BH_ASSERT_SIZE(type, size)                                                                                     \
+	_Static_assert(sizeof(type) == (size) || (BH_LAYOUT_TEST && sizeof(type) == (size) + 8),                       \
+		       #type " has another size: raise the number of its map's layout")
 BH_ASSERT_SIZE(struct bh_tcpopt, BH_TCPOPT_LEN);
 BH_ASSERT_SIZE(struct bh_mac_input, 48);
 BH_ASSERT_SIZE(struct bh_tag, 16);
@@ -511,7 +608,10 @@ BH_ASSERT_SIZE(struct bh_udp_flow, 64);
 BH_ASSERT_SIZE(struct bh_event, 120);
 BH_ASSERT_SIZE(struct bh_denial_key, 40);
 BH_ASSERT_SIZE(struct bh_denial, 24);
-BH_ASSERT_SIZE(struct bh_counters, 120);
+BH_ASSERT_SIZE(struct bh_counters, 120 + 8 * 32 + 8 * BH_LAYOUT_TEST);
+BH_ASSERT_SIZE(struct bh_pair_key, 12);
+BH_ASSERT_SIZE(struct bh_pair, 64);
+BH_ASSERT_SIZE(struct bh_counted, 24);
 BH_ASSERT_SIZE(struct bh_name, 2056);
 
 #endif

@@ -10,6 +10,7 @@
 
 #include "decide.h"
 #include "maps.h"
+#include "pair.h"
 #include "parse.h"
 
 /* What a packet hook answers. */
@@ -259,6 +260,26 @@ BH_GLOBAL int bh_event_write(const struct bh_query *q, __u32 count, __u64 first_
 	return 0;
 }
 
+/* Counts q's verdict for the pair of its two ends. */
+BH_GLOBAL int bh_pair_judged(const struct bh_query *q)
+{
+	struct bh_pair_key key = {};
+	struct bh_pair *pair;
+
+	if (!q)
+		return 0;
+	key.subject = q->subject;
+	key.peer = q->peer;
+	key.direction = q->direction;
+	key.proto = q->proto;
+	pair = bh_pair_of(&key);
+	if (!pair)
+		return 0;
+	pair->seen_ns = q->now;
+	__sync_fetch_and_add(q->allow ? &pair->flows : &pair->denied, 1);
+	return 0;
+}
+
 /* A denial of the same kind within a second is counted, not reported: a flood must not cost the log its other lines. */
 BH_GLOBAL int bh_report_denied(struct bh_query *q)
 {
@@ -280,6 +301,8 @@ BH_GLOBAL int bh_report_denied(struct bh_query *q)
 	fresh.reported_ns = q->now;
 
 	BH_COUNT(packets_denied);
+	BH_COUNT(denied[q->reason % 32]);
+	bh_pair_judged(q);
 	if (q->reason <= BH_REASON_EXPIRED || q->reason == BH_REASON_IMPOSSIBLE || q->reason == BH_REASON_PEER_ENDED) {
 		if (!(q->cell & BH_CELL_LOG_DENIED))
 			return 0;
@@ -311,8 +334,10 @@ static __always_inline void bh_report(struct bh_query *q)
 		bh_report_denied(q);
 		return;
 	}
-	if (!q->again)
+	if (!q->again) {
 		BH_COUNT(flows_allowed);
+		bh_pair_judged(q);
+	}
 	if ((q->cell & BH_CELL_LOG_ALLOWED) && (!q->again || (q->cell & BH_CELL_LOG_AGAIN)))
 		bh_event_write(q, 1, q->now);
 }

@@ -5,6 +5,8 @@
  *
  * Kinds follow one rule: where losing an entry could allow something, the map is a plain hash or array, and a full map
  * denies. LRU is used only where a lost entry denies or costs another lookup.
+ *
+ * Pins carry the number of the layout (abi.h); how each map is taken over from another layout stands in daemon/carry.c.
  */
 #ifndef BULKHEAD_BPF_MAPS_H
 #define BULKHEAD_BPF_MAPS_H
@@ -89,7 +91,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, BH_MAX_HANDSHAKES);
 	__type(key, struct bh_tuple);
 	__type(value, struct bh_handshake);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
@@ -108,7 +110,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, BH_MAX_ENDPOINTS);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct bh_endpoint_key);
 	__type(value, struct bh_endpoint);
@@ -119,7 +121,7 @@ struct {
  * enforcer. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, BH_MAX_ADDRESSES);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct bh_addr);
 	__type(value, __u64);
@@ -136,7 +138,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, BH_MAX_UDP_FLOWS);
 	__type(key, struct bh_udp_key);
 	__type(value, struct bh_udp_flow);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
@@ -144,7 +146,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, BH_MAX_DENIALS);
 	__type(key, struct bh_denial_key);
 	__type(value, struct bh_denial);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
@@ -152,7 +154,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 20);
+	__uint(max_entries, BH_EVENTS_BYTES);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } events __weak SEC(".maps");
 
@@ -164,6 +166,24 @@ struct {
 	__type(value, struct bh_counters);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } counters __weak SEC(".maps");
+
+/* Counted per pair of identities; and how much of a live TCP socket was counted before it ended. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, BH_MAX_PAIRS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct bh_pair_key);
+	__type(value, struct bh_pair);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} pairs __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct bh_counted);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} counted __weak SEC(".maps");
 
 /* The clock as it was read last on this CPU, and in which tick. */
 struct bh_clock {

@@ -9,10 +9,12 @@
 
 /* The callbacks that write the option; only wanted until the handshake is over. */
 #define HANDSHAKE_FLAGS BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG
+/* The callbacks of an established connection, for its end. */
+#define CONNECTION_FLAGS BPF_SOCK_OPS_STATE_CB_FLAG
 
 static __always_inline void flags_set(struct bpf_sock_ops *ops, __u32 on)
 {
-	bpf_sock_ops_cb_flags_set(ops, (ops->bpf_sock_ops_cb_flags & ~HANDSHAKE_FLAGS) | on);
+	bpf_sock_ops_cb_flags_set(ops, (ops->bpf_sock_ops_cb_flags & ~(HANDSHAKE_FLAGS | CONNECTION_FLAGS)) | on);
 }
 
 static __always_inline void ops_addresses(struct bpf_sock_ops *ops, struct bh_tuple *t)
@@ -185,6 +187,37 @@ static __always_inline void passive_established(struct bpf_sock_ops *ops)
 	ss->kind = early ? BH_SOCK_EARLY : BH_SOCK_PASSIVE;
 	if (!early)
 		bpf_map_delete_elem(&handshakes, &t);
+	flags_set(ops, early ? HANDSHAKE_FLAGS | CONNECTION_FLAGS : CONNECTION_FLAGS);
+}
+
+/* A socket can be made established without a handshake (TCP_REPAIR): nobody judged that. */
+static __always_inline void active_established(struct bpf_sock_ops *ops)
+{
+	struct bh_sock *ss = ops_sock(ops);
+
+	if (ss && ss->kind == BH_SOCK_CONNECT)
+		ss->kind = ss->answered ? BH_SOCK_ACTIVE : BH_SOCK_NEW;
+	flags_set(ops, ss && ss->kind == BH_SOCK_ACTIVE ? CONNECTION_FLAGS : 0);
+}
+
+/* A connection has ended: what it did is counted for its pair. */
+static __noinline int pair_end(struct bpf_sock_ops *ops)
+{
+	struct bpf_sock *sk = ops->sk;
+	struct bh_counted *before;
+	struct tcp_sock *tp;
+	struct bh_sock *ss;
+
+	if (!sk)
+		return 0;
+	ss = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (!ss || (ss->kind != BH_SOCK_ACTIVE && ss->kind != BH_SOCK_PASSIVE))
+		return 0;
+	before = bpf_sk_storage_get(&counted, sk, 0, 0);
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (tp)
+		bh_pair_tcp(tp, ss, before, ops->args[0], true);
+	return 0;
 }
 
 SEC("sockops")
@@ -214,14 +247,14 @@ int bh_sockops(struct bpf_sock_ops *ops)
 		option_write(ops);
 		break;
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
-		ss = ops_sock(ops);
-		/* A socket can be made established without a handshake (TCP_REPAIR): nobody judged that. */
-		if (ss && ss->kind == BH_SOCK_CONNECT)
-			ss->kind = ss->answered ? BH_SOCK_ACTIVE : BH_SOCK_NEW;
-		flags_set(ops, 0);
+		active_established(ops);
 		break;
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 		passive_established(ops);
+		break;
+	case BPF_SOCK_OPS_STATE_CB:
+		if (ops->args[1] == BPF_TCP_CLOSE)
+			pair_end(ops);
 		break;
 	default:
 		break;

@@ -56,26 +56,48 @@ static int unreachable(const char *path, int error)
 	return CLI_UNREACHABLE;
 }
 
+/* Returns a descriptor, or -errno; -ENAMETOOLONG: the run directory's name is. */
+static int socket_connect(const struct cli *cli, struct sockaddr_un *address)
+{
+	int fd, len, r;
+
+	*address = (struct sockaddr_un){.sun_family = AF_UNIX};
+	len = snprintf(address->sun_path, sizeof(address->sun_path), "%s/%s", cli->run_dir, BH_CONTROL_SOCKET);
+	if (len < 0 || (size_t)len >= sizeof(address->sun_path))
+		return -ENAMETOOLONG;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0)
+		return fd;
+	r = -errno;
+	close(fd);
+	return r;
+}
+
+bool cli_bus_is_there(const struct cli *cli)
+{
+	struct sockaddr_un address;
+	int fd = socket_connect(cli, &address);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
 int cli_bus_open(struct cli *cli, sd_bus **busp)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	__attribute__((cleanup(cli_bus_closep))) sd_bus *bus = NULL;
-	int fd, len, rc;
+	struct sockaddr_un address;
+	int fd = socket_connect(cli, &address), rc;
 
 	*busp = NULL;
-	len = snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", cli->run_dir, BH_CONTROL_SOCKET);
-	if (len < 0 || (size_t)len >= sizeof(address.sun_path)) {
+	if (fd == -ENAMETOOLONG) {
 		cli_error("run directory %s: the path is too long for a socket", cli->run_dir);
 		return CLI_USAGE;
 	}
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
-		return unreachable(address.sun_path, errno);
-	if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0) {
-		rc = errno;
-		close(fd);
-		return unreachable(address.sun_path, rc);
-	}
+		return unreachable(address.sun_path, -fd);
 	rc = sd_bus_new(&bus);
 	if (rc >= 0)
 		rc = sd_bus_set_fd(bus, fd, fd);
@@ -143,18 +165,31 @@ int cli_bus_call(struct cli *cli, sd_bus *bus, sd_bus_message *call, sd_bus_mess
 	return rc < 0 ? call_failed(cli, &error, rc) : CLI_OK;
 }
 
-int cli_bus_ask(struct cli *cli, sd_bus *bus, sd_bus_message *call, const char *no, sd_bus_message **replyp,
-		char **textp)
+int cli_bus_ask(struct cli *cli, sd_bus *bus, sd_bus_message *call, const char *const *names, sd_bus_message **replyp,
+		struct cli_no *no)
 {
 	__attribute__((cleanup(bus_error_free))) sd_bus_error error = SD_BUS_ERROR_NULL;
 	int rc = sd_bus_call(bus, call, CALL_TIMEOUT_USEC, &error, replyp);
 
+	*no = (struct cli_no){};
 	if (rc >= 0)
 		return CLI_OK;
-	if (!sd_bus_error_has_name(&error, no))
+	while (*names && !sd_bus_error_has_name(&error, *names))
+		names++;
+	if (!*names)
 		return call_failed(cli, &error, rc);
-	*textp = strdup(error.message ? error.message : "");
-	return CLI_NO;
+	no->name = *names;
+	no->text = strdup(error.message ? error.message : "");
+	if (no->text)
+		return CLI_NO;
+	cli_error("out of memory");
+	no->name = NULL;
+	return CLI_UNREACHABLE;
+}
+
+void cli_no_free(struct cli_no *no)
+{
+	free(no->text);
 }
 
 int cli_bus_append_files(sd_bus_message *call, const struct policy_source *files, size_t n)

@@ -14,6 +14,8 @@
 #include "cli/cli.h"
 #include "policy/policy.h"
 
+/* Does anybody listen on the control socket? Says nothing. */
+bool cli_bus_is_there(const struct cli *cli);
 /* Connects. *busp is for cli_bus_closep. */
 int cli_bus_open(struct cli *cli, sd_bus **busp);
 void cli_bus_closep(sd_bus **busp);
@@ -23,9 +25,16 @@ void cli_message_unrefp(sd_bus_message **messagep);
 int cli_bus_method(sd_bus *bus, const char *member, sd_bus_message **callp);
 /* Sends it and waits; *replyp is unreferenced by the caller. */
 int cli_bus_call(struct cli *cli, sd_bus *bus, sd_bus_message *call, sd_bus_message **replyp);
-/* The same, but the error `no` is not printed: its text is in *textp, malloc()ed, and CLI_NO returned. */
-int cli_bus_ask(struct cli *cli, sd_bus *bus, sd_bus_message *call, const char *no, sd_bus_message **replyp,
-		char **textp);
+/* A "no" that the caller handles itself. */
+struct cli_no {
+	const char *name; /* one of those that were given; NULL: there was none */
+	char *text;	  /* malloc()ed */
+};
+
+/* The same, but an error that is among `names`, which NULL ends, is not printed: *no says which, and CLI_NO is returned. */
+int cli_bus_ask(struct cli *cli, sd_bus *bus, sd_bus_message *call, const char *const *names, sd_bus_message **replyp,
+		struct cli_no *no);
+void cli_no_free(struct cli_no *no);
 /* Appends the files of a policy, a(say). Returns an exit code, having said why. */
 int cli_bus_append_files(sd_bus_message *call, const struct policy_source *files, size_t n);
 /* For a reply that is not what control_api.h promises. Returns CLI_UNREACHABLE. */

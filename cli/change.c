@@ -126,37 +126,53 @@ static bool go_on(const char *what, const char *text)
 	return false;
 }
 
-static int attempt(struct cli *cli, sd_bus *bus, bool even_if_cut, cli_change_call call, void *ctx,
-		   struct cli_change *result, char **textp)
+/* *would_cutp: the daemon's sentence, if it was refused for that. */
+static int attempt(struct cli *cli, sd_bus *bus, bool even_if_cut, const struct cli_change_ops *ops, void *ctx,
+		   struct cli_change *result, char **would_cutp)
 {
+	static const char *const names[] = {BH_ERROR_WOULD_CUT, BH_ERROR_INVALID, NULL};
 	__attribute__((cleanup(cli_message_unrefp))) sd_bus_message *message = NULL, *reply = NULL;
-	const char *warnings; /* shown already by our own check */
-	int code = call(ctx, bus, even_if_cut, &message);
+	__attribute__((cleanup(cli_no_free))) struct cli_no no = {};
+	const char *warnings;
+	int code = ops->call(ctx, bus, even_if_cut, &message);
 
 	if (code == CLI_OK)
-		code = cli_bus_ask(cli, bus, message, BH_ERROR_WOULD_CUT, &reply, textp);
+		code = cli_bus_ask(cli, bus, message, ops->invalid ? names : (const char *const[]){names[0], NULL},
+				   &reply, &no);
+	if (no.name == names[0]) {
+		*would_cutp = no.text;
+		no.text = NULL;
+	} else if (no.name) {
+		return ops->invalid(cli, ctx, no.text);
+	}
 	if (code != CLI_OK)
 		return code;
 	if (sd_bus_message_read(reply, "uuuus", &result->revision, &result->replaced, &result->rules,
 				&result->sockets_cut, &warnings) < 0)
 		return cli_bus_malformed(cli, "Apply");
+	if (*warnings && ops->warn)
+		ops->warn(cli, ctx, warnings);
 	return CLI_OK;
 }
 
-int cli_change_run(struct cli *cli, const char *what, bool yes, cli_change_call call, void *ctx,
+int cli_change_run(struct cli *cli, const char *what, bool yes, const struct cli_change_ops *ops, void *ctx,
 		   struct cli_change *result)
 {
 	__attribute__((cleanup(cli_bus_closep))) sd_bus *bus = NULL;
 	__attribute__((cleanup(textp_free))) char *text = NULL;
+	struct cli_change_ops again = *ops;
 	int code = cli_bus_open(cli, &bus);
 
 	if (code == CLI_OK)
-		code = attempt(cli, bus, yes, call, ctx, result, &text);
+		code = attempt(cli, bus, yes, ops, ctx, result, &text);
 	if (!text)
 		return code;
+	if (ops->warn)
+		ops->warn(cli, ctx, NULL);
 	if (!go_on(what, text))
 		return CLI_NO;
 	free(text);
 	text = NULL;
-	return attempt(cli, bus, true, call, ctx, result, &text);
+	again.warn = NULL;
+	return attempt(cli, bus, true, &again, ctx, result, &text);
 }

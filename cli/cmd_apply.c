@@ -11,7 +11,6 @@
 #include "cli/format.h"
 #include "cli/policy_changes.h"
 #include "cli/policy_diff.h"
-#include "cli/policy_diff.h"
 #include "cli/policy_files.h"
 #include "daemon/confirmation.h"
 #include "policy/verify.h"
@@ -47,7 +46,10 @@ static const char *refused(const struct apply *apply)
 	return apply->dry_run ? "it could not be applied" : "the policy was not applied, what was in force stays";
 }
 
-/* Here, with colours and without a daemon; the daemon checks again what it is given. */
+/*
+ * Here, with colours and without a daemon. The daemon checks by itself what it is given, and only its answer counts: so that
+ * nothing is done twice where nothing is wrong, it is asked first, and this comes into play when it has something to say.
+ */
 static int check(struct cli *cli, const struct apply *apply)
 {
 	__attribute__((cleanup(diagnostics_freep))) struct policy_diagnostics *diagnostics = NULL;
@@ -75,6 +77,28 @@ static int check(struct cli *cli, const struct apply *apply)
 	return rc ? CLI_NO : CLI_OK;
 }
 
+/* The daemon refuses it. */
+static int invalid(struct cli *cli, void *ctx, const char *text)
+{
+	size_t len = strlen(text);
+	int code = check(cli, ctx);
+
+	if (code != CLI_OK)
+		return code;
+	/* It knows better: its tables are full, or it is of another version. Diagnostics begin with FILE:LINE:COL. */
+	fprintf(stderr, "%s%s", text, len && text[len - 1] == '\n' ? "" : "\n");
+	cli_error("the daemon refuses the policy; %s", refused(ctx));
+	return CLI_NO;
+}
+
+static void warn(struct cli *cli, void *ctx, const char *text)
+{
+	if (!text || cli->colour_err)
+		check(cli, ctx);
+	else
+		fputs(text, stderr);
+}
+
 /* ---- apply ---- */
 
 static int apply_call(void *ctx, sd_bus *bus, bool even_if_cut, sd_bus_message **callp)
@@ -89,6 +113,8 @@ static int apply_call(void *ctx, sd_bus *bus, bool even_if_cut, sd_bus_message *
 		return cli_usage_error(&cmd_apply, "the comment must be valid UTF-8");
 	return code;
 }
+
+static const struct cli_change_ops apply_ops = {.call = apply_call, .invalid = invalid, .warn = warn};
 
 static void print_summary(const struct apply *apply, const struct cli_change *result)
 {
@@ -107,7 +133,7 @@ static void print_summary(const struct apply *apply, const struct cli_change *re
 static int apply_run(struct cli *cli, struct apply *apply)
 {
 	struct cli_change result;
-	int code = cli_change_run(cli, "Apply", apply->yes, apply_call, apply, &result);
+	int code = cli_change_run(cli, "Apply", apply->yes, &apply_ops, apply, &result);
 
 	if (code != CLI_OK)
 		return code;
@@ -254,7 +280,8 @@ static int run(struct cli *cli, int argc, char **argv)
 
 	if (code == CLI_OK)
 		code = policy_files_load(&apply.files, &apply.n, argv, n);
-	if (code == CLI_OK)
+	/* Where nobody can be asked, a policy that is not valid is told all the same. */
+	if (code == CLI_OK && (apply.dry_run || !cli_bus_is_there(cli)))
 		code = check(cli, &apply);
 	if (code != CLI_OK)
 		return code;

@@ -20,6 +20,9 @@ static int rollback_call(void *ctx, sd_bus *bus, bool even_if_cut, sd_bus_messag
 	return code;
 }
 
+/* What was in force once has been warned of. */
+static const struct cli_change_ops ops = {.call = rollback_call};
+
 static int run(struct cli *cli, int argc, char **argv)
 {
 	struct cli_change result;
@@ -39,7 +42,7 @@ static int run(struct cli *cli, int argc, char **argv)
 			return cli_usage_error(&cmd_rollback, "\"%s\" is not a revision number", argv[i]);
 	}
 	revision = (uint32_t)number;
-	code = cli_change_run(cli, "Roll back", yes, rollback_call, &revision, &result);
+	code = cli_change_run(cli, "Roll back", yes, &ops, &revision, &result);
 	if (code != CLI_OK)
 		return code;
 	if (cli->json)

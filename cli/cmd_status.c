@@ -115,8 +115,30 @@ static void print_events(struct cli *cli, const json_t *status)
 	print_bad_count(cli, status, "handshakes.stripped", "stripped on the way");
 	printf("; key " NUMBER " since %s", cli_json_int(status, "key.epoch"), cli_json_string(status, "key.since"));
 	putchar('\n');
+}
+
+/* In the colour of a warning when nine tenths are in use: one that evicts nothing denies when it is full. */
+static void print_maps(struct cli *cli, const json_t *status)
+{
+	const json_t *map;
+	size_t i;
+
+	printf("  %-12s", "maps");
+	json_array_foreach(cli_json_get(status, "maps"), i, map)
+	{
+		json_int_t entries = cli_json_int(map, "entries"), max = cli_json_int(map, "max");
+		bool warn = !cli_json_true(map, "evicts") && entries >= max - max / 10;
+
+		if (i && i % 4 == 0)
+			printf(",\n  %-12s", "");
+		else if (i)
+			putchar(',');
+		printf(" %s%s " NUMBER " of " NUMBER "%s", warn ? cli_colour(cli, "yellow") : "",
+		       cli_json_string(map, "name"), entries, max, warn ? cli_colour(cli, "reset") : "");
+	}
+	putchar('\n');
 	if (cli_json_int(status, "map_full"))
-		line("maps", "%sfull " NUMBER " times; flows were denied for it%s", cli_colour(cli, "yellow"),
+		line("", "%sone was full " NUMBER " times; flows were denied for it%s", cli_colour(cli, "yellow"),
 		     cli_json_int(status, "map_full"), cli_colour(cli, "reset"));
 }
 
@@ -186,9 +208,11 @@ static int run(struct cli *cli, int argc, char **argv)
 	print_identities(status);
 	print_bundles(cli, status);
 	print_events(cli, status);
+	print_maps(cli, status);
 	print_roles(status);
 	line("pins", "%s", cli_json_string(status, "pins"));
 	line("audit log", "%s", cli_json_string(status, "audit_log"));
+	line("metrics", "%s", cli_json_string(status, "metrics"));
 	json_decref(status);
 	return code;
 }

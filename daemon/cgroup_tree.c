@@ -16,7 +16,7 @@ struct walk {
 	struct cgroup_tree *tree;
 	size_t nodes_room;
 	size_t pids_room;
-	ino_t *namespaces; /* of the pids, in step; item -1 conceptually the caller's own */
+	struct id_index namespaces; /* of the pids */
 	ino_t own;
 	int with_processes;
 };
@@ -46,26 +46,18 @@ static int process_note(struct walk *w, pid_t pid)
 	ino_t ns = netns_of(pid);
 	size_t room = w->pids_room;
 
-	if (!ns || ns == w->own)
+	size_t at;
+
+	if (!ns || ns == w->own || id_index_get(&w->namespaces, ns, &at))
 		return 0;
-	for (size_t i = 0; i < w->tree->n_pids; i++)
-		if (w->namespaces[i] == ns)
-			return 0;
 	pid_t *pids = grow(w->tree->pids, w->tree->n_pids, &room, sizeof(*pids));
 
 	if (!pids)
 		return -ENOMEM;
 	w->tree->pids = pids;
-	room = w->pids_room;
-	ino_t *namespaces = grow(w->namespaces, w->tree->n_pids, &room, sizeof(*namespaces));
-
-	if (!namespaces)
-		return -ENOMEM;
-	w->namespaces = namespaces;
 	w->pids_room = room;
 	w->tree->pids[w->tree->n_pids] = pid;
-	w->namespaces[w->tree->n_pids++] = ns;
-	return 0;
+	return id_index_put(&w->namespaces, ns, w->tree->n_pids++);
 }
 
 static int processes_read(struct walk *w, int dir_fd)
@@ -105,8 +97,7 @@ static int node_add(struct walk *w, int fd, uint64_t parent, uint32_t depth, con
 	};
 	if (!nodes[w->tree->n_nodes].path)
 		return -ENOMEM;
-	w->tree->n_nodes++;
-	return 0;
+	return id_index_put(&w->tree->index, st.st_ino, w->tree->n_nodes++);
 }
 
 static int is_left_out(const char *name, uint32_t depth)
@@ -157,7 +148,7 @@ int cgroup_tree_read(struct cgroup_tree *tree, int root_fd, int with_processes)
 	if (fd < 0)
 		return -errno;
 	r = walk_directory(&w, fd, 0, 0, "/");
-	free(w.namespaces);
+	id_index_clear(&w.namespaces);
 	if (r)
 		cgroup_tree_clear(tree);
 	return r;
@@ -169,13 +160,13 @@ void cgroup_tree_clear(struct cgroup_tree *tree)
 		free(tree->nodes[i].path);
 	free(tree->nodes);
 	free(tree->pids);
+	id_index_clear(&tree->index);
 	*tree = (struct cgroup_tree){};
 }
 
 const struct cgroup_node *cgroup_tree_find(const struct cgroup_tree *tree, uint64_t id)
 {
-	for (size_t i = 0; i < tree->n_nodes; i++)
-		if (tree->nodes[i].id == id)
-			return &tree->nodes[i];
-	return NULL;
+	size_t at;
+
+	return id_index_get(&tree->index, id, &at) ? &tree->nodes[at] : NULL;
 }

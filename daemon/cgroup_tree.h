@@ -14,6 +14,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "id_index.h"
+
 /* A cgroup directly below the managed subtree that holds nothing: the kernel removes no cgroup with another below it, so
  * nobody takes enforcement away by rmdir(2) of the subtree. It is no workload and is left out of the tree. */
 #define CGROUP_KEEPER ".bulkhead"
@@ -30,7 +32,8 @@ struct cgroup_node {
 struct cgroup_tree {
 	struct cgroup_node *nodes; /* parents before children */
 	size_t n_nodes;
-	pid_t *pids; /* one process for each network namespace, other than the caller's own */
+	struct id_index index; /* of the nodes */
+	pid_t *pids;	       /* one process for each network namespace, other than the caller's own */
 	size_t n_pids;
 };
 

@@ -235,8 +235,8 @@ static int child_wait(pid_t pid, char **textp)
 }
 
 /* Runs one job. Returns its status with body and text (malloc()ed), or -errno. */
-static int job_run(enum compile_job job, const char *name, const void *input, size_t len, void **bodyp,
-		   size_t *body_len, char **textp)
+static int job_run(enum compile_job job, const char *name, const void *input, size_t len,
+		   const struct compile_meanwhile *meanwhile, void **bodyp, size_t *body_len, char **textp)
 {
 	__attribute__((cleanup(closep))) int in = ipc_memfd("bulkhead-input", input, len);
 	__attribute__((cleanup(closep))) int out = memfd_create("bulkhead-result", MFD_CLOEXEC);
@@ -251,6 +251,8 @@ static int job_run(enum compile_job job, const char *name, const void *input, si
 	pid = role_spawn_compiler(job, name, in, out);
 	if (pid < 0)
 		return (int)pid;
+	if (meanwhile)
+		meanwhile->work(meanwhile->ctx);
 	r = child_wait(pid, textp);
 	if (r < 0)
 		return r;
@@ -280,8 +282,8 @@ static int job_run(enum compile_job job, const char *name, const void *input, si
 	return result.status == 2 ? -ENOMEM : (int)result.status;
 }
 
-static int compile_files(enum compile_job job, const struct policy_source *files, size_t n, void **imagep, size_t *lenp,
-			 char **textp)
+static int compile_files(enum compile_job job, const struct policy_source *files, size_t n,
+			 const struct compile_meanwhile *meanwhile, void **imagep, size_t *lenp, char **textp)
 {
 	__attribute__((cleanup(freep))) void *input = NULL;
 	size_t len = 0;
@@ -292,17 +294,19 @@ static int compile_files(enum compile_job job, const struct policy_source *files
 	r = policy_pack(files, n, &input, &len);
 	if (r < 0)
 		return r;
-	return job_run(job, "", input, len, imagep, lenp, textp);
+	return job_run(job, "", input, len, meanwhile, imagep, lenp, textp);
 }
 
-int compile_policy(const struct policy_source *files, size_t n, void **imagep, size_t *lenp, char **textp)
+int compile_policy(const struct policy_source *files, size_t n, const struct compile_meanwhile *meanwhile,
+		   void **imagep, size_t *lenp, char **textp)
 {
-	return compile_files(COMPILE_POLICY, files, n, imagep, lenp, textp);
+	return compile_files(COMPILE_POLICY, files, n, meanwhile, imagep, lenp, textp);
 }
 
-int compile_stored_policy(const struct policy_source *files, size_t n, void **imagep, size_t *lenp, char **textp)
+int compile_stored_policy(const struct policy_source *files, size_t n, const struct compile_meanwhile *meanwhile,
+			  void **imagep, size_t *lenp, char **textp)
 {
-	return compile_files(COMPILE_STORED, files, n, imagep, lenp, textp);
+	return compile_files(COMPILE_STORED, files, n, meanwhile, imagep, lenp, textp);
 }
 
 int compile_config(const char *text, size_t len, const char *name, struct daemon_config_file *out, char **textp)
@@ -312,7 +316,7 @@ int compile_config(const char *text, size_t len, const char *name, struct daemon
 	int r;
 
 	*textp = NULL;
-	r = job_run(COMPILE_CONFIG, name, text, len, &body, &body_len, textp);
+	r = job_run(COMPILE_CONFIG, name, text, len, NULL, &body, &body_len, textp);
 	if (r)
 		return r;
 	if (body_len != sizeof(*out))

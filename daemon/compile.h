@@ -20,15 +20,23 @@ enum compile_job {
 	COMPILE_CONFIG = 2, /* input: the file's text; output: struct daemon_config_file, text: the error */
 };
 
+/* What the enforcer does while the child works. */
+struct compile_meanwhile {
+	void (*work)(void *ctx);
+	void *ctx;
+};
+
 /*
  * Compiles a policy in a child, and runs its tests and checks its invariants as of now. Returns 0 (*imagep, malloc()ed, not
  * yet opened), 1 (not valid, or one fails), or -errno (the child failed or took longer than 20 s); *textp is malloc()ed or
- * NULL: warnings, diagnostics, or what happened to the child.
+ * NULL: warnings, diagnostics, or what happened to the child. `meanwhile` may be NULL.
  */
-int compile_policy(const struct policy_source *files, size_t n, void **imagep, size_t *lenp, char **textp);
+int compile_policy(const struct policy_source *files, size_t n, const struct compile_meanwhile *meanwhile,
+		   void **imagep, size_t *lenp, char **textp);
 /* Likewise a policy that has been in force: it comes back also where a test of it has failed since, as when a rule's `until`
  * is over. */
-int compile_stored_policy(const struct policy_source *files, size_t n, void **imagep, size_t *lenp, char **textp);
+int compile_stored_policy(const struct policy_source *files, size_t n, const struct compile_meanwhile *meanwhile,
+			  void **imagep, size_t *lenp, char **textp);
 /* Parses a configuration text likewise. */
 int compile_config(const char *text, size_t len, const char *name, struct daemon_config_file *out, char **textp);
 

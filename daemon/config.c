@@ -9,6 +9,7 @@
 #include <string.h>
 #include <yaml.h>
 
+#include "daemon/metrics_listen.h"
 #include "policy/suggestion.h"
 
 struct setting {
@@ -36,6 +37,7 @@ static const struct setting settings[CONFIG_KEYS] = {
 	SETTING(policy_dir, "DIR", "policy files, *.yaml (/etc/bulkhead/policy.d)"),
 	SETTING(pin_dir, "DIR", "pinned BPF objects (BPFFS/bulkhead)"),
 	SETTING(key_hours, "HOURS", "how long one key signs identities in handshakes (24)"),
+	SETTING(metrics, "WHERE", "tell metrics on a socket PATH, or 127.0.0.1:PORT (off)"),
 };
 
 static char *setting_value(struct daemon_config *config, enum config_key key)
@@ -103,16 +105,24 @@ unsigned config_key_hours(const struct daemon_config *config)
 	return hours_of(config->key_hours);
 }
 
+/* Where metrics are told may be a path. */
+static bool is_path(enum config_key key, const char *value)
+{
+	return key != CONFIG_KEY_INSTANCE && key != CONFIG_KEY_KEY_HOURS &&
+	       (key != CONFIG_KEY_METRICS || *value == '/');
+}
+
 /* Takes one value into `set`. Returns 0, or 1 with the reason in `why`. */
 static int setting_set(struct daemon_config_file *set, enum config_key key, const char *value, char *why, size_t size)
 {
 	const struct setting *s = &settings[key];
 	char *out = setting_value(&set->values, key);
 	size_t len = strlen(value);
+	union metrics_address address;
 	const char *flaw;
 
 	/* "/run/x/" and "/run/x" are the same directory. */
-	while (key != CONFIG_KEY_INSTANCE && key != CONFIG_KEY_KEY_HOURS && len > 1 && value[len - 1] == '/')
+	while (is_path(key, value) && len > 1 && value[len - 1] == '/')
 		len--;
 	if (!len) {
 		say(why, size, "%s is empty", s->key);
@@ -136,7 +146,13 @@ static int setting_set(struct daemon_config_file *set, enum config_key key, cons
 			    CONFIG_KEY_HOURS_MAX);
 			return 1;
 		}
-	} else {
+	} else if (!is_path(key, out) && metrics_address_read(out, &address) < 0) {
+		say(why, size,
+		    "metrics \"%s\": off, the absolute path of a socket, or a port on the loopback interface "
+		    "(127.0.0.1:PORT, [::1]:PORT)",
+		    out);
+		return 1;
+	} else if (is_path(key, out)) {
 		flaw = path_flaw(out, key);
 		if (flaw) {
 			say(why, size, "%s \"%s\" %s", s->key, out, flaw);
@@ -204,7 +220,7 @@ static int unknown_key(struct reader *r, const char *key)
 			       suggestion.best);
 	return flaw_at(r, &r->event.start_mark,
 		       "unknown key \"%.64s\"; known: instance, subtree, run_dir, state_dir, audit_log, bundle_dir, "
-		       "policy_dir, pin_dir, key_hours",
+		       "policy_dir, pin_dir, key_hours, metrics",
 		       key);
 }
 
@@ -328,6 +344,7 @@ enum config_action config_parse_options(int argc, char **argv, struct daemon_opt
 		{"policy-dir", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_POLICY_DIR},
 		{"pin-dir", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_PIN_DIR},
 		{"key-hours", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_KEY_HOURS},
+		{"metrics", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_METRICS},
 		{NULL, 0, NULL, 0},
 	};
 	int option;
@@ -404,6 +421,7 @@ static void config_defaults(struct daemon_config *out, const char *instance)
 	strcpy(out->bundle_dir, "/etc/bulkhead/bundles");
 	strcpy(out->policy_dir, "/etc/bulkhead/policy.d");
 	strcpy(out->key_hours, "24");
+	strcpy(out->metrics, METRICS_OFF);
 }
 
 /* A set that came through a pipe may be anything: every string is checked again as if it were typed. */

@@ -19,7 +19,8 @@
 #define CONFIG_INSTANCE_MAX 32	  /* with the NUL */
 #define CONFIG_PATH_MAX 1024	  /* with the NUL */
 #define CONFIG_KEY_HOURS_MAX 720
-#define CONFIG_RUN_DIR_MAX 92 /* leaves room for "/control.sock" in sockaddr_un */
+#define CONFIG_METRICS_MAX 128 /* with the NUL */
+#define CONFIG_RUN_DIR_MAX 92  /* leaves room for "/control.sock" in sockaddr_un */
 
 /* Settings in effect. Strings are never empty, but for pin_dir. */
 struct daemon_config {
@@ -30,8 +31,9 @@ struct daemon_config {
 	char audit_log[CONFIG_PATH_MAX];
 	char bundle_dir[CONFIG_PATH_MAX];
 	char policy_dir[CONFIG_PATH_MAX];
-	char pin_dir[CONFIG_PATH_MAX]; /* "": config_pin_dir() below the bpffs that is found */
-	char key_hours[8];	       /* as written; config_key_hours() */
+	char pin_dir[CONFIG_PATH_MAX];	  /* "": config_pin_dir() below the bpffs that is found */
+	char key_hours[8];		  /* as written; config_key_hours() */
+	char metrics[CONFIG_METRICS_MAX]; /* metrics_listen.h */
 };
 
 enum config_key {
@@ -44,6 +46,7 @@ enum config_key {
 	CONFIG_KEY_POLICY_DIR,
 	CONFIG_KEY_PIN_DIR,
 	CONFIG_KEY_KEY_HOURS,
+	CONFIG_KEY_METRICS,
 	CONFIG_KEYS,
 };
 

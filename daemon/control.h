@@ -95,6 +95,7 @@ struct control_ops {
 	int (*status)(void *ctx, char **textp);
 	int (*identities)(void *ctx, char **textp);
 	int (*history)(void *ctx, char **textp);
+	int (*top)(void *ctx, char **textp);
 	int (*revoke)(void *ctx, const char *identity, uid_t uid, pid_t pid, struct control_revoke_result *out,
 		      char **textp);
 	int (*rotate_key)(void *ctx, uid_t uid, pid_t pid, uint64_t *epoch, char **textp);

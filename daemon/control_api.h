@@ -23,6 +23,7 @@
  *       revision 0: the one in force. Error BH_ERROR_NO_REVISION.
  *   Status() -> (s json)
  *   Identities() -> (s json)       array of tags in force
+ *   Top() -> (s json)              what each pair of identities has done
  *   Revoke(s identity) -> (u tags, u sockets_cut)     a SPIFFE ID or a local identity's name; also future renewals of
  *       the same SVID are refused until a new one is issued. Error BH_ERROR_NO_IDENTITY if no tag carries it.
  *   RotateKey() -> (t epoch)       the handshake is signed by a new key from now on
@@ -47,7 +48,7 @@
 
 /* Status JSON:
  * {"version", "instance", "pid", "uptime_s", "adopted": bool,
- *  "enforcing": bool, "subtree", "cgroup_mount", "pins", "attest_socket", "audit_log",
+ *  "enforcing": bool, "subtree", "cgroup_mount", "pins", "attest_socket", "audit_log", "metrics",
  *  "policy": {"revision", "digest", "rules", "applied": RFC 3339, "table_bytes", "table_bytes_max",
  *             "waiting": {"revision", "previous", "seconds_left", "deadline": RFC 3339} | null},
  *  "roles": [{"role", "pid", "restarts"}],
@@ -56,10 +57,17 @@
  *  "events": {"made", "written", "lost", "notices_made", "notices_written", "notices_lost", "denials_folded"},
  *  "handshakes": {"verified", "forged", "replayed", "stripped"},
  *  "key": {"epoch", "since": RFC 3339, "hours": until the next one},
- *  "programs": [{"name", "attached": bool}], "map_full"}
+ *  "programs": [{"name", "attached": bool}], "not_enforced": [string],
+ *  "maps": [{"name", "layout", "entries", "max", "evicts": bool}], "map_full"}
  *
  * Identities JSON: [{"spiffe_id" | "local", "identity": number, "cgroup_id", "cgroup", "deadline": RFC 3339 | null,
  *  "seconds_left": number | null, "serial", "pid"}]
+ *
+ * Top JSON: {"taken_usec", "pairs_counted", "pairs_max", "pairs": [{"from", "to", "direction": "egress" | "ingress",
+ *  "protocol", "flows", "denied", "sent_bytes", "received_bytes", "retransmits", "rtt_us", "rtt_samples"}]}
+ *  All numbers only grow (struct bh_pair in bpf/abi.h says what they count), until the pair is forgotten some time after one
+ *  of its identities has gone; rtt_us is the sum of rtt_samples samples. The end that counted is "from" where the
+ *  direction is egress, and "to" where it is ingress. "other" is who found no room among pairs_max.
  *
  * History JSON: [{"revision", "digest", "applied": RFC 3339, "uid", "login_uid": number | null, "via", "from", "comment",
  *  "cause": "applied" | "first-start" | "rolled-back" | "not-confirmed", "replaced", "target": number | null, "confirm_s",

@@ -3,6 +3,7 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/membarrier.h>
@@ -17,23 +18,29 @@
 #include <unistd.h>
 
 #include "bulkhead.skel.h"
+#include "carry.h"
+#include "carry_entries.h"
 #include "keyring.h"
 #include "log.h"
+#include "pins.h"
 #include "until.h"
 
 #define MAX_PROGRAMS 16
+#define PIN_LOST "the pin %s was removed or replaced: what it stands for would have ended with the daemon"
 
 struct datapath {
 	struct bulkhead *skeleton;
 	struct datapath_config config;
 	char pin_dir[1024];
 	int pin_fd; /* of the directory: locked as long as we live */
+	struct carry *carry;
+	bool attached; /* once everything was in force */
 	int links[MAX_PROGRAMS];
-	size_t n_programs;
 	struct bh_state *state;	      /* mapped */
 	struct bh_counters *counters; /* mapped */
 	uint16_t *who;		      /* mapped, both slots */
 	const uint8_t *tables;	      /* mapped read-only, both slots; for user space's own judgements */
+	bool settled;		      /* all programs that run have begun since the last swap */
 };
 
 /* Attached in this order: what only notes comes before what denies by what was noted. */
@@ -69,12 +76,19 @@ static void link_path(const struct datapath *dp, const char *program, char *out,
 	snprintf(out, size, "%s/link_%s", dp->pin_dir, program);
 }
 
+static bool link_read(int fd, struct bpf_link_info *info)
+{
+	uint32_t len = sizeof(*info);
+
+	*info = (struct bpf_link_info){};
+	return fd >= 0 && bpf_obj_get_info_by_fd(fd, info, &len) == 0;
+}
+
 static bool link_is_ours(const struct datapath *dp, int fd)
 {
-	struct bpf_link_info info = {};
-	uint32_t len = sizeof(info);
+	struct bpf_link_info info;
 
-	return bpf_obj_get_info_by_fd(fd, &info, &len) == 0 && info.type == BPF_LINK_TYPE_CGROUP &&
+	return link_read(fd, &info) && info.type == BPF_LINK_TYPE_CGROUP &&
 	       info.cgroup.cgroup_id == dp->config.cgroup_id;
 }
 
@@ -95,18 +109,13 @@ static int link_open(const struct datapath *dp, const char *program)
 	return -ENOENT;
 }
 
-/* Takes the place of a pin that is there already, without a moment in which neither is. */
-static int link_pin(const struct datapath *dp, const char *program, int fd)
+static uint32_t program_id(const struct datapath *dp, const char *name)
 {
-	char path[1200], fresh[1210];
+	struct bpf_program *program = bpf_object__find_program_by_name(dp->skeleton->obj, name);
+	struct bpf_prog_info info = {};
+	uint32_t len = sizeof(info);
 
-	link_path(dp, program, path, sizeof(path));
-	snprintf(fresh, sizeof(fresh), "%s_new", path); /* bpffs takes no dots */
-	if (unlink(fresh) < 0 && errno != ENOENT)
-		return -errno;
-	if (bpf_obj_pin(fd, fresh))
-		return -errno;
-	return rename(fresh, path) < 0 ? -errno : 0;
+	return program && bpf_obj_get_info_by_fd(bpf_program__fd(program), &info, &len) == 0 ? info.id : 0;
 }
 
 void datapath_freep(struct datapath **datapathp)
@@ -126,6 +135,7 @@ void datapath_freep(struct datapath **datapathp)
 	for (size_t i = 0; i < N_PROGRAMS; i++)
 		if (dp->links[i] >= 0)
 			close(dp->links[i]);
+	carry_freep(&dp->carry);
 	bulkhead__destroy(dp->skeleton);
 	if (dp->pin_fd >= 0)
 		close(dp->pin_fd);
@@ -145,26 +155,6 @@ static int maps_map(struct datapath *dp)
 	return dp->state && dp->counters && dp->who && dp->tables ? 0 : -errno;
 }
 
-/* Maps of one size may mean different things: what another version pinned is not taken for ours. */
-static int abi_check(struct datapath *dp, char *why, size_t why_size)
-{
-	uint32_t found = __atomic_load_n(&dp->state->abi, __ATOMIC_ACQUIRE);
-
-	if (found == BH_ABI_VERSION)
-		return 0;
-	if (found == 0) {
-		__atomic_store_n(&dp->state->abi, BH_ABI_VERSION, __ATOMIC_RELEASE);
-		return 0;
-	}
-	snprintf(why, why_size,
-		 "the maps pinned in %s are of another version of Bulkhead (layout %u, this one reads %u); what they "
-		 "enforce "
-		 "goes on. Start the version that made them, or remove them with `rm -r` of that directory, which ends "
-		 "enforcement",
-		 dp->pin_dir, found, BH_ABI_VERSION);
-	return -EPROTONOSUPPORT;
-}
-
 /* One daemon for each pin directory, whatever state directory it has: two would swap each other's policies. */
 static int pin_dir_lock(struct datapath *dp, char *why, size_t why_size)
 {
@@ -179,32 +169,50 @@ static int pin_dir_lock(struct datapath *dp, char *why, size_t why_size)
 	return -errno;
 }
 
-static int directory_make(const char *path)
+/* Loads over what is pinned: maps of this layout are shared, others are made anew. */
+static int object_load(struct datapath *dp, char *why, size_t why_size)
 {
-	char part[1024];
+	LIBBPF_OPTS(bpf_object_open_opts, options, .pin_root_path = dp->pin_dir);
+	int r;
 
-	if (strlen(path) >= sizeof(part))
-		return -ENAMETOOLONG;
-	strcpy(part, path);
-	for (char *p = part + 1;; p++) {
-		if (*p != '/' && *p != '\0')
-			continue;
-		char end = *p;
-
-		*p = '\0';
-		if (mkdir(part, 0700) < 0 && errno != EEXIST)
-			return -errno;
-		if (!end)
-			return 0;
-		*p = end;
+	dp->skeleton = bulkhead__open_opts(&options);
+	if (!dp->skeleton) {
+		snprintf(why, why_size, "cannot open the BPF object: %s", strerror(errno));
+		return -errno;
 	}
+	dp->skeleton->rodata->subtree_level = dp->config.subtree_level;
+	r = carry_plan(&dp->carry, dp->skeleton->obj, dp->pin_dir, why, why_size);
+	if (r < 0)
+		return r;
+	r = bulkhead__load(dp->skeleton);
+	if (r < 0) {
+		snprintf(why, why_size,
+			 "the kernel refused the BPF programs or the maps pinned in %s: %s. If another version of "
+			 "Bulkhead pinned something there, what it enforces goes on: start that version, or remove the "
+			 "pins with `rm -r` of that directory, which ends enforcement until this one is started",
+			 dp->pin_dir, strerror(-r));
+		return r;
+	}
+	r = carry_settled(dp->carry, why, why_size);
+	if (r < 0)
+		return r;
+	r = maps_map(dp);
+	if (r < 0) {
+		snprintf(why, why_size, "cannot map the BPF maps: %s", strerror(-r));
+		return r;
+	}
+	r = keyring_start(bpf_map__fd(dp->skeleton->maps.keys), dp->state);
+	if (r < 0)
+		snprintf(why, why_size, "cannot make the key of the handshake: %s", strerror(-r));
+	else
+		__atomic_store_n(&dp->state->abi, BH_ABI_VERSION, __ATOMIC_RELEASE);
+	return r;
 }
 
 int datapath_open(struct datapath **datapathp, const struct datapath_config *config, bool *adoptedp, char *why,
 		  size_t why_size)
 {
 	__attribute__((cleanup(datapath_freep))) struct datapath *dp = calloc(1, sizeof(*dp));
-	LIBBPF_OPTS(bpf_object_open_opts, options, .pin_root_path = config->pin_dir);
 	int r;
 
 	if (!dp)
@@ -217,47 +225,23 @@ int datapath_open(struct datapath **datapathp, const struct datapath_config *con
 	dp->config.pin_dir = dp->pin_dir;
 	libbpf_set_print(libbpf_line);
 
-	r = directory_make(dp->pin_dir);
+	r = pins_directory_make(dp->pin_dir);
 	if (r < 0) {
 		snprintf(why, why_size, "cannot make the pin directory %s: %s (is a bpffs mounted there?)", dp->pin_dir,
 			 strerror(-r));
 		return r;
 	}
 	r = pin_dir_lock(dp, why, why_size);
+	if (r == 0)
+		r = object_load(dp, why, why_size);
 	if (r < 0)
 		return r;
-	dp->skeleton = bulkhead__open_opts(&options);
-	if (!dp->skeleton) {
-		snprintf(why, why_size, "cannot open the BPF object: %s", strerror(errno));
-		return -errno;
-	}
-	dp->skeleton->rodata->subtree_level = config->subtree_level;
-	r = bulkhead__load(dp->skeleton);
-	if (r < 0) {
-		snprintf(why, why_size,
-			 "the kernel refused the BPF programs or the maps pinned in %s: %s. If another version of "
-			 "Bulkhead pinned something there, what it enforces goes on: start that version, or remove the "
-			 "pins with `rm -r` of that directory, which ends enforcement until this one is started",
-			 dp->pin_dir, strerror(-r));
-		return r;
-	}
-	r = maps_map(dp);
-	if (r < 0) {
-		snprintf(why, why_size, "cannot map the BPF maps: %s", strerror(-r));
-		return r;
-	}
-	r = abi_check(dp, why, why_size);
-	if (r < 0)
-		return r;
-	r = keyring_start(bpf_map__fd(dp->skeleton->maps.keys), dp->state);
-	if (r < 0) {
-		snprintf(why, why_size, "cannot make the key of the handshake: %s", strerror(-r));
-		return r;
-	}
+	/* Another build may have had other programs; without these two there is no enforcement to adopt. */
 	*adoptedp = true;
 	for (size_t i = 0; i < N_PROGRAMS; i++) {
 		dp->links[i] = link_open(dp, attach_order[i]);
-		*adoptedp = *adoptedp && dp->links[i] >= 0;
+		if (strcmp(attach_order[i], "bh_ingress") == 0 || strcmp(attach_order[i], "bh_egress") == 0)
+			*adoptedp = *adoptedp && dp->links[i] >= 0;
 	}
 	*datapathp = dp;
 	dp = NULL;
@@ -268,6 +252,7 @@ static int program_attach(struct datapath *dp, size_t i)
 {
 	struct bpf_program *program = bpf_object__find_program_by_name(dp->skeleton->obj, attach_order[i]);
 	LIBBPF_OPTS(bpf_link_create_opts, options);
+	char path[1200];
 	int fd, r;
 
 	if (!program)
@@ -278,31 +263,223 @@ static int program_attach(struct datapath *dp, size_t i)
 			     &options);
 	if (fd < 0)
 		return -errno;
-	r = link_pin(dp, attach_order[i], fd);
-	if (r < 0) {
+	link_path(dp, attach_order[i], path, sizeof(path));
+	r = pin_replace(path, fd);
+	if (r < 0 && !dp->attached) {
 		close(fd);
 		return r;
 	}
+	/* While the daemon lives, the program enforces also without a pin; the next look sees that it is missing. */
 	dp->links[i] = fd;
 	return 0;
 }
 
-int datapath_attach(struct datapath *dp, char *why, size_t why_size)
+/* The programs that the links have now, to be put back if not all can be replaced. */
+static void former_read(const struct datapath *dp, int former[MAX_PROGRAMS])
 {
 	for (size_t i = 0; i < N_PROGRAMS; i++) {
-		int r = program_attach(dp, i);
+		struct bpf_link_info info;
 
+		former[i] = link_read(dp->links[i], &info) ? bpf_prog_get_fd_by_id(info.prog_id) : -1;
+	}
+}
+
+static void former_close(int former[MAX_PROGRAMS])
+{
+	for (size_t i = 0; i < N_PROGRAMS; i++)
+		if (former[i] >= 0)
+			close(former[i]);
+}
+
+/* What was in force stays: all of it, not a part. */
+static void programs_put_back(struct datapath *dp, const int former[MAX_PROGRAMS], size_t n)
+{
+	char path[1200];
+
+	for (size_t i = 0; i < n; i++) {
+		if (former[i] >= 0) {
+			if (bpf_link_update(dp->links[i], former[i], NULL))
+				log_error("cannot put back the former program %s: %s", attach_order[i],
+					  strerror(errno));
+			continue;
+		}
+		link_path(dp, attach_order[i], path, sizeof(path));
+		unlink(path);
+		close(dp->links[i]);
+		dp->links[i] = -1;
+	}
+}
+
+static int programs_attach(struct datapath *dp, char *why, size_t why_size)
+{
+	int former[MAX_PROGRAMS], r = 0;
+
+	former_read(dp, former);
+	for (size_t i = 0; i < N_PROGRAMS && r == 0; i++) {
+		r = program_attach(dp, i);
 		if (r < 0) {
 			snprintf(why, why_size, "cannot attach %s to the managed subtree: %s", attach_order[i],
 				 strerror(-r));
-			return r;
+			programs_put_back(dp, former, i);
 		}
 	}
+	former_close(former);
+	return r;
+}
+
+/* Pins of links of programs that this build has not: they would go on with maps that nobody keeps. */
+static void strange_links_remove(const struct datapath *dp)
+{
+	DIR *dir = opendir(dp->pin_dir);
+	struct dirent *entry;
+
+	while (dir && (entry = readdir(dir))) {
+		bool known = strncmp(entry->d_name, "link_", 5) != 0;
+
+		for (size_t i = 0; i < N_PROGRAMS && !known; i++)
+			known = strcmp(entry->d_name + 5, attach_order[i]) == 0;
+		if (known)
+			continue;
+		if (unlinkat(dirfd(dir), entry->d_name, 0) == 0)
+			log_info("removed %s/%s: this version has no such program", dp->pin_dir, entry->d_name);
+	}
+	if (dir)
+		closedir(dir);
+}
+
+/* Writing a map of maps waits, too. */
+static int rcu_wait_by_map(void)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, options);
+	int inner = bpf_map_create(BPF_MAP_TYPE_ARRAY, "bh_wait_item", sizeof(uint32_t), sizeof(uint32_t), 1, NULL);
+	int outer = -1, r = -1;
+	uint32_t zero = 0;
+
+	if (inner >= 0) {
+		options.inner_map_fd = (uint32_t)inner;
+		outer = bpf_map_create(BPF_MAP_TYPE_ARRAY_OF_MAPS, "bh_wait", sizeof(uint32_t), sizeof(uint32_t), 1,
+				       &options);
+	}
+	if (outer >= 0)
+		r = bpf_map_update_elem(outer, &zero, &inner, BPF_ANY);
+	if (inner >= 0)
+		close(inner);
+	if (outer >= 0)
+		close(outer);
+	return r;
+}
+
+/* Waits until every program that runs now has ended. Kernels with nohz_full have no membarrier of that kind; a program
+ * runs for microseconds with preemption possible, so where neither way is there, a second is more than any takes. */
+static void programs_wait(void)
+{
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) == 0 || rcu_wait_by_map() == 0)
+		return;
+	sleep(1);
+}
+
+int datapath_attach(struct datapath *dp, char *why, size_t why_size)
+{
+	bool due = carry_is_due(dp->carry);
+	char late[512];
+	int r;
+
+	r = carry_pin(dp->carry, why, why_size);
+	if (r == 0)
+		r = carry_live(dp->carry, CARRY_BEFORE, why, why_size);
+	if (r == 0)
+		r = programs_attach(dp, why, why_size);
+	if (r < 0) {
+		carry_abandon(dp->carry);
+		return r;
+	}
+	if (due) {
+		programs_wait();
+		if (carry_live(dp->carry, CARRY_AFTER, late, sizeof(late)) < 0)
+			log_error("%s: what changed while the programs were replaced is judged as new", late);
+		/* Every flow is judged again, by the programs and tables of this build. */
+		datapath_changed(dp);
+		log_info("took over what another build had pinned in %s", dp->pin_dir);
+	}
+	carry_finish(dp->carry);
+	strange_links_remove(dp);
+	dp->attached = true;
 	return 0;
+}
+
+bool datapath_holds(const struct datapath *dp, char *why, size_t why_size)
+{
+	char path[1200];
+
+	for (size_t i = 0; i < N_PROGRAMS; i++) {
+		struct bpf_link_info info;
+
+		link_path(dp, attach_order[i], path, sizeof(path));
+		if (!link_is_ours(dp, dp->links[i])) {
+			snprintf(why, why_size, "the program %s was detached from the managed subtree",
+				 attach_order[i]);
+			return false;
+		}
+		if (!link_read(dp->links[i], &info) || info.prog_id != program_id(dp, attach_order[i])) {
+			snprintf(why, why_size, "the program %s was replaced by another (id %u)", attach_order[i],
+				 info.prog_id);
+			return false;
+		}
+		if (!pin_names(path, dp->links[i])) {
+			snprintf(why, why_size, PIN_LOST, path);
+			return false;
+		}
+	}
+	if (carry_pins_hold(dp->carry, path, sizeof(path)))
+		return true;
+	snprintf(why, why_size, PIN_LOST, path);
+	return false;
+}
+
+/* The directory may have been removed, and be another one now: what it names and who has locked it counts. */
+static int pin_dir_restore(struct datapath *dp, char *why, size_t why_size)
+{
+	struct stat ours, now;
+	int r, before = dp->pin_fd;
+
+	if (stat(dp->pin_dir, &now) == 0 && fstat(dp->pin_fd, &ours) == 0 && ours.st_dev == now.st_dev &&
+	    ours.st_ino == now.st_ino)
+		return 0;
+	r = pins_directory_make(dp->pin_dir);
+	if (r < 0) {
+		snprintf(why, why_size, "cannot make the pin directory %s again: %s", dp->pin_dir, strerror(-r));
+		return r;
+	}
+	r = pin_dir_lock(dp, why, why_size);
+	if (r < 0) {
+		if (dp->pin_fd >= 0)
+			close(dp->pin_fd);
+		dp->pin_fd = before;
+		return r;
+	}
+	close(before);
+	return 0;
+}
+
+static int pins_restore(struct datapath *dp, char *why, size_t why_size)
+{
+	char path[1200];
+	int r = carry_pins_restore(dp->carry);
+
+	for (size_t i = 0; i < N_PROGRAMS && r == 0; i++) {
+		link_path(dp, attach_order[i], path, sizeof(path));
+		if (!pin_names(path, dp->links[i]))
+			r = pin_replace(path, dp->links[i]);
+	}
+	if (r < 0)
+		snprintf(why, why_size, "cannot pin again what was pinned in %s: %s", dp->pin_dir, strerror(-r));
+	return r;
 }
 
 int datapath_restore(struct datapath *dp, int cgroup_fd, uint64_t cgroup_id, char *why, size_t why_size)
 {
+	int r = 0, r2;
+
 	dp->config.cgroup_fd = cgroup_fd;
 	dp->config.cgroup_id = cgroup_id;
 	for (size_t i = 0; i < N_PROGRAMS; i++) {
@@ -311,7 +488,19 @@ int datapath_restore(struct datapath *dp, int cgroup_fd, uint64_t cgroup_id, cha
 		close(dp->links[i]);
 		dp->links[i] = -1;
 	}
-	return datapath_attach(dp, why, why_size);
+	/* Each that can be attached, whatever becomes of the others and of the pins: it enforces now. */
+	r2 = pin_dir_restore(dp, why, why_size);
+	for (size_t i = 0; i < N_PROGRAMS; i++) {
+		int r3 = program_attach(dp, i);
+
+		if (r3 < 0 && r == 0)
+			snprintf(why, why_size, "cannot attach %s to the managed subtree: %s", attach_order[i],
+				 strerror(-r3));
+		r = r ? r : r3;
+	}
+	if (r == 0 && r2 == 0)
+		r2 = pins_restore(dp, why, why_size);
+	return r < 0 ? r : r2;
 }
 
 void datapath_unpin_unused(struct datapath *dp)
@@ -330,10 +519,35 @@ void datapath_unpin_unused(struct datapath *dp)
 
 const char *datapath_program(const struct datapath *dp, size_t index, bool *attachedp)
 {
+	struct bpf_link_info info;
+
 	if (index >= N_PROGRAMS)
 		return NULL;
-	*attachedp = dp->links[index] >= 0 && link_is_ours(dp, dp->links[index]);
+	*attachedp = link_is_ours(dp, dp->links[index]) && link_read(dp->links[index], &info) &&
+		     info.prog_id == program_id(dp, attach_order[index]);
 	return attach_order[index];
+}
+
+bool datapath_map(const struct datapath *dp, size_t index, struct datapath_map *out)
+{
+	struct bpf_map *map;
+
+	bpf_object__for_each_map(map, dp->skeleton->obj)
+	{
+		enum bpf_map_type type = bpf_map__type(map);
+
+		if ((type != BPF_MAP_TYPE_HASH && type != BPF_MAP_TYPE_LRU_HASH) || index--)
+			continue;
+		*out = (struct datapath_map){
+			.name = bpf_map__name(map),
+			.layout = carry_layout(bpf_map__name(map)),
+			.max_entries = bpf_map__max_entries(map),
+			.entries = carry_entries_count(bpf_map__fd(map)),
+			.evicts = type == BPF_MAP_TYPE_LRU_HASH,
+		};
+		return true;
+	}
+	return false;
 }
 
 int datapath_ring_fd(const struct datapath *dp)
@@ -349,6 +563,16 @@ int datapath_counters_fd(const struct datapath *dp)
 int datapath_sockets_fd(const struct datapath *dp)
 {
 	return bpf_map__fd(dp->skeleton->maps.sockets);
+}
+
+int datapath_pairs_fd(const struct datapath *dp)
+{
+	return bpf_map__fd(dp->skeleton->maps.pairs);
+}
+
+int datapath_look_tcp_fd(const struct datapath *dp)
+{
+	return bpf_program__fd(dp->skeleton->progs.bh_look_tcp);
 }
 
 struct bh_counters *datapath_counters(struct datapath *dp)
@@ -387,37 +611,6 @@ static void word_next(struct datapath *dp, uint32_t slot)
 	__atomic_store_n(&dp->state->word, generation << 1 | slot, __ATOMIC_RELEASE);
 }
 
-/* Writing a map of maps waits, too. */
-static int rcu_wait_by_map(void)
-{
-	LIBBPF_OPTS(bpf_map_create_opts, options);
-	int inner = bpf_map_create(BPF_MAP_TYPE_ARRAY, "bh_wait_item", sizeof(uint32_t), sizeof(uint32_t), 1, NULL);
-	int outer = -1, r = -1;
-	uint32_t zero = 0;
-
-	if (inner >= 0) {
-		options.inner_map_fd = (uint32_t)inner;
-		outer = bpf_map_create(BPF_MAP_TYPE_ARRAY_OF_MAPS, "bh_wait", sizeof(uint32_t), sizeof(uint32_t), 1,
-				       &options);
-	}
-	if (outer >= 0)
-		r = bpf_map_update_elem(outer, &zero, &inner, BPF_ANY);
-	if (inner >= 0)
-		close(inner);
-	if (outer >= 0)
-		close(outer);
-	return r;
-}
-
-/* Waits until every program that runs now has ended. Kernels with nohz_full have no membarrier of that kind; a program
- * runs for microseconds with preemption possible, so where neither way is there, a second is more than any takes. */
-static void programs_wait(void)
-{
-	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) == 0 || rcu_wait_by_map() == 0)
-		return;
-	sleep(1);
-}
-
 /* NULL with errno. */
 static uint8_t *tables_map(const struct datapath *dp, uint32_t slot)
 {
@@ -427,6 +620,13 @@ static uint8_t *tables_map(const struct datapath *dp, uint32_t slot)
 	return map == MAP_FAILED ? NULL : map;
 }
 
+void datapath_settle(struct datapath *dp)
+{
+	if (!dp->settled)
+		programs_wait();
+	dp->settled = true;
+}
+
 int datapath_policy_swap(struct datapath *dp, const void *tables, size_t len, const uint16_t *who, uint32_t revision)
 {
 	uint32_t slot = 1 - slot_in_force(dp);
@@ -434,8 +634,8 @@ int datapath_policy_swap(struct datapath *dp, const void *tables, size_t len, co
 
 	if (len > BH_TABLES_BYTES)
 		return -E2BIG;
-	/* Waits until no program that read the former word can still be looking at the set to be filled. */
-	programs_wait();
+	/* No program that read the former word may still be looking at the set to be filled. */
+	datapath_settle(dp);
 	to = tables_map(dp, slot);
 	if (!to)
 		return -errno;
@@ -446,6 +646,7 @@ int datapath_policy_swap(struct datapath *dp, const void *tables, size_t len, co
 		dp->who[(slot * BH_MAX_IDENTITIES + i) * 4] = who[i];
 	dp->state->revision[slot] = revision;
 	word_next(dp, slot);
+	dp->settled = false;
 	return 0;
 }
 

@@ -3,8 +3,9 @@
  * datapath.h - the kernel side, as the enforcer handles it: programs, links and maps.
  *
  * Everything is pinned below one directory. Opening loads the programs of this build over the maps that are pinned
- * there; attaching replaces the program of each pinned link in place, which is atomic, or makes the link. So a start, a
- * restart and an upgrade are one path, and none has a moment without enforcement.
+ * there, or carries over what maps of another layout hold (carry.h); attaching replaces the program of each pinned link in
+ * place, which is atomic, or makes the link. So a start, a restart, an upgrade and a downgrade are one path, and none has
+ * a moment without enforcement.
  *
  * What a cached verdict rests on is named by one generation, which datapath_changed() raises.
  */
@@ -32,8 +33,11 @@ int datapath_open(struct datapath **datapathp, const struct datapath_config *con
 		  size_t why_size);
 /* Puts the loaded programs into force. Returns 0 or -errno; on failure what was in force stays. */
 int datapath_attach(struct datapath *datapath, char *why, size_t why_size);
-/* Puts them into force again where the kernel no longer has them: on another directory, after the managed subtree was
- * removed (which detaches everything) and made again, or where somebody detached one. What is attached stays. */
+/* Is everything as it was put there: each program on the managed subtree, in its link, and each pin? If not, says what is
+ * wrong. */
+bool datapath_holds(const struct datapath *datapath, char *why, size_t why_size);
+/* Puts everything in its place again: on another directory, after the managed subtree was removed (which detaches
+ * everything) and made again, or where somebody detached or replaced a program, or removed pins. What is in place stays. */
 int datapath_restore(struct datapath *datapath, int cgroup_fd, uint64_t cgroup_id, char *why, size_t why_size);
 /* Removes the pins of maps that nothing enforces with: for a start that failed before anything was attached. */
 void datapath_unpin_unused(struct datapath *datapath);
@@ -44,9 +48,22 @@ void datapath_freep(struct datapath **datapathp);
  * managed subtree. */
 const char *datapath_program(const struct datapath *datapath, size_t index, bool *attachedp);
 
+/* How full a map is. One that evicts gives the place of the oldest entry away, any other takes no more when it is full. */
+struct datapath_map {
+	const char *name;
+	unsigned layout;
+	uint32_t max_entries;
+	int64_t entries; /* or -errno */
+	bool evicts;
+};
+/* The maps whose entries come and go, by index. Returns false past the end. Counting reads them: not for every packet. */
+bool datapath_map(const struct datapath *datapath, size_t index, struct datapath_map *out);
+
 int datapath_ring_fd(const struct datapath *datapath);
 int datapath_counters_fd(const struct datapath *datapath);
 int datapath_sockets_fd(const struct datapath *datapath); /* the sk_storage map, for inet_diag */
+int datapath_pairs_fd(const struct datapath *datapath);
+int datapath_look_tcp_fd(const struct datapath *datapath); /* the program for an iterator over TCP sockets */
 struct bh_counters *datapath_counters(struct datapath *datapath);
 
 /* ---- the key of the handshake ---- */
@@ -58,6 +75,9 @@ uint64_t datapath_key_since(const struct datapath *datapath); /* CLOCK_BOOTTIME 
 
 /* ---- policy ---- */
 
+/* Waits until no program looks at the table set that is not in use any more, if one still can: 10 ms or more, which the next
+ * swap would else have to wait. */
+void datapath_settle(struct datapath *datapath);
 /* Fills the table set that is not in use and makes it the one in force, with one store. `who` has BH_MAX_IDENTITIES
  * items: who index by identity number. Returns 0 or -errno (nothing changed). */
 int datapath_policy_swap(struct datapath *datapath, const void *tables, size_t len, const uint16_t *who,

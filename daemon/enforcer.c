@@ -19,10 +19,12 @@
 #include "control_api.h"
 #include "enforcer_internal.h"
 #include "log.h"
-#include "until.h"
+#include "metrics_listen.h"
 #include "mounts.h"
+#include "pairs.h"
 #include "privileges.h"
 #include "role_auditor.h"
+#include "until.h"
 
 #define SWEEP_USEC 1000000
 
@@ -66,11 +68,13 @@ static void on_started(void *ctx, enum role_kind kind, int sock, unsigned restar
 		return;
 	if (kind == ROLE_IDENTITY) {
 		enforcer_bundles_reload(e);
-	} else {
+	} else if (kind == ROLE_AUDITOR) {
 		/* Names before the log: it writes as soon as it has one. */
 		enforcer_names_tell(e);
 		enforcer_policy_tell(e);
 		enforcer_audit_open(e);
+	} else {
+		e->told_ns = 0;
 	}
 	notice.count = restarts;
 	snprintf(notice.text, sizeof(notice.text), "the %s role ended (%s) and was started again", role_name(kind),
@@ -92,6 +96,8 @@ static void on_packet(void *ctx, enum role_kind kind, const void *packet, int ty
 			sd_notifyf(0, "READY=1\nSTATUS=revision %u in force", e->revision);
 		}
 	}
+	if (kind == ROLE_METRICS && type == IPC_METRICS_ASK)
+		enforcer_metrics_tell(e);
 	if (fd >= 0)
 		close(fd);
 }
@@ -144,6 +150,8 @@ static int roles_start(struct enforcer *e, int config_fd)
 	if (r < 0)
 		return r;
 	r = role_new(&e->identity, e->event, ROLE_IDENTITY, &e->attest_fd, 1, &role_ops, e);
+	if (r >= 0 && e->metrics_fd >= 0)
+		r = role_new(&e->metrics, e->event, ROLE_METRICS, &e->metrics_fd, 1, &role_ops, e);
 	if (r < 0)
 		return r;
 	enforcer_bundles_reload(e);
@@ -287,6 +295,7 @@ static const struct control_ops control_ops = {
 	.status = enforcer_status,
 	.identities = enforcer_identities,
 	.history = enforcer_history,
+	.top = enforcer_top,
 	.revoke = enforcer_revoke,
 	.rotate_key = enforcer_rotate_key,
 	.reload = enforcer_reload,
@@ -303,6 +312,8 @@ static int kernel_start(struct enforcer *e)
 		return r;
 	r = datapath_open(&e->datapath, &config, &e->adopted, why, sizeof(why));
 	if (!r)
+		r = pairs_prepare(e->datapath);
+	if (!r)
 		r = enforcer_tags_start(e);
 	if (!r)
 		r = enforcer_policy_start(e, why, sizeof(why));
@@ -316,13 +327,16 @@ static int kernel_start(struct enforcer *e)
 	return r;
 }
 
+/* Once a second; of a tree so large that a sweep takes long, so rarely that it takes a tenth of the time at most. */
 static int on_sweep(sd_event_source *source, uint64_t usec, void *data)
 {
 	struct enforcer *e = data;
+	uint64_t start = enforcer_boottime_ns(), took_usec;
 
 	(void)usec;
-	enforcer_sweep(e, enforcer_subtree_check(e), "a workload's cgroup is gone");
-	sd_event_source_set_time_relative(source, SWEEP_USEC);
+	enforcer_sweep(e, false, "a workload's cgroup is gone");
+	took_usec = (enforcer_boottime_ns() - start) / 1000;
+	sd_event_source_set_time_relative(source, took_usec * 10 > SWEEP_USEC ? took_usec * 10 : SWEEP_USEC);
 	return 0;
 }
 
@@ -394,6 +408,8 @@ static int enforcer_start(struct enforcer *e)
 	if (!r)
 		r = attest_listen(e);
 	if (!r)
+		r = metrics_listen(&e->metrics_fd, e->config.metrics, CONTROL_GROUP);
+	if (!r)
 		r = control_start(e);
 	if (r)
 		return r;
@@ -416,6 +432,8 @@ static int enforcer_start(struct enforcer *e)
 	r = sd_event_add_time_relative(e->event, &e->sweep_timer, CLOCK_MONOTONIC, SWEEP_USEC, 0, on_sweep, e);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(e->sweep_timer, SD_EVENT_ON);
+	if (r >= 0)
+		r = enforcer_subtree_guard(e);
 	if (r < 0)
 		return r;
 	enforcer_key_arm(e);
@@ -427,6 +445,7 @@ static int enforcer_start(struct enforcer *e)
 static void enforcer_free(struct enforcer *e)
 {
 	control_freep(&e->control);
+	role_freep(&e->metrics);
 	role_freep(&e->identity);
 	role_freep(&e->auditor); /* last: it writes what the others reported */
 	e->queue_len = 0;
@@ -434,6 +453,7 @@ static void enforcer_free(struct enforcer *e)
 		enforcer_notice_account(e); /* nobody is left to write the rest */
 	sd_event_source_disable_unref(e->confirm_timer);
 	sd_event_source_disable_unref(e->sweep_timer);
+	sd_event_source_disable_unref(e->guard_timer);
 	sd_event_source_disable_unref(e->expiry_timer);
 	sd_event_source_disable_unref(e->queue_timer);
 	sd_event_source_disable_unref(e->key_timer);
@@ -448,7 +468,12 @@ static void enforcer_free(struct enforcer *e)
 
 int enforcer_run(const struct daemon_config *config)
 {
-	struct enforcer e = {.config = *config, .cgroup_fd = -1, .attest_fd = -1, .state_fd = -1, .revisions_fd = -1};
+	struct enforcer e = {.config = *config,
+			     .cgroup_fd = -1,
+			     .attest_fd = -1,
+			     .metrics_fd = -1,
+			     .state_fd = -1,
+			     .revisions_fd = -1};
 	int r;
 
 	e.started_ns = enforcer_boottime_ns();

@@ -129,8 +129,9 @@ static int change_make(struct enforcer *e, const struct policy_change *change, c
 	struct ipc_notice notice;
 	int r;
 
-	r = change->cause == REVISION_ROLLED_BACK ? enforcer_image_make_stored(change->files, change->n, &image, textp)
-						  : enforcer_image_make(change->files, change->n, &image, textp);
+	r = change->cause == REVISION_ROLLED_BACK
+		    ? enforcer_image_make_stored(e, change->files, change->n, &image, textp)
+		    : enforcer_image_make(e, change->files, change->n, &image, textp);
 	if (r) {
 		notice = enforcer_policy_notice(e, NOTICE_POLICY_REFUSED, change->author);
 		snprintf(notice.text, sizeof(notice.text), "%s", *textp ? *textp : strerror(-r));

@@ -44,7 +44,7 @@ static int previous_open(struct enforcer *e, uint32_t number, struct policy_imag
 		return r;
 	if (number)
 		return enforcer_revision_image(e, number, imagep, &applied_usec);
-	r = enforcer_image_make(*filesp, *np, imagep, &text);
+	r = enforcer_image_make(e, *filesp, *np, imagep, &text);
 	return r > 0 ? -EBADMSG : r;
 }
 

@@ -14,6 +14,7 @@
  *   enforcer_keys.c      the key of the handshake, and when it is replaced
  *   enforcer_notice.c    what the daemon itself has to say to the audit log
  *   enforcer_status.c    the answers of the control socket
+ *   enforcer_metrics.c   what is counted, for policyctl top and the metrics role
  */
 #ifndef BULKHEAD_DAEMON_ENFORCER_INTERNAL_H
 #define BULKHEAD_DAEMON_ENFORCER_INTERNAL_H
@@ -27,6 +28,7 @@
 #include "confirmation.h"
 #include "control.h"
 #include "datapath.h"
+#include "id_index.h"
 #include "ipc.h"
 #include "netns.h"
 #include "author.h"
@@ -70,6 +72,7 @@ struct enforcer {
 	struct control *control;
 	struct role *identity;
 	struct role *auditor;
+	struct role *metrics; /* NULL: nobody asked for it */
 
 	char cgroup_mount[1024];
 	char pin_dir[1200];
@@ -77,9 +80,14 @@ struct enforcer {
 	int cgroup_fd; /* managed subtree; the number never changes */
 	uint64_t cgroup_id;
 	bool enforcement_lost; /* and not restored yet */
+	uint64_t held_ns;      /* CLOCK_BOOTTIME, when everything was last seen in its place */
 	int attest_fd;
-	int state_fd;	  /* directory */
-	int revisions_fd; /* directory */
+	int metrics_fd;	       /* where the metrics role listens; -1: off */
+	uint64_t looked_ns;    /* CLOCK_BOOTTIME, when live connections were looked at last */
+	uint64_t told_ns;      /* when the metrics role was answered last */
+	uint64_t pairs_due_ns; /* when pairs are to be cleaned next */
+	int state_fd;	       /* directory */
+	int revisions_fd;      /* directory */
 	bool adopted;
 	bool identity_ready;
 	uint64_t started_ns; /* CLOCK_BOOTTIME */
@@ -95,11 +103,18 @@ struct enforcer {
 	struct bh_name **names;
 	uint32_t next_identity;
 
+	/* what was told of full maps, and is not told again */
+	bool local_failed;
+	bool addresses_full;
+	uint64_t map_full_seen; /* of the counter */
+	uint64_t maps_full;	/* bit: index of datapath_map() */
+
 	bool cut_due; /* sockets have to be judged again, and could not be yet */
 	struct netns_stale stale_endpoints;
 	uint64_t endpoints_due_ns; /* CLOCK_BOOTTIME */
 	struct tag *tags;
 	size_t n_tags, tags_room;
+	struct id_index tags_index;
 	struct revocation *revocations;
 	size_t n_revocations;
 	struct bundle *bundles;
@@ -110,6 +125,7 @@ struct enforcer {
 
 	sd_event_source *confirm_timer;
 	sd_event_source *sweep_timer;
+	sd_event_source *guard_timer;
 	sd_event_source *expiry_timer;
 	sd_event_source *queue_timer;
 	sd_event_source *key_timer;
@@ -136,9 +152,11 @@ struct policy_change {
 };
 
 /* Compiles and opens. Returns 0, 1 (not valid, *textp says why), or -errno. */
-int enforcer_image_make(const struct policy_source *files, size_t n, struct policy_image **imagep, char **textp);
+int enforcer_image_make(struct enforcer *e, const struct policy_source *files, size_t n, struct policy_image **imagep,
+			char **textp);
 /* Likewise what was in force once: neither its tests nor its invariants keep it from coming back. */
-int enforcer_image_make_stored(const struct policy_source *files, size_t n, struct policy_image **imagep, char **textp);
+int enforcer_image_make_stored(struct enforcer *e, const struct policy_source *files, size_t n,
+			       struct policy_image **imagep, char **textp);
 /* Who index of every identity number under `image`; malloc()ed, BH_MAX_IDENTITIES items, or NULL. */
 uint16_t *enforcer_who_table(const struct enforcer *e, const struct policy_image *image);
 /* Swaps to the image, which becomes the enforcer's. Returns 0 or -errno: nothing changed. */
@@ -204,6 +222,7 @@ int enforcer_identity_number(struct enforcer *e, const char *text, bool local, u
 /* The mirror. Pointers hold until the next tag is added or removed. */
 struct tag *enforcer_tag_find(struct enforcer *e, uint64_t cgroup_id);
 struct tag *enforcer_tag_add(struct enforcer *e, uint64_t cgroup_id);
+void enforcer_tag_drop(struct enforcer *e, struct tag *tag);
 int enforcer_tag_write(struct enforcer *e, const struct tag *tag); /* to the kernel */
 void enforcer_tag_restore(struct enforcer *e, struct tag *tag, const struct tag *before);
 void enforcer_tag_end(struct enforcer *e, struct tag *tag, enum notice_kind kind, const char *text);
@@ -221,9 +240,9 @@ int enforcer_sweep(struct enforcer *e, bool cut, const char *why);
 
 /* Opens the managed subtree, making it and its keeper where they are not there. Returns 0 or -errno. */
 int enforcer_subtree_open(struct enforcer *e);
-/* Looks whether the kernel still enforces on it, and puts everything into force again where not. Returns whether it had
- * to: then sockets are to be judged again. */
-bool enforcer_subtree_check(struct enforcer *e);
+/* From now on, looks twice a second whether the kernel still enforces on it and every pin is there, and puts it right where
+ * not. Returns 0 or -errno. */
+int enforcer_subtree_guard(struct enforcer *e);
 
 /* ---- enforcer_bundles.c ---- */
 
@@ -258,9 +277,19 @@ int enforcer_status(void *ctx, char **textp);
 int enforcer_identities(void *ctx, char **textp);
 int enforcer_history(void *ctx, char **textp);
 
+/* ---- enforcer_metrics.c ---- */
+
+int enforcer_top(void *ctx, char **textp);
+/* Answers the metrics role. */
+void enforcer_metrics_tell(struct enforcer *e);
+/* Forgets pairs of identities that have gone; now and then. */
+void enforcer_pairs_clean(struct enforcer *e);
+
 /* ---- enforcer.c ---- */
 
 int enforcer_reload(void *ctx, uid_t uid, pid_t pid, char **textp);
+/* Why a map took no more. */
+const char *enforcer_full_text(int r);
 uint64_t enforcer_boottime_ns(void);
 uint64_t enforcer_realtime_ns(void);
 

@@ -87,18 +87,27 @@ int enforcer_image_enforce(struct enforcer *e, struct policy_image **imagep, uin
 	return 0;
 }
 
-typedef int (*compile_fn)(const struct policy_source *files, size_t n, void **imagep, size_t *lenp, char **textp);
+typedef int (*compile_fn)(const struct policy_source *files, size_t n, const struct compile_meanwhile *meanwhile,
+			  void **imagep, size_t *lenp, char **textp);
+
+static void settle(void *ctx)
+{
+	struct enforcer *e = ctx;
+
+	datapath_settle(e->datapath);
+}
 
 /* Compiles and opens. Returns 0, 1 (not valid, *textp says why), or -errno. */
-static int image_make_by(compile_fn compile, const struct policy_source *files, size_t n, struct policy_image **imagep,
-			 char **textp)
+static int image_make_by(struct enforcer *e, compile_fn compile, const struct policy_source *files, size_t n,
+			 struct policy_image **imagep, char **textp)
 {
+	struct compile_meanwhile meanwhile = {settle, e};
 	__attribute__((cleanup(freep))) void *bytes = NULL;
 	const char *why = "";
 	size_t len = 0;
 	int r;
 
-	r = compile(files, n, &bytes, &len, textp);
+	r = compile(files, n, &meanwhile, &bytes, &len, textp);
 	if (r)
 		return r;
 	r = policy_image_open(imagep, bytes, len, &why);
@@ -107,14 +116,16 @@ static int image_make_by(compile_fn compile, const struct policy_source *files, 
 	return r;
 }
 
-int enforcer_image_make(const struct policy_source *files, size_t n, struct policy_image **imagep, char **textp)
+int enforcer_image_make(struct enforcer *e, const struct policy_source *files, size_t n, struct policy_image **imagep,
+			char **textp)
 {
-	return image_make_by(compile_policy, files, n, imagep, textp);
+	return image_make_by(e, compile_policy, files, n, imagep, textp);
 }
 
-int enforcer_image_make_stored(const struct policy_source *files, size_t n, struct policy_image **imagep, char **textp)
+int enforcer_image_make_stored(struct enforcer *e, const struct policy_source *files, size_t n,
+			       struct policy_image **imagep, char **textp)
 {
-	return image_make_by(compile_stored_policy, files, n, imagep, textp);
+	return image_make_by(e, compile_stored_policy, files, n, imagep, textp);
 }
 
 /* What a rollback from the new revision goes back to. To go back is to undo: what lies before a revision that was gone
@@ -232,7 +243,7 @@ int enforcer_revision_image(struct enforcer *e, uint32_t number, struct policy_i
 	if (r == -EBADMSG) {
 		r = policy_unpack(revision.pack, revision.pack_len, &files, &n);
 		if (r == 0)
-			r = enforcer_image_make_stored(files, n, imagep, &text);
+			r = enforcer_image_make_stored(e, files, n, imagep, &text);
 		policy_sources_free(files, n);
 	}
 	revision_clear(&revision);
@@ -293,7 +304,7 @@ static int directory_enforce(struct enforcer *e, char *why, size_t why_size)
 
 	r = directory_read(e->config.policy_dir, &files, &n);
 	if (r > 0) {
-		r = enforcer_image_make(files, n, &image, &text);
+		r = enforcer_image_make(e, files, n, &image, &text);
 		if (r == 0) {
 			number = datapath_revision(e->datapath) + 1;
 			change.files = files;
@@ -320,7 +331,7 @@ static int directory_enforce(struct enforcer *e, char *why, size_t why_size)
 		return -EINVAL;
 	}
 	if (r == 0 && !image)
-		r = enforcer_image_make(&builtin, 1, &image, &text);
+		r = enforcer_image_make(e, &builtin, 1, &image, &text);
 	if (r == 0)
 		r = enforcer_image_enforce(e, &image, number, now_usec);
 	if (r)

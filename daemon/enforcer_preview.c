@@ -243,7 +243,7 @@ int enforcer_preview(void *ctx, const struct policy_source *files, size_t n, con
 	int r;
 
 	author_read(&author, caller->uid, caller->pid, caller->pidfd);
-	r = enforcer_image_make(files, n, &image, textp);
+	r = enforcer_image_make(e, files, n, &image, textp);
 	if (r)
 		return r > 0 ? CONTROL_INVALID : r;
 	free(*textp); /* warnings, which the caller's own check tells */

@@ -39,6 +39,10 @@ static json_t *json_roles(const struct enforcer *e)
 					       "restarts", (int)role_restarts(e->identity)));
 	json_array_append_new(roles, json_pack("{s:s, s:i, s:i}", "role", "auditor", "pid", (int)role_pid(e->auditor),
 					       "restarts", (int)role_restarts(e->auditor)));
+	if (e->metrics)
+		json_array_append_new(roles,
+				      json_pack("{s:s, s:i, s:i}", "role", "metrics", "pid", (int)role_pid(e->metrics),
+						"restarts", (int)role_restarts(e->metrics)));
 	return roles;
 }
 
@@ -110,6 +114,19 @@ static json_t *json_programs(const struct enforcer *e, bool *allp)
 	return programs;
 }
 
+static json_t *json_maps(const struct enforcer *e)
+{
+	json_t *maps = json_array();
+	struct datapath_map map;
+
+	for (size_t i = 0; datapath_map(e->datapath, i, &map); i++)
+		json_array_append_new(maps, json_pack("{s:s, s:i, s:I, s:I, s:b}", "name", map.name, "layout",
+						      (int)map.layout, "entries",
+						      (json_int_t)(map.entries < 0 ? 0 : map.entries), "max",
+						      (json_int_t)map.max_entries, "evicts", (int)map.evicts));
+	return maps;
+}
+
 static json_t *json_policy(const struct enforcer *e)
 {
 	uint64_t now = enforcer_boottime_ns(), left;
@@ -150,12 +167,12 @@ int enforcer_status(void *ctx, char **textp)
 	char attest[1200];
 
 	snprintf(attest, sizeof(attest), "%s/%s", e->config.run_dir, BH_ATTEST_SOCKET);
-	status = json_pack("{s:s, s:s, s:i, s:I, s:b, s:b, s:s, s:s, s:s, s:s, s:s}", "version", BULKHEAD_VERSION,
+	status = json_pack("{s:s, s:s, s:i, s:I, s:b, s:b, s:s, s:s, s:s, s:s, s:s, s:s}", "version", BULKHEAD_VERSION,
 			   "instance", e->config.instance, "pid", (int)getpid(), "uptime_s",
 			   (json_int_t)((enforcer_boottime_ns() - e->started_ns) / 1000000000ULL), "adopted",
 			   (int)e->adopted, "enforcing", (int)enforcing, "subtree", e->config.subtree, "cgroup_mount",
 			   e->cgroup_mount, "pins", e->pin_dir, "attest_socket", attest, "audit_log",
-			   e->config.audit_log);
+			   e->config.audit_log, "metrics", e->config.metrics);
 	if (!status) {
 		json_decref(programs);
 		return -ENOMEM;
@@ -172,6 +189,7 @@ int enforcer_status(void *ctx, char **textp)
 	json_object_set_new(status, "key", json_key(e));
 	json_object_set_new(status, "programs", programs);
 	json_object_set_new(status, "not_enforced", json_not_enforced());
+	json_object_set_new(status, "maps", json_maps(e));
 	json_object_set_new(status, "map_full", json_integer((json_int_t)c->map_full));
 	return json_done(status, textp);
 }

@@ -2,8 +2,11 @@
 /*
  * The managed subtree: found or made, and watched. Links hold no cgroup alive: when its directory is removed, the kernel
  * detaches every program, and a directory that is made again under the same name is another cgroup. The keeper makes
- * rmdir(2) fail; against whoever removes both (service managers do) and against links detached by another process of
- * root's, each sweep looks whether the kernel still enforces, and puts it into force again.
+ * rmdir(2) fail; against whoever removes both (service managers do) and against another process of root's that detaches a
+ * link, puts another program into it or removes a pin, the guard looks twice a second whether everything is as it was put
+ * there, and puts it there again. What passed in between was judged by nobody, or by somebody else: for at most the time
+ * since the last look, which the audit log tells. Nothing of it lasts: a socket that no program of ours saw has no verdict
+ * kept with it and is denied, and all other flows are judged again.
  */
 #include "enforcer_internal.h"
 
@@ -16,6 +19,9 @@
 
 #include "log.h"
 #include "privileges.h"
+
+/* Half of what is promised: seen within a second. */
+#define GUARD_USEC 400000
 
 /* Below the root there is nothing to keep: it cannot be removed. */
 static int keeper_make(const struct enforcer *e, int fd)
@@ -65,9 +71,7 @@ int enforcer_subtree_open(struct enforcer *e)
 /* Does the kernel enforce on what the path names? If not, says what is wrong. */
 static bool subtree_holds(const struct enforcer *e, char *why, size_t why_size)
 {
-	const char *program;
 	struct stat st;
-	bool attached;
 
 	if (stat(e->subtree_path, &st) < 0) {
 		snprintf(why, why_size, "the managed subtree %s: %s", e->config.subtree, strerror(errno));
@@ -77,14 +81,7 @@ static bool subtree_holds(const struct enforcer *e, char *why, size_t why_size)
 		snprintf(why, why_size, "the managed subtree %s was removed and made again", e->config.subtree);
 		return false;
 	}
-	for (size_t i = 0; (program = datapath_program(e->datapath, i, &attached)); i++) {
-		if (attached)
-			continue;
-		snprintf(why, why_size, "the program %s was detached from the managed subtree %s", program,
-			 e->config.subtree);
-		return false;
-	}
-	return true;
+	return datapath_holds(e->datapath, why, why_size);
 }
 
 static int subtree_restore(struct enforcer *e, char *why, size_t why_size)
@@ -125,26 +122,60 @@ static void subtree_notice(struct enforcer *e, enum notice_kind kind, const char
 	enforcer_notice_post(e, &notice);
 }
 
-bool enforcer_subtree_check(struct enforcer *e)
+/* Returns whether everything had to be put in its place again. */
+static bool subtree_check(struct enforcer *e)
 {
-	char why[1400] = "";
+	uint64_t now = enforcer_boottime_ns();
+	char why[1400] = "", text[400];
 
-	if (subtree_holds(e, why, sizeof(why)))
+	if (subtree_holds(e, why, sizeof(why))) {
+		e->held_ns = now;
 		return false;
+	}
 	if (!e->enforcement_lost) {
 		log_error("enforcement lost: %s", why);
 		subtree_notice(e, NOTICE_ENFORCEMENT_LOST, why);
 	}
 	if (subtree_restore(e, why, sizeof(why)) < 0) {
 		if (!e->enforcement_lost)
-			log_error("cannot restore enforcement: %s; it is tried again every second", why);
+			log_error("cannot restore enforcement: %s; it is tried again twice a second", why);
 		e->enforcement_lost = true;
 		return false;
 	}
 	e->enforcement_lost = false;
 	/* What passed meanwhile left no trace with the sockets. */
 	datapath_changed(e->datapath);
-	log_warning("enforcement restored on %s", e->subtree_path);
-	subtree_notice(e, NOTICE_ENFORCEMENT_RESTORED, "every program is attached to the managed subtree again");
+	now = enforcer_boottime_ns();
+	snprintf(text, sizeof(text),
+		 "every program is attached to the managed subtree again, and every pin is there; it was not so for "
+		 "%llu ms "
+		 "at most, and every flow is judged again",
+		 (unsigned long long)((now - e->held_ns + 999999) / 1000000));
+	e->held_ns = now;
+	log_warning("enforcement restored on %s: %s", e->subtree_path, text);
+	subtree_notice(e, NOTICE_ENFORCEMENT_RESTORED, text);
 	return true;
+}
+
+static int on_guard(sd_event_source *source, uint64_t usec, void *data)
+{
+	struct enforcer *e = data;
+
+	(void)usec;
+	if (subtree_check(e))
+		enforcer_sweep(e, true, "enforcement was restored");
+	return sd_event_source_set_time_relative(source, GUARD_USEC);
+}
+
+int enforcer_subtree_guard(struct enforcer *e)
+{
+	int r = sd_event_add_time_relative(e->event, &e->guard_timer, CLOCK_MONOTONIC, GUARD_USEC, 0, on_guard, e);
+
+	e->held_ns = enforcer_boottime_ns();
+	/* Before everything else that is due: a long sweep must not keep it waiting twice. */
+	if (r >= 0)
+		r = sd_event_source_set_priority(e->guard_timer, SD_EVENT_PRIORITY_IMPORTANT);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(e->guard_timer, SD_EVENT_ON);
+	return r < 0 ? r : 0;
 }

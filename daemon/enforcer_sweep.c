@@ -15,12 +15,24 @@
 /* Two looks at an endpoint are this far apart, however often something else makes a sweep. */
 #define ENDPOINTS_NS 900000000ULL
 
+/* A local identity that cannot be given is told once, not at every sweep. */
+static void local_failed(struct enforcer *e, const struct cgroup_node *node, const char *map, uint32_t max, int r)
+{
+	if (!e->local_failed)
+		log_error("cannot give %s the identity that the policy gives it: the kernel's map of %s (%u entries) "
+			  "takes "
+			  "no more: %s; it has none, and others may fare the same",
+			  node->path, map, max, enforcer_full_text(r));
+	e->local_failed = true;
+}
+
 /* Tags the cgroup with the local identity that the policy gives it. Returns whether anything changed. */
 static bool local_give(struct enforcer *e, const struct cgroup_node *node)
 {
 	struct tag *tag = enforcer_tag_find(e, node->id), before = {};
 	struct policy_local local;
 	uint32_t number;
+	int r;
 
 	if (node->depth == 0 || node->depth > BH_MAX_DEPTH || !policy_image_local_of(e->image, node->path, &local)) {
 		/* What an earlier policy gave. */
@@ -30,8 +42,11 @@ static bool local_give(struct enforcer *e, const struct cgroup_node *node)
 		}
 		return false;
 	}
-	if (enforcer_identity_number(e, local.name, true, &number) < 0)
+	r = enforcer_identity_number(e, local.name, true, &number);
+	if (r < 0) {
+		local_failed(e, node, "names", BH_MAX_IDENTITIES, r);
 		return false;
+	}
 	if (tag && tag->deadline_ns && (!tag->local || tag->identity == number))
 		return false;
 	if (tag)
@@ -42,10 +57,13 @@ static bool local_give(struct enforcer *e, const struct cgroup_node *node)
 		return false;
 	*tag = (struct tag){.cgroup_id = node->id, .identity = number, .local = true, .deadline_ns = UINT64_MAX};
 	snprintf(tag->path, sizeof(tag->path), "%s", node->path);
-	if (enforcer_tag_write(e, tag) < 0) {
+	r = enforcer_tag_write(e, tag);
+	if (r < 0) {
 		enforcer_tag_restore(e, tag, &before);
+		local_failed(e, node, "tags", BH_MAX_TAGS, r);
 		return false;
 	}
+	e->local_failed = false;
 	struct ipc_notice notice = enforcer_tag_notice(e, NOTICE_IDENTITY_LOCAL, tag);
 
 	enforcer_notice_post(e, &notice);
@@ -90,7 +108,7 @@ static bool gone_remove(struct enforcer *e, const struct cgroup_tree *tree)
 
 		snprintf(notice.text, sizeof(notice.text), "its cgroup is gone");
 		datapath_tag_delete(e->datapath, tag->cgroup_id);
-		*tag = e->tags[--e->n_tags];
+		enforcer_tag_drop(e, tag);
 		enforcer_notice_post(e, &notice);
 		any = true;
 	}
@@ -131,6 +149,37 @@ static void endpoints_clean(struct enforcer *e, const struct cgroup_tree *tree)
 	netns_endpoints_clean(e->datapath, tree, &e->stale_endpoints);
 }
 
+/* The programs count what they denied because a map was full; which map it was is found here, and told once. */
+static void maps_look(struct enforcer *e)
+{
+	uint64_t full = __atomic_load_n(&datapath_counters(e->datapath)->map_full, __ATOMIC_RELAXED);
+	struct datapath_map map;
+
+	if (full == e->map_full_seen)
+		return;
+	e->map_full_seen = full;
+	for (size_t i = 0; i < 64 && datapath_map(e->datapath, i, &map); i++) {
+		bool is_full = !map.evicts && map.entries >= map.max_entries;
+
+		if (is_full && !(e->maps_full & 1ULL << i))
+			log_error("the kernel's map %s is full (%u entries): flows that need another one are denied",
+				  map.name, map.max_entries);
+		e->maps_full = (e->maps_full & ~(1ULL << i)) | (uint64_t)is_full << i;
+	}
+}
+
+static void addresses_refresh(struct enforcer *e, const struct cgroup_tree *tree)
+{
+	bool full = netns_addresses_refresh(e->datapath, tree) == -E2BIG;
+
+	if (full && !e->addresses_full)
+		log_error("the kernel's map addresses is full (%u entries): workloads at the addresses that it has no "
+			  "room "
+			  "for are nobody to their peers",
+			  BH_MAX_ADDRESSES);
+	e->addresses_full = full;
+}
+
 int enforcer_sweep(struct enforcer *e, bool cut, const char *why)
 {
 	__attribute__((cleanup(cgroup_tree_clear))) struct cgroup_tree tree = {};
@@ -155,8 +204,10 @@ int enforcer_sweep(struct enforcer *e, bool cut, const char *why)
 		e->cut_due |= changed || cut;
 		return 0;
 	}
-	netns_addresses_refresh(e->datapath, &tree);
+	addresses_refresh(e, &tree);
+	maps_look(e);
 	endpoints_clean(e, &tree);
+	enforcer_pairs_clean(e);
 	if (changed || cut || e->cut_due)
 		destroyed = sockets_cut(e, &tree, why);
 	return destroyed;

@@ -101,14 +101,18 @@ int enforcer_identity_number(struct enforcer *e, const char *text, bool local, u
 	return 0;
 }
 
+const char *enforcer_full_text(int r)
+{
+	return r == -E2BIG || r == -ENOSPC ? "it is full" : strerror(-r);
+}
+
 /* ---- the mirror ---- */
 
 struct tag *enforcer_tag_find(struct enforcer *e, uint64_t cgroup_id)
 {
-	for (size_t i = 0; i < e->n_tags; i++)
-		if (e->tags[i].cgroup_id == cgroup_id)
-			return &e->tags[i];
-	return NULL;
+	size_t at;
+
+	return id_index_get(&e->tags_index, cgroup_id, &at) ? &e->tags[at] : NULL;
 }
 
 struct tag *enforcer_tag_add(struct enforcer *e, uint64_t cgroup_id)
@@ -122,8 +126,23 @@ struct tag *enforcer_tag_add(struct enforcer *e, uint64_t cgroup_id)
 		e->tags = tags;
 		e->tags_room = room;
 	}
+	if (id_index_put(&e->tags_index, cgroup_id, e->n_tags) < 0)
+		return NULL;
 	e->tags[e->n_tags] = (struct tag){.cgroup_id = cgroup_id};
 	return &e->tags[e->n_tags++];
+}
+
+/* The last one takes its place. */
+void enforcer_tag_drop(struct enforcer *e, struct tag *tag)
+{
+	struct tag *last = &e->tags[--e->n_tags];
+
+	id_index_remove(&e->tags_index, tag->cgroup_id);
+	if (tag == last)
+		return;
+	*tag = *last;
+	/* It is there already: no memory is needed. */
+	id_index_put(&e->tags_index, tag->cgroup_id, (size_t)(tag - e->tags));
 }
 
 int enforcer_tag_write(struct enforcer *e, const struct tag *tag)
@@ -155,7 +174,7 @@ void enforcer_tag_restore(struct enforcer *e, struct tag *tag, const struct tag 
 		enforcer_tag_write(e, tag);
 	} else {
 		datapath_tag_delete(e->datapath, tag->cgroup_id);
-		*tag = e->tags[--e->n_tags];
+		enforcer_tag_drop(e, tag);
 	}
 }
 
@@ -440,8 +459,8 @@ static bool tag_give(struct enforcer *e, struct attempt *a)
 
 	r = enforcer_identity_number(e, request->spiffe_id, false, &number);
 	if (r < 0) {
-		refuse(a, ATTEST_E_FULL, "no room for another identity (%u at most): %s", BH_MAX_IDENTITIES,
-		       strerror(-r));
+		refuse(a, ATTEST_E_FULL, "the kernel's map of names (%u identities) takes no more: %s",
+		       BH_MAX_IDENTITIES, enforcer_full_text(r));
 		return false;
 	}
 	if (tag)
@@ -467,7 +486,7 @@ static bool tag_give(struct enforcer *e, struct attempt *a)
 		return true;
 	if (r < 0)
 		refuse(a, ATTEST_E_FULL, "the kernel's map of tags (%u entries) takes no more: %s", BH_MAX_TAGS,
-		       strerror(-r));
+		       enforcer_full_text(r));
 	enforcer_tag_restore(e, tag, &before);
 	/* A packet may have been judged by it meanwhile. */
 	a->taken_back = true;
@@ -606,6 +625,7 @@ void enforcer_tags_free(struct enforcer *e)
 		free(e->names[i]);
 	free(e->names);
 	free(e->tags);
+	id_index_clear(&e->tags_index);
 	for (size_t i = 0; i < e->n_revocations; i++)
 		free(e->revocations[i].spiffe_id);
 	free(e->revocations);

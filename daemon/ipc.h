@@ -22,11 +22,15 @@ enum ipc_type {
 	IPC_BUNDLE_LOADED = 16,	 /* struct ipc_bundle_loaded */
 	IPC_TAG_REQUEST = 17,	 /* struct ipc_tag_request, fd: pidfd of the peer */
 	IPC_ATTEST_REFUSED = 18, /* struct ipc_tag_request with its refusal filled, for the audit log; no fd */
+	/* metrics -> enforcer */
+	IPC_METRICS_ASK = 24, /* struct ipc_header: a snapshot, please */
 	/* enforcer -> auditor */
 	IPC_AUDIT_LOG = 32,    /* struct ipc_header, fd: audit log, O_APPEND; replaces the one in use (rotation) */
 	IPC_AUDIT_IMAGE = 33,  /* struct ipc_audit_image, fd: compiled policy of a revision */
 	IPC_AUDIT_NAME = 34,   /* struct ipc_audit_name */
 	IPC_AUDIT_NOTICE = 35, /* struct ipc_notice */
+	/* enforcer -> metrics */
+	IPC_METRICS = 40, /* struct ipc_header, fd: struct metrics */
 	/* any role -> enforcer */
 	IPC_READY = 48, /* struct ipc_header */
 	/* enforcer -> any role, and back: watchdog */

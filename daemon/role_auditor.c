@@ -413,17 +413,19 @@ static bool is_named(const struct auditor *auditor, uint32_t identity)
 int auditor_event(void *context, void *data, size_t size)
 {
 	struct auditor *auditor = context;
-	const struct bh_event *event = data;
+	struct bh_event event = {};
 	const char *path;
 	size_t len = 0;
 
-	if (size >= sizeof(*event)) {
+	if (size >= BH_EVENT_BYTES_MIN) {
+		/* The program of another build may have written more, or less. */
+		memcpy(&event, data, size < sizeof(event) ? size : sizeof(event));
 		/* The enforcer sends a name before it lets the kernel use its number: it stands in the socket. */
-		if (!is_named(auditor, event->subject) || !is_named(auditor, event->peer) ||
-		    (event->revision && !audit_names_digest(auditor->names, event->revision)))
+		if (!is_named(auditor, event.subject) || !is_named(auditor, event.peer) ||
+		    (event.revision && !audit_names_digest(auditor->names, event.revision)))
 			receive(auditor, PACKETS_PER_TURN);
-		path = cgroup_names_path(auditor->cgroups, event->cgroup, clock_ns(CLOCK_BOOTTIME));
-		len = audit_record_flow(auditor->record, auditor->line + 1, event, auditor->names, path,
+		path = cgroup_names_path(auditor->cgroups, event.cgroup, clock_ns(CLOCK_BOOTTIME));
+		len = audit_record_flow(auditor->record, auditor->line + 1, &event, auditor->names, path,
 					auditor->boot_to_real_ns, ++auditor->sequence);
 	}
 	if (!len || !write_line(auditor, len, &auditor->event_account))

@@ -21,6 +21,7 @@
 #include "outbox.h"
 #include "role_auditor.h"
 #include "role_identity.h"
+#include "role_metrics.h"
 
 #define ROLE_MAX_FDS 4
 #define RESTART_MIN_MS 50
@@ -53,7 +54,8 @@ struct role {
 	sd_event_source *again;
 };
 
-static const char *const names[ROLES] = {[ROLE_IDENTITY] = "identity", [ROLE_AUDITOR] = "auditor"};
+static const char *const names[ROLES] = {
+	[ROLE_IDENTITY] = "identity", [ROLE_AUDITOR] = "auditor", [ROLE_METRICS] = "metrics"};
 
 const char *role_name(enum role_kind kind)
 {
@@ -406,6 +408,8 @@ int role_dispatch(int argc, char **argv, int *statusp)
 		*statusp = role_identity_main(ROLE_FD_IPC, ROLE_FD_FIRST);
 	else if (strcmp(argv[2], names[ROLE_AUDITOR]) == 0)
 		*statusp = auditor_main();
+	else if (strcmp(argv[2], names[ROLE_METRICS]) == 0)
+		*statusp = role_metrics_main(ROLE_FD_IPC, ROLE_FD_FIRST);
 	else if (strcmp(argv[2], "compiler") == 0 && argc == 5)
 		*statusp = role_compiler_main((enum compile_job)atoi(argv[3]), argv[4], ROLE_FD_IPC, ROLE_FD_FIRST);
 	else

@@ -17,6 +17,7 @@
 enum role_kind {
 	ROLE_IDENTITY,
 	ROLE_AUDITOR,
+	ROLE_METRICS, /* runs only where metrics are asked for */
 	ROLES,
 };
 
@@ -24,7 +25,8 @@ const char *role_name(enum role_kind kind);
 
 /* Descriptors of a role, by number. */
 #define ROLE_FD_IPC 3
-#define ROLE_FD_FIRST 4 /* identity: attest socket; auditor: ring, counters, subtree, config; compiler: input, output */
+#define ROLE_FD_FIRST                                                                                                  \
+	4 /* identity, metrics: listening socket; auditor: ring, counters, subtree, config; compiler: input, output */
 
 struct role;
 

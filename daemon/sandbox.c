@@ -72,7 +72,7 @@ static const int loop_calls[] = {
 	SCMP_SYS(ppoll),
 };
 
-static const int identity_calls[] = {
+static const int server_calls[] = {
 	SCMP_SYS(accept4), SCMP_SYS(accept), SCMP_SYS(shutdown), SCMP_SYS(getsockopt), SCMP_SYS(setsockopt),
 };
 
@@ -136,8 +136,8 @@ static int allow_profile(scmp_filter_ctx filter, enum sandbox_profile profile)
 
 	if (r == 0 && profile != SANDBOX_COMPILER)
 		r = ALLOW(filter, loop_calls);
-	if (r == 0 && profile == SANDBOX_IDENTITY)
-		r = ALLOW(filter, identity_calls);
+	if (r == 0 && (profile == SANDBOX_IDENTITY || profile == SANDBOX_METRICS))
+		r = ALLOW(filter, server_calls);
 	if (r == 0 && profile == SANDBOX_IDENTITY)
 		r = allow_if(filter, SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, REQUEST_PIDFD_GET_INFO, 0));
 	if (r == 0 && profile == SANDBOX_AUDITOR)

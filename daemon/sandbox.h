@@ -13,6 +13,7 @@
 enum sandbox_profile {
 	SANDBOX_COMPILER, /* reads and writes given descriptors */
 	SANDBOX_IDENTITY, /* accepts and serves connections on a given socket, in an event loop; opens nothing */
+	SANDBOX_METRICS,  /* likewise */
 	SANDBOX_AUDITOR,  /* event loop; opens files and directories for reading; writes and syncs given ones */
 };
 

@@ -37,9 +37,9 @@ static void builder_free(struct part_builder *b)
 	list_free(&b->line);
 }
 
-static const struct rule *rule_of(const struct part_builder *b, uint32_t rank)
+static const struct ranked_rule *rule_of(const struct part_builder *b, uint32_t rank)
 {
-	return &b->compiler->policy->rules[b->compiler->rule_of_rank[rank]];
+	return &b->compiler->ranked[rank];
 }
 
 static bool takes_part(const struct part_builder *b, uint32_t rank, uint32_t judgement)
@@ -62,7 +62,7 @@ static int look_at_passes(struct part_builder *b, struct part *part)
 	part->one_line = true;
 	for (size_t i = j->n_candidates; i-- > 0;) {
 		const struct candidate *x = &j->candidates[i];
-		const struct rule *rule = rule_of(b, x->rank);
+		const struct ranked_rule *rule = rule_of(b, x->rank);
 		bool here = x->from[part->from_view] != NO_PART && x->to[part->to_view] != NO_PART;
 		bool elsewhere = false;
 

@@ -88,6 +88,22 @@ static uint32_t until_index(const struct compiler *c, const struct rule *rule)
 	return (uint32_t)(found - c->untils);
 }
 
+static void rank_rule(struct ranked_rule *ranked, const struct rule *rule)
+{
+	*ranked = (struct ranked_rule){
+		.services = rule->services,
+		.n_services = rule->n_services,
+		.tier = rule->tier,
+		.action = rule->action,
+		.directions = rule->directions,
+		.until = rule->until,
+	};
+	if (rule->n_services != 1)
+		return;
+	ranked->only = rule->services[0];
+	ranked->services = &ranked->only;
+}
+
 int compile_ranks(struct compiler *c)
 {
 	const struct policy *policy = c->policy;
@@ -98,6 +114,7 @@ int compile_ranks(struct compiler *c)
 	c->rule_of_rank = arena_array(&c->arena, n, sizeof(*c->rule_of_rank));
 	c->rank_of_rule = arena_array(&c->arena, n, sizeof(*c->rank_of_rule));
 	c->ranks = arena_array(&c->arena, n, sizeof(*c->ranks));
+	c->ranked = arena_array(&c->arena, n, sizeof(*c->ranked));
 	if (c->arena.out_of_memory || list_untils(c) < 0)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < n; i++)
@@ -108,6 +125,7 @@ int compile_ranks(struct compiler *c)
 		const struct rule *rule = &policy->rules[c->rule_of_rank[i]];
 		bool last = i + 1 == n || policy->rules[c->rule_of_rank[i + 1]].tier != rule->tier;
 
+		rank_rule(&c->ranked[i], rule);
 		c->rank_of_rule[c->rule_of_rank[i]] = (uint32_t)i;
 		c->ranks[i] = (struct bh_rank){
 			.cell = cell_of_rule(policy, c->rule_of_rank[i]),

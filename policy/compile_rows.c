@@ -6,6 +6,9 @@
  * of every interval that is still open. An interval is closed for the rest of a tier by a rule without `until`, and for
  * good if nothing can leave that tier before the rule decides. What is closed is skipped, so the cost is that of the
  * chains that come out.
+ *
+ * Where rules begin and end is marked in a bitmap of the line: that sorts, takes out what is there twice, and tells the
+ * number of an interval by its point, all without comparing.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -14,6 +17,8 @@
 #include "policy/compiler.h"
 
 #define NO_NODE 0xffffffffU
+#define WORDS (SERVICE_END / 64 + 1)
+#define OUTER_WORDS (WORDS / 64 + 1)
 
 struct node {
 	uint32_t rank;
@@ -31,6 +36,9 @@ struct interval {
 struct row_maker {
 	struct compiler *compiler;
 	struct list bounds; /* where intervals begin */
+	uint64_t marks[WORDS];
+	uint64_t words[OUTER_WORDS]; /* which of the former are not 0 */
+	uint32_t below[WORDS];	     /* bounds before those in this word; only where there is one */
 	struct interval *intervals;
 	size_t capacity;
 	struct node *nodes;
@@ -70,40 +78,76 @@ void row_maker_free(struct row_maker *maker)
 	free(maker);
 }
 
-static const struct rule *rule_of(const struct row_maker *m, uint32_t rank)
+static const struct ranked_rule *rule_of(const struct row_maker *m, uint32_t rank)
 {
-	return &m->compiler->policy->rules[m->compiler->rule_of_rank[rank]];
+	return &m->compiler->ranked[rank];
+}
+
+static void mark(struct row_maker *m, uint32_t point)
+{
+	m->marks[point / 64] |= 1ULL << point % 64;
+	m->words[point / 64 / 64] |= 1ULL << point / 64 % 64;
+}
+
+/* What the row before left. */
+static void clear_marks(struct row_maker *m)
+{
+	for (uint32_t i = 0; i < OUTER_WORDS; i++) {
+		for (uint64_t words = m->words[i]; words; words &= words - 1)
+			m->marks[i * 64 + (unsigned)__builtin_ctzll(words)] = 0;
+		m->words[i] = 0;
+	}
+}
+
+/* The bounds, in order. There is room for them. */
+static void list_marks(struct row_maker *m)
+{
+	size_t n = 0;
+
+	for (uint32_t i = 0; i < OUTER_WORDS; i++)
+		for (uint64_t words = m->words[i]; words; words &= words - 1) {
+			uint32_t word = i * 64 + (unsigned)__builtin_ctzll(words);
+
+			m->below[word] = (uint32_t)n;
+			for (uint64_t bits = m->marks[word]; bits; bits &= bits - 1)
+				m->bounds.items[n++] = word * 64 + (unsigned)__builtin_ctzll(bits);
+		}
+	m->bounds.n = n;
 }
 
 /* Cuts the line wherever a rule begins or ends; the last interval ends with the line. */
 static int cut_line(struct row_maker *m, const uint32_t *ranks, size_t n)
 {
 	struct list *bounds = &m->bounds;
-	uint64_t work;
+	uint64_t n_marks = 1;
 
-	bounds->n = 0;
-	if (list_push(bounds, 0) < 0)
-		return -ENOMEM;
+	clear_marks(m);
+	mark(m, 0);
+	mark(m, SERVICE_END);
 	for (size_t i = 0; i < n; i++) {
-		const struct rule *rule = rule_of(m, ranks[i]);
+		const struct ranked_rule *rule = rule_of(m, ranks[i]);
 
-		for (uint32_t j = 0; j < rule->n_services; j++)
-			if (list_push(bounds, rule->services[j].first) < 0 ||
-			    list_push(bounds, rule->services[j].last + 1) < 0)
-				return -ENOMEM;
+		for (uint32_t j = 0; j < rule->n_services; j++) {
+			mark(m, rule->services[j].first);
+			mark(m, rule->services[j].last + 1);
+		}
+		n_marks += 2 * (uint64_t)rule->n_services;
 	}
-	/* Rules have many in common: what is sorted, and looked for again when they are laid, is more than what is left. */
-	work = 8 * bounds->n;
-	list_sort_unique(bounds);
-	if (bounds->items[bounds->n - 1] != SERVICE_END && list_push(bounds, SERVICE_END) < 0)
-		return -ENOMEM;
+	/* No more than there are points, but most rows have few. */
+	while (bounds->capacity < (n_marks < SERVICE_END ? n_marks : SERVICE_END) + 1) {
+		bounds->n = bounds->capacity;
+		if (list_reserve(bounds) < 0)
+			return -ENOMEM;
+	}
+	list_marks(m);
 	while (m->capacity < bounds->n)
 		if (array_grow(&m->intervals, &m->capacity, m->capacity, sizeof(*m->intervals)) < 0)
 			return -ENOMEM;
 	for (uint32_t i = 0; i < bounds->n; i++)
 		m->intervals[i] = (struct interval){.open = i, .last = NO_NODE};
 	m->n_nodes = 0;
-	return compiler_spend(m->compiler, work);
+	/* What is marked, and looked for again when the rules are laid, is more than what is left. */
+	return compiler_spend(m->compiler, 8 * n_marks);
 }
 
 /* The first interval from `i` on that is open. The last bound always is. */
@@ -125,7 +169,7 @@ static void enter_tier(struct row_maker *m)
 
 static int append(struct row_maker *m, uint32_t i, uint32_t rank, const uint32_t *open_until)
 {
-	const struct rule *rule = rule_of(m, rank);
+	const struct ranked_rule *rule = rule_of(m, rank);
 	struct interval *interval = &m->intervals[i];
 
 	if (array_grow(&m->nodes, &m->nodes_capacity, m->n_nodes, sizeof(*m->nodes)) < 0)
@@ -137,7 +181,7 @@ static int append(struct row_maker *m, uint32_t i, uint32_t rank, const uint32_t
 			m->compiler,
 			"more than %u rules in a row can each step aside for the same flow, by `until` "
 			"or because a tier can be passed; '%s' is the first too many",
-			BH_MAX_CHAIN, rule->name);
+			BH_MAX_CHAIN, m->compiler->policy->rules[m->compiler->rule_of_rank[rank]].name);
 	if (!open_until) {
 		interval->closed = true;
 	} else {
@@ -152,24 +196,17 @@ static int append(struct row_maker *m, uint32_t i, uint32_t rank, const uint32_t
 	return 0;
 }
 
-static uint32_t interval_at(const struct row_maker *m, uint32_t point)
+/* The one that begins at a bound. */
+static uint32_t interval_at(const struct row_maker *m, uint32_t bound)
 {
-	size_t low = 0, high = m->bounds.n;
+	uint64_t before = m->marks[bound / 64] & ((1ULL << bound % 64) - 1);
 
-	while (high - low > 1) {
-		size_t middle = (low + high) / 2;
-
-		if (m->bounds.items[middle] <= point)
-			low = middle;
-		else
-			high = middle;
-	}
-	return (uint32_t)low;
+	return m->below[bound / 64] + (uint32_t)__builtin_popcountll(before);
 }
 
 static int lay_rule(struct row_maker *m, uint32_t rank, const uint32_t *open_until)
 {
-	const struct rule *rule = rule_of(m, rank);
+	const struct ranked_rule *rule = rule_of(m, rank);
 	int r = 0;
 
 	for (uint32_t j = 0; j < rule->n_services && r == 0; j++) {

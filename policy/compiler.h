@@ -86,6 +86,17 @@ struct candidate {
 	uint32_t to[BH_VIEWS];
 };
 
+/* What of a rule the rows ask for, again and again and in the order of ranks: it lies together, in that order. */
+struct ranked_rule {
+	const struct service_range *services; /* `only`, where it is one */
+	struct service_range only;
+	uint32_t n_services;
+	uint32_t tier;
+	enum rule_action action:8;
+	unsigned directions:8;
+	bool until;
+};
+
 /* A matrix: each row is a line, each line a list of (column, item) in order; what is not listed is 0. */
 struct matrix {
 	uint32_t rows, columns;
@@ -146,6 +157,7 @@ struct compiler {
 
 	/* ranks */
 	uint32_t *rule_of_rank, *rank_of_rule;
+	struct ranked_rule *ranked;
 	struct bh_rank *ranks;
 	uint64_t *untils;
 	uint32_t n_untils;

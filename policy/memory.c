@@ -88,6 +88,23 @@ char *arena_printf(struct arena *arena, const char *format, ...)
 	return copy;
 }
 
+void arena_join(struct arena *arena, struct arena *other)
+{
+	struct arena_block **lastp = &other->blocks;
+
+	while (*lastp)
+		lastp = &(*lastp)->next;
+	/* Behind the one that still has room. */
+	if (arena->blocks) {
+		*lastp = arena->blocks->next;
+		arena->blocks->next = other->blocks;
+	} else {
+		arena->blocks = other->blocks;
+	}
+	arena->out_of_memory |= other->out_of_memory;
+	*other = (struct arena){};
+}
+
 void arena_free(struct arena *arena)
 {
 	while (arena->blocks) {

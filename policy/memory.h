@@ -32,6 +32,8 @@ void *arena_alloc(struct arena *arena, size_t size);
 void *arena_array(struct arena *arena, size_t n, size_t item_size);   /* likewise, overflow-checked */
 void *arena_copy(struct arena *arena, const void *bytes, size_t len); /* with a NUL behind */
 char *arena_printf(struct arena *arena, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Hands all that `other` holds over to the arena. */
+void arena_join(struct arena *arena, struct arena *other);
 void arena_free(struct arena *arena);
 
 /* Numbers, growing. */

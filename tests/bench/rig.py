@@ -3,8 +3,8 @@
 network namespace that its two processes were started in, so switching from one system to the next costs nothing, and
 samples can be taken in turn.
 
-Every system has two network namespaces of its own, joined by a veth pair: place `loopback` is traffic within the first,
-`veth` is from the first to the second. Everything carries the name of this process and is removed at the end."""
+Every system has three network namespaces of its own: place `loopback` is traffic within the first, `veth` is from the second
+to the third, which a veth pair joins. Everything carries the name of this process and is removed at the end."""
 import contextlib
 import json
 import os
@@ -88,11 +88,11 @@ class System:
 
     def __init__(self, rig, name):
         self.rig, self.name = rig, name
-        self.near, self.far = rig.network.namespace(f"{name}-a"), rig.network.namespace(f"{name}-b")
+        self.alone, self.near, self.far = (rig.network.namespace(f"{name}-{n}") for n in "abc")
         veth = rig.network.veth(self.near, self.far)
         self.addresses = {"loopback": ("127.0.0.1", "127.0.0.1"), "veth": veth["4"]}
         self.pairs = {}
-        for netns in (self.near, self.far):
+        for netns in (self.alone, self.near, self.far):
             self.sysctl(netns, *SYSCTLS)
 
     def sysctl(self, netns, *settings):
@@ -113,10 +113,10 @@ class System:
     def start(self, places):
         self.prepare()
         for place in places:
-            server_ns = self.near if place == "loopback" else self.far
+            client_ns, server_ns = (self.alone, self.alone) if place == "loopback" else (self.near, self.far)
             server = self.spawn("server", place, server_ns, self.command("server", place))
             server.wait_event("ready", seconds=10)
-            client = self.spawn("client", place, self.near, self.command("client", place))
+            client = self.spawn("client", place, client_ns, self.command("client", place))
             self.pairs[place] = Pair(server, client)
             harness.wait_for(self.pairs[place].works, f"traffic of {self.name} over {place}", 10)
 
@@ -179,47 +179,53 @@ class Bulkhead(System):
                                svid.key, "--cgroup", f"{role}-{place}", "--", *argv], netns=netns)
 
     def programs(self):
-        found = {}
-        for directory, _, files in os.walk(self.env.pins):
-            for file in files:
-                path = os.path.join(directory, file)
-                with contextlib.suppress(RuntimeError):
-                    link = bpftool("link", "show", "pinned", path)
-                    program = bpftool("prog", "show", "id", link["prog_id"])
-                    found[link["prog_id"]] = program["name"]
-        return found
+        return {p["id"]: p["name"] for p in instance_programs(self.env.pins)}
 
     def remove(self):
         self.env.remove()
 
 
-class NftConntrack(NoFilter):
-    """nftables: established connections pass by conntrack, new ones by a hash of (address, port). It judges on the
-    server's side only, and knows no identities; nothing stands in the client's way on the veth pair."""
+class Peer(NoFilter):
+    """Another filter, in the server's network namespace: it judges what arrives there, and knows no identities; nothing
+    stands in the client's way on the veth pair."""
 
-    def __init__(self, rig, name, rules):
+    def __init__(self, rig, name, text, command):
         super().__init__(rig, name)
-        self.rules = rules
+        self.text, self.command_line = text, command
 
     def load(self, netns, client):
-        path = f"{self.rig.dir}/{netns}.nft"
-        harness.write(path, rulesets.nft(self.rules, client, PORT))
-        start = time.monotonic()
-        process = self.rig.spawn(["nft", "-f", path], netns=netns)
-        assert process.wait(30) == 0, "".join(process.out)
-        return time.monotonic() - start
+        path = f"{self.rig.dir}/{netns}.rules"
+        harness.write(path, self.text(client))
+        process = self.rig.spawn([*self.command_line, path], netns=netns)
+        assert process.wait(60) == 0, "".join(process.out)
 
     def prepare(self):
-        for netns, place in ((self.near, "loopback"), (self.far, "veth")):
+        for netns, place in ((self.alone, "loopback"), (self.far, "veth")):
             self.load(netns, self.addresses[place][0])
             with contextlib.suppress(AssertionError):  # older names on older kernels
                 self.sysctl(netns, *CONNTRACK_SYSCTLS)
 
 
+def peers(size):
+    """What users could choose instead, at one size: name -> (text of the rules for a client's address, command). What is not
+    installed is not there."""
+    found = {}
+    legacy = shutil.which("iptables-legacy-restore") or shutil.which("iptables-restore")
+    forms = []
+    if shutil.which("nft"):
+        forms += [("nft-linear", rulesets.nft_linear, ["nft", "-f"]), ("nft-set", rulesets.nft_set, ["nft", "-f"])]
+    if legacy:
+        forms.append(("iptables", rulesets.iptables, [legacy]))
+    for form, text, command in forms:
+        for suffix, conntrack in (("", False), ("-ct", True)):
+            found[f"{form}{suffix}-{size}"] = (lambda client, t=text, c=conntrack: t(size, client, PORT, c), command)
+    return found
+
+
 class Rig:
     """All of it. A context manager; what was made is removed in whatever way it ends."""
 
-    def __init__(self, rules, names=None):
+    def __init__(self, rules, peer_sizes=(), names=None):
         self.processes = []
         self.systems = []
         self.skipped = []
@@ -227,7 +233,7 @@ class Rig:
         self.cgroup = harness.mount_of("cgroup2") + "/" + self.name
         self.dir = f"/tmp/{self.name}-"
         self.pins = None
-        self.rules, self.names = rules, names
+        self.rules, self.peer_sizes, self.names = rules, peer_sizes, names
         self.network = harness.Network(f"bh{os.getpid()}x0", harness.TRAFFIC)
         cpus = sorted(os.sched_getaffinity(0))
         self.cpus = (cpus[-1], cpus[0])
@@ -254,22 +260,25 @@ class Rig:
         os.mkdir(self.dir)
         self.pins = (harness.mount_of("bpf") or harness.Environment._mount_bpffs()) + "/" + self.name
         self._add("none", NoFilter)
+        self._add("none-again", NoFilter)  # what two that are the same differ by
         self._add("empty", EmptyPrograms)
         for n in self.rules:
             self._add(f"bulkhead-{n}", lambda rig, name, n=n: Bulkhead(rig, name, n))
-        if shutil.which("nft"):
-            for n in dict.fromkeys(rulesets.parse_size(size)[0] for size in self.rules):
-                self._add(f"nft-ct-{n}", lambda rig, name, n=n: NftConntrack(rig, name, n))
-        else:
-            self.skipped.append("nft-ct: nft is not installed (packaging/deps install bench)")
+        for size in self.peer_sizes:
+            for peer, (text, command) in peers(size).items():
+                self._add(peer, lambda rig, name, t=text, c=command: Peer(rig, name, t, c))
+        if self.peer_sizes:
+            self.skipped += [f"{tool}: not installed (packaging/deps install bench)" for tool in ("nft", "iptables")
+                             if not shutil.which(tool)]
 
     def start(self, places=PLACES):
         for system in list(self.systems):
             try:
                 system.start(places)
             except AssertionError as error:
-                # A policy that this version cannot hold; the smallest one is what the benchmark is about.
-                if not isinstance(system, Bulkhead) or system.rules == self.rules[0]:
+                # A peer that is missing something here, or a policy that this version cannot hold; the smallest one is
+                # what the benchmark is about.
+                if not isinstance(system, (Bulkhead, Peer)) or getattr(system, "rules", "") == self.rules[0]:
                     raise
                 self.skipped.append(f"{system.name}: {str(error).strip().splitlines()[-1]}")
                 self.systems.remove(system)
@@ -299,6 +308,13 @@ def bpftool(*args):
     if done.returncode:
         raise RuntimeError(f"bpftool {' '.join(str(a) for a in args)}: {done.stdout}{done.stderr}")
     return json.loads(done.stdout) if done.stdout.strip() else None
+
+
+def instance_programs(pins):
+    """bpftool's view of every program that uses the pinned maps of an instance, on whatever hook it is: all of them read its
+    state word."""
+    state = bpftool("map", "show", "pinned", os.path.join(pins, "state"))["id"]
+    return [p for p in bpftool("prog", "show") if state in p.get("map_ids", [])]
 
 
 def require(*paths):

@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policies of a given number of rules: one allows the benchmark's traffic, all others are about someone else."""
+"""Rule sets of a given number of rules: one allows the benchmark's traffic, all others are about someone else.
 
-PORTS = 20  # distinct ones among the rules that do not match
+For the peers they are written as one would write them by hand; in a linear list the rule that matches is the last. They
+filter on the server's side only, which is less than half of what Bulkhead does: it judges each flow at both ends."""
+import policies
+
+PORTS = 20  # distinct ones among the rules of the peers that do not match
+SERVICES = 4  # ports of the benchmark's traffic, from `port` on
+SHAPES = {"": "ports", "m": "mixed", "i": "identities", "n": "networks"}
 
 
 def address(i):
@@ -9,51 +15,78 @@ def address(i):
 
 
 def parse_size(text):
-    """"1000" is 1,000 rules, half of which name networks and half identities; "1000i" only identities, "1000n" only
-    networks."""
-    return (int(text[:-1]), text[-1]) if text[-1] in "in" else (int(text), "")
+    """"1000" is 1,000 rules between ten identities, each rule on ports of its own: the longest rows that a policy can
+    have. Other shapes (policies.py): "1000m" also networks, lists and `any` between ten identities; "1000i" among as
+    many identities as rules, up to 10,000; "1000n" between identities and a network for each rule."""
+    return (int(text[:-1]), text[-1]) if text[-1] in SHAPES else (int(text), "")
 
 
-def bulkhead(size, trust_domain, port, variant=0):
-    """Every third rule denies. `variant` changes the ports."""
+def bulkhead(size, trust_domain, port, variant=0, allow=True):
+    """The benchmark's rule has a priority of its own, for others may deny the same ports. `variant` makes all other rules
+    different ones; without `allow` the benchmark's is one that denies."""
     rules, kind = parse_size(size)
-    identities = [f"  web: spiffe://{trust_domain}/web", f"  db: spiffe://{trust_domain}/db"]
-    networks, lines = [], []
-    for i in range(rules - 1):
-        service = f"tcp/{7000 + 100 * variant + i % PORTS}"
-        action = "deny" if i % 3 == 2 else "allow"
-        if (kind or "ni"[i % 2]) == "i":
-            identities.append(f"  app{i}: spiffe://{trust_domain}/app/{i}")
-            source = f"app{i}"
-        else:
-            networks.append(f"  net{i}: {address(i)}/28")
-            source = f"net{i}"
-        lines.append(f"  - {{name: rule{i}, action: {action}, from: {source}, to: db, service: {service}}}")
-    lines.append(f"  - {{name: bench, action: allow, from: web, to: db, service: [tcp/{port}-{port + 3}, "
-                 f"udp/{port}-{port + 3}]}}")
-    text = ["bulkhead: 1", "identities:", *identities]
-    if networks:
-        text += ["networks:", *networks]
-    return "\n".join([*text, "rules:", *lines]) + "\n"
+    identities = min(max(rules, 2), 10000) if kind == "i" else 10
+    text = policies.text(SHAPES[kind], identities, rules - 1, variant or "")
+    # Two of the identities are those that talk: many rules are about them, too.
+    for i, name in enumerate(("web", "db")):
+        text = text.replace(f"  app{i}: {policies.spiffe(i)}\n", f"  app{i}: spiffe://{trust_domain}/{name}\n")
+    last = port + SERVICES - 1
+    return text + (f"  - {{name: bench, priority: -1, action: {'allow' if allow else 'deny'}, from: app0, to: app1, "
+                   f"service: [tcp/{port}-{last}, udp/{port}-{last}]}}\n")
 
 
-def nft(rules, client, port):
-    """A rule here is an element of a verdict map, looked up by address and port."""
-    elements = [f"{address(i)} . {7000 + i % PORTS} : {'drop' if i % 3 == 2 else 'accept'}" for i in range(rules - 1)]
-    elements += [f"{client} . {p} : accept" for p in range(port, port + 4)]
+def is_deny(i):
+    return i % 3 == 2
+
+
+def _nft_table(conntrack, rules, maps=""):
+    state = "\t\tct state established,related accept\n" if conntrack else ""
     return f"""\
 table inet bench
 delete table inet bench
 table inet bench {{
-	map allowed {{
-		type ipv4_addr . inet_service : verdict
-		elements = {{ {", ".join(elements)} }}
-	}}
-	chain input {{
+{maps}\tchain input {{
 		type filter hook input priority 0; policy drop;
-		ct state established,related accept
-		icmp type echo-request accept
-		meta l4proto {{ tcp, udp }} ip saddr . th dport vmap @allowed
-	}}
+{state}		icmp type echo-request accept
+{rules}	}}
 }}
 """
+
+
+def nft_linear(rules, client, port, conntrack):
+    """One rule below the other. Without conntrack, what comes back to the client is a rule, too, the very last: it is met
+    where both ends are in one namespace."""
+    ports = f"{port}-{port + SERVICES - 1}"
+    lines = [f"\t\tip saddr {address(i)}/28 tcp dport {7000 + i % PORTS} {'drop' if is_deny(i) else 'accept'}\n"
+             for i in range(rules - 1)]
+    lines.append(f"\t\tip saddr {client} meta l4proto {{ tcp, udp }} th dport {ports} accept\n")
+    if not conntrack:
+        lines.append(f"\t\tip saddr {client} meta l4proto {{ tcp, udp }} th sport {ports} accept\n")
+    return _nft_table(conntrack, "".join(lines))
+
+
+def nft_set(rules, client, port, conntrack):
+    """A rule here is an element of a verdict map, looked up by address and port: the fastest form that nftables has."""
+    elements = [f"{address(i)} . {7000 + i % PORTS} : {'drop' if is_deny(i) else 'accept'}" for i in range(rules - 1)]
+    elements += [f"{client} . {p} : accept" for p in range(port, port + SERVICES)]
+    maps = ("\tmap allowed {\n\t\ttype ipv4_addr . inet_service : verdict\n\t\telements = { "
+            + ", ".join(elements) + " }\n\t}\n")
+    rules_text = "\t\tmeta l4proto { tcp, udp } ip saddr . th dport vmap @allowed\n"
+    if not conntrack:
+        rules_text += f"\t\tip saddr {client} th sport {port}-{port + SERVICES - 1} accept\n"
+    return _nft_table(conntrack, rules_text, maps)
+
+
+def iptables(rules, client, port, conntrack):
+    """For iptables-restore."""
+    ports = f"{port}:{port + SERVICES - 1}"
+    lines = ["*filter", ":INPUT DROP [0:0]", ":FORWARD ACCEPT [0:0]", ":OUTPUT ACCEPT [0:0]"]
+    if conntrack:
+        lines.append("-A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT")
+    lines.append("-A INPUT -p icmp --icmp-type echo-request -j ACCEPT")
+    lines += [f"-A INPUT -s {address(i)}/28 -p tcp --dport {7000 + i % PORTS} -j {'DROP' if is_deny(i) else 'ACCEPT'}"
+              for i in range(rules - 1)]
+    ways = ("--dport",) if conntrack else ("--dport", "--sport")
+    lines += [f"-A INPUT -s {client} -p {protocol} {way} {ports} -j ACCEPT" for way in ways
+              for protocol in ("tcp", "udp")]
+    return "\n".join([*lines, "COMMIT", ""])

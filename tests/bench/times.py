@@ -31,27 +31,64 @@ def repeated(what, argvs):
     return {"what": what, **report.spread(values)}
 
 
+def policies_of(env, size):
+    """Two that have no rule in common but for names; the first lets the benchmark's traffic pass, the second does not."""
+    for variant in (0, 1):
+        path = f"{env.dir}/policy{size}-{variant}.yaml"
+        bench.harness.write(path, rulesets.bulkhead(size, bench.Bulkhead.TRUST_DOMAIN, bench.PORT, variant, not variant))
+        yield path
+
+
+def replacement(env, ctl, server, client, allowing, denying):
+    """Ms from the start of the command to the last datagram that the old policy let pass; to the end of the command; or what
+    went wrong."""
+    ms, error = clock([*ctl, "apply", allowing])
+    if error:
+        return None, None, error
+    before = client.stat()["sent"]
+    bench.harness.wait_for(lambda: client.stat()["sent"] > before + 50, "traffic under the policy that allows it")
+    start_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    ms, error = clock([*ctl, "apply", denying])
+    if error:
+        return None, None, error
+    refused = client.stat()["refused"]
+    bench.harness.wait_for(lambda: client.stat()["refused"] > refused, "the traffic to be denied")
+    streams = server.stat()["streams"]
+    return (streams[0]["last_sent_ns"] - start_ns) / 1e6, ms, ""
+
+
 def apply_times(env, sizes):
-    """Two policies in turn, so that there is always something to replace."""
+    """With traffic running, whose verdict each policy turns over: five datagrams a millisecond say when."""
     ctl = [bench.harness.POLICYCTL, "--run-dir", env.run_dir]
     yield repeated("start of policyctl (--version)", [[*ctl, "--version"]])
+    server = env.db.udp_server(f"127.0.0.1,{bench.PORT}")
+    client = env.web.udp_stream(f"127.0.0.1,{bench.PORT}", rate=5000)
     for size in sizes:
-        argvs = []
-        for variant in (0, 1):
-            path = f"{env.dir}/policy{size}-{variant}.yaml"
-            bench.harness.write(path, rulesets.bulkhead(size, bench.Bulkhead.TRUST_DOMAIN, bench.PORT, variant))
-            argvs.append([*ctl, "apply", path])
-        yield repeated(f"policyctl apply, {size} rules", argvs)
+        allowing, denying = policies_of(env, size)
+        last, command, error = [], [], ""
+        for _ in range(REPEATS):
+            to_last, ms, error = replacement(env, ctl, server, client, allowing, denying)
+            if error:
+                break
+            last.append(to_last)
+            command.append(ms)
+        what = f"policyctl apply, {size} rules"
+        if error:
+            yield {"what": what, "error": error}
+            continue
+        yield {"what": f"{what}: to the last packet judged by the old policy", **report.spread(last)}
+        yield {"what": f"{what}: to the end of the command", **report.spread(command)}
 
 
 def nft_times(rig, sizes):
     """A table of the same size replaced by another, in a namespace of the measured system."""
-    system = next((s for s in rig.systems if isinstance(s, bench.NftConntrack)), None)
+    system = next((s for s in rig.systems if isinstance(s, bench.Peer)), None)
     for size in dict.fromkeys(rulesets.parse_size(s)[0] for s in sizes) if system else ():
-        path = f"{rig.dir}/times{size}.nft"
-        bench.harness.write(path, rulesets.nft(size, "127.0.0.1", bench.PORT))
-        yield repeated(f"nft -f, {size} elements",
-                       [["nsenter", f"--net=/run/netns/{system.near}", "nft", "-f", path]])
+        for form, text in (("linear", rulesets.nft_linear), ("set", rulesets.nft_set)):
+            path = f"{rig.dir}/times{size}-{form}.nft"
+            bench.harness.write(path, text(size, "127.0.0.1", bench.PORT, True))
+            yield repeated(f"nft -f, {form}, {size} rules",
+                           [["nsenter", f"--net=/run/netns/{system.near}", "nft", "-f", path]])
 
 
 def attest_times(env, svid, count):
@@ -97,6 +134,7 @@ def measure(rig, sizes, attests):
         svid = ca.issue("/web")
         env.start()
         env.apply(rulesets.bulkhead("10", bench.Bulkhead.TRUST_DOMAIN, bench.PORT))
+        env.web, env.db = env.workload("web", svid), env.workload("db", ca.issue("/db"))
         for i in range(4):
             env.workload(f"other{i}", ca.issue(f"/app/{i}"))
         if attests:

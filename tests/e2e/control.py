@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Apply() over the control socket, without policyctl: that one checks a policy itself before it asks the daemon, and a
+"""Apply() over the control socket, without policyctl: that one says itself what is wrong with a policy, and a
 test of what the daemon refuses must not depend on it. Just enough D-Bus for one call, peer to peer."""
 import os
 import socket

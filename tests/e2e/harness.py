@@ -26,6 +26,8 @@ BUILD = os.environ.get("BULKHEAD_BUILD") or os.path.join(REPO, "build", "dev")
 if not os.path.isabs(BUILD):
     BUILD = os.path.join(REPO, BUILD)
 DAEMON = os.path.join(BUILD, "daemon", "bulkheadd")
+# The same with maps of another layout, and of small capacities.
+DAEMON_LAYOUT = os.path.join(BUILD, "tests", "layout", "bulkheadd-layout")
 POLICYCTL = os.path.join(BUILD, "cli", "policyctl")
 TRAFFIC = os.path.join(BUILD, "tests", "e2e", "traffic")
 
@@ -145,7 +147,8 @@ class Environment:
         self.dir = None
         self.daemon = None
         self.daemon_env = daemon_env
-        self.daemon_options = []
+        self.daemon_options = []  # beside those of daemon_argv()
+        self.program = DAEMON  # that start() starts
         self.processes = []
         self.workloads = []
         self.started = 0
@@ -238,7 +241,7 @@ class Environment:
     # ---- the daemon ----
 
     def daemon_argv(self):
-        return [DAEMON, "--instance", self.instance, "--subtree", self.subtree, "--run-dir", self.run_dir,
+        return [self.program, "--instance", self.instance, "--subtree", self.subtree, "--run-dir", self.run_dir,
                 "--state-dir", f"{self.dir}/state", "--audit-log", self.audit.path,
                 "--bundle-dir", f"{self.dir}/bundles", "--policy-dir", f"{self.dir}/policy", "--pin-dir", self.pins,
                 *self.daemon_options]
@@ -349,6 +352,12 @@ class Environment:
 
     def apply(self, text, name="policy.yaml", expect=0):
         return self.ctl("apply", self.write_policy(text, name), expect=expect)
+
+    def map_pin(self, name):
+        """Where a map is pinned: the name carries the number of its layout."""
+        found = [f for f in os.listdir(self.pins) if re.fullmatch(rf"{name}_\d+", f)]
+        assert len(found) == 1, f"pins of {name}: {found}"
+        return f"{self.pins}/{found[0]}"
 
     def tags(self):
         return self.ctl_json("identities")

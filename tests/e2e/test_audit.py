@@ -184,6 +184,40 @@ def test_a_stopped_auditor_loses_events_and_says_how_many(env):
     env.audit.wait(mark, event__action="events-lost", event__kind="metric")
 
 
+def one_event_each(env, workload, to, number):
+    """As many datagrams, each to a port of its own, with nobody reading the ring. Returns how many events that lost."""
+    before = balanced(env)
+    pid = env.role_pids()["auditor"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        flood = workload.traffic("udp-client", "--to", to, "--spread", number, "--rate", 0)
+        flood.command(f"send {number}")
+        wait_for(lambda: flood.stat()["made"] == number, "the datagrams", 20)
+        full = env.status()["events"]
+        flood.quit()
+    finally:
+        if os.path.exists(f"/proc/{pid}"):
+            os.kill(pid, signal.SIGCONT)
+    assert full["made"] - before["made"] == number, "each of them made one event, whatever became of it"
+    assert full["written"] == before["written"]
+    after = check_log_agrees(env)
+    assert after["made"] == full["made"] and after["lost"] == full["lost"], "nothing was lost later"
+    return after["lost"] - before["lost"]
+
+
+def test_the_loss_of_a_full_ring_is_exact_for_both_verdicts(env):
+    number = 20000
+    room = (1 << 20) // 128  # of the ring, in events with their header
+    env.apply(POLICY.replace("    to: any\n    direction: egress\n", "    to: any\n    direction: egress\n    log: new\n"))
+    try:
+        for workload, to in ((env.loose, "127.0.0.3,10000"), (env.probe, "127.0.0.4,10000")):
+            lost = one_event_each(env, workload, to, number)
+            print(f"# of {number} events, {lost} did not fit and were counted")
+            assert number - room <= lost <= number - room + 64, f"the ring holds {room}"
+    finally:
+        env.apply(POLICY)
+
+
 def test_a_killed_auditor_loses_nothing_that_is_not_counted(env):
     flood = env.loose.traffic("udp-client", "--to", "127.0.0.1,10000", "--spread", 50000, "--rate", 20000)
     for _ in range(5):

@@ -639,7 +639,7 @@ def test_a_packet_that_says_where_to_go_next_does_not_leave(env):
 
 def endpoints(env):
     try:
-        done = subprocess.run(["bpftool", "-j", "map", "dump", "pinned", f"{env.pins}/endpoints"], check=True,
+        done = subprocess.run(["bpftool", "-j", "map", "dump", "pinned", env.map_pin("endpoints")], check=True,
                               capture_output=True, text=True)
     except FileNotFoundError as error:
         raise Skip("bpftool is not there") from error

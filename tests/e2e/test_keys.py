@@ -198,7 +198,7 @@ def test_a_key_outlives_the_daemon(env):
 
 def slot_of(env, number):
     """The slot of an epoch in the pinned map, as bytes of struct bh_key."""
-    text = subprocess.run(["bpftool", "-j", "map", "lookup", "pinned", f"{env.pins}/keys", "key", str(number % 4), "0", "0", "0"],
+    text = subprocess.run(["bpftool", "-j", "map", "lookup", "pinned", env.map_pin("keys"), "key", str(number % 4), "0", "0", "0"],
                           capture_output=True, text=True, check=True).stdout
     return harness.json.loads(text)["value"]
 
@@ -211,7 +211,7 @@ def test_a_key_that_is_old_enough_when_the_daemon_starts_is_replaced(env):
     old = [int(x, 16) for x in slot_of(env, before)]
     aged = old[:16] + list(struct.pack("=Q", int((uptime - 3650) * 1e9)))
     env.stop()
-    subprocess.run(["bpftool", "map", "update", "pinned", f"{env.pins}/keys", "key", str(before % 4), "0", "0", "0", "value",
+    subprocess.run(["bpftool", "map", "update", "pinned", env.map_pin("keys"), "key", str(before % 4), "0", "0", "0", "value",
                     *[str(x) for x in aged]], check=True)
     mark = env.audit.mark()
     env.daemon_options = ["--key-hours", "1"]
@@ -239,7 +239,7 @@ def test_old_keys_do_not_stay_in_the_map(env):
 
 def test_a_workload_cannot_read_the_key(env):
     for uid in (65534, 1000):
-        process = env.web.spawn(["/usr/sbin/bpftool", "map", "dump", "pinned", f"{env.pins}/keys"], uid=uid)
+        process = env.web.spawn(["/usr/sbin/bpftool", "map", "dump", "pinned", env.map_pin("keys")], uid=uid)
         assert process.wait() != 0 and "key" not in "".join(process.out[1:]), process.out
 
 

@@ -2,18 +2,17 @@
 """What the daemon keeps in order while it runs: that the kernel still enforces, that nothing stale names anybody, and
 that there may be many identities."""
 import contextlib
-import ctypes
 import json
 import os
+import struct
 import subprocess
 
+import bpf
+from bpf import bpftool
 from common import POLICY, TRUST_DOMAIN, ready, setup, spiffe  # noqa: F401
-from harness import Skip, read, wait_for
+from harness import read, wait_for
 
 DB = "127.0.0.1,5432"
-BPF = 321  # x86-64
-MAP_UPDATE_ELEM, OBJ_GET = 2, 7
-NAME_BYTES = 2052
 MANY = 16000
 
 # A UDP socket that had a port, and lets go of it without being closed: reads commands.
@@ -29,13 +28,6 @@ ctypes.CDLL(None).connect(s.fileno(), b"\\0" * 16, 16)
 print("disconnected", flush=True)
 sys.stdin.readline()
 """
-
-
-def bpftool(*args):
-    with contextlib.suppress(FileNotFoundError):
-        done = subprocess.run(["bpftool", "--json", *args], capture_output=True, text=True, check=True)
-        return json.loads(done.stdout or "null")
-    raise Skip("bpftool is not installed")
 
 
 def denies(env):
@@ -103,7 +95,7 @@ def test_an_svid_takes_the_place_of_a_local_identity_that_ended(env):
 
 
 def endpoint_ports(env):
-    keys = [e.get("formatted", e)["key"] for e in bpftool("map", "dump", "pinned", f"{env.pins}/endpoints")]
+    keys = [e.get("formatted", e)["key"] for e in bpftool("map", "dump", "pinned", env.map_pin("endpoints"))]
     return [k["port"] for k in keys]
 
 
@@ -123,25 +115,13 @@ def test_the_endpoint_of_a_disconnected_socket_is_removed(env):
 
 def fill_names(env, number):
     """What a daemon leaves that has seen so many identities."""
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def bpf(command, attr):
-        done = libc.syscall(BPF, command, ctypes.byref(attr), ctypes.sizeof(attr))
-        assert done >= 0, os.strerror(ctypes.get_errno())
-        return done
-
-    path = ctypes.create_string_buffer(f"{env.pins}/names".encode())
-    fd = bpf(OBJ_GET, (ctypes.c_uint64 * 4)(ctypes.addressof(path)))
-    for i in range(100, 100 + number):
-        key = ctypes.c_uint32(i)
-        value = ctypes.create_string_buffer(b"\0" * 4 + f"spiffe://{TRUST_DOMAIN}/many/{i}".encode(), 4 + NAME_BYTES)
-        bpf(MAP_UPDATE_ELEM, (ctypes.c_uint64 * 4)(fd, ctypes.addressof(key), ctypes.addressof(value), 0))
-    os.close(fd)
+    with bpf.opened_map(env.map_pin("names")) as names:
+        for i in range(100, 100 + number):
+            name = b"\0" * 4 + f"spiffe://{TRUST_DOMAIN}/many/{i}".encode()
+            names.update(struct.pack("=I", i), name.ljust(names.value_bytes, b"\0"))
 
 
 def test_the_daemon_starts_with_many_identities(env):
-    if os.uname().machine != "x86_64":
-        raise Skip("knows the number of bpf(2) on x86-64 only")
     server = env.db.tcp_server("::,5432")
     env.kill_daemon()
     fill_names(env, MANY)

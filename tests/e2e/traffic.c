@@ -19,6 +19,7 @@ static const char usage[] = "usage: traffic COMMAND [OPTION...]\n"
 			    "  tcp-client  --to ADDR,PORT [--count N] [--rate N] [--timeout MS] [--from ADDR,PORT]\n"
 			    "  udp-client  likewise, and [--connected] [--spread PORTS]\n"
 			    "  tcp-flood   --to ADDR,PORT --rate N\n"
+			    "  churn       --root DIR --to ADDR,PORT --rate N (cgroups a second)\n"
 			    "  ping        --to ADDR,0 --count N [--timeout MS] [--raw]\n"
 			    "  uring-tcp   --to ADDR,PORT --text TEXT [--sqpoll]\n"
 			    "  uring-udp   likewise\n"
@@ -214,13 +215,21 @@ int pace_wait_ms(const struct pace *pace)
 static void options_parse(struct options *options, int argc, char **argv)
 {
 	static const struct option names[] = {
-		{"listen", required_argument, NULL, 'l'}, {"to", required_argument, NULL, 't'},
-		{"from", required_argument, NULL, 'f'},	  {"stream", required_argument, NULL, 's'},
-		{"spread", required_argument, NULL, 'S'}, {"rate", required_argument, NULL, 'r'},
-		{"count", required_argument, NULL, 'c'},  {"timeout", required_argument, NULL, 'o'},
-		{"connected", no_argument, NULL, 'C'},	  {"raw", no_argument, NULL, 'R'},
-		{"reuse", no_argument, NULL, 'U'},	  {"sqpoll", no_argument, NULL, 'Q'},
-		{"text", required_argument, NULL, 'x'},	  {},
+		{"listen", required_argument, NULL, 'l'},
+		{"to", required_argument, NULL, 't'},
+		{"from", required_argument, NULL, 'f'},
+		{"stream", required_argument, NULL, 's'},
+		{"spread", required_argument, NULL, 'S'},
+		{"rate", required_argument, NULL, 'r'},
+		{"count", required_argument, NULL, 'c'},
+		{"timeout", required_argument, NULL, 'o'},
+		{"connected", no_argument, NULL, 'C'},
+		{"raw", no_argument, NULL, 'R'},
+		{"reuse", no_argument, NULL, 'U'},
+		{"sqpoll", no_argument, NULL, 'Q'},
+		{"text", required_argument, NULL, 'x'},
+		{"root", required_argument, NULL, 'd'},
+		{},
 	};
 	int opt;
 
@@ -268,6 +277,9 @@ static void options_parse(struct options *options, int argc, char **argv)
 		case 'x':
 			options->text = optarg;
 			break;
+		case 'd':
+			options->root = optarg;
+			break;
 		default:
 			fputs(usage, stderr);
 			exit(2);
@@ -285,6 +297,7 @@ int main(int argc, char **argv)
 		{"tcp-server", tcp_server, true}, {"tcp-client", tcp_client, false}, {"tcp-flood", tcp_flood, false},
 		{"udp-server", udp_server, true}, {"udp-client", udp_client, false}, {"ping", ping, false},
 		{"uring-tcp", uring_tcp, false},  {"uring-udp", uring_udp, false},   {"udp-mmsg", udp_mmsg, false},
+		{"churn", churn, false},
 	};
 	struct options options = {.text = ""};
 

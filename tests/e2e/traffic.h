@@ -54,6 +54,7 @@ struct options {
 	bool reuse;	     /* SO_REUSEPORT */
 	bool sqpoll;	     /* io_uring: a thread of the kernel submits */
 	const char *text;    /* what uring-* and udp-mmsg send */
+	const char *root;    /* churn: where the cgroups are made */
 };
 
 /* What a receiver knows of one stream of records. */
@@ -84,6 +85,7 @@ int ping(const struct options *options);
 int uring_tcp(const struct options *options);
 int uring_udp(const struct options *options);
 int udp_mmsg(const struct options *options);
+int churn(const struct options *options);
 
 uint64_t now_ns(void);
 /* Prints one JSON line: {"event": EVENT, "t": now, ...}; `format` gives the rest. */

@@ -36,7 +36,7 @@ static int compile(unsigned identities, unsigned rules, size_t *image_len, char 
 	char *text = policy_text(identities, rules);
 	struct policy_source source = {.name = "policy.yaml", .text = text, .len = strlen(text)};
 	void *image = NULL;
-	int r = compile_policy(&source, 1, &image, image_len, textp);
+	int r = compile_policy(&source, 1, NULL, &image, image_len, textp);
 
 	free(image);
 	free(text);
@@ -70,7 +70,7 @@ static int compile_text(const char *policy, bool stored, char **textp)
 	struct policy_source source = {.name = "policy.yaml", .text = policy, .len = strlen(policy)};
 	void *image = NULL;
 	size_t len = 0;
-	int r = (stored ? compile_stored_policy : compile_policy)(&source, 1, &image, &len, textp);
+	int r = (stored ? compile_stored_policy : compile_policy)(&source, 1, NULL, &image, &len, textp);
 
 	free(image);
 	return r;
@@ -121,7 +121,7 @@ static void an_invalid_policy_is_an_answer(void **state)
 	size_t len = 0;
 
 	(void)state;
-	assert_int_equal(compile_policy(&source, 1, &image, &len, &text), 1);
+	assert_int_equal(compile_policy(&source, 1, NULL, &image, &len, &text), 1);
 	assert_null(image);
 	assert_non_null(strstr(text, "policy.yaml:1:"));
 	free(text);

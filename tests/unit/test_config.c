@@ -44,6 +44,24 @@ static void a_file_sets_what_it_names_and_nothing_else(void **state)
 	assert_string_equal(config.policy_dir, "/etc/bulkhead/policy.d");
 	assert_string_equal(config.pin_dir, "");
 	assert_int_equal(config_key_hours(&config), 24);
+	assert_string_equal(config.metrics, "off");
+}
+
+static void metrics_are_told_where_the_file_or_an_option_says(void **state)
+{
+	struct daemon_config_file file;
+	struct daemon_config config;
+
+	(void)state;
+	assert_int_equal(parse("metrics: 127.0.0.1:9470\n", &file), 0);
+	assert_int_equal(config_merge(&config, &file, NULL, why, sizeof(why)), 0);
+	assert_string_equal(config.metrics, "127.0.0.1:9470");
+	assert_int_equal(parse("metrics: /run/bulkhead/metrics.sock\n", &file), 0);
+	assert_int_equal(config_merge(&config, &file, NULL, why, sizeof(why)), 0);
+	assert_string_equal(config.metrics, "/run/bulkhead/metrics.sock");
+	assert_int_equal(parse("metrics: off\n", &file), 0);
+	assert_int_equal(config_merge(&config, &file, NULL, why, sizeof(why)), 0);
+	assert_string_equal(config.metrics, "off");
 }
 
 static void an_empty_file_is_all_defaults(void **state)
@@ -79,6 +97,8 @@ static void errors_name_file_line_and_column(void **state)
 	refused("subtree: {\n", "b.yaml:");
 	refused("instance: ../etc\n", "instance \"../etc\"");
 	refused("instance: abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz\n", "longer than 31 bytes");
+	refused("metrics: 0.0.0.0:9470\n", "metrics \"0.0.0.0:9470\": off, the absolute path of a socket, or a port");
+	refused("metrics: /run/../x\n", "has a component");
 	refused("run_dir: "
 		"/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n",
 		"too long for the names of the sockets");
@@ -205,6 +225,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_file_sets_what_it_names_and_nothing_else),
+		cmocka_unit_test(metrics_are_told_where_the_file_or_an_option_says),
 		cmocka_unit_test(an_empty_file_is_all_defaults),
 		cmocka_unit_test(errors_name_file_line_and_column),
 		cmocka_unit_test(a_cut_file_never_crashes_the_parser),

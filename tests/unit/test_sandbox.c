@@ -164,6 +164,7 @@ static void no_profile_can_make_a_socket(void **state)
 	(void)state;
 	assert_killed(run_in(SANDBOX_IDENTITY, make_inet_socket));
 	assert_killed(run_in(SANDBOX_IDENTITY, make_unix_socket));
+	assert_killed(run_in(SANDBOX_METRICS, make_inet_socket));
 	assert_killed(run_in(SANDBOX_AUDITOR, make_inet_socket));
 	assert_killed(run_in(SANDBOX_COMPILER, make_inet_socket));
 }
@@ -172,6 +173,7 @@ static void no_profile_can_open_for_writing(void **state)
 {
 	(void)state;
 	assert_killed(run_in(SANDBOX_IDENTITY, open_for_writing));
+	assert_killed(run_in(SANDBOX_METRICS, open_for_writing));
 	assert_killed(run_in(SANDBOX_AUDITOR, open_for_writing));
 	assert_killed(run_in(SANDBOX_COMPILER, open_for_writing));
 	assert_int_equal(access("/tmp/bulkhead-sandbox-test", F_OK), -1);
@@ -183,6 +185,7 @@ static void auditor_alone_opens_for_reading(void **state)
 	assert_done(run_in(SANDBOX_AUDITOR, open_for_reading));
 #ifndef SANITIZED /* the sanitizer's runtime reads /proc */
 	assert_killed(run_in(SANDBOX_IDENTITY, open_for_reading));
+	assert_killed(run_in(SANDBOX_METRICS, open_for_reading));
 	assert_killed(run_in(SANDBOX_COMPILER, open_for_reading));
 #endif
 }

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * look.bpf.c - what the daemon runs when somebody asks: nothing here is on the way of a packet.
+ */
+#include "pair.h"
+
+/* Of each TCP socket of the namespace that the reader is in. The kernel holds its lock here, as it does when it ends. */
+SEC("iter/tcp")
+int bh_look_tcp(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *skc = ctx->sk_common;
+	struct bh_counted *before;
+	struct tcp_sock *tp;
+	struct bh_sock *ss;
+	int state;
+
+	if (!skc)
+		return 0;
+	tp = bpf_skc_to_tcp_sock(skc);
+	if (!tp)
+		return 0;
+	state = tp->inet_conn.icsk_inet.sk.__sk_common.skc_state;
+	ss = bpf_sk_storage_get(&sockets, tp, 0, 0);
+	if (!ss || (ss->kind != BH_SOCK_ACTIVE && ss->kind != BH_SOCK_PASSIVE) || state == BPF_TCP_CLOSE)
+		return 0;
+	/* Without a place to remember it, it is counted when it ends. */
+	before = bpf_sk_storage_get(&counted, tp, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (before)
+		bh_pair_tcp(tp, ss, before, state, false);
+	return 0;
+}
+
+char LICENSE[] SEC("license") __weak = "Dual BSD/GPL";

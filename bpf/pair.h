@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * pair.h - what is counted for two identities: flows and denials where they are judged, and what TCP itself knows.
+ *
+ * A packet of an established flow counts nothing. TCP keeps bytes, retransmits and the round-trip time of each connection
+ * anyway, so they are read from the socket: once, at its end, and of a connection that lives whenever somebody asks. Each
+ * time the difference to what was read before is added, with the socket locked, so nothing is counted twice and the sums
+ * only grow, whoever asks how often.
+ */
+#ifndef BULKHEAD_BPF_PAIR_H
+#define BULKHEAD_BPF_PAIR_H
+
+#include <linux/in.h>
+#include <stdbool.h>
+
+#include "maps.h"
+
+/* The kernel's own types, as far as they are read here; CO-RE finds the fields. */
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct sock_common {
+	unsigned char skc_state;
+	unsigned long skc_flags;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+};
+
+struct inet_sock {
+	struct sock sk;
+};
+
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+};
+
+struct tcp_sock {
+	struct inet_connection_sock inet_conn;
+	__u64 bytes_received;
+	__u64 bytes_acked;
+	__u32 srtt_us;
+	__u32 total_retrans;
+};
+
+struct bpf_iter_meta;
+struct bpf_iter__tcp {
+	struct bpf_iter_meta *meta;
+	struct sock_common *sk_common;
+};
+#pragma clang attribute pop
+
+#define BH_SOCK_DONE 2UL /* 1 << SOCK_DONE of enum sock_flags: the peer's FIN has come */
+
+/* Not on the stack, which is short where denials are reported. */
+static const struct bh_pair bh_pair_none;
+
+/* The pair under which this one is counted, made if it is not there. Where there is no room, `key` becomes that of the
+ * others. */
+static __always_inline struct bh_pair *bh_pair_of(struct bh_pair_key *key)
+{
+	struct bh_pair *pair = bpf_map_lookup_elem(&pairs, key);
+
+	if (pair)
+		return pair;
+	bpf_map_update_elem(&pairs, key, &bh_pair_none, BPF_NOEXIST);
+	pair = bpf_map_lookup_elem(&pairs, key);
+	if (pair)
+		return pair;
+	key->subject = BH_ID_OTHER;
+	key->peer = BH_ID_OTHER;
+	key->proto = 0;
+	return bpf_map_lookup_elem(&pairs, key);
+}
+
+static __always_inline __u64 bh_above(__u64 a, __u64 b)
+{
+	return a > b ? a - b : 0;
+}
+
+/*
+ * Adds what a TCP socket has done since it was counted last. `state`: that it is in, or, at its end, that it was in before.
+ * `before`: what was counted; NULL: nothing. TCP counts sequence numbers, so our SYN and FIN, and the peer's FIN, are taken
+ * off where the state tells that they are among them; whoever resets a connection half closed can leave a byte too many.
+ */
+static __always_inline void bh_pair_tcp(const struct tcp_sock *tp, const struct bh_sock *ss, struct bh_counted *before,
+					int state, bool end)
+{
+	struct bh_pair_key key = {
+		.subject = ss->identity,
+		.peer = ss->peer,
+		.direction = ss->kind == BH_SOCK_ACTIVE ? BH_EGRESS : BH_INGRESS,
+		.proto = IPPROTO_TCP,
+	};
+	bool fin = state == BPF_TCP_FIN_WAIT2 || (end && (state == BPF_TCP_LAST_ACK || state == BPF_TCP_CLOSING));
+	struct bh_counted now = {
+		.sent = bh_above(tp->bytes_acked, (ss->kind == BH_SOCK_ACTIVE) + fin),
+		.received = bh_above(tp->bytes_received,
+				     !!(tp->inet_conn.icsk_inet.sk.__sk_common.skc_flags & BH_SOCK_DONE)),
+		.retransmits = tp->total_retrans,
+	};
+	struct bh_pair *pair = bh_pair_of(&key);
+
+	if (!pair)
+		return;
+	__sync_fetch_and_add(&pair->sent, bh_above(now.sent, before ? before->sent : 0));
+	__sync_fetch_and_add(&pair->received, bh_above(now.received, before ? before->received : 0));
+	if (now.retransmits)
+		__sync_fetch_and_add(&pair->retransmits, bh_above(now.retransmits, before ? before->retransmits : 0));
+	__sync_fetch_and_add(&pair->rtt_us, tp->srtt_us >> 3);
+	__sync_fetch_and_add(&pair->rtt_samples, 1);
+	/* A socket that has ended can begin another connection. */
+	if (before)
+		*before = end ? (struct bh_counted){} : now;
+}
+
+#endif

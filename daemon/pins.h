@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * pins.h - names in bpffs. A pin is what lets a map or a link outlive the daemon; other processes of root's can remove it,
+ * or put another object in its place, so it is looked at again and again.
+ */
+#ifndef BULKHEAD_DAEMON_PINS_H
+#define BULKHEAD_DAEMON_PINS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Makes the directory and those above it. Returns 0 or -errno. */
+int pins_directory_make(const char *path);
+/* Does the path name this object? */
+bool pin_names(const char *path, int fd);
+/* Pins the object, in the place of what the path names already, without a moment in which neither is there. Returns 0 or
+ * -errno. */
+int pin_replace(const char *path, int fd);
+
+#endif

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cgroups that come and go by the thousand: none is anybody before it has shown who it is, and no tag outlives its cgroup."""
+import os
+import struct
+import time
+
+import bpf
+from common import ready as common_ready, setup  # noqa: F401
+from harness import PATIENCE, SANITIZED, read, wait_for
+
+DB = "127.0.0.1,5432"
+CHURN, ALLOWED = 7, 1
+RATE, SECONDS = 1000, 4
+
+
+def ready(env):
+    common_ready(env)
+    env.tcp = env.db.tcp_server("::,5432")
+    env.udp = env.db.udp_server("::,5432")
+
+
+def cpu_seconds(pid):
+    fields = read(f"/proc/{pid}/stat").rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_mib(pid):
+    return int(next(x.split()[1] for x in read(f"/proc/{pid}/status").splitlines() if x.startswith("VmRSS"))) / 1024
+
+
+def tagged_in_the_kernel(env):
+    with bpf.opened_map(env.map_pin("tags")) as tags:
+        return {struct.unpack("=Q", key)[0] for key in tags.keys()}
+
+
+def cgroups(env):
+    return {os.stat(directory).st_ino for directory, _, _ in os.walk(env.cgroup)}
+
+
+def test_a_thousand_cgroups_a_second_come_and_go(env):
+    root = env.workload("churn")
+    allowed = env.web.udp_stream(DB, rate=100, stream=ALLOWED)
+    accepted, cpu, start = env.tcp.stat()["accepted"], cpu_seconds(env.daemon.pid), time.monotonic()
+    churn = env.outside().traffic("churn", "--root", root.path, "--to", DB, "--rate", RATE, "--stream", CHURN)
+    churn.wait_event("ready")
+    attested = 0
+    while time.monotonic() < start + SECONDS:
+        # Some of them are somebody, for as long as they live.
+        workload = env.workload(f"churn/tagged-{attested}", env.svid["web"])
+        assert workload.udp(DB, count=1, stream=9) == "ok"
+        if attested % 2 == 0:
+            workload.recreate()
+            assert workload.udp(DB, count=1, stream=10) != "ok", "a cgroup of the same name has another id"
+        workload.remove()
+        env.workloads.remove(workload)
+        attested += 1
+    used, took = cpu_seconds(env.daemon.pid) - cpu, time.monotonic() - start
+    churn.quit()
+    stat = churn.stat()
+    print(f"# {stat['made']} cgroups in {took:.1f} s, {attested} attested; enforcer: {used / took:.1%} of a CPU, "
+          f"{memory_mib(env.daemon.pid):.1f} MiB")
+    assert stat["failed"] == 0, stat
+    assert stat["passed"] == 0, f"{stat['passed']} cgroups without identity could send"
+    assert SANITIZED or stat["made"] >= 0.9 * RATE * took, "too few to prove anything"
+    streams = {s["stream"]: s for s in env.udp.stat()["streams"]}
+    assert CHURN not in streams and 10 not in streams, streams
+    assert env.tcp.stat()["accepted"] == accepted
+    wait_for(lambda: tagged_in_the_kernel(env) <= cgroups(env), "tags of cgroups that are gone to go", 3 * PATIENCE)
+    assert {t["cgroup_id"] for t in env.tags()} == tagged_in_the_kernel(env)
+    allowed.command("rate 0")
+    sent = allowed.stat()["sent"]
+    wait_for(lambda: allowed.stat()["received"] == sent, "the allowed flow to have lost nothing")
+    assert used / took < 0.5, f"the enforcer used {used / took:.0%} of a CPU"
+
+
+def test_many_tags_cost_a_sweep_little(env):
+    """As many as a test can make in a moment; what a sweep of it takes, the rest takes as many times as it is larger."""
+    many = 4000
+    root = env.workload("many")
+    for i in range(many):
+        os.mkdir(f"{root.path}/{i}")
+    ids = [os.stat(f"{root.path}/{i}").st_ino for i in range(many)]
+    number = env.tag_of(env.web)["identity"]
+    env.kill_daemon()
+    with bpf.opened_map(env.map_pin("tags")) as tags:
+        for cgroup_id in ids:
+            tags.update(struct.pack("=Q", cgroup_id), struct.pack("=QII", 2**64 - 1, number, 0))
+    env.start()
+    start, cpu = time.monotonic(), cpu_seconds(env.daemon.pid)
+    assert len(env.tags()) == many + 3
+    first = time.monotonic() - start
+    end = start + 3
+    wait_for(lambda: time.monotonic() > end, "some sweeps", 5)
+    used = cpu_seconds(env.daemon.pid) - cpu
+    print(f"# {many} tags: listed with a sweep in {first * 1000:.0f} ms, {used / 3:.1%} of a CPU, "
+          f"{memory_mib(env.daemon.pid):.1f} MiB")
+    assert env.web.tcp(DB) == "ok" and env.loose.tcp(DB) == "EPERM"
+    for i in range(many):
+        os.rmdir(f"{root.path}/{i}")
+    wait_for(lambda: len(tagged_in_the_kernel(env)) == 3, "the tags to go with their cgroups", 5)
+    assert used / 3 < 0.4 * PATIENCE, "a sweep takes too long"

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How near each program is to what the kernel's verifier takes: the alarm comes before a kernel that counts a little more,
+or one more feature, is what finds out."""
+import json
+import os
+import subprocess
+
+from harness import BUILD
+
+VERIFIER = os.path.join(BUILD, "tests", "verifier", "verifier")
+LIMIT_INSTRUCTIONS, LIMIT_STACK = 1_000_000, 512
+ALARM_INSTRUCTIONS = LIMIT_INSTRUCTIONS // 2
+# Half of the limit is out of reach: a verdict's one query takes 128 bytes and a parsed packet 40, which every function below
+# the hook shares by pointer, and each function adds its own. One more function of some use does not fit above this.
+ALARM_STACK = LIMIT_STACK - 16
+# The least that must be there, or the list is not the programs.
+EXPECTED = {"bh_ingress", "bh_egress", "bh_sockops", "bh_connect4", "bh_connect6", "bh_sendmsg4", "bh_sendmsg6", "bh_post_bind4",
+            "bh_post_bind6", "bh_sock_create", "bh_sock_release", "carry_sockets"}
+
+
+def programs():
+    done = subprocess.run([VERIFIER], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_no_program_is_near_the_limits_of_the_verifier(_env):
+    found = programs()
+    print(f"# {'program':<18}{'verified':>9}{'of limit':>9}{'insns':>7}{'functions':>10}{'largest':>8}{'stack':>6}"
+          f"{'without JIT':>12}")
+    for p in sorted(found, key=lambda p: -p["verified"]):
+        print(f"# {p['program']:<18}{p['verified']:>9}{p['verified'] / LIMIT_INSTRUCTIONS:>9.1%}{p['instructions']:>7}"
+              f"{p['functions']:>10}{p['largest_frame']:>8}{p['stack']:>6}{p['stack_without_jit']:>12}")
+    missing = EXPECTED - {p["program"] for p in found}
+    assert not missing, f"not in the skeleton: {missing}"
+    alarms = [f"{p['program']}: {p['verified']} instructions verified, alarm at {ALARM_INSTRUCTIONS}" for p in found
+              if p["verified"] > ALARM_INSTRUCTIONS]
+    alarms += [f"{p['program']}: {p['stack']} bytes of stack, alarm at {ALARM_STACK}" for p in found
+               if p["stack"] > ALARM_STACK]
+    assert not alarms, "; ".join(alarms)
