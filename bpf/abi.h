@@ -72,6 +72,12 @@
 #define BH_TCPOPT_KIND 254U
 #define BH_TCPOPT_LEN 16U
 #define BH_TCPOPT_EXID 0x4248U /* "BH" */
+/*
+ * Where other options leave no room for it (MPTCP, Fast Open, TCP-MD5), its first four bytes alone, with this length: a
+ * workload of this host sent the segment. Who, and the MAC, the receiver finds in the segment's ticket. Another host finds
+ * none: to it the sender is `world`.
+ */
+#define BH_TCPOPT_SHORT_LEN 4U
 
 struct bh_tcpopt {
 	__u8 kind;

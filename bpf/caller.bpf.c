@@ -20,6 +20,9 @@ static __always_inline bool caller_subject(struct bh_sock *ss, struct bh_query *
 	q->word = bh_state_word();
 	q->now = bh_now();
 	bh_subject_of_current(q);
+	/* A further subflow of MPTCP: made by the kernel, and connected by one of its threads. */
+	if (!ss->cgroup && !bpf_get_current_ancestor_cgroup_id(subtree_level + 1))
+		return false;
 	return !q->host && (!ss->cgroup || ss->cgroup == q->cgroup);
 }
 

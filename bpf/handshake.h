@@ -61,7 +61,14 @@ static __always_inline bool bh_shows_identity(const struct bh_addr *to)
 	return bpf_map_lookup_elem(&addresses, to) != 0;
 }
 
-/* Finds the option in a parsed TCP packet. Returns 1 found, 0 absent, -1 malformed. */
+enum bh_option_found {
+	BH_OPTION_MALFORMED = -1,
+	BH_OPTION_NONE = 0,
+	BH_OPTION_FULL = 1,
+	BH_OPTION_SHORT = 2, /* of *out, only kind, len and exid are set */
+};
+
+/* Finds the option in a parsed TCP packet: enum bh_option_found. */
 BH_SUBPROGRAM int bh_option_find(struct __sk_buff *skb, const struct bh_packet *p, struct bh_tcpopt *out)
 {
 	__u32 off = p->transport + sizeof(struct tcphdr), end = p->transport + p->tcp_header;
@@ -70,32 +77,38 @@ BH_SUBPROGRAM int bh_option_find(struct __sk_buff *skb, const struct bh_packet *
 	if (p->tcp_header >= sizeof(struct tcphdr) + BH_TCPOPT_LEN &&
 	    !bpf_skb_load_bytes(skb, end - BH_TCPOPT_LEN, out, sizeof(*out)) && out->kind == BH_TCPOPT_KIND &&
 	    out->len == BH_TCPOPT_LEN && out->exid == bpf_htons(BH_TCPOPT_EXID))
-		return 1;
+		return BH_OPTION_FULL;
 	/* 40 bytes of options at most, none shorter than one byte. */
 	for (int i = 0; i < 40; i++) {
 		__u8 kl[2];
 
 		if (off >= end)
-			return 0;
+			return BH_OPTION_NONE;
 		if (bpf_skb_load_bytes(skb, off, kl, 1))
-			return -1;
+			return BH_OPTION_MALFORMED;
 		if (kl[0] == 0)
-			return 0;
+			return BH_OPTION_NONE;
 		if (kl[0] == 1) {
 			off++;
 			continue;
 		}
 		if (off + 1 >= end || bpf_skb_load_bytes(skb, off, kl, 2) || kl[1] < 2)
-			return -1;
+			return BH_OPTION_MALFORMED;
 		if (kl[0] == BH_TCPOPT_KIND && kl[1] == BH_TCPOPT_LEN) {
 			if (off + BH_TCPOPT_LEN > end || bpf_skb_load_bytes(skb, off, out, sizeof(*out)))
-				return -1;
+				return BH_OPTION_MALFORMED;
 			if (out->exid == bpf_htons(BH_TCPOPT_EXID))
-				return 1;
+				return BH_OPTION_FULL;
+		}
+		if (kl[0] == BH_TCPOPT_KIND && kl[1] == BH_TCPOPT_SHORT_LEN) {
+			if (off + BH_TCPOPT_SHORT_LEN > end || bpf_skb_load_bytes(skb, off, out, BH_TCPOPT_SHORT_LEN))
+				return BH_OPTION_MALFORMED;
+			if (out->exid == bpf_htons(BH_TCPOPT_EXID))
+				return BH_OPTION_SHORT;
 		}
 		off += kl[1];
 	}
-	return -1;
+	return BH_OPTION_MALFORMED;
 }
 
 static __always_inline __u64 bh_option_mac(const struct bh_tcpopt *option)
@@ -205,6 +218,49 @@ static __always_inline void bh_mac_input_of(struct bh_mac_input *in, const struc
 	in->identity = identity;
 }
 
+/* The ticket of a segment that q's socket sends with the option `found`; a short one says there what it has no room for. A
+ * full one has been compared with the subject. Returns 0, or -1 without a key. */
+BH_SUBPROGRAM int bh_option_ticket(const struct bh_query *q, const struct bh_packet *p, const struct bh_tcpopt *option,
+				   int found)
+{
+	struct bh_mac_input in;
+	__u64 mac;
+
+	if (found == BH_OPTION_FULL) {
+		mac = bh_option_mac(option);
+	} else {
+		__builtin_memcpy(in.src, q->local.w, sizeof(in.src));
+		__builtin_memcpy(in.dst, q->remote.w, sizeof(in.dst));
+		in.sport = bpf_htons(p->sport);
+		in.dport = bpf_htons(p->dport);
+		in.seq = p->seq;
+		in.ack = bh_ack_of(p);
+		in.identity = bpf_htonl(q->subject);
+		if (bh_segment_mac(&in, &mac))
+			return -1;
+	}
+	bh_syn_ticket_put(p->seq, bh_ack_of(p), mac, q->subject_tag, q->now);
+	return 0;
+}
+
+/* Fills in what a short option leaves to the ticket: from then on it is judged like a full one. Returns false without
+ * ticket. */
+static __always_inline bool bh_option_lengthen(const struct bh_packet *p, struct bh_tcpopt *option, __u64 now)
+{
+	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
+	struct bh_tag *tag;
+	__u64 cgroup, mac;
+
+	if (!bh_syn_ticket_is_out(p, now) || !slot)
+		return false;
+	mac = *(volatile __u64 *)&slot->mac;
+	cgroup = *(volatile __u64 *)&slot->tag;
+	tag = bpf_map_lookup_elem(&tags, &cgroup);
+	option->identity = tag ? bpf_htonl(tag->identity) : BH_ID_UNIDENTIFIED;
+	__builtin_memcpy(option->mac, &mac, sizeof(mac));
+	return true;
+}
+
 /*
  * Who sent this SYN or SYN-ACK: sets peer and proof. Every managed socket of this host writes the option, also one
  * without identity, which is then verified to be `unidentified`. So a segment without it on the loopback device comes
@@ -231,6 +287,11 @@ BH_SUBPROGRAM int bh_peer_of_segment(struct __sk_buff *skb, const struct bh_pack
 	}
 	if (found < 0) {
 		q->proof = BH_PROOF_MALFORMED;
+		return 0;
+	}
+	if (found == BH_OPTION_SHORT && !bh_option_lengthen(p, &option, q->now)) {
+		q->proof = BH_PROOF_REPLAYED;
+		BH_COUNT(handshakes_replayed);
 		return 0;
 	}
 	bh_mac_input_of(&in, q, p, option.identity);

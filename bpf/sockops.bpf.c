@@ -88,8 +88,8 @@ static __always_inline void option_reserve(struct bpf_sock_ops *ops)
 		return;
 	}
 	ops_addresses(ops, &t);
-	if (own_identity(ops, &t, &identity))
-		bpf_reserve_hdr_opt(ops, BH_TCPOPT_LEN, 0);
+	if (own_identity(ops, &t, &identity) && bpf_reserve_hdr_opt(ops, BH_TCPOPT_LEN, 0))
+		bpf_reserve_hdr_opt(ops, BH_TCPOPT_SHORT_LEN, 0);
 }
 
 /* A SYN-ACK that is a cookie belongs to no socket, so the packet hook, which notes the others, does not see it. */
@@ -132,8 +132,12 @@ static __always_inline void option_write(struct bpf_sock_ops *ops)
 	if (bh_segment_mac(&in, &mac))
 		return;
 	__builtin_memcpy(option.mac, &mac, sizeof(option.mac));
-	if (bpf_store_hdr_opt(ops, &option, sizeof(option), 0) == 0)
-		cookie_sent(ops, &t, &in, mac);
+	if (bpf_store_hdr_opt(ops, &option, sizeof(option), 0)) {
+		option.len = BH_TCPOPT_SHORT_LEN;
+		if (bpf_store_hdr_opt(ops, &option, BH_TCPOPT_SHORT_LEN, 0))
+			return;
+	}
+	cookie_sent(ops, &t, &in, mac);
 }
 
 /* A socket starts over: nothing of a connection that it had before counts. */

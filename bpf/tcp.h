@@ -76,6 +76,7 @@ static __always_inline int tcp_handshake_known(struct __sk_buff *skb, struct bh_
 {
 	struct bh_handshake *h = bpf_map_lookup_elem(&handshakes, tuple);
 	struct bh_tcpopt option;
+	int found;
 
 	q->direction = BH_INGRESS;
 	if (!h) {
@@ -94,11 +95,11 @@ static __always_inline int tcp_handshake_known(struct __sk_buff *skb, struct bh_
 		return BH_DENY;
 	}
 	if ((p->tcp_flags & BH_TCP_SYN) && (bh_shows_identity(&q->remote) || skb->ifindex == 1)) {
-		if (bh_option_find(skb, p, &option) != 1) {
+		found = bh_option_find(skb, p, &option);
+		if (found <= 0 || bh_option_ticket(q, p, &option, found)) {
 			bh_refuse(q, BH_REASON_UNPROVEN);
 			return BH_DENY;
 		}
-		bh_syn_ticket_put(p->seq, bh_ack_of(p), bh_option_mac(&option), q->subject_tag, q->now);
 		h->shown = 1;
 	}
 	/* The listener may be another than the one that accepted (SO_REUSEPORT): then it is judged for this one. */
@@ -180,6 +181,7 @@ static __always_inline int tcp_syn_sent(struct __sk_buff *skb, struct bh_sock *s
 {
 	bool by_host = ss->identity == BH_ID_HOST;
 	struct bh_tcpopt option;
+	int found;
 
 	q->direction = BH_EGRESS;
 	if (!(p->tcp_flags & BH_TCP_SYN))
@@ -206,17 +208,17 @@ static __always_inline int tcp_syn_sent(struct __sk_buff *skb, struct bh_sock *s
 	}
 	/* No segment of a workload may pass for one of the host, or of the world, by leaving out who sends it. Where a
 	 * process outside any workload called connect(), the retransmission will show it. */
-	if (bh_option_find(skb, p, &option) != 1) {
+	found = bh_option_find(skb, p, &option);
+	if (found <= 0) {
 		if (by_host)
 			return BH_DENY;
 		bh_refuse(q, BH_REASON_UNPROVEN);
 		return BH_DENY;
 	}
 	/* Written before a change of tag, or for another process's connect(): the retransmission says it right. */
-	if (bpf_ntohl(option.identity) != q->subject)
+	if (found == BH_OPTION_FULL && bpf_ntohl(option.identity) != q->subject)
 		return BH_DENY;
-	bh_syn_ticket_put(p->seq, bh_ack_of(p), bh_option_mac(&option), q->subject_tag, q->now);
-	return BH_ALLOW;
+	return bh_option_ticket(q, p, &option, found) ? BH_DENY : BH_ALLOW;
 }
 
 /* What answers a SYN: here the peer becomes known and egress is judged. */

@@ -29,9 +29,9 @@ static const struct {
 	[BH_REASON_SOURCE] = {"SOURCE", "the packet carries a source address that is not its sender's"},
 	[BH_REASON_UNPROVEN] =
 		{"UNPROVEN",
-		 "the segment must show who sends it, and its other TCP options leave no room for the 16 bytes "
+		 "the segment must show who sends it, and its other TCP options leave no room for the 4 bytes "
 		 "that takes: turn off what fills them for this connection (TCP MD5 or AO, paths that MPTCP "
-		 "adds, a Fast Open cookie)"},
+		 "adds)"},
 	[BH_REASON_SIMULTANEOUS] =
 		{"SIMULTANEOUS_OPEN",
 		 "two sockets connect to each other at once, so neither is asked who it is: let one of "

@@ -96,6 +96,16 @@ def replay(who, frame, how, dev):
     return event.get("kind") or event["errno"]
 
 
+def test_the_short_option_of_somebody_else_is_taken_for_world(env):
+    """It says no more than "there is a ticket"; of a segment that this kernel did not send for a workload there is none."""
+    replayed, mark = count(env, REPLAYED), env.audit.mark()
+    short = b"\xfe\x04BH"
+    for dst in ("127.0.0.1", "::1"):
+        assert syn(env, env.nobody, dst, DB, short) == "nothing", dst
+        env.audit.wait(mark, event__action="flow-denied", destination__ip=dst, zt__proof=REPLAYED, zt__source__kind="world")
+    assert count(env, REPLAYED) == replayed + 2
+
+
 def test_a_replayed_option_across_a_veth_is_taken_for_world(env):
     for family in ("4", "6"):
         frame = captured(env, env.veth["dev"], env.there[family])
