@@ -175,19 +175,16 @@ static __always_inline void active_established(struct bpf_sock_ops *ops)
 static __noinline int pair_end(struct bpf_sock_ops *ops)
 {
 	struct bpf_sock *sk = ops->sk;
+	struct bh_pair_key key = {};
 	struct bh_counted *before;
 	struct tcp_sock *tp;
-	struct bh_sock *ss;
 
-	if (!sk)
-		return 0;
-	ss = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (!ss || (ss->kind != BH_SOCK_ACTIVE && ss->kind != BH_SOCK_PASSIVE))
+	if (!sk || !bh_pair_of_sock(&key, bpf_sk_storage_get(&sockets, sk, 0, 0)))
 		return 0;
 	before = bpf_sk_storage_get(&counted, sk, 0, 0);
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (tp)
-		bh_pair_tcp(tp, ss, before, ops->args[0], true);
+		bh_pair_tcp(tp, &key, before, ops->args[0], true);
 	return 0;
 }
 
