@@ -9,7 +9,7 @@
 
 /* The callbacks that write the option; only wanted until the handshake is over. */
 #define HANDSHAKE_FLAGS BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG
-/* The callbacks of an established connection, for its end. */
+/* The callback at its end; a socket that begins another connection keeps it. */
 #define CONNECTION_FLAGS BPF_SOCK_OPS_STATE_CB_FLAG
 
 static __always_inline void ops_addresses(struct bpf_sock_ops *ops, struct bh_tuple *t)
@@ -124,7 +124,7 @@ static __always_inline void sock_begin(struct bh_sock *ss, __u8 kind)
 
 static __always_inline void flags_set(struct bpf_sock_ops *ops, __u32 on)
 {
-	bpf_sock_ops_cb_flags_set(ops, (ops->bpf_sock_ops_cb_flags & ~(HANDSHAKE_FLAGS | CONNECTION_FLAGS)) | on);
+	bpf_sock_ops_cb_flags_set(ops, (ops->bpf_sock_ops_cb_flags & ~HANDSHAKE_FLAGS) | on);
 }
 
 /* The accepted socket takes over what its listener's handshake found out. */
@@ -221,7 +221,7 @@ int bh_sockops(struct bpf_sock_ops *ops)
 		passive_established(ops);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
-		if (ops->args[1] == BPF_TCP_CLOSE)
+		if (ops->args[1] == BPF_TCP_CLOSE && ops->args[0] != BPF_TCP_CLOSE)
 			pair_end(ops);
 		break;
 	default:
