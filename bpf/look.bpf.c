@@ -9,9 +9,9 @@ SEC("iter/tcp")
 int bh_look_tcp(struct bpf_iter__tcp *ctx)
 {
 	struct sock_common *skc = ctx->sk_common;
+	struct bh_pair_key key = {};
 	struct bh_counted *before;
 	struct tcp_sock *tp;
-	struct bh_sock *ss;
 	int state;
 
 	if (!skc)
@@ -20,13 +20,12 @@ int bh_look_tcp(struct bpf_iter__tcp *ctx)
 	if (!tp)
 		return 0;
 	state = tp->inet_conn.icsk_inet.sk.__sk_common.skc_state;
-	ss = bpf_sk_storage_get(&sockets, tp, 0, 0);
-	if (!ss || (ss->kind != BH_SOCK_ACTIVE && ss->kind != BH_SOCK_PASSIVE) || state == BPF_TCP_CLOSE)
+	if (state == BPF_TCP_CLOSE || !bh_pair_of_sock(&key, bpf_sk_storage_get(&sockets, tp, 0, 0)))
 		return 0;
 	/* Without a place to remember it, it is counted when it ends. */
 	before = bpf_sk_storage_get(&counted, tp, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (before)
-		bh_pair_tcp(tp, ss, before, state, false);
+		bh_pair_tcp(tp, &key, before, state, false);
 	return 0;
 }
 

@@ -77,28 +77,34 @@ static __always_inline __u64 bh_above(__u64 a, __u64 b)
 	return a > b ? a - b : 0;
 }
 
+/* The pair of a connection, by what is kept with its socket. Returns false if it never was established. */
+static __always_inline bool bh_pair_of_sock(struct bh_pair_key *key, const struct bh_sock *ss)
+{
+	if (!ss || (ss->kind != BH_SOCK_ACTIVE && ss->kind != BH_SOCK_PASSIVE))
+		return false;
+	key->subject = ss->identity;
+	key->peer = ss->peer;
+	key->direction = ss->kind == BH_SOCK_ACTIVE ? BH_EGRESS : BH_INGRESS;
+	key->proto = IPPROTO_TCP;
+	return true;
+}
+
 /*
  * Adds what a TCP socket has done since it was counted last. `state`: that it is in, or, at its end, that it was in before.
  * `before`: what was counted; NULL: nothing. TCP counts sequence numbers, so our SYN and FIN, and the peer's FIN, are taken
  * off where the state tells that they are among them; whoever resets a connection half closed can leave a byte too many.
  */
-static __always_inline void bh_pair_tcp(const struct tcp_sock *tp, const struct bh_sock *ss, struct bh_counted *before,
+static __always_inline void bh_pair_tcp(const struct tcp_sock *tp, struct bh_pair_key *key, struct bh_counted *before,
 					int state, bool end)
 {
-	struct bh_pair_key key = {
-		.subject = ss->identity,
-		.peer = ss->peer,
-		.direction = ss->kind == BH_SOCK_ACTIVE ? BH_EGRESS : BH_INGRESS,
-		.proto = IPPROTO_TCP,
-	};
 	bool fin = state == BPF_TCP_FIN_WAIT2 || (end && (state == BPF_TCP_LAST_ACK || state == BPF_TCP_CLOSING));
 	struct bh_counted now = {
-		.sent = bh_above(tp->bytes_acked, (ss->kind == BH_SOCK_ACTIVE) + fin),
+		.sent = bh_above(tp->bytes_acked, (key->direction == BH_EGRESS) + fin),
 		.received = bh_above(tp->bytes_received,
 				     !!(tp->inet_conn.icsk_inet.sk.__sk_common.skc_flags & BH_SOCK_DONE)),
 		.retransmits = tp->total_retrans,
 	};
-	struct bh_pair *pair = bh_pair_of(&key);
+	struct bh_pair *pair = bh_pair_of(key);
 
 	if (!pair)
 		return;

@@ -9,12 +9,12 @@
 
 /* The callbacks that write the option; only wanted until the handshake is over. */
 #define HANDSHAKE_FLAGS BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG
-/* The callbacks of an established connection, for its end. */
+/* The callback at its end; a socket that begins another connection keeps it. */
 #define CONNECTION_FLAGS BPF_SOCK_OPS_STATE_CB_FLAG
 
 static __always_inline void flags_set(struct bpf_sock_ops *ops, __u32 on)
 {
-	bpf_sock_ops_cb_flags_set(ops, (ops->bpf_sock_ops_cb_flags & ~(HANDSHAKE_FLAGS | CONNECTION_FLAGS)) | on);
+	bpf_sock_ops_cb_flags_set(ops, (ops->bpf_sock_ops_cb_flags & ~HANDSHAKE_FLAGS) | on);
 }
 
 static __always_inline void ops_addresses(struct bpf_sock_ops *ops, struct bh_tuple *t)
@@ -204,19 +204,16 @@ static __always_inline void active_established(struct bpf_sock_ops *ops)
 static __noinline int pair_end(struct bpf_sock_ops *ops)
 {
 	struct bpf_sock *sk = ops->sk;
+	struct bh_pair_key key = {};
 	struct bh_counted *before;
 	struct tcp_sock *tp;
-	struct bh_sock *ss;
 
-	if (!sk)
-		return 0;
-	ss = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (!ss || (ss->kind != BH_SOCK_ACTIVE && ss->kind != BH_SOCK_PASSIVE))
+	if (!sk || !bh_pair_of_sock(&key, bpf_sk_storage_get(&sockets, sk, 0, 0)))
 		return 0;
 	before = bpf_sk_storage_get(&counted, sk, 0, 0);
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (tp)
-		bh_pair_tcp(tp, ss, before, ops->args[0], true);
+		bh_pair_tcp(tp, &key, before, ops->args[0], true);
 	return 0;
 }
 
@@ -253,7 +250,7 @@ int bh_sockops(struct bpf_sock_ops *ops)
 		passive_established(ops);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
-		if (ops->args[1] == BPF_TCP_CLOSE)
+		if (ops->args[1] == BPF_TCP_CLOSE && ops->args[0] != BPF_TCP_CLOSE)
 			pair_end(ops);
 		break;
 	default:
