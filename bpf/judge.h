@@ -280,14 +280,15 @@ BH_GLOBAL int bh_pair_judged(const struct bh_query *q)
 	return 0;
 }
 
-/* A denial of the same kind within a second is counted, not reported: a flood must not cost the log its other lines. */
-BH_GLOBAL int bh_report_denied(struct bh_query *q)
+/* A denial of the same kind within a second is counted, not reported: a flood must not cost the log its other lines. Returns how
+ * many packets the event is for, 0: none is due; *first_ns is the time of the first of them. */
+BH_GLOBAL __u64 bh_denial_fold(const struct bh_query *q, __u64 *first_ns)
 {
 	struct bh_denial_key key = {};
 	struct bh_denial *d, fresh = {};
-	__u64 count, first;
+	__u64 count;
 
-	if (!q)
+	if (!q || !first_ns)
 		return 0;
 	key.cgroup = q->cgroup;
 	key.remote = q->remote;
@@ -300,18 +301,11 @@ BH_GLOBAL int bh_report_denied(struct bh_query *q)
 	key.proof = q->proof;
 	fresh.reported_ns = q->now;
 
-	BH_COUNT(packets_denied);
-	BH_COUNT(denied[q->reason % 32]);
-	bh_pair_judged(q);
-	if (q->reason <= BH_REASON_EXPIRED || q->reason == BH_REASON_IMPOSSIBLE || q->reason == BH_REASON_PEER_ENDED) {
-		if (!(q->cell & BH_CELL_LOG_DENIED))
-			return 0;
-	}
+	*first_ns = q->now;
 	d = bpf_map_lookup_elem(&denials, &key);
 	if (!d) {
 		bpf_map_update_elem(&denials, &key, &fresh, BPF_ANY);
-		bh_event_write(q, 1, q->now);
-		return 0;
+		return 1;
 	}
 	/* Signed: another CPU may have reported after our clock was read. */
 	if ((__s64)(q->now - d->reported_ns) < (__s64)BH_SECOND) {
@@ -321,9 +315,28 @@ BH_GLOBAL int bh_report_denied(struct bh_query *q)
 		return 0;
 	}
 	d->reported_ns = q->now;
-	first = d->first_ns;
+	if (d->count)
+		*first_ns = d->first_ns;
 	count = __sync_lock_test_and_set(&d->count, 0);
-	bh_event_write(q, count + 1, count ? first : q->now);
+	return count + 1;
+}
+
+BH_GLOBAL int bh_report_denied(struct bh_query *q)
+{
+	__u64 count, first = 0;
+
+	if (!q)
+		return 0;
+	BH_COUNT(packets_denied);
+	BH_COUNT(denied[q->reason % 32]);
+	bh_pair_judged(q);
+	if (q->reason <= BH_REASON_EXPIRED || q->reason == BH_REASON_IMPOSSIBLE || q->reason == BH_REASON_PEER_ENDED) {
+		if (!(q->cell & BH_CELL_LOG_DENIED))
+			return 0;
+	}
+	count = bh_denial_fold(q, &first);
+	if (count)
+		bh_event_write(q, count, first);
 	return 0;
 }
 

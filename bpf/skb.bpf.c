@@ -23,9 +23,9 @@ static __always_inline int socket_problem(struct bpf_sock *sk, const struct bh_s
 	return raw || sk->protocol == p->proto ? 0 : BH_REASON_PROTO;
 }
 
-/* A packet of neither TCP nor UDP. */
-static __always_inline int flow_packet_of(struct __sk_buff *skb, const struct bh_sock *ss, const struct bh_packet *p,
-					  struct bh_query *q, __u32 hook)
+/* A packet of neither TCP nor UDP. A function of its own, so that its key takes no stack from those. */
+static __noinline int flow_packet_of(struct __sk_buff *skb, const struct bh_sock *ss, const struct bh_packet *p,
+				     struct bh_query *q, __u32 hook)
 {
 	struct bh_udp_key key = {};
 	int verdict;

@@ -118,7 +118,7 @@ static __always_inline int udp_known(struct __sk_buff *skb, struct bh_sock *ss, 
 	return 0;
 }
 
-static __always_inline int udp_egress(struct __sk_buff *skb, struct bh_sock *ss, struct bh_query *q)
+static __noinline int udp_egress(struct __sk_buff *skb, struct bh_sock *ss, struct bh_query *q)
 {
 	__u32 loopback = skb->ifindex == 1, segments = skb->gso_segs;
 	struct bh_udp_key key;
@@ -139,7 +139,7 @@ static __always_inline int udp_egress(struct __sk_buff *skb, struct bh_sock *ss,
 	return BH_ALLOW;
 }
 
-static __always_inline int udp_ingress(struct __sk_buff *skb, struct bh_sock *ss, struct bh_query *q)
+static __noinline int udp_ingress(struct __sk_buff *skb, struct bh_sock *ss, struct bh_query *q)
 {
 	struct bh_udp_key key;
 	__u64 peer_cookie;

@@ -35,6 +35,6 @@ def test_no_program_is_near_the_limits_of_the_verifier(_env):
     assert not missing, f"not in the skeleton: {missing}"
     alarms = [f"{p['program']}: {p['verified']} instructions verified, alarm at {ALARM_INSTRUCTIONS}" for p in found
               if p["verified"] > ALARM_INSTRUCTIONS]
-    alarms += [f"{p['program']}: {p['stack']} bytes of stack, alarm at {ALARM_STACK}" for p in found
+    alarms += [f"{p['program']}: {p['stack']} bytes of stack ({p['chain']}), alarm at {ALARM_STACK}" for p in found
                if p["stack"] > ALARM_STACK]
     assert not alarms, "; ".join(alarms)

@@ -121,6 +121,27 @@ static unsigned chain_of(struct program *p, struct function *f, unsigned round, 
 	return own + deepest;
 }
 
+/* The frames of the deepest chain, as it is called: what to make smaller. */
+static void chain_print(struct program *p, struct function *f, unsigned depth)
+{
+	size_t end = f + 1 < p->functions + p->n_functions ? f[1].start : p->n_insns;
+	struct function *deepest = NULL;
+	unsigned most = 0;
+
+	printf("%s%u", depth > 1 ? "+" : "", f->stack);
+	for (size_t i = f->start; i < end && depth < MAX_CALLS; i++) {
+		struct function *called = is_call(&p->insns[i]) ? function_at(p, called_by(p, i)) : NULL;
+		unsigned below = called ? chain_of(p, called, ROUND_JIT, depth + 1) : 0;
+
+		if (below > most) {
+			most = below;
+			deepest = called;
+		}
+	}
+	if (deepest)
+		chain_print(p, deepest, depth + 1);
+}
+
 /* The instructions of a loaded program, malloc()ed, or NULL. */
 static struct bpf_insn *insns_read(int fd, size_t *np, unsigned *verifiedp)
 {
@@ -169,9 +190,11 @@ static int report(struct bpf_program *program, const char *log)
 			largest = p.functions[i].stack;
 	printf("{\"program\": \"%s\", \"section\": \"%s\", \"verified\": %u, \"instructions\": %zu, \"functions\": "
 	       "%zu, "
-	       "\"largest_frame\": %u, \"stack\": %u, \"stack_without_jit\": %u}\n",
+	       "\"largest_frame\": %u, \"stack\": %u, \"stack_without_jit\": %u, \"chain\": \"",
 	       bpf_program__name(program), bpf_program__section_name(program), verified, p.n_insns, p.n_functions,
 	       largest, chain_of(&p, &p.functions[0], ROUND_JIT, 1), chain_of(&p, &p.functions[0], ROUND, 1));
+	chain_print(&p, &p.functions[0], 1);
+	printf("\"}\n");
 	free(insns);
 	return 0;
 }
