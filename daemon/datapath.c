@@ -542,6 +542,11 @@ int datapath_address_delete(struct datapath *dp, const struct bh_addr *address)
 	return negative(bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.addresses), address));
 }
 
+int datapath_address_get(const struct datapath *dp, const struct bh_addr *address, uint64_t *netns_cookie)
+{
+	return negative(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.addresses), address, netns_cookie));
+}
+
 int datapath_address_next(const struct datapath *dp, const struct bh_addr *address, struct bh_addr *next,
 			  uint64_t *netns_cookie)
 {
@@ -567,6 +572,11 @@ int datapath_endpoint_next(const struct datapath *dp, const struct bh_endpoint_k
 	return 0;
 }
 
+int datapath_endpoint_get(const struct datapath *dp, const struct bh_endpoint_key *key, struct bh_endpoint *endpoint)
+{
+	return negative(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.endpoints), key, endpoint));
+}
+
 int datapath_endpoint_set(struct datapath *dp, const struct bh_endpoint_key *key, const struct bh_endpoint *endpoint)
 {
 	return negative(bpf_map_update_elem(bpf_map__fd(dp->skeleton->maps.endpoints), key, endpoint, BPF_EXIST));
@@ -575,4 +585,16 @@ int datapath_endpoint_set(struct datapath *dp, const struct bh_endpoint_key *key
 int datapath_endpoint_delete(struct datapath *dp, const struct bh_endpoint_key *key)
 {
 	return negative(bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.endpoints), key));
+}
+
+/* ---- UDP flows ---- */
+
+int datapath_udp_flow_get(const struct datapath *dp, const struct bh_udp_key *key, struct bh_udp_flow *flow)
+{
+	return negative(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.udp_flows), key, flow));
+}
+
+int datapath_udp_flow_delete(struct datapath *dp, const struct bh_udp_key *key)
+{
+	return negative(bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.udp_flows), key));
 }
