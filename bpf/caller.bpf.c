@@ -187,7 +187,7 @@ int bh_post_bind6(struct bpf_sock *ctx)
 SEC("cgroup/sock_release")
 int bh_sock_release(struct bpf_sock *ctx)
 {
-	struct bh_udp_sock *us = bpf_sk_storage_get(&sockets, ctx, 0, 0);
+	struct bh_udp_sock *us = bpf_sk_storage_get(&udp_sockets, ctx, 0, 0);
 
 	if (us)
 		bh_endpoint_leave(us);
