@@ -337,6 +337,8 @@ struct bh_udp_sock {
 	__u8 host;    /* 1: of no workload, lives in the root of the hierarchy */
 	__u8 answers; /* 1: it was allowed to receive: what it sends may be an answer */
 	struct bh_addr local;
+	__u32 more; /* 1: it had more flows at a time than `recent` has room for */
+	__u32 pad;
 	struct bh_udp_recent recent[BH_UDP_RECENT];
 };
 
@@ -528,7 +530,7 @@ BH_ASSERT_SIZE(struct bh_ticket, 40);
 BH_ASSERT_SIZE(struct bh_udp_key, 48);
 BH_ASSERT_SIZE(struct bh_udp_flow, 80);
 BH_ASSERT_SIZE(struct bh_udp_recent, 88);
-BH_ASSERT_SIZE(struct bh_udp_sock, 40 + 88 * BH_UDP_RECENT);
+BH_ASSERT_SIZE(struct bh_udp_sock, 48 + 88 * BH_UDP_RECENT);
 BH_ASSERT_SIZE(struct bh_event, 120);
 BH_ASSERT_SIZE(struct bh_denial_key, 40);
 BH_ASSERT_SIZE(struct bh_denial, 24);

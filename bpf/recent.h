@@ -134,8 +134,11 @@ static __noinline int recent_keep(struct bh_udp_sock *us, const struct bh_query 
 	if (!us || !q->ticket)
 		return 0;
 	r = recent_of(us, q->remote.w[3], bpf_htons(q->rport));
-	if (!recent_is_of(r, q, path) && !recent_is_free(r, q))
+	if (!recent_is_of(r, q, path) && !recent_is_free(r, q)) {
+		if (!us->more)
+			us->more = 1;
 		return 0;
+	}
 	seq = *(volatile __u64 *)&r->seq;
 	if ((seq & 1) || __sync_val_compare_and_swap(&r->seq, seq, seq + 1) != seq)
 		return 0;

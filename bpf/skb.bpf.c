@@ -122,8 +122,8 @@ static __always_inline int hook_udp(struct __sk_buff *skb, struct bh_udp_sock *u
 	if (us->host)
 		return 1;
 	if (direction == BH_EGRESS)
-		return recent_known_out(skb, us, word, now) || udp_known_out(skb, us, word, now);
-	return recent_known_in(skb, us, word, now) || udp_known_in(skb, us, word, now);
+		return recent_known_out(skb, us, word, now) || (us->more && udp_known_out(skb, us, word, now));
+	return recent_known_in(skb, us, word, now) || (us->more && udp_known_in(skb, us, word, now));
 }
 
 static __always_inline int hook(struct __sk_buff *skb, __u32 direction)

@@ -63,9 +63,9 @@ static __noinline int udp_source(struct __sk_buff *skb, struct bh_udp_sock *us, 
 /* Until when a packet of q's flow goes without another look. The flow's time of its last packet need not be exact to more than
  * a second; who holds the destination of a flow that begins here is looked up again sooner, and so is whether it is to be
  * shown who sends. */
-static __always_inline __u64 udp_send_until(const struct bh_query *q, bool answer)
+static __always_inline __u64 udp_send_until(const struct bh_query *q, bool answer, __u64 resolved_ns)
 {
-	__u64 until = q->now + (answer && q->ticket != BH_TICKET_NONE ? BH_SECOND : BH_RESOLVE_NS);
+	__u64 until = answer && q->ticket != BH_TICKET_NONE ? q->now + BH_SECOND : resolved_ns + BH_RESOLVE_NS;
 
 	return until < q->valid_until ? until : q->valid_until;
 }
@@ -110,11 +110,12 @@ static __always_inline int udp_known(struct __sk_buff *skb, struct bh_udp_sock *
 		return 1;
 	}
 	q.ticket = f->send_ticket;
-	if (!q.ticket || (__s64)(now - f->resolved_ns) >= (__s64)BH_RESOLVE_NS)
+	if (!q.ticket || (f->initiator && (__s64)(now - f->resolved_ns) >= (__s64)BH_RESOLVE_NS))
 		return 0;
-	if (q.ticket != BH_TICKET_NONE && !bh_ticket_give(q.ticket, bh_segments(skb), now))
+	if (q.ticket == BH_TICKET_NONE ? bh_shows_identity(&q.remote)
+				       : !bh_ticket_give(q.ticket, bh_segments(skb), now))
 		return 0;
-	recent_keep(us, &q, skb->ifindex == 1, hook, f->resolved_ns + BH_RESOLVE_NS);
+	recent_keep(us, &q, skb->ifindex == 1, hook, udp_send_until(&q, !f->initiator, f->resolved_ns));
 	return 1;
 }
 
@@ -138,7 +139,7 @@ static __noinline int udp_egress(struct __sk_buff *skb, struct bh_udp_sock *us, 
 		q->ticket = bh_ticket_write(q, loopback ? us->netns : 0, bh_segments(skb));
 	if (f)
 		f->send_ticket = q->ticket;
-	recent_keep(us, q, loopback, BH_EGRESS, udp_send_until(q, f && !f->initiator));
+	recent_keep(us, q, loopback, BH_EGRESS, udp_send_until(q, f && !f->initiator, q->now));
 	return BH_ALLOW;
 }
 
