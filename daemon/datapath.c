@@ -149,6 +149,24 @@ static int key_make(struct datapath *dp)
 	return r;
 }
 
+/* Numbers of tickets begin anywhere: where this map was made anew and others were not, what sockets remember of the former
+ * ones must not mean another flow now. */
+static int serial_make(struct datapath *dp)
+{
+	uint64_t serial = 0;
+	uint32_t zero = 0;
+	int fd = bpf_map__fd(dp->skeleton->maps.udp_serial);
+
+	if (bpf_map_lookup_elem(fd, &zero, &serial) < 0)
+		return -errno;
+	if (serial)
+		return 0;
+	if (getrandom(&serial, sizeof(serial), 0) != (ssize_t)sizeof(serial))
+		return -EIO;
+	serial = serial >> (BH_TICKET_BITS + 1) | 1;
+	return bpf_map_update_elem(fd, &zero, &serial, BPF_ANY) < 0 ? -errno : 0;
+}
+
 static int maps_map(struct datapath *dp)
 {
 	struct bulkhead *s = dp->skeleton;
@@ -258,6 +276,8 @@ int datapath_open(struct datapath **datapathp, const struct datapath_config *con
 		return r;
 	}
 	r = key_make(dp);
+	if (!r)
+		r = serial_make(dp);
 	if (!r)
 		r = maps_map(dp);
 	if (r < 0) {
