@@ -32,12 +32,12 @@ services:
   news: udp/{GROUP_PORT}
 defaults: {{action: deny, log: denied}}
 rules:
-  - {{name: web-to-db, action: allow, from: web, to: db, service: udp/{PORT}}}
+  - {{name: web-to-db, action: allow, from: web, to: db, service: udp/{PORT}-{PORT + 1}}}
   - {{name: probe-sends, action: allow, from: probe, to: any, direction: egress}}
   - {{name: web-tells, action: allow, from: web, to: group, service: news, direction: egress}}
   - {{name: db-hears, action: allow, from: web, to: {{identity: db, network: group}}, service: news, direction: ingress}}
 """
-POLICY_WITHOUT_WEB = POLICY.replace(f"to: db, service: udp/{PORT}", "to: db, service: udp/1")
+POLICY_WITHOUT_WEB = POLICY.replace(f"to: db, service: udp/{PORT}-{PORT + 1}", "to: db, service: udp/1")
 
 
 def ready(env):
@@ -47,6 +47,10 @@ def ready(env):
     env.far = env.network.namespace("b")
     env.veth = env.network.veth(env.home, env.far)
     env.count = 0
+    # The addresses of a namespace are known a moment after the first process in it.
+    env.db.udp_server(f"::,{PORT + 1}", netns=env.far)
+    for address in (env.veth["4"][1], env.veth["6"][1]):
+        wait_for(lambda to=address: env.web.udp(f"{to},{PORT + 1}", timeout=100) == "ok", "web to reach db over the veth")
 
 
 def address_of(env):
