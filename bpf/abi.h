@@ -45,7 +45,7 @@
 #define BH_LAYOUT_TICKETS 1U
 #define BH_LAYOUT_ENDPOINTS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_ADDRESSES (1U + BH_LAYOUT_TEST)
-#define BH_LAYOUT_UDP_TICKETS 1U
+#define BH_LAYOUT_UDP_TICKETS 1U /* numbers, slots and what both ends keep of them */
 #define BH_LAYOUT_UDP_FLOWS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_DENIALS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_EVENTS (1U + BH_LAYOUT_TEST)
@@ -374,10 +374,45 @@ struct bh_sock {
 	__u16 lport;
 	__u16 rport;
 	__u16 pad;
-	__u32 registered; /* UDP: 1 while it stands in the endpoint map under `local`, `lport` */
+	__u32 pad2;
 	struct bh_addr local;
 	struct bh_addr remote;
 	__u64 test[BH_LAYOUT_TEST];
+};
+
+/*
+ * A flow of a UDP socket that was allowed a moment ago, both ways: what a packet needs that changes nothing. It is read
+ * without a lock; who writes makes `seq` odd first, and one that was even and the same before and after was read whole.
+ */
+struct bh_udp_recent {
+	__u64 seq;
+	__u64 word;
+	__u64 send_until_ns;	/* from then on, or if the word is another, a packet goes the whole way */
+	__u64 receive_until_ns; /* likewise of what arrives */
+	__u64 send_ticket;	/* BH_TICKET_NONE: what is sent needs none */
+	__u64 receive_ticket;	/* what arrives must have a credit there */
+	struct bh_addr local;
+	struct bh_addr remote;
+	__be16 lport;
+	__be16 rport;
+	__u32 path; /* BH_PATH_* */
+};
+#define BH_PATH_LOOPBACK 1U /* on the loopback device */
+#define BH_PATH_V4 2U
+#define BH_UDP_RECENT 4U /* two bits of a hash of the remote end say which one */
+
+/* Kept with each UDP socket (BPF_MAP_TYPE_SK_STORAGE). */
+struct bh_udp_sock {
+	__u64 netns;	  /* cookie of the socket's network namespace */
+	__u64 cgroup;	  /* of the creator */
+	__u32 registered; /* 1 while it stands in the endpoint map under `local`, `lport` */
+	__u16 lport;
+	__u8 host;    /* 1: of no workload, lives in the root of the hierarchy */
+	__u8 answers; /* 1: it was allowed to receive: what it sends may be an answer */
+	struct bh_addr local;
+	__u32 more; /* 1: it had more flows at a time than `recent` has room for */
+	__u32 pad;
+	struct bh_udp_recent recent[BH_UDP_RECENT];
 };
 
 /* A connection of which the SYN was accepted, seen from the listener. LRU: losing one denies the connection. */
@@ -431,16 +466,27 @@ struct bh_syn_ticket {
 	__be32 ack; /* 0 in a SYN */
 };
 
-/* A datagram under way between two sockets of this host, by its struct bh_tuple (local is the source; netns is 0 unless it
- * is on a loopback device). The sender's egress writes it, the receiver's ingress takes it: so an identity belongs to
- * packets that this kernel sent for it, not to an address that anybody could write. */
+/*
+ * Datagrams under way between two sockets of this host. The sender's egress gives a credit for each, the receiver's ingress
+ * takes one: so an identity belongs to packets that this kernel sent for it, not to an address that anybody could write.
+ *
+ * `word` is the number of the ticket << BH_TICKET_BITS | credits. A number is given once, and stands for one flow (addresses,
+ * ports, device), one socket that sends and the identity it has; it also says which slot it is in. Both ends keep the
+ * number with their flow, so nothing has to be searched; a slot that another flow has got meanwhile has another number.
+ */
 struct bh_ticket {
-	__u64 time_ns;
-	__u64 tag;    /* cgroup whose tag gave the sender its identity; 0: none */
-	__u64 cookie; /* of the sender's socket */
+	__u64 word;
+	__u64 time_ns; /* of the last credit; a moment later all are void */
+	__u64 tag;     /* cgroup whose tag gave the sender its identity; 0: none */
+	__u64 cookie;  /* of the sender's socket */
 	__u32 identity;
-	__s32 credits; /* datagrams sent and not yet received */
+	__u32 pad;
 };
+#define BH_TICKET_BITS 20
+#define BH_TICKET_CREDITS(word) ((__u32)((word) & ((1ULL << BH_TICKET_BITS) - 1)))
+#define BH_TICKET_NUMBER(word) ((word) >> BH_TICKET_BITS)
+#define BH_TICKET_NONE 1ULL /* no number: nothing is to be shown. As the word of a slot: being written */
+#define BH_UDP_SLOTS 65536U /* a power of two */
 
 /* One flow of anything but TCP, seen from one socket; of ICMP the ports hold identifier and type (icmp.h). LRU: losing one
  * means the next packet is judged as a new flow. */
@@ -468,6 +514,8 @@ struct bh_udp_flow {
 	__u8 proof;
 	__u8 reason;
 	__u8 verdict;
+	__u64 send_ticket; /* as in struct bh_udp_recent; 0: not known */
+	__u64 receive_ticket;
 	__u64 test[BH_LAYOUT_TEST];
 };
 
@@ -602,9 +650,11 @@ BH_ASSERT_SIZE(struct bh_handshake, 48);
 BH_ASSERT_SIZE(struct bh_endpoint_key, 32);
 BH_ASSERT_SIZE(struct bh_endpoint, 16 + 8 * BH_MAX_DEPTH);
 BH_ASSERT_SIZE(struct bh_syn_ticket, 32);
-BH_ASSERT_SIZE(struct bh_ticket, 32);
+BH_ASSERT_SIZE(struct bh_ticket, 40);
 BH_ASSERT_SIZE(struct bh_udp_key, 48);
-BH_ASSERT_SIZE(struct bh_udp_flow, 64);
+BH_ASSERT_SIZE(struct bh_udp_flow, 80);
+BH_ASSERT_SIZE(struct bh_udp_recent, 88);
+BH_ASSERT_SIZE(struct bh_udp_sock, 48 + 88 * BH_UDP_RECENT);
 BH_ASSERT_SIZE(struct bh_event, 120);
 BH_ASSERT_SIZE(struct bh_denial_key, 40);
 BH_ASSERT_SIZE(struct bh_denial, 24);

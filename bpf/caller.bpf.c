@@ -10,20 +10,22 @@
 #define BH_AF_INET 2
 #define BH_AF_INET6 10
 #define BH_SOCK_STREAM 1
+#define BH_SOCK_DGRAM 2
 
 #define BH_REFUSE 0
 #define BH_PROCEED 1
 
-/* The subject of the calling process, if it is the socket's own. Returns false if this hook cannot tell. */
-static __always_inline bool caller_subject(struct bh_sock *ss, struct bh_query *q)
+/* The subject of the calling process, if the socket, made in `cgroup` (0: not known), is its own. Returns false if this hook
+ * cannot tell. */
+static __always_inline bool caller_subject(__u64 cgroup, struct bh_query *q)
 {
 	q->word = bh_state_word();
 	q->now = bh_now();
 	bh_subject_of_current(q);
 	/* A further subflow of MPTCP: made by the kernel, and connected by one of its threads. */
-	if (!ss->cgroup && !bpf_get_current_ancestor_cgroup_id(subtree_level + 1))
+	if (!cgroup && !bpf_get_current_ancestor_cgroup_id(subtree_level + 1))
 		return false;
-	return !q->host && (!ss->cgroup || ss->cgroup == q->cgroup);
+	return !q->host && (!cgroup || cgroup == q->cgroup);
 }
 
 /* 0.0.0.0 and :: stand for this host. The kernel has not chosen yet which of its addresses the packets will have. */
@@ -59,7 +61,7 @@ static __always_inline int on_connect(struct bpf_sock_addr *ctx, const struct bh
 	if (!ss)
 		return BH_PROCEED;
 	ss->identity = BH_ID_UNIDENTIFIED;
-	if (!caller_subject(ss, &q)) {
+	if (!caller_subject(ss->cgroup, &q)) {
 		if (q.host)
 			ss->identity = BH_ID_HOST;
 		return BH_PROCEED;
@@ -73,17 +75,17 @@ static __always_inline int on_sendmsg(struct bpf_sock_addr *ctx, const struct bh
 {
 	struct bh_query q = {.proto = IPPROTO_UDP, .remote = *remote, .rport = bpf_ntohs(ctx->user_port)};
 	struct bpf_sock *sk = ctx->sk;
-	struct bh_sock *ss;
+	struct bh_udp_sock *us;
 
 	if (!sk || ctx->protocol != IPPROTO_UDP)
 		return BH_PROCEED;
-	ss = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (!ss || ss->kind == BH_SOCK_HOST)
+	us = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
+	if (!us || us->host)
 		return BH_PROCEED;
 	/* Replies of a server are not for egress to judge: only a socket that never received may be told no here. */
-	if (ss->verdict)
+	if (us->answers)
 		return BH_PROCEED;
-	if (!caller_subject(ss, &q))
+	if (!caller_subject(us->cgroup, &q))
 		return BH_PROCEED;
 	return caller_asks(ctx, &q);
 }
@@ -125,10 +127,19 @@ int bh_sendmsg6(struct bpf_sock_addr *ctx)
 SEC("cgroup/sock_create")
 int bh_sock_create(struct bpf_sock *ctx)
 {
+	struct bh_udp_sock *us;
 	struct bh_sock *ss;
 
 	if (ctx->family != BH_AF_INET && ctx->family != BH_AF_INET6)
 		return BH_PROCEED;
+	if (ctx->type == BH_SOCK_DGRAM && ctx->protocol == IPPROTO_UDP) {
+		us = bpf_sk_storage_get(&udp_sockets, ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
+		if (us) {
+			us->netns = bpf_get_netns_cookie(ctx);
+			us->cgroup = bpf_get_current_cgroup_id();
+		}
+		return BH_PROCEED;
+	}
 	ss = bpf_sk_storage_get(&sockets, ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (ss) {
 		ss->netns = bpf_get_netns_cookie(ctx);
@@ -141,13 +152,13 @@ int bh_sock_create(struct bpf_sock *ctx)
 static __always_inline int on_bind(struct bpf_sock *ctx, const struct bh_addr *bound)
 {
 	struct bh_endpoint fresh = {.refs = 1};
-	struct bh_sock *ss;
+	struct bh_udp_sock *us;
 
 	if (ctx->protocol != IPPROTO_UDP)
 		return BH_PROCEED;
-	ss = bpf_sk_storage_get(&sockets, ctx, 0, 0);
+	us = bpf_sk_storage_get(&udp_sockets, ctx, 0, 0);
 	/* Bound by another than its creator: it is registered when it sends, under its own cgroup. */
-	if (!ss || ss->cgroup != bpf_get_current_cgroup_id())
+	if (!us || us->cgroup != bpf_get_current_cgroup_id())
 		return BH_PROCEED;
 	for (__u32 i = 0; i < BH_MAX_DEPTH; i++) {
 		fresh.levels[i] = bpf_get_current_ancestor_cgroup_id(subtree_level + 1 + i);
@@ -155,7 +166,7 @@ static __always_inline int on_bind(struct bpf_sock *ctx, const struct bh_addr *b
 			break;
 	}
 	fresh.cookie = bpf_get_socket_cookie(ctx);
-	bh_endpoint_move(ss, bound, ctx->src_port, &fresh);
+	bh_endpoint_move(us, bound, ctx->src_port, &fresh);
 	return BH_PROCEED;
 }
 
@@ -179,10 +190,10 @@ int bh_post_bind6(struct bpf_sock *ctx)
 SEC("cgroup/sock_release")
 int bh_sock_release(struct bpf_sock *ctx)
 {
-	struct bh_sock *ss = bpf_sk_storage_get(&sockets, ctx, 0, 0);
+	struct bh_udp_sock *us = bpf_sk_storage_get(&udp_sockets, ctx, 0, 0);
 
-	if (ss)
-		bh_endpoint_leave(ss);
+	if (us)
+		bh_endpoint_leave(us);
 	return BH_PROCEED;
 }
 

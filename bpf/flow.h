@@ -25,13 +25,28 @@ static __always_inline void udp_flow_store(struct bh_udp_flow *f, const struct b
 	f->proof = q->proof;
 	f->reason = q->reason;
 	f->verdict = q->allow;
+	f->send_ticket = 0;
+	f->receive_ticket = 0;
 }
 
-/* One packet of a flow without handshake. q holds both ends, `f` is the flow if it is known; `hook` is the packet's
- * direction. Replies belong to the flow of the first packet. Only allowed flows are remembered. */
-static __noinline int flow_packet(struct bh_query *q, struct bh_udp_key *key, __u64 peer_cookie, __u32 hook)
+/* By itself, so that what it needs of the stack is not there while the policy is asked. */
+static __noinline void flow_add(const struct bh_query *q, const struct bh_udp_key *key, __u64 peer_cookie)
 {
-	struct bh_udp_flow fresh = {}, *f = bpf_map_lookup_elem(&udp_flows, key);
+	struct bh_udp_flow fresh = {};
+
+	udp_flow_store(&fresh, q, peer_cookie);
+	bpf_map_update_elem(&udp_flows, key, &fresh, BPF_ANY);
+}
+
+/*
+ * One packet of a flow without handshake. q holds both ends, `hook` is the packet's direction. Replies belong to the flow of
+ * the first packet. Only allowed flows are remembered. Sets q->allow, and to when that holds; returns the flow if it was
+ * known.
+ */
+static __noinline struct bh_udp_flow *flow_judge(struct bh_query *q, struct bh_udp_key *key, __u64 peer_cookie,
+						 __u32 hook)
+{
+	struct bh_udp_flow *f = bpf_map_lookup_elem(&udp_flows, key);
 	bool known = false;
 
 	/* Signed: another CPU may have seen a packet after our clock was read. */
@@ -51,14 +66,16 @@ static __noinline int flow_packet(struct bh_query *q, struct bh_udp_key *key, __
 		known = f->peer == q->peer && f->peer_tag == q->peer_tag;
 		if (known && f->word == q->word && q->now < f->valid_until_ns && f->peer_cookie == peer_cookie) {
 			f->resolved_ns = q->now;
-			if ((__s64)(q->now - f->seen_ns) > (__s64)BH_SECOND)
+			if (f->seen_ns != q->now)
 				f->seen_ns = q->now;
+			q->allow = f->verdict;
+			q->valid_until = f->valid_until_ns;
 			if (f->verdict)
-				return BH_ALLOW;
+				return f;
 			q->cell = f->cell;
 			q->reason = f->reason;
 			bh_report_denied(q);
-			return BH_DENY;
+			return f;
 		}
 	}
 	bh_judge(q);
@@ -68,10 +85,15 @@ static __noinline int flow_packet(struct bh_query *q, struct bh_udp_key *key, __
 	if (f && (q->allow || known))
 		udp_flow_store(f, q, peer_cookie);
 	if (f || !q->allow)
-		return q->allow ? BH_ALLOW : BH_DENY;
-	udp_flow_store(&fresh, q, peer_cookie);
-	bpf_map_update_elem(&udp_flows, key, &fresh, BPF_ANY);
-	return BH_ALLOW;
+		return f;
+	flow_add(q, key, peer_cookie);
+	return 0;
+}
+
+static __always_inline int flow_packet(struct bh_query *q, struct bh_udp_key *key, __u64 peer_cookie, __u32 hook)
+{
+	flow_judge(q, key, peer_cookie, hook);
+	return q->allow ? BH_ALLOW : BH_DENY;
 }
 
 static __always_inline void flow_key_of(struct bh_udp_key *key, const struct bh_query *q)

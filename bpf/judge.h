@@ -29,6 +29,7 @@ struct bh_query {
 	__u64 peer_tag;	   /* likewise of the peer */
 	__u64 cgroup;
 	__u64 cookie;
+	__u64 ticket; /* of the datagram (ticket.h); 0: none */
 	__u32 subject;
 	__u32 peer;
 	__u32 cell;

@@ -90,6 +90,14 @@ struct {
 } sockets __weak SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct bh_udp_sock);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} udp_sockets __weak SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, BH_MAX_HANDSHAKES);
 	__type(key, struct bh_tuple);
@@ -128,13 +136,32 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } addresses __weak SEC(".maps");
 
+/* The ticket of each flow, by its number: where both ends find it that do not know it yet. `local` is the source; netns is 0
+ * unless it is on a loopback device. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, BH_UDP_SLOTS);
 	__type(key, struct bh_tuple);
-	__type(value, struct bh_ticket);
+	__type(value, __u64);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } udp_tickets __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, BH_UDP_SLOTS);
+	__type(key, __u32);
+	__type(value, struct bh_ticket);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} udp_slots __weak SEC(".maps");
+
+/* The last number that was given to a ticket. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} udp_serial __weak SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

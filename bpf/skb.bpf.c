@@ -11,14 +11,14 @@
 #include "udp.h"
 
 /* Why this socket may not send or receive a packet of this protocol, whatever the policy says; else 0. */
-static __always_inline int socket_problem(struct bpf_sock *sk, const struct bh_sock *ss, const struct bh_packet *p)
+static __always_inline int socket_problem(struct bpf_sock *sk, bool known, const struct bh_packet *p)
 {
 	bool raw = sk->type == BH_SOCK_RAW;
 
 	/* By hand it could be anybody's; and what arrives there is a copy of somebody else's. */
 	if (raw && (p->proto == IPPROTO_TCP || p->proto == IPPROTO_UDP))
 		return BH_REASON_RAW_SOCKET;
-	if (!ss)
+	if (!known)
 		return BH_REASON_OLD_SOCKET;
 	return raw || sk->protocol == p->proto ? 0 : BH_REASON_PROTO;
 }
@@ -39,7 +39,9 @@ static __noinline int flow_packet_of(struct __sk_buff *skb, const struct bh_sock
 
 /* ---- hooks ---- */
 
-static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, __u64 word, __u64 now, __u32 hook)
+/* A socket has `ss` or, for UDP, `us`; one that was there before enforcement has neither. */
+static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, struct bh_udp_sock *us, __u64 word,
+				  __u64 now, __u32 hook)
 {
 	struct bh_query q = {.word = word, .now = now, .direction = hook};
 	struct bpf_sock *sk = skb->sk;
@@ -56,6 +58,8 @@ static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, __u
 	if (q.host) {
 		if (ss)
 			ss->kind = BH_SOCK_HOST;
+		if (us)
+			us->host = 1;
 		return BH_ALLOW;
 	}
 	q.cookie = bpf_get_socket_cookie(skb);
@@ -65,48 +69,76 @@ static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, __u
 	q.proto = p.proto;
 	q.peer = BH_ID_WORLD;
 
-	if (!err && !ss && is_of_kernel(sk, &p))
+	if (!err && !ss && !us && is_of_kernel(sk, &p))
 		return BH_ALLOW;
 	if (!err)
-		err = socket_problem(sk, ss, &p);
+		err = socket_problem(sk, ss || us, &p);
 	if (!err && ss) {
 		if (p.proto == IPPROTO_TCP)
 			return tcp_packet(skb, ss, &p, &q, hook);
-		if (p.proto == IPPROTO_UDP)
-			return hook == BH_EGRESS ? udp_egress(skb, ss, &q) : udp_ingress(skb, ss, &q);
 		return flow_packet_of(skb, ss, &p, &q, hook);
+	}
+	if (!err && us) {
+		if (p.proto == IPPROTO_UDP && hook == BH_INGRESS)
+			return udp_ingress(skb, us, &q);
+		err = p.proto == IPPROTO_UDP ? udp_source(skb, us, &q) : BH_REASON_PROTO;
+		if (!err)
+			return udp_egress(skb, us, &q);
 	}
 	bh_refuse(&q, err);
 	return BH_DENY;
 }
 
 /* Functions of their own, so that the way a packet usually takes does not share their stack. */
-static __noinline int packet_in(struct __sk_buff *skb, struct bh_sock *ss, __u64 word, __u64 now)
+static __noinline int packet_in(struct __sk_buff *skb, struct bh_sock *ss, struct bh_udp_sock *us, __u64 word,
+				__u64 now)
 {
-	return packet(skb, ss, word, now, BH_INGRESS);
+	return packet(skb, ss, us, word, now, BH_INGRESS);
 }
 
-static __noinline int packet_out(struct __sk_buff *skb, struct bh_sock *ss, __u64 word, __u64 now)
+static __noinline int packet_out(struct __sk_buff *skb, struct bh_sock *ss, struct bh_udp_sock *us, __u64 word,
+				 __u64 now)
 {
-	return packet(skb, ss, word, now, BH_EGRESS);
+	return packet(skb, ss, us, word, now, BH_EGRESS);
 }
 
-static __noinline int udp_known_in(struct __sk_buff *skb, struct bh_sock *ss, __u64 word, __u64 now)
+static __noinline int udp_known_in(struct __sk_buff *skb, struct bh_udp_sock *us, __u64 word, __u64 now)
 {
-	return ss ? udp_known(skb, ss, word, now, BH_INGRESS) : 0;
+	return us ? udp_known(skb, us, word, now, BH_INGRESS) : 0;
 }
 
-static __noinline int udp_known_out(struct __sk_buff *skb, struct bh_sock *ss, __u64 word, __u64 now)
+static __noinline int udp_known_out(struct __sk_buff *skb, struct bh_udp_sock *us, __u64 word, __u64 now)
 {
-	return ss ? udp_known(skb, ss, word, now, BH_EGRESS) : 0;
+	return us ? udp_known(skb, us, word, now, BH_EGRESS) : 0;
+}
+
+static __noinline int recent_known_in(struct __sk_buff *skb, struct bh_udp_sock *us, __u64 word, __u64 now)
+{
+	return us ? recent_known(skb, us, word, now, BH_INGRESS) : 0;
+}
+
+static __noinline int recent_known_out(struct __sk_buff *skb, struct bh_udp_sock *us, __u64 word, __u64 now)
+{
+	return us ? recent_known(skb, us, word, now, BH_EGRESS) : 0;
+}
+
+/* Returns 1 allow, 0 not for here. */
+static __always_inline int hook_udp(struct __sk_buff *skb, struct bh_udp_sock *us, __u64 word, __u64 now,
+				    __u32 direction)
+{
+	if (us->host)
+		return 1;
+	if (direction == BH_EGRESS)
+		return recent_known_out(skb, us, word, now) || (us->more && udp_known_out(skb, us, word, now));
+	return recent_known_in(skb, us, word, now) || (us->more && udp_known_in(skb, us, word, now));
 }
 
 static __always_inline int hook(struct __sk_buff *skb, __u32 direction)
 {
 	struct bpf_sock *sk = skb->sk;
+	struct bh_udp_sock *us = 0;
 	struct bh_sock *ss;
 	__u64 word, now;
-	int known;
 
 	if (!sk)
 		return BH_DENY;
@@ -119,15 +151,12 @@ static __always_inline int hook(struct __sk_buff *skb, __u32 direction)
 			return BH_ALLOW;
 		if (ss->kind == BH_SOCK_HOST)
 			return BH_ALLOW;
-		/* Set when a datagram of this socket was allowed. */
-		if (ss->proto == IPPROTO_UDP && ss->word == word && now < ss->valid_until_ns) {
-			known = direction == BH_EGRESS ? udp_known_out(skb, ss, word, now)
-						       : udp_known_in(skb, ss, word, now);
-			if (known)
-				return BH_ALLOW;
-		}
+	} else {
+		us = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
+		if (us && hook_udp(skb, us, word, now, direction))
+			return BH_ALLOW;
 	}
-	return direction == BH_EGRESS ? packet_out(skb, ss, word, now) : packet_in(skb, ss, word, now);
+	return direction == BH_EGRESS ? packet_out(skb, ss, us, word, now) : packet_in(skb, ss, us, word, now);
 }
 
 SEC("cgroup_skb/ingress")

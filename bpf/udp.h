@@ -7,6 +7,7 @@
 
 #include "endpoint.h"
 #include "flow.h"
+#include "recent.h"
 
 #define BH_AF_INET 2
 
@@ -26,14 +27,14 @@ static __always_inline void sock_bound_address(struct bpf_sock *sk, struct bh_ad
 
 /* Checks that the socket may send from this address, and makes it findable by its peers. Returns 0 or the enum bh_reason to
  * deny with. */
-static __noinline int udp_source(struct __sk_buff *skb, struct bh_sock *ss, const struct bh_query *q)
+static __noinline int udp_source(struct __sk_buff *skb, struct bh_udp_sock *us, const struct bh_query *q)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct bh_endpoint fresh = {};
 	struct bh_addr bound;
 	__u64 owner;
 
-	if (!ss || !sk)
+	if (!us || !sk)
 		return BH_REASON_NO_FLOW;
 	sk = bpf_sk_fullsock(sk);
 	if (!sk)
@@ -42,12 +43,12 @@ static __noinline int udp_source(struct __sk_buff *skb, struct bh_sock *ss, cons
 	/* The source address is the sender's to write (IP_PKTINFO), but not when it is another socket's. A socket bound to
 	 * every address is the only one on its port: what is registered there has gone. */
 	if ((bound.w[0] || bound.w[1] || bound.w[3]) && !bh_addr_equal(&q->local, &bound)) {
-		owner = bh_endpoint_cookie(&q->local, ss->netns, q->lport);
+		owner = bh_endpoint_cookie(&q->local, us->netns, q->lport);
 		if (owner && owner != q->cookie)
 			return BH_REASON_SOURCE;
 	}
-	if (ss->registered && ss->lport == q->lport && bh_addr_equal(&ss->local, &bound) &&
-	    bh_endpoint_cookie(&bound, ss->netns, q->lport))
+	if (us->registered && us->lport == q->lport && bh_addr_equal(&us->local, &bound) &&
+	    bh_endpoint_cookie(&bound, us->netns, q->lport))
 		return 0;
 	fresh.refs = 1;
 	fresh.cookie = q->cookie;
@@ -56,38 +57,36 @@ static __noinline int udp_source(struct __sk_buff *skb, struct bh_sock *ss, cons
 		if (!fresh.levels[i])
 			break;
 	}
-	return bh_endpoint_move(ss, &bound, q->lport, &fresh) ? BH_REASON_MAP_FULL : 0;
+	return bh_endpoint_move(us, &bound, q->lport, &fresh) ? BH_REASON_MAP_FULL : 0;
 }
 
-/* Keeps who the subject is with a UDP socket: it is the same for all its flows. */
-static __always_inline void udp_subject_store(struct bh_sock *ss, const struct bh_query *q)
+/* Until when a packet of q's flow goes without another look. The flow's time of its last packet need not be exact to more than
+ * a second; who holds the destination of a flow that begins here is looked up again sooner, and so is whether it is to be
+ * shown who sends. */
+static __always_inline __u64 udp_send_until(const struct bh_query *q, bool answer, __u64 resolved_ns)
 {
-	*(volatile __u64 *)&ss->word = ~0ULL;
-	ss->identity = q->subject;
-	ss->valid_until_ns = q->valid_until;
-	ss->cgroup = q->cgroup;
-	ss->peer_tag = q->subject_tag; /* a UDP socket has no one peer: the field keeps its own tag */
-	ss->proto = IPPROTO_UDP;
-	asm volatile("" ::: "memory");
-	*(volatile __u64 *)&ss->word = q->word;
+	__u64 until = answer && q->ticket != BH_TICKET_NONE ? q->now + BH_SECOND : resolved_ns + BH_RESOLVE_NS;
+
+	return until < q->valid_until ? until : q->valid_until;
 }
 
-/* Who holds a destination's port is looked up again after this long; the receiver is judged by its own hook all the
- * same. */
-#define BH_RESOLVE_NS (BH_SECOND / 100)
+static __always_inline __u64 udp_receive_until(const struct bh_query *q)
+{
+	__u64 until = q->now + BH_SECOND;
+
+	return until < q->valid_until ? until : q->valid_until;
+}
 
 /*
- * A packet of a flow that was allowed, with nothing changed since: two map lookups. Anything else, also anything odd, goes
- * the whole way. Returns 1 allow, 0 not for here.
+ * A packet of a flow that was allowed, with nothing changed since, of a socket that has more of them than it keeps: one lookup.
+ * Anything else, also anything odd, goes the whole way. Returns 1 allow, 0 not for here.
  */
-static __always_inline int udp_known(struct __sk_buff *skb, struct bh_sock *ss, __u64 word, __u64 now, __u32 hook)
+static __always_inline int udp_known(struct __sk_buff *skb, struct bh_udp_sock *us, __u64 word, __u64 now, __u32 hook)
 {
-	struct bh_query q = {.word = word, .now = now, .subject = ss->identity, .subject_tag = ss->peer_tag};
-	__u32 loopback = skb->ifindex == 1, segments = skb->gso_segs;
+	struct bh_query q = {.word = word, .now = now};
 	struct bh_udp_flow *f;
 	struct bh_udp_key key;
 	struct bh_packet p;
-	__u64 cookie;
 
 	if (hook == BH_EGRESS ? bh_parse(skb, &p, &q.local, &q.remote) : bh_parse(skb, &p, &q.remote, &q.local))
 		return 0;
@@ -102,56 +101,68 @@ static __always_inline int udp_known(struct __sk_buff *skb, struct bh_sock *ss, 
 	if (!f || !f->verdict || f->word != word || now >= f->valid_until_ns ||
 	    (__s64)(now - f->seen_ns) >= (__s64)BH_SECOND)
 		return 0;
-	if (hook == BH_EGRESS) {
-		if (f->initiator && (__s64)(now - f->resolved_ns) >= (__s64)BH_RESOLVE_NS)
+	q.valid_until = f->valid_until_ns;
+	if (hook == BH_INGRESS) {
+		q.ticket = f->receive_ticket;
+		if (!q.ticket || !bh_ticket_redeem(q.ticket, bh_segments(skb), now))
 			return 0;
-		if (bh_shows_identity(&q.remote))
-			bh_ticket_write(&q, loopback ? ss->netns : 0, segments ? segments : 1);
+		recent_keep(us, &q, skb->ifindex == 1, hook, udp_receive_until(&q));
 		return 1;
 	}
-	q.valid_until = ~0ULL;
-	cookie = bh_ticket_take(&q, loopback ? ss->netns : 0);
-	if (cookie && cookie == f->peer_cookie && q.peer == f->peer && q.peer_tag == f->peer_tag)
-		return 1;
-	if (cookie)
-		bh_ticket_return(&q, loopback ? ss->netns : 0);
-	return 0;
+	q.ticket = f->send_ticket;
+	if (!q.ticket || (f->initiator && (__s64)(now - f->resolved_ns) >= (__s64)BH_RESOLVE_NS))
+		return 0;
+	if (q.ticket == BH_TICKET_NONE ? bh_shows_identity(&q.remote)
+				       : !bh_ticket_give(q.ticket, bh_segments(skb), now))
+		return 0;
+	recent_keep(us, &q, skb->ifindex == 1, hook, udp_send_until(&q, !f->initiator, f->resolved_ns));
+	return 1;
 }
 
-static __noinline int udp_egress(struct __sk_buff *skb, struct bh_sock *ss, struct bh_query *q)
+/* Of a socket that may send from where it does: see udp_source(). */
+static __noinline int udp_egress(struct __sk_buff *skb, struct bh_udp_sock *us, struct bh_query *q)
 {
-	__u32 loopback = skb->ifindex == 1, segments = skb->gso_segs;
+	__u32 loopback = skb->ifindex == 1;
+	struct bh_udp_flow *f;
 	struct bh_udp_key key;
 	__u64 peer_cookie;
-	int err = udp_source(skb, ss, q);
 
-	if (err) {
-		bh_refuse(q, err);
+	if (!us)
 		return BH_DENY;
-	}
 	flow_key_of(&key, q);
-	peer_cookie = bh_peer_of_destination(q, ss->netns, loopback);
-	if (!flow_packet(q, &key, peer_cookie, BH_EGRESS))
+	peer_cookie = bh_peer_of_destination(q, us->netns, loopback);
+	f = flow_judge(q, &key, peer_cookie, BH_EGRESS);
+	if (!q->allow)
 		return BH_DENY;
-	udp_subject_store(ss, q);
+	q->ticket = BH_TICKET_NONE;
 	if (bh_shows_identity(&q->remote) || bh_addr_is_multicast(&q->remote))
-		bh_ticket_write(q, loopback ? ss->netns : 0, segments ? segments : 1);
+		q->ticket = bh_ticket_write(q, loopback ? us->netns : 0, bh_segments(skb));
+	if (f)
+		f->send_ticket = q->ticket;
+	recent_keep(us, q, loopback, BH_EGRESS, udp_send_until(q, f && !f->initiator, q->now));
 	return BH_ALLOW;
 }
 
-static __noinline int udp_ingress(struct __sk_buff *skb, struct bh_sock *ss, struct bh_query *q)
+static __noinline int udp_ingress(struct __sk_buff *skb, struct bh_udp_sock *us, struct bh_query *q)
 {
+	__u32 loopback = skb->ifindex == 1;
+	struct bh_udp_flow *f;
 	struct bh_udp_key key;
 	__u64 peer_cookie;
 
-	flow_key_of(&key, q);
-	peer_cookie = bh_peer_of_source(q, ss->netns, skb->ifindex == 1);
-	if (!flow_packet(q, &key, peer_cookie, BH_INGRESS))
+	if (!us)
 		return BH_DENY;
-	udp_subject_store(ss, q);
+	flow_key_of(&key, q);
+	peer_cookie = bh_peer_of_source(q, us->netns, loopback, bh_segments(skb));
+	f = flow_judge(q, &key, peer_cookie, BH_INGRESS);
+	if (!q->allow)
+		return BH_DENY;
+	if (f)
+		f->receive_ticket = q->ticket;
+	recent_keep(us, q, loopback, BH_INGRESS, udp_receive_until(q));
 	/* Tells the sendmsg hook that this socket answers others. */
-	if (!ss->verdict)
-		ss->verdict = 1;
+	if (!us->answers)
+		us->answers = 1;
 	return BH_ALLOW;
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Cutting sockets: inet_diag (sock_diag(7)) lists the TCP sockets of a namespace with the storage that the kernel
- * programs keep with each, so that the enforcer judges from what they know, by the function that they use.
+ * programs keep with each, so that the enforcer judges from what they know, by the function that they use. Of the UDP
+ * sockets, those that are connected have one flow, which is found in the kernel's map; the others just get EPERM.
  */
 #include "netns.h"
 
@@ -25,14 +26,20 @@
 #ifndef SOCK_DESTROY
 #define SOCK_DESTROY 21
 #endif
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
 
 struct victim {
 	struct inet_diag_sockid id;
 	uint8_t family;
+	uint8_t protocol;
 };
 
 /* By what sockets are judged. */
 struct judge {
+	uint8_t protocol; /* of the sockets being listed */
+	uint64_t netns;	  /* cookie of their namespace */
 	struct datapath *datapath;
 	const struct cgroup_tree *tree;
 	const struct netns_view *view; /* NULL: what is in force */
@@ -50,6 +57,18 @@ struct verdict {
 	bool judged; /* no: nothing was ever allowed here, or there is nothing to judge by */
 	bool allow;
 	uint32_t cell;
+};
+
+/* What the kernel programs know of a socket's one flow. */
+struct known {
+	uint8_t kind; /* BH_SOCK_ACTIVE, BH_SOCK_PASSIVE; else there is nothing to judge */
+	uint16_t lport;
+	uint16_t rport;
+	struct bh_addr local;
+	struct bh_addr remote;
+	uint32_t peer;
+	uint64_t peer_tag;
+	uint64_t peer_cookie; /* UDP: of the socket that answered; 0: none of this host */
 };
 
 static uint64_t boottime_ns(void)
@@ -100,19 +119,20 @@ static uint32_t subject_of(const struct judge *judge, uint64_t cgroup_id)
 }
 
 /* As bh_peer_alive(): the peer counts as long as the tag that gave it its identity does. */
-static uint32_t peer_of(const struct judge *judge, const struct bh_sock *ss)
+static uint32_t peer_of(const struct judge *judge, const struct known *known)
 {
 	struct bh_tag tag;
 
-	if (ss->peer < BH_ID_FIRST)
-		return ss->peer;
-	if (tag_get(judge, ss->peer_tag, &tag) < 0 || tag.identity != ss->peer || tag.deadline_ns <= boottime_ns())
+	if (known->peer < BH_ID_FIRST)
+		return known->peer;
+	if (tag_get(judge, known->peer_tag, &tag) < 0 || tag.identity != known->peer ||
+	    tag.deadline_ns <= boottime_ns())
 		return BH_ID_UNIDENTIFIED;
-	return ss->peer;
+	return known->peer;
 }
 
 /* Would the kernel let the next packet of this socket pass? */
-static struct verdict judge_socket(const struct judge *judge, const struct bh_sock *ss, uint64_t cgroup_id)
+static struct verdict judge_socket(const struct judge *judge, const struct known *known, uint64_t cgroup_id)
 {
 	const uint8_t *t = judge->view ? judge->view->tables : datapath_tables(judge->datapath);
 	struct verdict verdict = {.allow = true};
@@ -122,19 +142,19 @@ static struct verdict judge_socket(const struct judge *judge, const struct bh_so
 		return verdict;
 
 	uint16_t self = (uint16_t)who_of(judge, subject_of(judge, cgroup_id));
-	uint16_t peer = (uint16_t)who_of(judge, peer_of(judge, ss));
-	uint32_t local = bh_addr_class(t, &ss->local), remote = bh_addr_class(t, &ss->remote);
+	uint16_t peer = (uint16_t)who_of(judge, peer_of(judge, known));
+	uint32_t local = bh_addr_class(t, &known->local), remote = bh_addr_class(t, &known->remote);
 	__u64 now = judge->view ? judge->view->now : boottime_ns(), valid_until = BH_FOREVER;
 	struct bh_flow flow;
 
-	switch (ss->kind) {
+	switch (known->kind) {
 	case BH_SOCK_ACTIVE:
-		flow = (struct bh_flow){self, peer, local, remote, bh_service_point(IPPROTO_TCP, ss->rport)};
+		flow = (struct bh_flow){self, peer, local, remote, bh_service_point(judge->protocol, known->rport)};
 		verdict.cell = bh_decide(t, BH_EGRESS, &flow, now, &valid_until);
 		break;
 	case BH_SOCK_PASSIVE:
 	case BH_SOCK_EARLY:
-		flow = (struct bh_flow){peer, self, remote, local, bh_service_point(IPPROTO_TCP, ss->lport)};
+		flow = (struct bh_flow){peer, self, remote, local, bh_service_point(judge->protocol, known->lport)};
 		verdict.cell = bh_decide(t, BH_INGRESS, &flow, now, &valid_until);
 		break;
 	default:
@@ -180,14 +200,81 @@ static int victim_add(struct cut *cut, const struct inet_diag_msg *msg)
 		return -ENOMEM;
 	cut->victims = victims;
 	cut->room = room;
-	cut->victims[cut->n++] = (struct victim){.id = msg->id, .family = msg->idiag_family};
+	cut->victims[cut->n++] =
+		(struct victim){.id = msg->id, .family = msg->idiag_family, .protocol = cut->judge.protocol};
 	return 0;
 }
 
-/* What inet_diag tells beside the message. Returns whether the kernel programs keep something with this socket. */
-static bool socket_read(const struct nlmsghdr *nlh, struct bh_sock *ss, uint64_t *cgroup_id)
+static struct bh_addr diag_address(uint8_t family, const uint32_t *words)
+{
+	struct bh_addr addr = {.w = {0, 0, htonl(0xffff), words[0]}};
+
+	if (family != AF_INET)
+		memcpy(&addr, words, sizeof(addr));
+	return addr;
+}
+
+/* A connected socket's flow in the kernel's map. */
+static struct bh_udp_key udp_key(uint8_t family, const struct inet_diag_sockid *id)
+{
+	return (struct bh_udp_key){
+		.cookie = (uint64_t)id->idiag_cookie[1] << 32 | id->idiag_cookie[0],
+		.local = diag_address(family, id->idiag_src),
+		.remote = diag_address(family, id->idiag_dst),
+		.lport = ntohs(id->idiag_sport),
+		.rport = ntohs(id->idiag_dport),
+		.proto = IPPROTO_UDP,
+	};
+}
+
+/* Is the socket that answered still the one that stands there? Where it is not (a service that was started again), the kernel
+ * asks anew who is there, and so nothing is known. */
+static bool peer_stays(const struct judge *judge, const struct known *known)
+{
+	struct bh_addr any4 = {.w = {0, 0, htonl(0xffff), 0}}, any6 = {};
+	const struct bh_addr *places[] = {&known->remote, &any4, &any6};
+	struct bh_endpoint_key key = {.port = known->rport};
+	struct bh_endpoint endpoint;
+	uint64_t netns[2] = {judge->netns};
+
+	if (known->kind != BH_SOCK_ACTIVE || !known->peer_cookie)
+		return true;
+	datapath_address_get(judge->datapath, &known->remote, &netns[1]);
+	for (size_t i = 0; i < 2; i++) {
+		for (size_t j = 0; netns[i] && j < 3; j++) {
+			key.addr = *places[j];
+			key.netns = netns[i];
+			if (datapath_endpoint_get(judge->datapath, &key, &endpoint) == 0 &&
+			    endpoint.cookie == known->peer_cookie)
+				return true;
+		}
+	}
+	return false;
+}
+
+static bool udp_read(const struct judge *judge, const struct inet_diag_msg *msg, struct known *known)
+{
+	struct bh_udp_key key = udp_key(msg->idiag_family, &msg->id);
+	struct bh_udp_flow flow;
+
+	if (datapath_udp_flow_get(judge->datapath, &key, &flow) < 0)
+		return false;
+	*known = (struct known){.kind = flow.initiator ? BH_SOCK_ACTIVE : BH_SOCK_PASSIVE,
+				.lport = key.lport,
+				.rport = key.rport,
+				.local = key.local,
+				.remote = key.remote,
+				.peer = flow.peer,
+				.peer_tag = flow.peer_tag,
+				.peer_cookie = flow.peer_cookie};
+	return peer_stays(judge, known);
+}
+
+/* What inet_diag tells beside the message. Returns whether the kernel programs know a flow of this socket. */
+static bool socket_read(const struct judge *judge, const struct nlmsghdr *nlh, struct known *known, uint64_t *cgroup_id)
 {
 	const struct nlattr *attr, *value = NULL;
+	struct bh_sock ss;
 
 	*cgroup_id = 0;
 	mnl_attr_for_each(attr, nlh, sizeof(struct inet_diag_msg))
@@ -197,29 +284,47 @@ static bool socket_read(const struct nlmsghdr *nlh, struct bh_sock *ss, uint64_t
 		else if (mnl_attr_get_type(attr) == INET_DIAG_CGROUP_ID && mnl_attr_get_payload_len(attr) == 8)
 			*cgroup_id = mnl_attr_get_u64(attr);
 	}
-	if (value)
-		memcpy(ss, mnl_attr_get_payload(value), sizeof(*ss));
-	return value;
+	if (judge->protocol == IPPROTO_UDP)
+		return udp_read(judge, mnl_nlmsg_get_payload(nlh), known);
+	if (!value)
+		return false;
+	memcpy(&ss, mnl_attr_get_payload(value), sizeof(ss));
+	*known = (struct known){.kind = ss.kind,
+				.lport = ss.lport,
+				.rport = ss.rport,
+				.local = ss.local,
+				.remote = ss.remote,
+				.peer = ss.peer,
+				.peer_tag = ss.peer_tag};
+	return true;
 }
 
 static int socket_message(const struct nlmsghdr *nlh, void *data)
 {
 	const struct inet_diag_msg *msg = mnl_nlmsg_get_payload(nlh);
 	struct cut *cut = data;
+	struct known known;
 	uint64_t cgroup_id;
-	struct bh_sock ss;
 
-	if (nlh->nlmsg_len < mnl_nlmsg_size(sizeof(*msg)) || !socket_read(nlh, &ss, &cgroup_id))
+	if (nlh->nlmsg_len < mnl_nlmsg_size(sizeof(*msg)) || !socket_read(&cut->judge, nlh, &known, &cgroup_id))
 		return MNL_CB_OK;
-	if (!judge_socket(&cut->judge, &ss, cgroup_id).allow && victim_add(cut, msg) < 0) {
+	if (!judge_socket(&cut->judge, &known, cgroup_id).allow && victim_add(cut, msg) < 0) {
 		errno = ENOMEM;
 		return MNL_CB_ERROR;
 	}
 	return MNL_CB_OK;
 }
 
-static int family_list(struct mnl_socket *nl, const struct datapath *datapath, uint8_t family, mnl_cb_t message,
-		       void *data)
+/* A UDP socket's state is TCP_ESTABLISHED while it is connected. */
+static uint32_t states_of(uint8_t protocol)
+{
+	if (protocol == IPPROTO_UDP)
+		return 1U << TCP_ESTABLISHED;
+	return 1U << TCP_ESTABLISHED | 1U << TCP_FIN_WAIT1 | 1U << TCP_FIN_WAIT2 | 1U << TCP_CLOSE_WAIT |
+	       1U << TCP_LAST_ACK | 1U << TCP_CLOSING;
+}
+
+static int family_list(struct mnl_socket *nl, const struct judge *judge, uint8_t family, mnl_cb_t message, void *data)
 {
 	char buf[MNL_NLMSG_HDRLEN + sizeof(struct inet_diag_req_v2) + 64];
 	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
@@ -230,20 +335,30 @@ static int family_list(struct mnl_socket *nl, const struct datapath *datapath, u
 	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
 	req = mnl_nlmsg_put_extra_header(nlh, sizeof(*req));
 	req->sdiag_family = family;
-	req->sdiag_protocol = IPPROTO_TCP;
-	req->idiag_states = 1U << TCP_ESTABLISHED | 1U << TCP_FIN_WAIT1 | 1U << TCP_FIN_WAIT2 | 1U << TCP_CLOSE_WAIT |
-			    1U << TCP_LAST_ACK | 1U << TCP_CLOSING;
+	req->sdiag_protocol = judge->protocol;
+	req->idiag_states = states_of(judge->protocol);
 	nest = mnl_attr_nest_start(nlh, INET_DIAG_REQ_SK_BPF_STORAGES);
-	mnl_attr_put_u32(nlh, SK_DIAG_BPF_STORAGE_REQ_MAP_FD, (uint32_t)datapath_sockets_fd(datapath));
+	mnl_attr_put_u32(nlh, SK_DIAG_BPF_STORAGE_REQ_MAP_FD, (uint32_t)datapath_sockets_fd(judge->datapath));
 	mnl_attr_nest_end(nlh, nest);
 	return netlink_exchange(nl, nlh, message, data);
 }
 
-static int sockets_list(struct mnl_socket *nl, const struct datapath *datapath, mnl_cb_t message, void *data)
+/* Of both protocols. `judge` is the one that `message` judges by. */
+static int sockets_list(struct mnl_socket *nl, struct judge *judge, mnl_cb_t message, void *data)
 {
-	int r = family_list(nl, datapath, AF_INET, message, data);
+	static const uint8_t protocols[] = {IPPROTO_TCP, IPPROTO_UDP};
+	socklen_t len = sizeof(judge->netns);
+	int r = 0;
 
-	return r ? r : family_list(nl, datapath, AF_INET6, message, data);
+	if (getsockopt(mnl_socket_get_fd(nl), SOL_SOCKET, SO_NETNS_COOKIE, &judge->netns, &len) < 0)
+		return -errno;
+	for (size_t i = 0; i < 2 && r == 0; i++) {
+		judge->protocol = protocols[i];
+		r = family_list(nl, judge, AF_INET, message, data);
+		if (r == 0)
+			r = family_list(nl, judge, AF_INET6, message, data);
+	}
+	return r;
 }
 
 static int socket_destroy(struct mnl_socket *nl, const struct victim *victim)
@@ -256,10 +371,27 @@ static int socket_destroy(struct mnl_socket *nl, const struct victim *victim)
 	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
 	req = mnl_nlmsg_put_extra_header(nlh, sizeof(*req));
 	req->sdiag_family = victim->family;
-	req->sdiag_protocol = IPPROTO_TCP;
+	req->sdiag_protocol = victim->protocol;
 	req->idiag_states = ~0U;
 	req->id = victim->id;
 	return netlink_exchange(nl, nlh, NULL, NULL);
+}
+
+static void victim_cut(struct cut *cut, struct mnl_socket *nl, const struct victim *victim)
+{
+	int r = socket_destroy(nl, victim);
+
+	if (r == 0)
+		cut->destroyed++;
+	else if (r != -ENOENT && r != -ESTALE) /* closed meanwhile */
+		log_warning("cannot destroy a socket that is no longer allowed (its packets are dropped): %s",
+			    strerror(-r));
+	/* The socket may go on and connect again: what it had is over. */
+	if (r == 0 && victim->protocol == IPPROTO_UDP) {
+		struct bh_udp_key key = udp_key(victim->family, &victim->id);
+
+		datapath_udp_flow_delete(cut->judge.datapath, &key);
+	}
 }
 
 static int namespace_cut(void *ctx)
@@ -271,16 +403,9 @@ static int namespace_cut(void *ctx)
 	if (!nl)
 		return -errno;
 	cut->n = 0;
-	r = sockets_list(nl, cut->judge.datapath, socket_message, cut);
-	for (size_t i = 0; i < cut->n; i++) {
-		int r2 = socket_destroy(nl, &cut->victims[i]);
-
-		if (r2 == 0)
-			cut->destroyed++;
-		else if (r2 != -ENOENT) /* closed meanwhile */
-			log_warning("cannot destroy a socket that is no longer allowed (its packets are dropped): %s",
-				    strerror(-r2));
-	}
+	r = sockets_list(nl, &cut->judge, socket_message, cut);
+	for (size_t i = 0; i < cut->n; i++)
+		victim_cut(cut, nl, &cut->victims[i]);
 	return r;
 }
 
@@ -311,15 +436,6 @@ static int inode_order(const void *a, const void *b)
 	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
 
 	return (x > y) - (x < y);
-}
-
-static struct bh_addr diag_address(uint8_t family, const uint32_t *words)
-{
-	struct bh_addr addr = {.w = {0, 0, htonl(0xffff), words[0]}};
-
-	if (family != AF_INET)
-		memcpy(&addr, words, sizeof(addr));
-	return addr;
 }
 
 static int own_add(struct look *look, const struct netns_connection *connection)
@@ -355,7 +471,7 @@ static int look_message(const struct nlmsghdr *nlh, void *data)
 	struct look *look = data;
 	uint64_t inode;
 	struct verdict verdict;
-	struct bh_sock ss;
+	struct known known;
 	int r = 0;
 
 	if (nlh->nlmsg_len < mnl_nlmsg_size(sizeof(*msg)))
@@ -370,10 +486,10 @@ static int look_message(const struct nlmsghdr *nlh, void *data)
 	if (inode && look->preview->n_sockets &&
 	    bsearch(&inode, look->preview->sockets, look->preview->n_sockets, sizeof(inode), inode_order))
 		r = own_add(look, &victim.connection);
-	if (r == 0 && socket_read(nlh, &ss, &victim.cgroup_id)) {
-		verdict = judge_socket(&look->judge, &ss, victim.cgroup_id);
+	if (r == 0 && socket_read(&look->judge, nlh, &known, &victim.cgroup_id)) {
+		verdict = judge_socket(&look->judge, &known, victim.cgroup_id);
 		victim.cell = verdict.cell;
-		victim.kind = ss.kind;
+		victim.kind = known.kind;
 		if (verdict.judged && !verdict.allow)
 			r = look_add(look, &victim);
 	}
@@ -388,7 +504,7 @@ static int namespace_look(void *ctx)
 	__attribute__((cleanup(netlink_closep))) struct mnl_socket *nl = netlink_open(NETLINK_SOCK_DIAG);
 	struct look *look = ctx;
 
-	return nl ? sockets_list(nl, look->judge.datapath, look_message, look) : -errno;
+	return nl ? sockets_list(nl, &look->judge, look_message, look) : -errno;
 }
 
 static int connection_order(const void *a, const void *b)

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -143,6 +144,24 @@ void datapath_freep(struct datapath **datapathp)
 	*datapathp = NULL;
 }
 
+/* Numbers of tickets begin anywhere: where this map was made anew and others were not, what sockets remember of the former
+ * ones must not mean another flow now. */
+static int serial_make(struct datapath *dp)
+{
+	uint64_t serial = 0;
+	uint32_t zero = 0;
+	int fd = bpf_map__fd(dp->skeleton->maps.udp_serial);
+
+	if (bpf_map_lookup_elem(fd, &zero, &serial) < 0)
+		return -errno;
+	if (serial)
+		return 0;
+	if (getrandom(&serial, sizeof(serial), 0) != (ssize_t)sizeof(serial))
+		return -EIO;
+	serial = serial >> (BH_TICKET_BITS + 1) | 1;
+	return bpf_map_update_elem(fd, &zero, &serial, BPF_ANY) < 0 ? -errno : 0;
+}
+
 static int maps_map(struct datapath *dp)
 {
 	struct bulkhead *s = dp->skeleton;
@@ -202,8 +221,13 @@ static int object_load(struct datapath *dp, char *why, size_t why_size)
 		return r;
 	}
 	r = keyring_start(bpf_map__fd(dp->skeleton->maps.keys), dp->state);
-	if (r < 0)
+	if (r < 0) {
 		snprintf(why, why_size, "cannot make the key of the handshake: %s", strerror(-r));
+		return r;
+	}
+	r = serial_make(dp);
+	if (r < 0)
+		snprintf(why, why_size, "cannot number the tickets of datagrams: %s", strerror(-r));
 	else
 		__atomic_store_n(&dp->state->abi, BH_ABI_VERSION, __ATOMIC_RELEASE);
 	return r;
@@ -755,6 +779,11 @@ int datapath_address_delete(struct datapath *dp, const struct bh_addr *address)
 	return negative(bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.addresses), address));
 }
 
+int datapath_address_get(const struct datapath *dp, const struct bh_addr *address, uint64_t *netns_cookie)
+{
+	return negative(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.addresses), address, netns_cookie));
+}
+
 int datapath_address_next(const struct datapath *dp, const struct bh_addr *address, struct bh_addr *next,
 			  uint64_t *netns_cookie)
 {
@@ -780,6 +809,11 @@ int datapath_endpoint_next(const struct datapath *dp, const struct bh_endpoint_k
 	return 0;
 }
 
+int datapath_endpoint_get(const struct datapath *dp, const struct bh_endpoint_key *key, struct bh_endpoint *endpoint)
+{
+	return negative(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.endpoints), key, endpoint));
+}
+
 int datapath_endpoint_set(struct datapath *dp, const struct bh_endpoint_key *key, const struct bh_endpoint *endpoint)
 {
 	return negative(bpf_map_update_elem(bpf_map__fd(dp->skeleton->maps.endpoints), key, endpoint, BPF_EXIST));
@@ -788,4 +822,16 @@ int datapath_endpoint_set(struct datapath *dp, const struct bh_endpoint_key *key
 int datapath_endpoint_delete(struct datapath *dp, const struct bh_endpoint_key *key)
 {
 	return negative(bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.endpoints), key));
+}
+
+/* ---- UDP flows ---- */
+
+int datapath_udp_flow_get(const struct datapath *dp, const struct bh_udp_key *key, struct bh_udp_flow *flow)
+{
+	return negative(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.udp_flows), key, flow));
+}
+
+int datapath_udp_flow_delete(struct datapath *dp, const struct bh_udp_key *key)
+{
+	return negative(bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.udp_flows), key));
 }

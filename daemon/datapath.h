@@ -111,6 +111,7 @@ int datapath_name_next(const struct datapath *datapath, const uint32_t *identity
 
 int datapath_address_set(struct datapath *datapath, const struct bh_addr *address, uint64_t netns_cookie);
 int datapath_address_delete(struct datapath *datapath, const struct bh_addr *address);
+int datapath_address_get(const struct datapath *datapath, const struct bh_addr *address, uint64_t *netns_cookie);
 int datapath_address_next(const struct datapath *datapath, const struct bh_addr *address, struct bh_addr *next,
 			  uint64_t *netns_cookie);
 
@@ -119,9 +120,17 @@ int datapath_address_next(const struct datapath *datapath, const struct bh_addr 
 /* Iterates: `key` NULL starts. *cookie names the registration. Returns 0 or -ENOENT at the end. */
 int datapath_endpoint_next(const struct datapath *datapath, const struct bh_endpoint_key *key,
 			   struct bh_endpoint_key *next, uint64_t *cookie);
+int datapath_endpoint_get(const struct datapath *datapath, const struct bh_endpoint_key *key,
+			  struct bh_endpoint *endpoint); /* 0 or -ENOENT */
 /* Replaces one that is there. */
 int datapath_endpoint_set(struct datapath *datapath, const struct bh_endpoint_key *key,
 			  const struct bh_endpoint *endpoint);
 int datapath_endpoint_delete(struct datapath *datapath, const struct bh_endpoint_key *key);
+
+/* ---- UDP flows, likewise ---- */
+
+int datapath_udp_flow_get(const struct datapath *datapath, const struct bh_udp_key *key,
+			  struct bh_udp_flow *flow); /* 0 or -ENOENT */
+int datapath_udp_flow_delete(struct datapath *datapath, const struct bh_udp_key *key);
 
 #endif

@@ -25,7 +25,7 @@ int netns_each(const struct cgroup_tree *tree, int (*work)(void *ctx), void *ctx
  */
 int netns_addresses_refresh(struct datapath *datapath, const struct cgroup_tree *tree);
 
-/* Judges every TCP socket of managed workloads again, with the tables and tags in force, and destroys those that are no
+/* Judges every TCP socket and connected UDP socket of managed workloads again, with the tables and tags in force, and destroys those that are no
  * longer allowed, so that both ends learn at once. Returns how many, or -errno. */
 int netns_sockets_cut(struct datapath *datapath, const struct cgroup_tree *tree);
 

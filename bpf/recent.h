@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * recent.h - the flows that a UDP socket has just used, kept with the socket (struct bh_udp_recent).
+ *
+ * A datagram of such a flow is compared with it field by field, straight from the packet: nothing is hashed, copied or
+ * written but the credit of its ticket. What is odd in any way (options, extension headers, fragments) goes the whole way.
+ * A flow leaves its place to another only when its time is over, so that a socket with more flows than places does not
+ * write them in turn.
+ */
+#ifndef BULKHEAD_BPF_RECENT_H
+#define BULKHEAD_BPF_RECENT_H
+
+#include "ticket.h"
+
+/* Who holds a destination's port is looked up again after this long; the receiver is judged by its own hook all the
+ * same. */
+#define BH_RESOLVE_NS (BH_SECOND / 100)
+
+/* The same pointer, but not known to the processor before `value` is: what is loaded by it is loaded later. */
+#define BH_AFTER(pointer, value)                                                                                       \
+	({                                                                                                             \
+		__u64 zero_ = (value);                                                                                 \
+		asm volatile("%0 &= 0" : "+r"(zero_)::"memory");                                                       \
+		(typeof(pointer))((void *)(pointer) + zero_);                                                          \
+	})
+
+static __always_inline struct bh_udp_recent *recent_of(struct bh_udp_sock *us, __u32 remote, __be16 rport)
+{
+	__u32 hash = (remote ^ ((__u32)rport << 16 | rport)) * 0x9e3779b1U;
+
+	return &us->recent[(hash >> 30) & (BH_UDP_RECENT - 1)];
+}
+
+/* 0 if `r` is the flow of this packet and its ports; *rp is where the flow stands if it does. */
+static __always_inline __u32 recent_differs_v4(struct bh_udp_sock *us, const struct iphdr *ip, const struct udphdr *udp,
+					       __u32 hook, struct bh_udp_recent **rp, __u64 *seq)
+{
+	__u32 local = hook == BH_EGRESS ? ip->saddr : ip->daddr, remote = hook == BH_EGRESS ? ip->daddr : ip->saddr;
+	__be16 lport = hook == BH_EGRESS ? udp->source : udp->dest, rport = hook == BH_EGRESS ? udp->dest : udp->source;
+	struct bh_udp_recent *r = recent_of(us, remote, rport);
+
+	*seq = *(volatile __u64 *)&r->seq;
+	*rp = r = BH_AFTER(r, *seq);
+	return (r->local.w[3] ^ local) | (r->remote.w[3] ^ remote) | (r->lport ^ lport) | (r->rport ^ rport);
+}
+
+static __always_inline __u32 recent_differs_v6(struct bh_udp_sock *us, const struct ipv6hdr *ip6,
+					       const struct udphdr *udp, __u32 hook, struct bh_udp_recent **rp,
+					       __u64 *seq)
+{
+	const __be32 *local = hook == BH_EGRESS ? ip6->saddr.s6_addr32 : ip6->daddr.s6_addr32;
+	const __be32 *remote = hook == BH_EGRESS ? ip6->daddr.s6_addr32 : ip6->saddr.s6_addr32;
+	__be16 lport = hook == BH_EGRESS ? udp->source : udp->dest, rport = hook == BH_EGRESS ? udp->dest : udp->source;
+	struct bh_udp_recent *r = recent_of(us, remote[3], rport);
+	__u32 differs;
+
+	*seq = *(volatile __u64 *)&r->seq;
+	*rp = r = BH_AFTER(r, *seq);
+	differs = (r->lport ^ lport) | (r->rport ^ rport);
+	for (int i = 0; i < 4; i++)
+		differs |= (r->local.w[i] ^ local[i]) | (r->remote.w[i] ^ remote[i]);
+	return differs;
+}
+
+/* A packet of a flow that the socket used a moment ago, with nothing changed since. Returns 1 allow, 0 not for here. */
+static __always_inline int recent_known(struct __sk_buff *skb, struct bh_udp_sock *us, __u64 word, __u64 now,
+					__u32 hook)
+{
+	__u32 path = skb->ifindex == 1 ? BH_PATH_LOOPBACK : 0, differs;
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	const struct ipv6hdr *ip6 = data;
+	const struct iphdr *ip = data;
+	__u64 seq, until, ticket, of;
+	struct bh_udp_recent *r;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (data + sizeof(*ip) + sizeof(struct udphdr) > end || *(__u8 *)data != 0x45 ||
+		    ip->protocol != IPPROTO_UDP || (ip->frag_off & bpf_htons(0x3fff)))
+			return 0;
+		path |= BH_PATH_V4;
+		differs = recent_differs_v4(us, ip, (struct udphdr *)(ip + 1), hook, &r, &seq);
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		if (data + sizeof(*ip6) + sizeof(struct udphdr) > end || ip6->nexthdr != IPPROTO_UDP)
+			return 0;
+		differs = recent_differs_v6(us, ip6, (struct udphdr *)(ip6 + 1), hook, &r, &seq);
+	} else {
+		return 0;
+	}
+	until = hook == BH_EGRESS ? r->send_until_ns : r->receive_until_ns;
+	ticket = hook == BH_EGRESS ? r->send_ticket : r->receive_ticket;
+	of = r->word;
+	differs |= (r->path ^ path) | (seq & 1);
+	r = BH_AFTER(r, until ^ ticket ^ of ^ differs);
+	if (differs || of != word || now >= until || *(volatile __u64 *)&r->seq != seq)
+		return 0;
+	if (hook == BH_INGRESS)
+		return bh_ticket_redeem(ticket, bh_segments(skb), now);
+	return ticket == BH_TICKET_NONE || bh_ticket_give(ticket, bh_segments(skb), now);
+}
+
+static __always_inline bool recent_is_free(const struct bh_udp_recent *r, const struct bh_query *q)
+{
+	return r->word != q->word || (q->now >= r->send_until_ns && q->now >= r->receive_until_ns);
+}
+
+static __always_inline bool recent_is_of(const struct bh_udp_recent *r, const struct bh_query *q, __u32 path)
+{
+	return r->path == path && r->lport == bpf_htons(q->lport) && r->rport == bpf_htons(q->rport) &&
+	       bh_addr_equal(&r->local, &q->local) && bh_addr_equal(&r->remote, &q->remote);
+}
+
+static __always_inline void recent_write(struct bh_udp_recent *r, const struct bh_query *q, __u32 path)
+{
+	r->word = q->word;
+	r->send_until_ns = 0;
+	r->receive_until_ns = 0;
+	r->local = q->local;
+	r->remote = q->remote;
+	r->lport = bpf_htons(q->lport);
+	r->rport = bpf_htons(q->rport);
+	r->path = path;
+}
+
+/* Keeps q's flow, which was just allowed in the direction `hook` with q->ticket, for packets until `until`. Of two CPUs that
+ * come at once, one does. */
+static __noinline int recent_keep(struct bh_udp_sock *us, const struct bh_query *q, __u32 loopback, __u32 hook,
+				  __u64 until)
+{
+	bool v4 = bh_addr_is_v4(&q->local) && bh_addr_is_v4(&q->remote);
+	__u32 path = (loopback ? BH_PATH_LOOPBACK : 0) | (v4 ? BH_PATH_V4 : 0);
+	struct bh_udp_recent *r;
+	__u64 seq;
+
+	if (!us || !q->ticket)
+		return 0;
+	r = recent_of(us, q->remote.w[3], bpf_htons(q->rport));
+	if (!recent_is_of(r, q, path) && !recent_is_free(r, q)) {
+		if (!us->more)
+			us->more = 1;
+		return 0;
+	}
+	seq = *(volatile __u64 *)&r->seq;
+	if ((seq & 1) || __sync_val_compare_and_swap(&r->seq, seq, seq + 1) != seq)
+		return 0;
+	if (r->word != q->word || !recent_is_of(r, q, path))
+		recent_write(r, q, path);
+	if (hook == BH_EGRESS) {
+		r->send_until_ns = until;
+		r->send_ticket = q->ticket;
+	} else {
+		r->receive_until_ns = until;
+		r->receive_ticket = q->ticket;
+	}
+	__sync_lock_test_and_set(&r->seq, seq + 2);
+	return 0;
+}
+
+#endif
