@@ -72,7 +72,8 @@ struct role {
 	sd_event_source *pause;
 	sd_event_source *overdue;
 	bool asked;
-	uint64_t pages_usec; /* when they were made */
+	struct metrics *snapshot;
+	uint64_t snapshot_usec; /* when it came */
 	struct page *pages[METRICS_FORMATS];
 	uint64_t connections;
 	struct client clients[MAX_CLIENTS];
@@ -114,18 +115,19 @@ static void pages_drop(struct role *role)
 {
 	for (size_t i = 0; i < METRICS_FORMATS; i++)
 		role->pages[i] = page_unref(role->pages[i]);
+	free(role->snapshot);
+	role->snapshot = NULL;
 }
 
-static void pages_make(struct role *role, const struct metrics *metrics)
+/* The snapshot as text, made when it is asked for first; NULL if there is none. */
+static struct page *page_of(struct role *role, enum metrics_format format)
 {
-	for (enum metrics_format format = 0; format < METRICS_FORMATS; format++) {
-		char *text = NULL;
-		size_t len = 0;
+	char *text = NULL;
+	size_t len = 0;
 
-		if (metrics_text(metrics, format, &text, &len) == 0)
-			role->pages[format] = page_new(text, len);
-	}
-	role->pages_usec = now_usec();
+	if (!role->pages[format] && role->snapshot && metrics_text(role->snapshot, format, &text, &len) == 0)
+		role->pages[format] = page_new(text, len);
+	return role->pages[format];
 }
 
 /* ---- clients ---- */
@@ -200,10 +202,12 @@ static void waiting_answer(struct role *role)
 	sd_event_source_set_enabled(role->overdue, SD_EVENT_OFF);
 	for (size_t i = 0; i < MAX_CLIENTS; i++) {
 		struct client *client = &role->clients[i];
-		struct page *page = role->pages[client->format];
+		struct page *page;
 
-		if (client->state == CLIENT_WAITS)
-			client_answer(client, page ? 200 : 503, page);
+		if (client->state != CLIENT_WAITS)
+			continue;
+		page = page_of(role, client->format);
+		client_answer(client, page ? 200 : 503, page);
 	}
 }
 
@@ -211,10 +215,11 @@ static void client_serve(struct client *client)
 {
 	struct ipc_header ask = {.type = IPC_METRICS_ASK, .len = sizeof(ask)};
 	struct role *role = client->role;
-	struct page *page = role->pages[client->format];
+	struct page *page;
 
-	if (page && now_usec() - role->pages_usec < FRESH_USEC) {
-		client_answer(client, 200, page);
+	if (role->snapshot && now_usec() - role->snapshot_usec < FRESH_USEC) {
+		page = page_of(role, client->format);
+		client_answer(client, page ? 200 : 503, page);
 		return;
 	}
 	client->state = CLIENT_WAITS;
@@ -381,11 +386,13 @@ static void snapshot_take(struct role *role, int fd)
 	int r = ipc_memfd_read(fd, METRICS_MAX_BYTES, &bytes, &len);
 
 	pages_drop(role);
-	if (r == 0 && metrics_check(bytes, len))
-		pages_make(role, bytes);
-	else
+	if (r == 0 && metrics_check(bytes, len)) {
+		role->snapshot = bytes;
+		role->snapshot_usec = now_usec();
+	} else {
 		log_error("metrics: the enforcer's snapshot cannot be read: %s", r ? strerror(-r) : "malformed");
-	free(bytes);
+		free(bytes);
+	}
 	waiting_answer(role);
 }
 
