@@ -11,15 +11,13 @@
 #include "udp.h"
 
 /* Why this socket may not send or receive a packet of this protocol, whatever the policy says; else 0. */
-static __always_inline int socket_problem(struct bpf_sock *sk, bool known, const struct bh_packet *p)
+static __always_inline int socket_problem(struct bpf_sock *sk, const struct bh_packet *p)
 {
 	bool raw = sk->type == BH_SOCK_RAW;
 
 	/* By hand it could be anybody's; and what arrives there is a copy of somebody else's. */
 	if (raw && (p->proto == IPPROTO_TCP || p->proto == IPPROTO_UDP))
 		return BH_REASON_RAW_SOCKET;
-	if (!known)
-		return BH_REASON_OLD_SOCKET;
 	return raw || sk->protocol == p->proto ? 0 : BH_REASON_PROTO;
 }
 
@@ -72,7 +70,7 @@ static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, str
 	if (!err && !ss && !us && is_of_kernel(sk, &p))
 		return BH_ALLOW;
 	if (!err)
-		err = socket_problem(sk, ss || us, &p);
+		err = socket_problem(sk, &p);
 	if (!err && ss) {
 		if (p.proto == IPPROTO_TCP)
 			return tcp_packet(skb, ss, &p, &q, hook);
@@ -85,7 +83,7 @@ static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, str
 		if (!err)
 			return udp_egress(skb, us, &q);
 	}
-	bh_refuse(&q, err);
+	bh_refuse(&q, err ? err : BH_REASON_OLD_SOCKET);
 	return BH_DENY;
 }
 
