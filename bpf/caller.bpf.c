@@ -134,17 +134,17 @@ int bh_sock_create(struct bpf_sock *ctx)
 		return BH_PROCEED;
 	if (ctx->type == BH_SOCK_DGRAM && ctx->protocol == IPPROTO_UDP) {
 		us = bpf_sk_storage_get(&udp_sockets, ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
-		if (us) {
-			us->netns = bpf_get_netns_cookie(ctx);
-			us->cgroup = bpf_get_current_cgroup_id();
-		}
+		if (!us)
+			return BH_REFUSE;
+		us->netns = bpf_get_netns_cookie(ctx);
+		us->cgroup = bpf_get_current_cgroup_id();
 		return BH_PROCEED;
 	}
 	ss = bpf_sk_storage_get(&sockets, ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (ss) {
-		ss->netns = bpf_get_netns_cookie(ctx);
-		ss->cgroup = bpf_get_current_cgroup_id();
-	}
+	if (!ss)
+		return BH_REFUSE;
+	ss->netns = bpf_get_netns_cookie(ctx);
+	ss->cgroup = bpf_get_current_cgroup_id();
 	return BH_PROCEED;
 }
 

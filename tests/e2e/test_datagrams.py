@@ -346,7 +346,7 @@ def test_a_socket_that_is_not_connected_is_told_at_its_next_datagram(env):
 
 def bpftool(env, *args):
     try:
-        done = subprocess.run(["bpftool", "-j", "map", *args[:1], "pinned", f"{env.pins}/{args[1]}", *args[2:]],
+        done = subprocess.run(["bpftool", "-j", "map", *args[:1], "pinned", env.map_pin(args[1]), *args[2:]],
                               check=True, capture_output=True, text=True)
     except FileNotFoundError as error:
         raise Skip("bpftool is not there") from error
