@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the kernel holds for one instance: the maps, by what it says of each itself (memlock in fdinfo), with a large policy in
 force and many identities tagged; and the resident memory of the enforcer."""
+import contextlib
 import os
 
 import policies
@@ -13,8 +14,13 @@ LIMIT_MIB = 64
 
 
 def maps_of(env):
-    """name -> bytes of every map that a program of this instance uses; not all of them are pinned."""
+    """name -> bytes of every map of this instance: those that a program uses, not all of which are pinned, and the pinned ones,
+    some of which only the daemon uses."""
     ids = {i for program in bench.instance_programs(env.pins) for i in program["map_ids"]}
+    for directory, _, files in os.walk(env.pins):
+        for name in files:
+            with contextlib.suppress(RuntimeError):  # a link
+                ids.add(bench.bpftool("map", "show", "pinned", os.path.join(directory, name))["id"])
     found = {}
     for map_id in ids:
         info = bench.bpftool("map", "show", "id", map_id)
