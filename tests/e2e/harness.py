@@ -253,7 +253,7 @@ class Environment:
         self.started += 1
         self.daemon = DaemonProcess(self.daemon_argv(), settings, self.log_path)
         if wait:
-            self.wait_notify("READY=1", 10)
+            self.wait_notify("READY=1", 30)
         return self
 
     def poll_notify(self):
