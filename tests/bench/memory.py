@@ -16,7 +16,7 @@ LIMIT_MIB = 64
 def maps_of(env):
     """name -> bytes of every map of this instance: those that a program uses, not all of which are pinned, and the pinned ones,
     some of which only the daemon uses."""
-    ids = {i for program in bench.instance_programs(env.pins) for i in program["map_ids"]}
+    ids = {i for program in bench.instance_programs(env) for i in program["map_ids"]}
     for directory, _, files in os.walk(env.pins):
         for name in files:
             with contextlib.suppress(RuntimeError):  # a link

@@ -179,7 +179,7 @@ class Bulkhead(System):
                                svid.key, "--cgroup", f"{role}-{place}", "--", *argv], netns=netns)
 
     def programs(self):
-        return {p["id"]: p["name"] for p in instance_programs(self.env.pins)}
+        return {p["id"]: p["name"] for p in instance_programs(self.env)}
 
     def remove(self):
         self.env.remove()
@@ -310,10 +310,10 @@ def bpftool(*args):
     return json.loads(done.stdout) if done.stdout.strip() else None
 
 
-def instance_programs(pins):
+def instance_programs(env):
     """bpftool's view of every program that uses the pinned maps of an instance, on whatever hook it is: all of them read its
     state word."""
-    state = bpftool("map", "show", "pinned", os.path.join(pins, "state"))["id"]
+    state = bpftool("map", "show", "pinned", env.map_pin("state"))["id"]
     return [p for p in bpftool("prog", "show") if state in p.get("map_ids", [])]
 
 
