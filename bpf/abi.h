@@ -14,13 +14,15 @@
 
 #include <linux/types.h>
 
-#define BH_ABI_VERSION 2U
+#define BH_ABI_VERSION 3U
 
 /* Capacities. A map that is full denies; user space reports the map and its size. */
 #define BH_MAX_IDENTITIES 16384U    /* identity numbers, reserved ones included */
 #define BH_MAX_TAGS 65536U	    /* tagged cgroups */
 #define BH_MAX_RULES 131072U	    /* rules that can be named in a verdict */
 #define BH_MAX_DEPTH 8U		    /* cgroup levels below the managed subtree that can carry a tag */
+#define BH_MAX_DEVICES 16384U	    /* managed devices */
+#define BH_DEVICE_ADDRESSES 8U	    /* addresses that can be bound to a device */
 #define BH_TABLES_BYTES (16U << 20) /* one compiled policy; a power of two, the kernel masks offsets with it */
 
 /* The TCP option that carries an identity in SYN and SYN-ACK (RFC 6994 experiment). */
@@ -56,7 +58,7 @@ enum bh_identity {
 	BH_ID_FIRST = 16,
 };
 
-/* A tag: cgroup id -> identity. The kernel compares the deadline, so it holds without the daemon. */
+/* A tag: cgroup id, or device, -> identity. The kernel compares the deadline, so it holds without the daemon. */
 struct bh_tag {
 	__u64 deadline_ns; /* ~0 for a local identity: it has no certificate that could expire */
 	__u32 identity;
@@ -69,7 +71,7 @@ struct bh_state {
 	__u64 word;	   /* generation << 1 | slot */
 	__u32 revision[2]; /* policy revision held by each slot */
 	__u32 abi;	   /* BH_ABI_VERSION of whoever made the maps; 0: new */
-	__u32 pad;
+	__u32 devices;	   /* managed devices; while there are none, nobody looks for their notes */
 };
 #define BH_WORD_SLOT(word) ((__u32)((word)&1))
 
@@ -252,6 +254,8 @@ enum bh_reason {
 	BH_REASON_UNPROVEN = 12,   /* the segment should show who sends it, and has no room for the option */
 	BH_REASON_PEER_ENDED = 13, /* the peer's identity has expired, or was revoked, since the flow began */
 	BH_REASON_SOURCE = 14,	   /* a datagram with the source address of another socket */
+	BH_REASON_ADDRESS = 15,	   /* the local address is not bound to the managed device */
+	BH_REASON_OPTION = 16,	   /* a device's segment shows an identity that no managed socket gave it */
 	BH_REASON_MAX
 };
 
@@ -390,13 +394,51 @@ struct bh_udp_flow {
 	__u8 verdict;
 };
 
+/* ---- managed devices --------------------------------------------------------------------------------------------- */
+
+/* What stands for a device where cgroups and sockets have ids: its tag, its datagrams, its addresses. No cgroup, socket or
+ * namespace has such a number. */
+#define BH_DEVICE_BIT (1ULL << 63)
+
+/* A managed device, by its index in the daemon's network namespace. One that does not stand in the map carries nothing. */
+struct bh_device {
+	__u32 link_header; /* bytes before the IP header: 14 of Ethernet, 0 of a device that has none */
+	__u32 n_addresses;
+	struct bh_addr addresses[BH_DEVICE_ADDRESSES]; /* the workload's: it sends from no other */
+};
+
+/* A TCP connection of a device's workload. LRU: losing one denies its packets. */
+struct bh_device_key {
+	__u32 ifindex;
+	__u16 lport;
+	__u16 rport;
+	struct bh_addr local; /* the workload's end */
+	struct bh_addr remote;
+};
+
+struct bh_device_flow {
+	__u64 word;
+	__u64 valid_until_ns;
+	__u64 peer_tag;
+	__u32 identity;
+	__u32 peer;
+	__u32 cell;
+	__u32 isn;	/* of the SYN that opened it: only its answer may name the peer */
+	__u8 initiator; /* 1: the workload sent the SYN */
+	__u8 answered;	/* 1: the peer is known, and was judged */
+	__u8 proof;
+	__u8 reason;
+	__u8 verdict;
+	__u8 pad[3];
+};
+
 /* ---- events ----------------------------------------------------------------------------------------------------- */
 
 /* One verdict, as the programs write it to the ring buffer. `src` is always the flow's source. */
 struct bh_event {
 	__u64 time_ns;	/* CLOCK_BOOTTIME */
 	__u64 first_ns; /* time of the first packet folded into this event */
-	__u64 cgroup;	/* subject's cgroup */
+	__u64 cgroup;	/* subject's cgroup, or BH_DEVICE_BIT with its device */
 	__u64 cookie;	/* subject's socket */
 	__u32 subject;	/* identity number */
 	__u32 peer;
@@ -481,6 +523,9 @@ BH_ASSERT_SIZE(struct bh_syn_ticket, 24);
 BH_ASSERT_SIZE(struct bh_ticket, 32);
 BH_ASSERT_SIZE(struct bh_udp_key, 48);
 BH_ASSERT_SIZE(struct bh_udp_flow, 64);
+BH_ASSERT_SIZE(struct bh_device, 8 + 16 * BH_DEVICE_ADDRESSES);
+BH_ASSERT_SIZE(struct bh_device_key, 40);
+BH_ASSERT_SIZE(struct bh_device_flow, 48);
 BH_ASSERT_SIZE(struct bh_event, 120);
 BH_ASSERT_SIZE(struct bh_denial_key, 40);
 BH_ASSERT_SIZE(struct bh_denial, 24);

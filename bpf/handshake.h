@@ -111,6 +111,18 @@ static __always_inline bool bh_syn_ticket_take(__u64 mac, __u64 now, __u64 *tag)
 	return __sync_val_compare_and_swap(&slot->mac, mac, 0) == mac;
 }
 
+/* Is it under way? For who stands between sender and receiver, and leaves it to the receiver. */
+static __always_inline bool bh_syn_ticket_peek(__u64 mac, __u64 now, __u64 *tag)
+{
+	__u32 key = mac % BH_TICKET_SLOTS;
+	struct bh_syn_ticket *slot = bpf_map_lookup_elem(&tickets, &key);
+
+	if (!slot || (__s64)(now - *(volatile __u64 *)&slot->time_ns) > (__s64)BH_SECOND)
+		return false;
+	*tag = *(volatile __u64 *)&slot->tag;
+	return *(volatile __u64 *)&slot->mac == mac;
+}
+
 /* MAC over a segment from src to dst. */
 BH_GLOBAL int bh_segment_mac(const struct bh_mac_input *input, __u64 *mac)
 {
@@ -139,6 +151,27 @@ static __always_inline void bh_mac_input_of(struct bh_mac_input *in, const struc
 }
 
 /*
+ * The workload of a managed device writes no option. What vouches for its SYN or SYN-ACK is a note of the device's program: a
+ * ticket like those of sockets, under the MAC that the segment would have with this in the place of an identity.
+ */
+#define BH_NOTE_IDENTITY 0xffffffffU
+
+/* Sets peer and proof by the note of a segment that arrived. `in` is room. Returns false if there is none. */
+static __always_inline bool bh_peer_of_note(const struct bh_packet *p, struct bh_query *q, struct bh_mac_input *in,
+					    bool take)
+{
+	__u64 mac = 0, device = 0;
+
+	bh_mac_input_of(in, q, p, BH_NOTE_IDENTITY);
+	if (bh_segment_mac(in, &mac))
+		return false;
+	if (take ? !bh_syn_ticket_take(mac, q->now, &device) : !bh_syn_ticket_peek(mac, q->now, &device))
+		return false;
+	bh_peer_by_device(q, device);
+	return true;
+}
+
+/*
  * Who sent this SYN or SYN-ACK: sets peer and proof. Every managed socket of this host writes the option, also one
  * without identity, which is then verified to be `unidentified`. So a segment without it on the loopback device comes
  * from outside any workload: `host`. Elsewhere it is `world`, and so is who shows a wrong proof, wherever it came from.
@@ -155,6 +188,8 @@ BH_SUBPROGRAM int bh_peer_of_segment(struct __sk_buff *skb, const struct bh_pack
 		q->proof = BH_PROOF_NONE;
 		if (skb->ifindex == 1)
 			q->peer = BH_ID_HOST;
+		else if (bh_devices_any())
+			bh_peer_of_note(p, q, &in, true);
 		return 0;
 	}
 	if (found < 0) {

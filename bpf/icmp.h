@@ -20,6 +20,7 @@ static __always_inline int icmp_packet(struct __sk_buff *skb, const struct bh_pa
 	__u16 request = v6 ? ICMPV6_ECHO_REQUEST_TYPE : ICMP_ECHO_REQUEST;
 	__u16 reply = v6 ? ICMPV6_ECHO_REPLY_TYPE : ICMP_ECHO_REPLY;
 	struct bh_udp_key key;
+	__u64 *owner;
 
 	q->direction = hook;
 	q->lport = 0;
@@ -33,7 +34,11 @@ static __always_inline int icmp_packet(struct __sk_buff *skb, const struct bh_pa
 	if (hook == BH_INGRESS && (p->icmp_type != reply || !bpf_map_lookup_elem(&udp_flows, &key)))
 		return BH_DENY;
 	q->rport = request;
-	q->peer = skb->ifindex == 1 || bpf_map_lookup_elem(&addresses, &q->remote) ? BH_ID_HOST : BH_ID_WORLD;
+	owner = bpf_map_lookup_elem(&addresses, &q->remote);
+	if (owner && (*owner & BH_DEVICE_BIT))
+		bh_peer_by_device(q, *owner);
+	else
+		q->peer = skb->ifindex == 1 || owner ? BH_ID_HOST : BH_ID_WORLD;
 	return flow_packet(q, &key, 0, hook);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * parse.h - headers of one packet, as cgroup_skb sees it (from the IP header on).
+ * parse.h - headers of one packet, as cgroup_skb sees it (from the IP header on), or from an offset on, as a device does.
  *
  * The protocol comes from the packet, never from the socket: an IPv4 packet to a dual-stack socket is IPv4. What cannot
  * be understood with certainty is refused: a fragment without its transport header, an unknown extension header, a
@@ -42,6 +42,12 @@ struct bh_packet {
 #define BH_TCP_RST 0x04
 #define BH_TCP_ACK 0x10
 
+/* A reset without payload ends a flow that was allowed once: it may pass, so that both ends learn of the cut. */
+static __always_inline bool is_bare_reset(const struct bh_packet *p)
+{
+	return (p->tcp_flags & BH_TCP_RST) && p->payload_len == 0;
+}
+
 static __always_inline void bh_addr_v4(struct bh_addr *a, __be32 v4)
 {
 	a->w[0] = 0;
@@ -71,18 +77,18 @@ static __always_inline bool bh_addr_is_loopback(const struct bh_addr *a)
 }
 
 /* Walks the extension headers that a host may send through a socket: hop-by-hop, routing, destination options. */
-static __always_inline int bh_parse_v6(struct __sk_buff *skb, struct bh_packet *p, struct bh_addr *src,
+static __always_inline int bh_parse_v6(struct __sk_buff *skb, __u32 net, struct bh_packet *p, struct bh_addr *src,
 				       struct bh_addr *dst, __u32 *end)
 {
 	struct ipv6hdr ip6;
-	__u32 off = sizeof(ip6);
+	__u32 off = net + sizeof(ip6);
 	__u8 next;
 
-	if (bpf_skb_load_bytes(skb, 0, &ip6, sizeof(ip6)))
+	if (bpf_skb_load_bytes(skb, net, &ip6, sizeof(ip6)))
 		return BH_REASON_PARSE;
 	bh_addr_v6(src, ip6.saddr.s6_addr32);
 	bh_addr_v6(dst, ip6.daddr.s6_addr32);
-	*end = sizeof(ip6) + bpf_ntohs(ip6.payload_len);
+	*end = net + sizeof(ip6) + bpf_ntohs(ip6.payload_len);
 	next = ip6.nexthdr;
 
 	for (int i = 0; i < BH_MAX_EXTENSIONS; i++) {
@@ -106,36 +112,37 @@ static __always_inline int bh_parse_v6(struct __sk_buff *skb, struct bh_packet *
 	return BH_REASON_PARSE;
 }
 
-static __always_inline int bh_parse_v4(struct __sk_buff *skb, struct bh_packet *p, struct bh_addr *src,
+static __always_inline int bh_parse_v4(struct __sk_buff *skb, __u32 net, struct bh_packet *p, struct bh_addr *src,
 				       struct bh_addr *dst, __u32 *end)
 {
 	struct iphdr ip;
 
 	/* No options: with a source route among them the header names the first hop, not the destination. */
-	if (bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl != 5)
+	if (bpf_skb_load_bytes(skb, net, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl != 5)
 		return BH_REASON_PARSE;
 	if (ip.frag_off & bpf_htons(0x3fff))
 		return BH_REASON_FRAGMENT;
 	bh_addr_v4(src, ip.saddr);
 	bh_addr_v4(dst, ip.daddr);
 	p->proto = ip.protocol;
-	p->transport = sizeof(ip);
-	*end = bpf_ntohs(ip.tot_len);
+	p->transport = net + sizeof(ip);
+	*end = net + bpf_ntohs(ip.tot_len);
 	return 0;
 }
 
-/* Fills *p and the addresses. Returns 0 or the enum bh_reason to deny with; what was read until then stays. */
-static __attribute__((noinline, unused)) int bh_parse(struct __sk_buff *skb, struct bh_packet *p, struct bh_addr *src,
-						      struct bh_addr *dst)
+/* A packet of `protocol` whose IP header stands at offset `net`. Fills *p and the addresses. Returns 0 or the enum bh_reason to
+ * deny with; what was read until then stays. */
+static __always_inline int bh_parse_at(struct __sk_buff *skb, __u32 net, __be16 protocol, struct bh_packet *p,
+				       struct bh_addr *src, struct bh_addr *dst)
 {
 	__u32 end = 0;
 	int err;
 
 	__builtin_memset(p, 0, sizeof(*p));
-	if (skb->protocol == bpf_htons(ETH_P_IP))
-		err = bh_parse_v4(skb, p, src, dst, &end);
-	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
-		err = bh_parse_v6(skb, p, src, dst, &end);
+	if (protocol == bpf_htons(ETH_P_IP))
+		err = bh_parse_v4(skb, net, p, src, dst, &end);
+	else if (protocol == bpf_htons(ETH_P_IPV6))
+		err = bh_parse_v6(skb, net, p, src, dst, &end);
 	else
 		err = BH_REASON_PROTO;
 	if (err)
@@ -180,6 +187,12 @@ static __attribute__((noinline, unused)) int bh_parse(struct __sk_buff *skb, str
 	default:
 		return BH_REASON_PROTO;
 	}
+}
+
+static __attribute__((noinline, unused)) int bh_parse(struct __sk_buff *skb, struct bh_packet *p, struct bh_addr *src,
+						      struct bh_addr *dst)
+{
+	return bh_parse_at(skb, 0, skb->protocol, p, src, dst);
 }
 
 #endif

@@ -35,6 +35,7 @@ static const struct setting settings[CONFIG_KEYS] = {
 	SETTING(bundle_dir, "DIR", "trust bundles, TRUSTDOMAIN.pem (/etc/bulkhead/bundles)"),
 	SETTING(policy_dir, "DIR", "policy files, *.yaml (/etc/bulkhead/policy.d)"),
 	SETTING(pin_dir, "DIR", "pinned BPF objects (BPFFS/bulkhead)"),
+	SETTING(devices, "NAMES", "managed devices, as veth*,tap* (none)"),
 };
 
 static char *setting_value(struct daemon_config *config, enum config_key key)
@@ -84,6 +85,31 @@ static const char *path_flaw(const char *path, enum config_key key)
 	return NULL;
 }
 
+/* Device names with * and ?, separated by commas; blanks around them do not count. Says what is wrong, or NULL. */
+static const char *devices_flaw(char *value)
+{
+	char *to = value;
+
+	for (const char *p = value; *p; p++)
+		if (*p != ' ')
+			*to++ = *p;
+	*to = '\0';
+	for (const char *p = value;; p++) {
+		size_t len = strcspn(p, ",");
+
+		if (!len)
+			return "has an empty name";
+		if (len > 15)
+			return "has a name of more than 15 bytes";
+		for (size_t i = 0; i < len; i++)
+			if (p[i] < '!' || p[i] > '~' || p[i] == '/' || p[i] == '[')
+				return "has a name with a character that no name has";
+		p += len;
+		if (!*p)
+			return NULL;
+	}
+}
+
 /* Takes one value into `set`. Returns 0, or 1 with the reason in `why`. */
 static int setting_set(struct daemon_config_file *set, enum config_key key, const char *value, char *why, size_t size)
 {
@@ -93,7 +119,7 @@ static int setting_set(struct daemon_config_file *set, enum config_key key, cons
 	const char *flaw;
 
 	/* "/run/x/" and "/run/x" are the same directory. */
-	while (key != CONFIG_KEY_INSTANCE && len > 1 && value[len - 1] == '/')
+	while (key != CONFIG_KEY_INSTANCE && key != CONFIG_KEY_DEVICES && len > 1 && value[len - 1] == '/')
 		len--;
 	if (!len) {
 		say(why, size, "%s is empty", s->key);
@@ -112,7 +138,7 @@ static int setting_set(struct daemon_config_file *set, enum config_key key, cons
 			return 1;
 		}
 	} else {
-		flaw = path_flaw(out, key);
+		flaw = key == CONFIG_KEY_DEVICES ? devices_flaw(out) : path_flaw(out, key);
 		if (flaw) {
 			say(why, size, "%s \"%s\" %s", s->key, out, flaw);
 			return 1;
@@ -179,7 +205,7 @@ static int unknown_key(struct reader *r, const char *key)
 			       suggestion.best);
 	return flaw_at(r, &r->event.start_mark,
 		       "unknown key \"%.64s\"; known: instance, subtree, run_dir, state_dir, audit_log, bundle_dir, "
-		       "policy_dir, pin_dir",
+		       "policy_dir, pin_dir, devices",
 		       key);
 }
 
@@ -198,11 +224,36 @@ static int scalar(struct reader *r, const char *what, const char **textp)
 	return 0;
 }
 
+/* A list of texts under the cursor, joined with commas. Returns 0 or 1 (reported). */
+static int scalar_list(struct reader *r, const char *what, char *out, size_t size)
+{
+	const char *text;
+	size_t used = 0;
+	int rc;
+
+	out[0] = '\0';
+	for (;;) {
+		rc = reader_next(r);
+		if (rc)
+			return rc;
+		if (r->event.type == YAML_SEQUENCE_END_EVENT)
+			return 0;
+		rc = scalar(r, what, &text);
+		if (rc)
+			return rc;
+		if (strchr(text, ','))
+			return flaw_at(r, &r->event.start_mark, "a name has no comma");
+		used += (size_t)snprintf(out + used, size - used, "%s%s", used ? "," : "", text);
+		if (used >= size)
+			return flaw_at(r, &r->event.start_mark, "%s is longer than %zu bytes", what, size - 1);
+	}
+}
+
 /* One `key: value`; the cursor is on the key. */
 static int parse_entry(struct reader *r, struct daemon_config_file *out)
 {
-	const char *text;
-	char why[400];
+	char why[400], list[CONFIG_DEVICES_MAX];
+	const char *text = list;
 	size_t key;
 	int rc;
 
@@ -219,9 +270,15 @@ static int parse_entry(struct reader *r, struct daemon_config_file *out)
 	rc = reader_next(r);
 	if (rc)
 		return rc;
-	rc = scalar(r, settings[key].key, &text);
+	if (key == CONFIG_KEY_DEVICES && r->event.type == YAML_SEQUENCE_START_EVENT)
+		rc = scalar_list(r, settings[key].key, list, sizeof(list));
+	else
+		rc = scalar(r, settings[key].key, &text);
 	if (rc)
 		return rc;
+	/* An empty list says what the default is. */
+	if (key == CONFIG_KEY_DEVICES && !*text)
+		return 0;
 	if (setting_set(out, (enum config_key)key, text, why, sizeof(why)))
 		return flaw_at(r, &r->event.start_mark, "%s", why);
 	return 0;
@@ -302,6 +359,7 @@ enum config_action config_parse_options(int argc, char **argv, struct daemon_opt
 		{"bundle-dir", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_BUNDLE_DIR},
 		{"policy-dir", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_POLICY_DIR},
 		{"pin-dir", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_PIN_DIR},
+		{"devices", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_DEVICES},
 		{NULL, 0, NULL, 0},
 	};
 	int option;

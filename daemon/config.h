@@ -18,9 +18,10 @@
 #define CONFIG_INSTANCE "default" /* name of the instance that has the plain default paths */
 #define CONFIG_INSTANCE_MAX 32	  /* with the NUL */
 #define CONFIG_PATH_MAX 1024	  /* with the NUL */
+#define CONFIG_DEVICES_MAX 1024   /* with the NUL */
 #define CONFIG_RUN_DIR_MAX 92	  /* leaves room for "/control.sock" in sockaddr_un */
 
-/* Settings in effect. Strings are never empty, but for pin_dir. */
+/* Settings in effect. Strings are never empty, but for pin_dir and devices. */
 struct daemon_config {
 	char instance[CONFIG_INSTANCE_MAX];
 	char subtree[CONFIG_PATH_MAX]; /* managed subtree, below the cgroup2 mount; "/" is all of it */
@@ -30,6 +31,7 @@ struct daemon_config {
 	char bundle_dir[CONFIG_PATH_MAX];
 	char policy_dir[CONFIG_PATH_MAX];
 	char pin_dir[CONFIG_PATH_MAX]; /* "": config_pin_dir() below the bpffs that is found */
+	char devices[CONFIG_DEVICES_MAX]; /* names of managed devices, with * and ?, separated by commas; "": none */
 };
 
 enum config_key {
@@ -41,6 +43,7 @@ enum config_key {
 	CONFIG_KEY_BUNDLE_DIR,
 	CONFIG_KEY_POLICY_DIR,
 	CONFIG_KEY_PIN_DIR,
+	CONFIG_KEY_DEVICES,
 	CONFIG_KEYS,
 };
 

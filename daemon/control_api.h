@@ -51,13 +51,15 @@
  *             "waiting": {"revision", "previous", "seconds_left", "deadline": RFC 3339} | null},
  *  "roles": [{"role", "pid", "restarts"}],
  *  "identities": {"tags", "max", "nearest_deadline": RFC 3339 | null, "nearest_identity"},
+ *  "devices": {"patterns", "covered", "bound", "uncovered": [{"name", "error"}]},
  *  "bundles": [{"trust_domain", "authorities", "dropped", "error": string | null}],
  *  "events": {"made", "written", "lost", "notices_made", "notices_written", "notices_lost", "denials_folded"},
  *  "handshakes": {"verified", "forged", "replayed"},
  *  "programs": [{"name", "attached": bool}], "map_full"}
  *
  * Identities JSON: [{"spiffe_id" | "local", "identity": number, "cgroup_id", "cgroup", "deadline": RFC 3339 | null,
- *  "seconds_left": number | null, "serial", "pid"}]
+ *  "seconds_left": number | null, "serial", "pid"}]. Of a device, "cgroup" is "device:NAME", "cgroup_id" 0, and there are
+ *  "device", "ifindex" and "addresses".
  *
  * History JSON: [{"revision", "digest", "applied": RFC 3339, "uid", "login_uid": number | null, "via", "from", "comment",
  *  "cause": "applied" | "first-start" | "rolled-back" | "not-confirmed", "replaced", "target": number | null, "confirm_s",

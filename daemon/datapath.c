@@ -96,11 +96,10 @@ static int link_open(const struct datapath *dp, const char *program)
 }
 
 /* Takes the place of a pin that is there already, without a moment in which neither is. */
-static int link_pin(const struct datapath *dp, const char *program, int fd)
+static int link_pin(const char *path, int fd)
 {
-	char path[1200], fresh[1210];
+	char fresh[1210];
 
-	link_path(dp, program, path, sizeof(path));
 	snprintf(fresh, sizeof(fresh), "%s_new", path); /* bpffs takes no dots */
 	if (unlink(fresh) < 0 && errno != ENOENT)
 		return -errno;
@@ -279,6 +278,7 @@ int datapath_open(struct datapath **datapathp, const struct datapath_config *con
 
 static int program_attach(struct datapath *dp, size_t i)
 {
+	char path[1200];
 	struct bpf_program *program = bpf_object__find_program_by_name(dp->skeleton->obj, attach_order[i]);
 	LIBBPF_OPTS(bpf_link_create_opts, options);
 	int fd, r;
@@ -291,7 +291,8 @@ static int program_attach(struct datapath *dp, size_t i)
 			     &options);
 	if (fd < 0)
 		return -errno;
-	r = link_pin(dp, attach_order[i], fd);
+	link_path(dp, attach_order[i], path, sizeof(path));
+	r = link_pin(path, fd);
 	if (r < 0) {
 		close(fd);
 		return r;
@@ -550,6 +551,92 @@ int datapath_address_next(const struct datapath *dp, const struct bh_addr *addre
 	if (bpf_map_get_next_key(fd, address, next) < 0)
 		return -errno;
 	return negative(bpf_map_lookup_elem(fd, next, netns_cookie));
+}
+
+/* ---- managed devices ---- */
+
+int datapath_device_set(struct datapath *dp, uint32_t ifindex, const struct bh_device *device)
+{
+	return negative(bpf_map_update_elem(bpf_map__fd(dp->skeleton->maps.devices), &ifindex, device, BPF_ANY));
+}
+
+int datapath_device_get(const struct datapath *dp, uint32_t ifindex, struct bh_device *device)
+{
+	return negative(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.devices), &ifindex, device));
+}
+
+int datapath_device_delete(struct datapath *dp, uint32_t ifindex)
+{
+	return negative(bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.devices), &ifindex));
+}
+
+int datapath_device_next(const struct datapath *dp, const uint32_t *ifindex, uint32_t *next)
+{
+	return negative(bpf_map_get_next_key(bpf_map__fd(dp->skeleton->maps.devices), ifindex, next));
+}
+
+void datapath_devices_count_set(struct datapath *dp, uint32_t n)
+{
+	__atomic_store_n(&dp->state->devices, n, __ATOMIC_RELEASE);
+}
+
+static void device_path(const struct datapath *dp, uint32_t ifindex, enum device_hook hook, char *out, size_t size)
+{
+	snprintf(out, size, "%s/device_%u_%s", dp->pin_dir, ifindex, hook == DEVICE_FROM ? "from" : "to");
+}
+
+int datapath_device_link_open(const struct datapath *dp, uint32_t ifindex, enum device_hook hook)
+{
+	char path[1200];
+	int fd;
+
+	device_path(dp, ifindex, hook, path, sizeof(path));
+	fd = bpf_obj_get(path);
+	if (fd < 0)
+		return -ENOENT;
+	if (device_link_holds(fd, ifindex, hook))
+		return fd;
+	close(fd);
+	return -ENOENT;
+}
+
+int datapath_device_attach(struct datapath *dp, uint32_t ifindex, enum device_hook hook, int *link)
+{
+	const struct bpf_program *program = hook == DEVICE_FROM ? dp->skeleton->progs.bh_from_device
+								: dp->skeleton->progs.bh_to_device;
+	char path[1200];
+	int fd, r;
+
+	if (*link >= 0)
+		return bpf_link_update(*link, bpf_program__fd(program), NULL) ? -errno : 0;
+	fd = device_link_make(bpf_program__fd(program), ifindex, hook);
+	if (fd < 0)
+		return fd;
+	device_path(dp, ifindex, hook, path, sizeof(path));
+	r = link_pin(path, fd);
+	if (r < 0)
+		close(fd);
+	else
+		*link = fd;
+	return r;
+}
+
+int datapath_device_pin(struct datapath *dp, uint32_t ifindex, enum device_hook hook, int link)
+{
+	char path[1200];
+
+	device_path(dp, ifindex, hook, path, sizeof(path));
+	return access(path, F_OK) == 0 ? 0 : link_pin(path, link);
+}
+
+void datapath_device_unpin(struct datapath *dp, uint32_t ifindex)
+{
+	char path[1200];
+
+	for (int hook = 0; hook < DEVICE_HOOKS; hook++) {
+		device_path(dp, ifindex, (enum device_hook)hook, path, sizeof(path));
+		unlink(path);
+	}
 }
 
 /* ---- UDP endpoints ---- */

@@ -204,6 +204,7 @@ static void on_started(void *ctx, enum role_kind kind, int sock, unsigned restar
 	} else {
 		/* Names before the log: it writes as soon as it has one. */
 		enforcer_names_tell(e);
+		enforcer_devices_tell(e);
 		enforcer_policy_tell(e);
 		enforcer_audit_open(e);
 	}
@@ -274,6 +275,7 @@ static int roles_start(struct enforcer *e, int config_fd)
 	if (r < 0)
 		return r;
 	enforcer_names_tell(e);
+	enforcer_devices_tell(e);
 	enforcer_policy_tell(e);
 	r = enforcer_audit_open(e);
 	if (r < 0)
@@ -442,6 +444,8 @@ static int kernel_start(struct enforcer *e)
 		r = enforcer_policy_start(e, why, sizeof(why));
 	if (!r)
 		r = datapath_attach(e->datapath, why, sizeof(why));
+	if (!r)
+		r = enforcer_devices_start(e, why, sizeof(why));
 	if (r) {
 		log_error("%s", why[0] ? why : strerror(-r));
 		if (e->datapath)
@@ -455,7 +459,10 @@ static int on_sweep(sd_event_source *source, uint64_t usec, void *data)
 	struct enforcer *e = data;
 
 	(void)usec;
-	enforcer_sweep(e, enforcer_subtree_check(e), "a workload's cgroup is gone");
+	bool restored = enforcer_subtree_check(e);
+
+	restored |= enforcer_devices_check(e);
+	enforcer_sweep(e, restored, "a workload's cgroup is gone");
 	sd_event_source_set_time_relative(source, SWEEP_USEC);
 	return 0;
 }
@@ -570,6 +577,7 @@ static void enforcer_free(struct enforcer *e)
 	sd_event_source_disable_unref(e->expiry_timer);
 	sd_event_source_disable_unref(e->queue_timer);
 	sd_event_unref(e->event);
+	devices_freep(&e->devices);
 	enforcer_tags_free(e);
 	policy_image_freep(&e->image);
 	datapath_freep(&e->datapath);

@@ -80,18 +80,17 @@ static bool gone_remove(struct enforcer *e, const struct cgroup_tree *tree)
 		struct tag *tag = &e->tags[i];
 		const struct cgroup_node *node = cgroup_tree_find(tree, tag->cgroup_id);
 
+		if (tag->cgroup_id & BH_DEVICE_BIT) { /* removed with its device */
+			i++;
+			continue;
+		}
 		if (node) {
 			if (!tag->path[0])
 				snprintf(tag->path, sizeof(tag->path), "%s", node->path);
 			i++;
 			continue;
 		}
-		struct ipc_notice notice = enforcer_tag_notice(e, NOTICE_IDENTITY_REMOVED, tag);
-
-		snprintf(notice.text, sizeof(notice.text), "its cgroup is gone");
-		datapath_tag_delete(e->datapath, tag->cgroup_id);
-		*tag = e->tags[--e->n_tags];
-		enforcer_notice_post(e, &notice);
+		enforcer_tag_remove(e, tag, "its cgroup is gone");
 		any = true;
 	}
 	return any;
@@ -155,7 +154,7 @@ int enforcer_sweep(struct enforcer *e, bool cut, const char *why)
 		e->cut_due |= changed || cut;
 		return 0;
 	}
-	netns_addresses_refresh(e->datapath, &tree);
+	enforcer_addresses_refresh(e, &tree);
 	endpoints_clean(e, &tree);
 	if (changed || cut || e->cut_due)
 		destroyed = sockets_cut(e, &tree, why);

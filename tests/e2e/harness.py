@@ -145,6 +145,8 @@ class Environment:
         self.dir = None
         self.daemon = None
         self.daemon_env = daemon_env
+        self.daemon_options = []
+        self.daemon_netns = None  # the test's own: that of the runner
         self.processes = []
         self.workloads = []
         self.started = 0
@@ -239,14 +241,15 @@ class Environment:
     def daemon_argv(self):
         return [DAEMON, "--instance", self.instance, "--subtree", self.subtree, "--run-dir", self.run_dir,
                 "--state-dir", f"{self.dir}/state", "--audit-log", self.audit.path,
-                "--bundle-dir", f"{self.dir}/bundles", "--policy-dir", f"{self.dir}/policy", "--pin-dir", self.pins]
+                "--bundle-dir", f"{self.dir}/bundles", "--policy-dir", f"{self.dir}/policy", "--pin-dir", self.pins,
+                *self.daemon_options]
 
     def start(self, wait=True, **env):
         """Starts the daemon and waits until it says READY=1. What it prints goes to log_path, over all starts."""
         settings = {"NOTIFY_SOCKET": f"{self.dir}/notify", **self.daemon_env, **env}
         self.notified = []
         self.started += 1
-        self.daemon = DaemonProcess(self.daemon_argv(), settings, self.log_path)
+        self.daemon = DaemonProcess(self.daemon_argv(), settings, self.log_path, self.daemon_netns)
         if wait:
             self.wait_notify("READY=1", 10)
         return self
