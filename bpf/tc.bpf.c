@@ -100,10 +100,10 @@ static __noinline int device_ip(struct __sk_buff *skb, const struct bh_device *d
 	if (!err && p.proto == IPPROTO_ICMPV6 &&
 	    (p.icmp_type == ND_SOLICITATION || p.icmp_type == ND_ADVERTISEMENT))
 		return device_neighbour(skb, dev, &p, q, hook);
-	if (!device_has(dev, &q->local) && !(hook == BH_INGRESS && bh_addr_is_multicast(&q->local)))
-		return device_deny(q, BH_REASON_ADDRESS);
 	if (err && err != BH_REASON_PROTO)
 		return device_deny(q, err);
+	if (!device_has(dev, &q->local) && !(hook == BH_INGRESS && bh_addr_is_multicast(&q->local)))
+		return device_deny(q, BH_REASON_ADDRESS);
 	if (p.proto == IPPROTO_TCP)
 		return device_tcp(skb, &p, q, hook);
 	if (!err && (p.proto == IPPROTO_ICMP || p.proto == IPPROTO_ICMPV6)) {

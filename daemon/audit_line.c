@@ -132,7 +132,7 @@ void audit_put_carrier(struct json_line *line, uint64_t id, const char *path)
 	if (path && strncmp(path, prefix, sizeof(prefix) - 1) == 0)
 		path += sizeof(prefix) - 1;
 	json_line_object(line, id & BH_DEVICE_BIT ? "device" : "cgroup");
-	if (id)
+	if (id & ~BH_DEVICE_BIT)
 		json_line_number(line, id & BH_DEVICE_BIT ? "index" : "id", id & ~BH_DEVICE_BIT);
 	if (path)
 		json_line_string(line, id & BH_DEVICE_BIT ? "name" : "path", path);

@@ -253,7 +253,7 @@ static int scalar_list(struct reader *r, const char *what, char *out, size_t siz
 static int parse_entry(struct reader *r, struct daemon_config_file *out)
 {
 	char why[400], list[CONFIG_DEVICES_MAX];
-	const char *text = list;
+	const char *text;
 	size_t key;
 	int rc;
 
@@ -270,10 +270,12 @@ static int parse_entry(struct reader *r, struct daemon_config_file *out)
 	rc = reader_next(r);
 	if (rc)
 		return rc;
-	if (key == CONFIG_KEY_DEVICES && r->event.type == YAML_SEQUENCE_START_EVENT)
+	if (key == CONFIG_KEY_DEVICES && r->event.type == YAML_SEQUENCE_START_EVENT) {
 		rc = scalar_list(r, settings[key].key, list, sizeof(list));
-	else
+		text = list;
+	} else {
 		rc = scalar(r, settings[key].key, &text);
+	}
 	if (rc)
 		return rc;
 	/* An empty list says what the default is. */

@@ -607,6 +607,8 @@ int datapath_device_attach(struct datapath *dp, uint32_t ifindex, enum device_ho
 	char path[1200];
 	int fd, r;
 
+	if (*link < 0)
+		*link = datapath_device_link_open(dp, ifindex, hook);
 	if (*link >= 0)
 		return bpf_link_update(*link, bpf_program__fd(program), NULL) ? -errno : 0;
 	fd = device_link_make(bpf_program__fd(program), ifindex, hook);

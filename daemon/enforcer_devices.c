@@ -218,6 +218,7 @@ bool enforcer_device_fits(struct enforcer *e, struct tag_attempt *a)
 	const struct device *device = devices_find(e->devices, name);
 	char why[400];
 
+	a->key = BH_DEVICE_BIT | (device ? device->ifindex : 0);
 	a->place = a->device_place;
 	snprintf(a->device_place, sizeof(a->device_place), BH_DEVICE_PLACE "%s", name);
 	if (!caller_fits(a))
@@ -231,10 +232,8 @@ bool enforcer_device_fits(struct enforcer *e, struct tag_attempt *a)
 	else if (!policy_image_binding(e->image, a->request->spiffe_id, a->place, why, sizeof(why)))
 		enforcer_attempt_refuse(a, ATTEST_E_BINDING, "the device %s may not carry this identity: %s", name,
 					why);
-	else if (addresses_fit(e, a, device)) {
-		a->key = BH_DEVICE_BIT | device->ifindex;
-		return true;
-	}
+	else
+		return addresses_fit(e, a, device);
 	return false;
 }
 

@@ -9,7 +9,7 @@ static const struct {
 } reasons[BH_REASON_MAX] = {
 	[BH_REASON_POLICY] = {"POLICY", "the policy decided"},
 	[BH_REASON_NO_IDENTITY] = {"NO_IDENTITY",
-				   "the workload has no verified identity: attest an SVID for its cgroup"},
+				   "the workload has no verified identity: attest an SVID for its cgroup, or device"},
 	[BH_REASON_EXPIRED] = {"EXPIRED", "the workload's identity is past its deadline: attest a renewed SVID"},
 	[BH_REASON_FRAGMENT] = {"FRAGMENT",
 				"an IP fragment whose first part was not seen carries no ports to judge by"},
