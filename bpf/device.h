@@ -21,7 +21,7 @@
  * run with softirqs off. */
 struct bh_device_room {
 	struct bh_query q;
-	struct bh_query about; /* the flow that an ICMP error tells of */
+	struct bh_query about; /* somebody else: who sends to the workload, or the flow that an ICMP error tells of */
 };
 
 struct {
@@ -30,6 +30,11 @@ struct {
 	__type(key, __u32);
 	__type(value, struct bh_device_room);
 } device_room __weak SEC(".maps");
+
+static __always_inline struct bh_query *device_about(struct bh_query *q)
+{
+	return &((struct bh_device_room *)q)->about;
+}
 
 /* Family of the socket that the packet still belongs to, if it was sent on this host and not routed since; 0: none. */
 static __always_inline __u32 device_sender(struct __sk_buff *skb)
@@ -40,6 +45,35 @@ static __always_inline __u32 device_sender(struct __sk_buff *skb)
 		return 0;
 	sk = bpf_sk_fullsock(sk);
 	return sk ? sk->family : 0;
+}
+
+/* What is known of a sender that proved nothing, by the socket that the packet still belongs to: a managed workload's has the
+ * identity of its cgroup (it sends without proof where the protocol has none), any other of this host is `host`. Leaves q as it
+ * is if there is none. */
+static __noinline int device_peer_by_socket(struct __sk_buff *skb, struct bh_query *q, struct bh_query *about)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct bh_sock *ss;
+
+	if (!sk)
+		return 0;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk || (sk->family != BH_PF_INET && sk->family != BH_PF_INET6))
+		return 0;
+	ss = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (!ss || ss->kind == BH_SOCK_HOST) {
+		q->peer = BH_ID_HOST;
+		return 0;
+	}
+	about->now = q->now;
+	bh_subject_of_skb(skb, about);
+	q->peer = about->subject;
+	q->peer_tag = about->subject_tag;
+	if (about->subject != BH_ID_UNIDENTIFIED)
+		q->proof = BH_PROOF_VERIFIED;
+	if (about->valid_until < q->valid_until)
+		q->valid_until = about->valid_until;
+	return 0;
 }
 
 /* Is it an address that the device was bound with? */
@@ -71,7 +105,8 @@ static __always_inline int device_note(const struct bh_packet *p, const struct b
 }
 
 /* The option that this segment carries, if it is a socket's: its MAC is right, and its ticket is still there. */
-static __always_inline int device_option_check(struct bh_query *q, struct bh_mac_input *in, const struct bh_tcpopt *option)
+static __always_inline int device_option_check(struct bh_query *q, struct bh_mac_input *in,
+					       const struct bh_tcpopt *option)
 {
 	__u64 mac = 0;
 
@@ -110,7 +145,8 @@ static __noinline int device_vouch(struct __sk_buff *skb, const struct bh_packet
 
 /* Who sent this SYN or SYN-ACK to the workload: sets peer and proof, as bh_peer_of_segment() does for a socket, but leaves the
  * ticket to a socket that may be behind the device. */
-static __noinline int device_peer_of_segment(struct __sk_buff *skb, const struct bh_packet *p, struct bh_query *q)
+static __noinline int device_peer_of_segment(struct __sk_buff *skb, const struct bh_packet *p, struct bh_query *q,
+					     struct bh_query *about)
 {
 	__u32 sender = device_sender(skb);
 	struct bh_tcpopt option;
@@ -124,8 +160,8 @@ static __noinline int device_peer_of_segment(struct __sk_buff *skb, const struct
 		return 0;
 	found = bh_option_find(skb, p, &option);
 	if (found == 0) {
-		if (!bh_peer_of_note(p, q, &in, false) && (sender == BH_PF_INET || sender == BH_PF_INET6))
-			q->peer = BH_ID_HOST;
+		if (!bh_peer_of_note(p, q, &in, false))
+			device_peer_by_socket(skb, q, about);
 		return 0;
 	}
 	if (found < 0) {
@@ -141,7 +177,7 @@ static __noinline int device_peer_of_segment(struct __sk_buff *skb, const struct
 
 /* Who sent this datagram (or ICMP echo, with ports 0) to the workload, likewise. Returns the cookie of the sender's socket or
  * device, 0 if nothing vouches for it. */
-static __noinline __u64 device_peer_of_datagram(struct __sk_buff *skb, struct bh_query *q)
+static __noinline __u64 device_peer_of_datagram(struct __sk_buff *skb, struct bh_query *q, struct bh_query *about)
 {
 	__u32 sender = device_sender(skb);
 	struct bh_tuple key;
@@ -150,8 +186,7 @@ static __noinline __u64 device_peer_of_datagram(struct __sk_buff *skb, struct bh
 	if (sender != BH_PF_PACKET) {
 		bh_ticket_key(&key, &q->remote, q->rport, &q->local, q->lport, 0);
 		t = bpf_map_lookup_elem(&udp_tickets, &key);
-		if (t && (__s64)(q->now - t->time_ns) < (__s64)BH_TICKET_NS &&
-		    *(volatile __s32 *)&t->credits > 0) {
+		if (t && (__s64)(q->now - t->time_ns) < (__s64)BH_TICKET_NS && *(volatile __s32 *)&t->credits > 0) {
 			q->proof = BH_PROOF_VERIFIED;
 			q->peer = t->identity;
 			q->peer_tag = t->tag;
@@ -159,7 +194,8 @@ static __noinline __u64 device_peer_of_datagram(struct __sk_buff *skb, struct bh
 		}
 	}
 	q->proof = BH_PROOF_NONE;
-	q->peer = sender == BH_PF_INET || sender == BH_PF_INET6 ? BH_ID_HOST : BH_ID_WORLD;
+	q->peer = BH_ID_WORLD;
+	device_peer_by_socket(skb, q, about);
 	return 0;
 }
 

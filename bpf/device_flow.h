@@ -81,7 +81,7 @@ static __always_inline int device_syn_in(struct __sk_buff *skb, const struct bh_
 {
 	struct bh_device_flow *f = bpf_map_lookup_elem(&device_flows, key);
 
-	device_peer_of_segment(skb, p, q);
+	device_peer_of_segment(skb, p, q, device_about(q));
 	/* Sent again: the flow is judged already. */
 	q->again = f && !f->initiator && f->isn == bpf_ntohl(p->seq);
 	bh_judge(q);
@@ -126,7 +126,7 @@ static __always_inline int device_answered(struct __sk_buff *skb, struct bh_devi
 	if (bpf_ntohl(p->ack) != f->isn + 1)
 		return device_deny(q, BH_REASON_NO_FLOW);
 	q->direction = BH_EGRESS;
-	device_peer_of_segment(skb, p, q);
+	device_peer_of_segment(skb, p, q, device_about(q));
 	bh_judge(q);
 	device_flow_store(f, q);
 	f->answered = q->allow;
@@ -183,7 +183,7 @@ static __noinline int device_datagram(struct __sk_buff *skb, struct bh_query *q,
 	__u64 peer;
 
 	flow_key_of(&key, q);
-	peer = hook == BH_EGRESS ? bh_peer_of_destination(q, 0, 0) : device_peer_of_datagram(skb, q);
+	peer = hook == BH_EGRESS ? bh_peer_of_destination(q, 0, 0) : device_peer_of_datagram(skb, q, device_about(q));
 	if (!flow_packet(q, &key, peer, hook))
 		return BH_DENY;
 	if (hook == BH_EGRESS)
@@ -211,7 +211,7 @@ static __noinline int device_echo(struct __sk_buff *skb, const struct bh_packet 
 	if (asks != hook && !bpf_map_lookup_elem(&udp_flows, &key))
 		return device_deny(q, BH_REASON_NO_FLOW);
 	/* Who is there is asked, and told, under port 0. */
-	peer = hook == BH_EGRESS ? bh_peer_of_destination(q, 0, 0) : device_peer_of_datagram(skb, q);
+	peer = hook == BH_EGRESS ? bh_peer_of_destination(q, 0, 0) : device_peer_of_datagram(skb, q, device_about(q));
 	if (asks == BH_EGRESS)
 		q->rport = request;
 	else
@@ -292,9 +292,9 @@ static __always_inline bool device_flow_lives(const struct bh_query *q, const st
 }
 
 /* An error belongs to the flow that it tells of; whoever sends it. */
-static __noinline int device_error(struct __sk_buff *skb, const struct bh_packet *p, struct bh_query *q,
-				   struct bh_query *about, __u32 hook)
+static __noinline int device_error(struct __sk_buff *skb, const struct bh_packet *p, struct bh_query *q, __u32 hook)
 {
+	struct bh_query *about = device_about(q);
 	struct device_quote quote = {};
 	/* What the workload is told of, it sent itself. */
 	__u32 sent = !hook;

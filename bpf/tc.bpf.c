@@ -75,30 +75,28 @@ static __noinline int device_neighbour(struct __sk_buff *skb, const struct bh_de
 }
 
 /* An IP packet. */
-static __noinline int device_ip(struct __sk_buff *skb, const struct bh_device *dev, struct bh_device_room *room,
-				__be16 protocol, __u32 hook)
+static __noinline int device_ip(struct __sk_buff *skb, const struct bh_device *dev, struct bh_query *q, __be16 protocol,
+				__u32 hook)
 {
 	struct bh_packet p;
-	struct bh_query *q;
 	__be16 ports[2];
 	int err;
 
-	if (!dev || !room)
+	if (!dev || !q)
 		return BH_DENY;
-	q = &room->q;
 	if (hook == BH_EGRESS)
 		err = bh_parse_at(skb, dev->link_header, protocol, &p, &q->local, &q->remote);
 	else
 		err = bh_parse_at(skb, dev->link_header, protocol, &p, &q->remote, &q->local);
-	if (err == BH_REASON_PROTO && p.proto == IPPROTO_SCTP && !bpf_skb_load_bytes(skb, p.transport, ports, sizeof(ports))) {
+	if (err == BH_REASON_PROTO && p.proto == IPPROTO_SCTP &&
+	    !bpf_skb_load_bytes(skb, p.transport, ports, sizeof(ports))) {
 		p.sport = bpf_ntohs(ports[0]);
 		p.dport = bpf_ntohs(ports[1]);
 	}
 	q->proto = p.proto;
 	q->lport = hook == BH_EGRESS ? p.sport : p.dport;
 	q->rport = hook == BH_EGRESS ? p.dport : p.sport;
-	if (!err && p.proto == IPPROTO_ICMPV6 &&
-	    (p.icmp_type == ND_SOLICITATION || p.icmp_type == ND_ADVERTISEMENT))
+	if (!err && p.proto == IPPROTO_ICMPV6 && (p.icmp_type == ND_SOLICITATION || p.icmp_type == ND_ADVERTISEMENT))
 		return device_neighbour(skb, dev, &p, q, hook);
 	if (err && err != BH_REASON_PROTO)
 		return device_deny(q, err);
@@ -110,7 +108,7 @@ static __noinline int device_ip(struct __sk_buff *skb, const struct bh_device *d
 		if (device_is_echo(&p))
 			return device_echo(skb, &p, q, hook);
 		if (device_is_error(&p))
-			return device_error(skb, &p, q, &room->about, hook);
+			return device_error(skb, &p, q, hook);
 		q->rport = p.icmp_type;
 		return device_deny(q, BH_REASON_PROTO);
 	}
@@ -158,7 +156,7 @@ static __noinline int device_packet(struct __sk_buff *skb, __u32 hook)
 	if (skb->vlan_present)
 		return device_deny(q, BH_REASON_PROTO);
 	if (protocol == bpf_htons(ETH_P_IP) || protocol == bpf_htons(ETH_P_IPV6))
-		return device_ip(skb, dev, room, protocol, hook);
+		return device_ip(skb, dev, q, protocol, hook);
 	if (protocol == bpf_htons(ETH_P_ARP) && dev->link_header)
 		return device_arp(skb, dev, q, hook);
 	return device_deny(q, BH_REASON_PROTO);

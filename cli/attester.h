@@ -20,7 +20,7 @@ struct attester {
 	const char *svid_path;
 	const char *key_path;
 	struct attest_device device; /* for the workload behind it; name "": for the own cgroup */
-	bool quiet; /* renewals are not printed */
+	bool quiet;		     /* renewals are not printed */
 	/* of the last proof */
 	char spiffe_id[SPIFFE_ID_MAX + 1];
 	struct attest_result result;

@@ -46,16 +46,16 @@ static int run(struct cli *cli, int argc, char **argv)
 				return cli_usage_error(&cmd_attest,
 						       "--address %s: no IPv4 or IPv6 address, or more than %d of them",
 						       argv[i], ATTEST_MAX_ADDRESSES);
-		}
-		else
+		} else
 			return cli_usage_error(&cmd_attest, "unexpected argument %s, or its value is missing", argv[i]);
 	}
 	if (!attester.svid_path || !attester.key_path)
 		return cli_usage_error(&cmd_attest, "--svid FILE and --key FILE are needed");
 	if (!device->name[0] != !device->n_addresses)
-		return cli_usage_error(&cmd_attest,
-				       "--device NAME and --address ADDRESS belong together: the workload behind the device "
-				       "sends from these addresses only");
+		return cli_usage_error(
+			&cmd_attest,
+			"--device NAME and --address ADDRESS belong together: the workload behind the device "
+			"sends from these addresses only");
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
@@ -76,7 +76,8 @@ const struct cli_command cmd_attest = {
 	.usage = "--svid FILE --key FILE [--device NAME --address ADDRESS...] [--watch]",
 	.help = "  --svid FILE   certificates in PEM, leaf first\n"
 		"  --key FILE    private key of the leaf in PEM\n"
-		"  --device NAME for the workload behind this managed device (a container's veth, a VM's tap) instead of the own\n"
+		"  --device NAME for the workload behind this managed device (a container's veth, a VM's tap) instead "
+		"of the own\n"
 		"                cgroup. For root of the host only\n"
 		"  --address ADDRESS  with --device: an address that the workload has, up to 8 times\n"
 		"  --watch       stay, and renew at half of the remaining life; the files are read again each time. "

@@ -87,10 +87,9 @@ static void print_devices(struct cli *cli, const json_t *status)
 	printf("  %-12s " NUMBER " covered (%s), " NUMBER " with an identity", "devices",
 	       cli_json_int(status, "devices.covered"), cli_json_string(status, "devices.patterns"),
 	       cli_json_int(status, "devices.bound"));
-	json_array_foreach((json_t *)uncovered, i, device) printf("; %s%s is NOT: %s%s", cli_colour(cli, "red"),
-								  cli_json_string(device, "name"),
-								  cli_json_string(device, "error"),
-								  cli_colour(cli, "reset"));
+	json_array_foreach((json_t *)uncovered, i, device)
+		printf("; %s%s is NOT: %s%s", cli_colour(cli, "red"), cli_json_string(device, "name"),
+		       cli_json_string(device, "error"), cli_colour(cli, "reset"));
 	putchar('\n');
 }
 

@@ -116,7 +116,8 @@ int audit_names_set_device(struct audit_names *names, uint32_t ifindex, const ch
 			names->devices = devices;
 			names->devices_room = room;
 		}
-		memmove(names->devices + at + 1, names->devices + at, (names->n_devices++ - at) * sizeof(*names->devices));
+		memmove(names->devices + at + 1, names->devices + at,
+			(names->n_devices++ - at) * sizeof(*names->devices));
 		names->devices[at].ifindex = ifindex;
 	}
 	snprintf(names->devices[at].name, sizeof(names->devices[at].name), "%s", name);

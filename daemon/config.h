@@ -18,7 +18,7 @@
 #define CONFIG_INSTANCE "default" /* name of the instance that has the plain default paths */
 #define CONFIG_INSTANCE_MAX 32	  /* with the NUL */
 #define CONFIG_PATH_MAX 1024	  /* with the NUL */
-#define CONFIG_DEVICES_MAX 1024   /* with the NUL */
+#define CONFIG_DEVICES_MAX 1024	  /* with the NUL */
 #define CONFIG_RUN_DIR_MAX 92	  /* leaves room for "/control.sock" in sockaddr_un */
 
 /* Settings in effect. Strings are never empty, but for pin_dir and devices. */
@@ -30,7 +30,7 @@ struct daemon_config {
 	char audit_log[CONFIG_PATH_MAX];
 	char bundle_dir[CONFIG_PATH_MAX];
 	char policy_dir[CONFIG_PATH_MAX];
-	char pin_dir[CONFIG_PATH_MAX]; /* "": config_pin_dir() below the bpffs that is found */
+	char pin_dir[CONFIG_PATH_MAX];	  /* "": config_pin_dir() below the bpffs that is found */
 	char devices[CONFIG_DEVICES_MAX]; /* names of managed devices, with * and ?, separated by commas; "": none */
 };
 

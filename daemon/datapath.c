@@ -602,8 +602,8 @@ int datapath_device_link_open(const struct datapath *dp, uint32_t ifindex, enum 
 
 int datapath_device_attach(struct datapath *dp, uint32_t ifindex, enum device_hook hook, int *link)
 {
-	const struct bpf_program *program = hook == DEVICE_FROM ? dp->skeleton->progs.bh_from_device
-								: dp->skeleton->progs.bh_to_device;
+	const struct bpf_program *program =
+		hook == DEVICE_FROM ? dp->skeleton->progs.bh_from_device : dp->skeleton->progs.bh_to_device;
 	char path[1200];
 	int fd, r;
 

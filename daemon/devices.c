@@ -222,8 +222,10 @@ static void cover_or_say(struct devices *devices, struct device *device)
 	r = device->again ? cover(devices, device) : cover_new(devices, device);
 	if (r == -ENODEV) /* gone already; the message of it is under way */
 		return;
-	if (r < 0)
-		log_error("cannot cover the device %s: %s", name, strerror(-r));
+	/* Once: it is tried again every second. */
+	if (r < 0 && !device->told)
+		log_error("cannot cover the device %s: %s; it is tried again every second", name, strerror(-r));
+	device->told = r < 0;
 }
 
 static int on_turn(sd_event_source *source, void *data)
@@ -433,8 +435,9 @@ static int cover_all(struct devices *devices, char *why, size_t why_size)
 		r = adopt(devices, device) ? cover(devices, device) : cover_new(devices, device);
 		if (r == -ENODEV || r == -EPFNOSUPPORT) {
 			if (r == -EPFNOSUPPORT)
-				log_warning("the device %s is of a kind (%u) that is not understood: it carries nothing",
-					    device->name, device->type);
+				log_warning(
+					"the device %s is of a kind (%u) that is not understood: it carries nothing",
+					device->name, device->type);
 			continue;
 		}
 		if (r == -EOPNOTSUPP)

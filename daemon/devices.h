@@ -27,8 +27,9 @@ struct device {
 	uint16_t type; /* ARPHRD_* */
 	bool covered;
 	bool again; /* it was covered before: its tag stays */
+	bool told;  /* that it cannot be covered */
 	bool seen;  /* while the kernel's list is read */
-	int error; /* why it is not covered: negative errno, or 0: its turn has not come */
+	int error;  /* why it is not covered: negative errno, or 0: its turn has not come */
 	int links[DEVICE_HOOKS];
 	struct bh_device kernel; /* as in the map */
 };

@@ -118,8 +118,8 @@ int enforcer_addresses_refresh(struct enforcer *e, const struct cgroup_tree *tre
 		const struct device *device = devices_at(e->devices, i);
 
 		for (uint32_t j = 0; j < device->kernel.n_addresses; j++)
-			bound[n++] = (struct netns_address){device->kernel.addresses[j],
-							    BH_DEVICE_BIT | device->ifindex};
+			bound[n++] =
+				(struct netns_address){device->kernel.addresses[j], BH_DEVICE_BIT | device->ifindex};
 	}
 	r = netns_addresses_refresh(e->datapath, tree, bound, n);
 	free(bound);
@@ -164,9 +164,10 @@ static bool caller_fits(struct tag_attempt *a)
 					"the kernel does not tell the caller's namespaces (Linux 6.11 does): %s",
 					strerror(user < 0 ? -user : -net));
 	else
-		enforcer_attempt_refuse(a, ATTEST_E_DEVICE_CALLER,
-					"the caller is in another %s namespace than bulkheadd: bind devices from the host",
-					user == 1 ? "network" : "user");
+		enforcer_attempt_refuse(
+			a, ATTEST_E_DEVICE_CALLER,
+			"the caller is in another %s namespace than bulkheadd: bind devices from the host",
+			user == 1 ? "network" : "user");
 	return false;
 }
 
@@ -224,11 +225,12 @@ bool enforcer_device_fits(struct enforcer *e, struct tag_attempt *a)
 	if (!caller_fits(a))
 		return false;
 	if (!device || !device->covered)
-		enforcer_attempt_refuse(a, ATTEST_E_DEVICE,
-					device ? "the device %s is not covered yet: try again"
-					       : "there is no managed device %s here: it has to be in bulkheadd's network "
-						 "namespace, and its name to fit `devices` of the configuration",
-					name);
+		enforcer_attempt_refuse(
+			a, ATTEST_E_DEVICE,
+			device ? "the device %s is not covered yet: try again"
+			       : "there is no managed device %s here: it has to be in bulkheadd's network "
+				 "namespace, and its name to fit `devices` of the configuration",
+			name);
 	else if (!policy_image_binding(e->image, a->request->spiffe_id, a->place, why, sizeof(why)))
 		enforcer_attempt_refuse(a, ATTEST_E_BINDING, "the device %s may not carry this identity: %s", name,
 					why);

@@ -206,7 +206,7 @@ int enforcer_identity_number(struct enforcer *e, const char *text, bool local, u
 /* The mirror. Pointers hold until the next tag is added or removed. */
 struct tag *enforcer_tag_find(struct enforcer *e, uint64_t cgroup_id);
 struct tag *enforcer_tag_add(struct enforcer *e, uint64_t cgroup_id);
-int enforcer_tag_write(struct enforcer *e, const struct tag *tag); /* to the kernel */
+int enforcer_tag_write(struct enforcer *e, const struct tag *tag);		/* to the kernel */
 void enforcer_tag_remove(struct enforcer *e, struct tag *tag, const char *why); /* what carried it is gone */
 void enforcer_tag_restore(struct enforcer *e, struct tag *tag, const struct tag *before);
 void enforcer_tag_end(struct enforcer *e, struct tag *tag, enum notice_kind kind, const char *text);
@@ -229,7 +229,7 @@ struct tag_attempt {
 };
 
 __attribute__((format(printf, 3, 4))) void enforcer_attempt_refuse(struct tag_attempt *a, uint32_t code,
-								     const char *format, ...);
+								   const char *format, ...);
 
 /* ---- enforcer_devices.c ---- */
 

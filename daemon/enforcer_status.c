@@ -188,8 +188,8 @@ static void json_add_device(const struct enforcer *e, json_t *item, const struct
 		const struct bh_addr *a = &device->kernel.addresses[i];
 		bool v4 = a->w[0] == 0 && a->w[1] == 0 && ntohl(a->w[2]) == 0xffff;
 
-		json_array_append_new(addresses, json_string(inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? &a->w[3] : a->w, text,
-								       sizeof(text))));
+		json_array_append_new(addresses, json_string(inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? &a->w[3] : a->w,
+								       text, sizeof(text))));
 	}
 	json_object_set_new(item, "cgroup_id", json_integer(0));
 	json_object_set_new(item, "device", json_string(tag->path + strlen(BH_DEVICE_PLACE)));

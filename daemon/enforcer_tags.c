@@ -353,9 +353,11 @@ static bool peer_holds(struct tag_attempt *a)
 	if (r == -ESRCH)
 		enforcer_attempt_refuse(a, ATTEST_E_PEER_GONE, "the process ended during the attestation");
 	else if (r < 0)
-		enforcer_attempt_refuse(a, ATTEST_E_NO_PIDFD, "the kernel cannot say which cgroup the process is in: %s", strerror(-r));
+		enforcer_attempt_refuse(a, ATTEST_E_NO_PIDFD,
+					"the kernel cannot say which cgroup the process is in: %s", strerror(-r));
 	else if (facts.cgroup_id != a->request->cgroup_id)
-		enforcer_attempt_refuse(a, ATTEST_E_CGROUP_MOVED, "the process moved to another cgroup during the attestation");
+		enforcer_attempt_refuse(a, ATTEST_E_CGROUP_MOVED,
+					"the process moved to another cgroup during the attestation");
 	else
 		return true;
 	return false;
@@ -377,19 +379,23 @@ static bool cgroup_fits(struct enforcer *e, struct tag_attempt *a)
 	char why[400];
 
 	if (!a->node || a->node->depth == 0)
-		enforcer_attempt_refuse(a, ATTEST_E_CGROUP_UNMANAGED,
-		       "the process is in a cgroup that is not below the managed subtree %s: start the workload in a "
-		       "cgroup of "
-		       "its own there (policyctl run does)",
-		       e->config.subtree);
+		enforcer_attempt_refuse(
+			a, ATTEST_E_CGROUP_UNMANAGED,
+			"the process is in a cgroup that is not below the managed subtree %s: start the workload in a "
+			"cgroup of "
+			"its own there (policyctl run does)",
+			e->config.subtree);
 	else if (a->node->depth > BH_MAX_DEPTH)
-		enforcer_attempt_refuse(a, ATTEST_E_CGROUP_DEPTH, "cgroup %s is more than %u levels below the managed subtree",
-		       a->node->path, BH_MAX_DEPTH);
+		enforcer_attempt_refuse(a, ATTEST_E_CGROUP_DEPTH,
+					"cgroup %s is more than %u levels below the managed subtree", a->node->path,
+					BH_MAX_DEPTH);
 	else if (is_delegated(e, a->node))
 		enforcer_attempt_refuse(a, ATTEST_E_CGROUP_DELEGATED,
-		       "cgroup %s can be entered by others than root, who would gain its identity", a->node->path);
+					"cgroup %s can be entered by others than root, who would gain its identity",
+					a->node->path);
 	else if (!policy_image_binding(e->image, a->request->spiffe_id, a->node->path, why, sizeof(why)))
-		enforcer_attempt_refuse(a, ATTEST_E_BINDING, "cgroup %s may not carry this identity: %s", a->node->path, why);
+		enforcer_attempt_refuse(a, ATTEST_E_BINDING, "cgroup %s may not carry this identity: %s", a->node->path,
+					why);
 	else {
 		a->key = a->node->id;
 		return true;
@@ -413,14 +419,15 @@ static bool identity_fits(struct enforcer *e, struct tag_attempt *a)
 
 		gmtime_r(&t, &tm);
 		strftime(at, sizeof(at), "%Y-%m-%dT%H:%M:%SZ", &tm);
-		enforcer_attempt_refuse(a, ATTEST_E_REVOKED, "the identity was revoked at %s: an SVID issued after that is needed", at);
+		enforcer_attempt_refuse(a, ATTEST_E_REVOKED,
+					"the identity was revoked at %s: an SVID issued after that is needed", at);
 		return false;
 	}
 	if (tag && tag->deadline_ns &&
 	    (tag->local || strcmp(enforcer_identity_name(e, tag->identity), a->request->spiffe_id) != 0)) {
 		enforcer_attempt_refuse(a, ATTEST_E_OTHER_IDENTITY, "%s%s carries the identity %s already",
-		       a->key & BH_DEVICE_BIT ? "" : "cgroup ", a->place,
-		       enforcer_identity_name(e, tag->identity));
+					a->key & BH_DEVICE_BIT ? "" : "cgroup ", a->place,
+					enforcer_identity_name(e, tag->identity));
 		return false;
 	}
 	a->renewal = tag && tag->deadline_ns;
@@ -436,8 +443,8 @@ static bool tag_give(struct enforcer *e, struct tag_attempt *a)
 
 	r = enforcer_identity_number(e, request->spiffe_id, false, &number);
 	if (r < 0) {
-		enforcer_attempt_refuse(a, ATTEST_E_FULL, "no room for another identity (%u at most): %s", BH_MAX_IDENTITIES,
-		       strerror(-r));
+		enforcer_attempt_refuse(a, ATTEST_E_FULL, "no room for another identity (%u at most): %s",
+					BH_MAX_IDENTITIES, strerror(-r));
 		return false;
 	}
 	if (tag)
@@ -465,8 +472,8 @@ static bool tag_give(struct enforcer *e, struct tag_attempt *a)
 	if (r == 0 && peer_holds(a))
 		return true;
 	if (r < 0)
-		enforcer_attempt_refuse(a, ATTEST_E_FULL, "the kernel's map of tags (%u entries) takes no more: %s", BH_MAX_TAGS,
-		       strerror(-r));
+		enforcer_attempt_refuse(a, ATTEST_E_FULL, "the kernel's map of tags (%u entries) takes no more: %s",
+					BH_MAX_TAGS, strerror(-r));
 	enforcer_tag_restore(e, tag, &before);
 	/* A packet may have been judged by it meanwhile. */
 	a->taken_back = true;
@@ -520,7 +527,8 @@ void enforcer_tag_request(struct enforcer *e, const struct ipc_tag_request *requ
 
 	if (r < 0)
 		enforcer_attempt_refuse(&a, ATTEST_E_INTERNAL, "the managed subtree cannot be read: %s", strerror(-r));
-	else if (peer_holds(&a) && (request->device[0] ? enforcer_device_fits(e, &a) : cgroup_fits(e, &a)) && identity_fits(e, &a) && tag_give(e, &a))
+	else if (peer_holds(&a) && (request->device[0] ? enforcer_device_fits(e, &a) : cgroup_fits(e, &a)) &&
+		 identity_fits(e, &a) && tag_give(e, &a))
 		snprintf(a.text, sizeof(a.text), "%s", a.renewal ? "renewed" : "attested");
 	reply.request = request->request;
 	reply.cgroup_id = request->cgroup_id;

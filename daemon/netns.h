@@ -29,8 +29,8 @@ struct netns_address {
  * namespace count: in one that a workload made for itself, it can add any address, and so take a stranger's name away or
  * fill the map. The same reason bounds the addresses of one namespace. Returns 0 or -errno.
  */
-int netns_addresses_refresh(struct datapath *datapath, const struct cgroup_tree *tree, const struct netns_address *bound,
-			    size_t n_bound);
+int netns_addresses_refresh(struct datapath *datapath, const struct cgroup_tree *tree,
+			    const struct netns_address *bound, size_t n_bound);
 
 /* Judges every TCP socket of managed workloads again, with the tables and tags in force, and destroys those that are no
  * longer allowed, so that both ends learn at once. Returns how many, or -errno. */

@@ -27,10 +27,11 @@ static const struct {
 	[BH_REASON_SOURCE] = {"SOURCE", "the datagram carries the source address of another socket"},
 	[BH_REASON_UNPROVEN] = {"UNPROVEN",
 				"the segment must show who sends it, and its TCP options leave no room for that"},
-	[BH_REASON_ADDRESS] = {"ADDRESS", "the workload's end of the packet is no address that its device was bound with"},
-	[BH_REASON_OPTION] = {"OPTION",
-			      "the segment came from a managed device and shows an identity that no socket of this host "
-			      "gave it"},
+	[BH_REASON_ADDRESS] = {"ADDRESS",
+			       "the workload's end of the packet is no address that its device was bound with"},
+	[BH_REASON_OPTION] =
+		{"OPTION", "the segment came from a managed device and shows an identity that no socket of this host "
+			   "gave it"},
 };
 
 const char *reason_code(unsigned reason, enum bh_verdict verdict, uint32_t rule)

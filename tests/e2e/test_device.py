@@ -220,6 +220,22 @@ def test_a_socket_of_the_host_and_a_device_know_each_other(env):
         assert env.db.tcp(f"{inside},{PORT}", timeout=250, netns=env.home) in ("EPERM", "ETIMEDOUT")
 
 
+def test_a_ping_of_a_managed_workload_is_its_own(env):
+    """Not the host's, who may: echo carries no proof, so the sender's socket is asked."""
+    mark = env.audit.mark()
+    assert ping(env.nobody, env.box.v4)
+    env.apply(POLICY.replace("from: web, to: box", "from: web, to: crate")
+              + "  - {name: pings-leave, action: allow, from: [web, db], to: any, direction: egress}\n")
+    try:
+        for who, svid in ((env.web, env.svid["web"]), (env.db, env.svid["db"])):
+            process = who.traffic("ping", "--raw", "--timeout", 300, "--to", f"{env.box.v4},0", netns=env.home)
+            assert process.wait() != 0
+            env.audit.wait(mark, event__action="flow-denied", zt__device__name=env.box.device, network__transport="icmp",
+                           zt__source__spiffe_id=svid.spiffe_id)
+    finally:
+        env.apply(POLICY)
+
+
 def test_devices_know_each_other_over_a_route(env):
     for to, back in ((env.crate.v4, env.box.v4), (env.crate.v6, env.box.v6)):
         mark = env.audit.mark()

@@ -97,7 +97,8 @@ static void devices_are_a_list_or_a_text(void **state)
 	assert_string_equal(file.values.subtree, "/x");
 	assert_int_equal(parse("devices: []\n", &file), 0);
 	assert_int_equal(file.present, 0);
-	refused("devices: [veth*, abcdefghijklmnop]\n", "devices \"veth*,abcdefghijklmnop\" has a name of more than 15 bytes");
+	refused("devices: [veth*, abcdefghijklmnop]\n",
+		"devices \"veth*,abcdefghijklmnop\" has a name of more than 15 bytes");
 	refused("devices: [a/b]\n", "has a name with a character that no name has");
 	refused("devices: \"a,,b\"\n", "has an empty name");
 	refused("devices: [\"a,b\"]\n", "a name has no comma");
@@ -108,7 +109,8 @@ static void devices_are_a_list_or_a_text(void **state)
 
 static void a_cut_file_never_crashes_the_parser(void **state)
 {
-	static const char text[] = "instance: a\nsubtree: \"/x\"\nrun_dir: '/run/b'\ndevices: [veth*, tap?]\n# end\npin_dir: /sys/fs/bpf/b\n";
+	static const char text[] = "instance: a\nsubtree: \"/x\"\nrun_dir: '/run/b'\ndevices: [veth*, tap?]\n# "
+				   "end\npin_dir: /sys/fs/bpf/b\n";
 	struct daemon_config_file file;
 
 	(void)state;
