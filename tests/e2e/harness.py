@@ -414,6 +414,8 @@ def sweep():
 
 
 def _interrupted(number, _frame):
+    for again in (signal.SIGTERM, signal.SIGINT):  # once is enough: what follows is cleaning up
+        signal.signal(again, signal.SIG_IGN)
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 

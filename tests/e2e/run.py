@@ -1,14 +1,21 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the e2e tests: run.py [FILTER...]
+"""Runs the e2e tests: run.py [--jobs N] [FILTER...]
 
 A test is a function test_BEHAVIOUR(env) in a file test_AREA.py. The tests of a file share one Environment with a
 running daemon; `setup(env)` of the file prepares it before the daemon starts, `ready(env)` after. A filter is a part of
-AREA.BEHAVIOUR; without one, all run. Set BULKHEAD_BUILD to test another build than build/dev. Output is TAP."""
+AREA.BEHAVIOUR; without one, all run. With --jobs, N files are run at the same time, each by a runner of its own. Set
+BULKHEAD_BUILD to test another build than build/dev. Output is TAP."""
+import argparse
 import glob
 import importlib
 import os
+import queue
+import re
+import signal
+import subprocess
 import sys
+import threading
 import time
 import traceback
 
@@ -119,7 +126,95 @@ def run_file(run, module, tests):
             print(f"# removed in {time.monotonic() - start:.1f} s")
 
 
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def areas():
+    """Those that take longest come first: they are not to be the last that run."""
+    slow = ["revisions", "roles", "cut", "evasion", "survive", "reach"]
+    names = [os.path.basename(path)[5:-3] for path in sorted(glob.glob(os.path.join(HERE, "test_*.py")))]
+    return [n for n in slow if n in names] + [n for n in names if n not in slow]
+
+
+def tests_of(area, filters):
+    module = importlib.import_module(f"test_{area}")
+    tests = [(n.removeprefix("test_"), f) for n, f in vars(module).items() if n.startswith("test_") and callable(f)]
+    return module, [(n, f) for n, f in tests if not filters or any(x in f"{area}.{n}" for x in filters)]
+
+
+class Jobs:
+    """Runners of one file each, so many at a time. Their lines are shown as they come, with numbers of our own."""
+
+    def __init__(self, run, filters):
+        self.run, self.filters = run, filters
+        self.lines = queue.Queue()
+        self.running = {}
+
+    def start(self, area):
+        child = subprocess.Popen([sys.executable, __file__, "--area", area, *self.filters], stdout=subprocess.PIPE,
+                                 text=True)
+        self.running[area] = child
+
+        def read():
+            for line in child.stdout:
+                self.lines.put((area, line.rstrip("\n")))
+            self.lines.put((area, None))
+        threading.Thread(target=read, daemon=True).start()
+
+    def show(self, area, line):
+        test = re.match(r"(ok|not ok) \d+ (- .*)", line)
+        if test:
+            self.run.number += 1
+            line = f"{test.group(1)} {self.run.number} {test.group(2)}"
+        elif line.startswith("#   "):
+            line = f"# {area}: {line[4:]}"
+        elif counts := re.fullmatch(r"# (\d+) passed, (\d+) failed, (\d+) skipped", line):
+            self.run.passed += int(counts.group(1))
+            self.run.failed += int(counts.group(2))
+            self.run.skipped += int(counts.group(3))
+            return
+        elif line.startswith("1.."):
+            return
+        print(line, flush=True)
+
+    def end(self, area):
+        child = self.running.pop(area)
+        # A runner that fails without a failed test broke off.
+        if child.wait() not in (0, 1):
+            self.run.fail(area, 0, f"its runner ended with {child.returncode}")
+
+    def all(self, waiting, most):
+        while waiting or self.running:
+            while waiting and len(self.running) < most:
+                self.start(waiting.pop(0))
+            area, line = self.lines.get()
+            if line is None:
+                self.end(area)
+            else:
+                self.show(area, line)
+
+    def stop(self):
+        """Each cleans up what it made."""
+        for child in self.running.values():
+            child.send_signal(signal.SIGTERM)
+        while self.running:
+            area, line = self.lines.get()
+            if line is None:
+                self.running.pop(area).wait()
+            else:
+                self.show(area, line)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("filter", nargs="*")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--area", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
 def main():
+    args = arguments()
     if os.geteuid() != 0:
         print("run.py: must run as root", file=sys.stderr)
         return 2
@@ -127,24 +222,25 @@ def main():
         if not os.access(path, os.X_OK):
             print(f"run.py: {path} is missing: build first", file=sys.stderr)
             return 2
-    filters = [f.removeprefix("test_") for f in sys.argv[1:]]
-    harness.sweep()
+    filters = [f.removeprefix("test_") for f in args.filter]
+    if not args.area:
+        harness.sweep()
     harness.install_cleanup()
     run = Run()
+    jobs = Jobs(run, filters)
     interrupted = False
     try:
-        for path in sorted(glob.glob(os.path.join(os.path.dirname(os.path.abspath(__file__)), "test_*.py"))):
-            module = importlib.import_module(os.path.basename(path)[:-3])
-            area = module.__name__.removeprefix("test_")
-            tests = [(n.removeprefix("test_"), f) for n, f in vars(module).items()
-                     if n.startswith("test_") and callable(f)]
-            tests = [(n, f) for n, f in tests if not filters or any(x in f"{area}.{n}" for x in filters)]
-            if tests:
-                print(f"# {area}", flush=True)
-                run_file(run, module, tests)
-    except KeyboardInterrupt as signal:
-        print(f"# interrupted by {signal or 'SIGINT'}: cleaning up", flush=True)
+        chosen = [a for a in ([args.area] if args.area else areas()) if tests_of(a, filters)[1]]
+        if args.jobs > 1:
+            jobs.all(chosen, args.jobs)
+            chosen = []
+        for area in chosen:
+            print(f"# {area}", flush=True)
+            run_file(run, *tests_of(area, filters))
+    except KeyboardInterrupt as signal_:
+        print(f"# interrupted by {signal_ or 'SIGINT'}: cleaning up", flush=True)
         interrupted = True
+        jobs.stop()
     harness.remove_all()
     print(f"1..{run.number}")
     print(f"# {run.passed} passed, {run.failed} failed, {run.skipped} skipped")

@@ -62,7 +62,8 @@ static bool in_pattern(const char *text, const struct ref_end *end)
 
 	policy.n_identities = 1;
 	policy.identities[0].n_patterns = 1;
-	snprintf(policy.identities[0].patterns[0], sizeof(policy.identities[0].patterns[0]), "%s", text);
+	assert_true(strlen(text) < sizeof(policy.identities[0].patterns[0]));
+	strcpy(policy.identities[0].patterns[0], text);
 	return end->kind == REF_SPIFFE && ref_identity_has(&policy, 0, end);
 }
 
@@ -72,7 +73,8 @@ static bool in_block(const char *text, const struct ref_end *end)
 	struct ref_end base;
 	char copy[80], *slash;
 
-	snprintf(copy, sizeof(copy), "%s", text);
+	assert_true(strlen(text) < sizeof(copy));
+	strcpy(copy, text);
 	slash = strchr(copy, '/');
 	if (slash)
 		*slash = 0;
