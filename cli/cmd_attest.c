@@ -10,10 +10,11 @@
 /* Adds an address of the workload behind the device. Returns whether it is one that fits. */
 static bool address_add(struct attest_device *device, const char *text)
 {
-	uint8_t *to = device->addresses[device->n_addresses];
+	uint8_t *to;
 
 	if (device->n_addresses == ATTEST_MAX_ADDRESSES)
 		return false;
+	to = device->addresses[device->n_addresses];
 	memset(to, 0, 16);
 	if (inet_pton(AF_INET, text, to + 12) == 1)
 		memset(to + 10, 0xff, 2);
