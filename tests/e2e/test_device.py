@@ -7,8 +7,11 @@ import os
 import struct
 import time
 
+import bpf
+import tcx
 from common import spiffe, setup as common_setup, stream_of
-from harness import REPO, Result, field, ip, wait_for
+from harness import DAEMON, DAEMON_LAYOUT, REPO, Result, field, ip, wait_for
+from test_upgrade import change_build, layouts
 
 POLICY = f"""\
 bulkhead: 1
@@ -236,6 +239,48 @@ def test_a_ping_of_a_managed_workload_is_its_own(env):
         env.apply(POLICY)
 
 
+HEAR = """import json, socket
+ears = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+print(json.dumps({"event": "ready"}), flush=True)
+while True:
+    packet, (source, _) = ears.recvfrom(4096)
+    print(json.dumps({"event": "heard", "from": source, "type": packet[20]}), flush=True)
+"""
+SPOOF = """import socket, struct, sys
+echo = bytes((8, 0, 0xf7, 0xfe, 0, 1, 0, 0))
+head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28, 1, 0, 64, 1, 0, *map(socket.inet_aton, sys.argv[1:3]))
+socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW).sendto(head + echo, (sys.argv[2], 0))
+"""
+
+
+def test_a_raw_socket_knows_the_workload_of_a_device_by_what_came_through_it(env):
+    """Not by the address, which anybody can write: here one behind a device that is not managed."""
+    ears, mark = env.db.spawn([*PYTHON, "-c", HEAR], netns=env.home), env.audit.mark()
+    ears.wait_event("ready")
+    assert ping(env.box.inside, env.box.host4)
+    assert ears.wait_event("heard")["from"] == env.box.v4
+    env.audit.wait(mark, event__action="flow-allowed", network__direction="ingress", network__transport="icmp",
+                   zt__source__spiffe_id=env.svid["box"].spiffe_id, zt__destination__spiffe_id=env.svid["db"].spiffe_id,
+                   zt__proof="verified")
+    stranger = env.network.namespace("stranger")
+    ip("-n", env.home, "link", "add", "strange0", "type", "veth", "peer", "name", "eth0", "netns", stranger)
+    ip("-n", env.home, "addr", "add", "10.79.0.1/24", "dev", "strange0")
+    ip("-n", stranger, "addr", "add", "10.79.0.2/24", "dev", "eth0")
+    ip("-n", env.home, "link", "set", "strange0", "up")
+    ip("-n", stranger, "link", "set", "eth0", "up")
+    ip("-n", stranger, "route", "add", "default", "via", "10.79.0.1")
+    sysctl(env, env.home, "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.strange0.rp_filter=0")
+    mark, heard = env.audit.mark(), len(ears.events)
+    # No echo between these two came through the device.
+    process = env.outside(netns=stranger).spawn([*PYTHON, "-c", SPOOF, env.box.v4, env.crate.host4])
+    assert process.wait() == 0, "".join(process.out)
+    env.audit.wait(mark, event__action="flow-denied", network__direction="ingress", network__transport="icmp",
+                   zt__source__kind="unidentified", zt__destination__spiffe_id=env.svid["db"].spiffe_id,
+                   source__ip=env.box.v4)
+    assert len(ears.events) == heard, ears.events
+    ears.kill()
+
+
 def test_devices_know_each_other_over_a_route(env):
     for to, back in ((env.crate.v4, env.box.v4), (env.crate.v6, env.box.v6)):
         mark = env.audit.mark()
@@ -444,6 +489,55 @@ def test_a_daemon_that_is_killed_leaves_the_devices_covered(env):
     flow.goes_on()
     assert not flow.tcp.ended()
     assert flow.box.inside.tcp(f"{flow.box.host4},{OTHER}", timeout=250) == "ETIMEDOUT"
+
+
+def test_another_build_takes_over_the_devices_with_traffic(env):
+    """With other maps, and back again: stopped and killed."""
+    flow, before = Flow(env), layouts(env)
+    tag, to = tag_of_device(env, flow.box.device), f"{flow.box.host4},{OTHER}"
+    number = ifindex(env, flow.box.device)
+    listener = env.nobody.udp_server(to)
+    flow.box.inside.udp_stream(to, rate=500, stream=9)
+    for i in range(4):
+        program = DAEMON if i % 2 else DAEMON_LAYOUT
+        change_build(env, program, kill=i < 2)
+        assert (layouts(env) == before) == (program == DAEMON), "the layouts pinned are those of the build that runs"
+        flow.goes_on()
+        now = tag_of_device(env, flow.box.device)
+        assert (now["spiffe_id"], now["identity"]) == (tag["spiffe_id"], tag["identity"]), now
+        assert flow.box.inside.tcp(f"{flow.box.host4},{PORT}") == "ok"
+        assert flow.box.inside.tcp(to, timeout=250) == "ETIMEDOUT"
+        maps = [set(bpf.bpftool("prog", "show", "id", str(program_on(env, number, side)))["map_ids"])
+                for side in ("from", "to")]
+        assert all(map_id(env, "tags") in ids and map_id(env, "device_flows") in ids for ids in maps), maps
+    assert not flow.tcp.ended(), "an allowed connection ended"
+    assert not stream_of(listener, 9), listener.stat()
+
+
+def program_on(env, number, side):
+    return bpf.bpftool("link", "show", "pinned", f"{env.pins}/device_{number}_{side}")["prog_id"]
+
+
+def map_id(env, name):
+    with bpf.opened_map(env.map_pin(name)) as found:
+        return found.id
+
+
+def test_a_program_put_into_the_place_of_ours_is_replaced(env):
+    """One that lets everything pass, in the link of each side."""
+    number = ifindex(env, env.box.device)
+    theirs = tcx.load(tcx.VERDICTS["next"])
+    try:
+        for side in ("from", "to"):
+            ours, mark = program_on(env, number, side), env.audit.mark()
+            with bpf.opened(f"{env.pins}/device_{number}_{side}") as link:
+                bpf.link_update(link, theirs)
+            env.audit.wait(mark, event__action="enforcement-lost")
+            wait_for(lambda s=side, o=ours: program_on(env, number, s) == o, "our program to be back")
+    finally:
+        os.close(theirs)
+    assert env.box.inside.tcp(f"{env.box.host4},{OTHER}", timeout=250) == "ETIMEDOUT"
+    assert env.box.inside.tcp(f"{env.box.host4},{PORT}") == "ok"
 
 
 def test_a_link_that_somebody_takes_off_is_put_back(env):
