@@ -61,11 +61,11 @@
 #define BH_MAX_TAGS BH_CAPACITY(65536U, 64U)	    /* tagged cgroups */
 #define BH_MAX_ENDPOINTS BH_CAPACITY(65536U, 64U)   /* addresses and ports that UDP sockets hold */
 #define BH_MAX_ADDRESSES BH_CAPACITY(65536U, 64U)   /* addresses of network namespaces */
-#define BH_MAX_HANDSHAKES BH_CAPACITY(65536U, 256U) /* connections between SYN and established */
-#define BH_MAX_UDP_FLOWS BH_CAPACITY(65536U, 512U)
-#define BH_MAX_DEVICES BH_CAPACITY(16384U, 256U) /* managed devices */
-#define BH_MAX_DEVICE_FLOWS BH_CAPACITY(32768U, 512U)
-#define BH_MAX_DENIALS BH_CAPACITY(16384U, 4096U) /* kinds of denials that are folded */
+#define BH_MAX_HANDSHAKES BH_CAPACITY(32768U, 256U) /* connections between SYN and established */
+#define BH_MAX_UDP_FLOWS BH_CAPACITY(32768U, 512U)
+#define BH_MAX_DEVICES BH_CAPACITY(16384U, 256U)      /* managed devices */
+#define BH_MAX_DEVICE_FLOWS BH_CAPACITY(16384U, 512U) /* TCP connections of their workloads */
+#define BH_MAX_DENIALS BH_CAPACITY(16384U, 4096U)     /* kinds of denials that are folded */
 #define BH_EVENTS_BYTES BH_CAPACITY(1U << 20, 1U << 19)
 #define BH_MAX_RULES 131072U	    /* rules that can be named in a verdict */
 #define BH_MAX_DEPTH 8U		    /* cgroup levels below the managed subtree that can carry a tag */
@@ -493,7 +493,7 @@ struct bh_ticket {
 #define BH_TICKET_CREDITS(word) ((__u32)((word) & ((1ULL << BH_TICKET_BITS) - 1)))
 #define BH_TICKET_NUMBER(word) ((word) >> BH_TICKET_BITS)
 #define BH_TICKET_NONE 1ULL /* no number: nothing is to be shown. As the word of a slot: being written */
-#define BH_UDP_SLOTS 65536U /* a power of two */
+#define BH_UDP_SLOTS 32768U /* a power of two */
 
 /* One flow of anything but TCP, seen from one socket; of ICMP the ports hold identifier and type (icmp.h). LRU: losing one
  * means the next packet is judged as a new flow. */

@@ -42,22 +42,21 @@ def check_log_agrees(env):
     """What the counters say was written stands in the log, and what they say was lost is told there. An auditor that is
     killed between writing a line and counting it leaves that line to its successor, who writes it once more: a line too
     many, never one too few."""
-    e = balanced(env)
-
     def agrees():
+        e = balanced(env)  # anew: telling of a loss makes a notice
         lines = env.audit.poll()
         told = sum(x["zt"]["lost"]["count"] for x in lines if is_loss(x) and x["zt"]["lost"]["what"] == "flow")
         flows = sum(map(is_flow, lines))
         notices = sum(not is_flow(x) for x in lines)
         spare = flows - e["written"] + notices - e["notices_written"]
-        return flows >= e["written"] and notices >= e["notices_written"] and spare <= env.kills and told == e["lost"]
+        return flows >= e["written"] and notices >= e["notices_written"] and spare <= env.kills and told == e["lost"] and e
     try:
-        wait_for(agrees, "the log to agree with the counters", 10)
+        e = wait_for(agrees, "the log to agree with the counters", 20)
     except AssertionError as error:
         lines = env.audit.poll()
         raise AssertionError(f"{error}: {sum(map(is_flow, lines))} flow lines, "
                              f"{sum(not is_flow(x) for x in lines)} notice lines, "
-                             f"{[x['zt']['lost'] for x in lines if is_loss(x)]}; counters {e}") from error
+                             f"{[x['zt']['lost'] for x in lines if is_loss(x)]}; counters {env.status()['events']}") from error
     # The kernel lets SIGKILL end a write at a page: the successor ends that line and writes the event again.
     assert len(env.audit.bad) <= env.kills and all(b.startswith(b'{"@timestamp"') for b in env.audit.bad), \
         f"not JSON: {env.audit.bad[:3]}"
