@@ -64,7 +64,7 @@
 #define BH_MAX_HANDSHAKES BH_CAPACITY(32768U, 256U) /* connections between SYN and established */
 #define BH_MAX_UDP_FLOWS BH_CAPACITY(32768U, 512U)
 #define BH_MAX_DEVICES BH_CAPACITY(16384U, 256U)      /* managed devices */
-#define BH_MAX_DEVICE_FLOWS BH_CAPACITY(16384U, 512U) /* TCP connections of their workloads */
+#define BH_MAX_DEVICE_FLOWS BH_CAPACITY(32768U, 512U) /* TCP connections of their workloads */
 #define BH_MAX_DENIALS BH_CAPACITY(16384U, 4096U)     /* kinds of denials that are folded */
 #define BH_EVENTS_BYTES BH_CAPACITY(1U << 20, 1U << 19)
 #define BH_MAX_RULES 131072U	    /* rules that can be named in a verdict */
