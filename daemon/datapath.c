@@ -200,6 +200,8 @@ static int object_load(struct datapath *dp, char *why, size_t why_size)
 		return -errno;
 	}
 	dp->skeleton->rodata->subtree_level = dp->config.subtree_level;
+	bpf_program__set_autoload(dp->skeleton->progs.bh_from_device, dp->config.devices);
+	bpf_program__set_autoload(dp->skeleton->progs.bh_to_device, dp->config.devices);
 	r = carry_plan(&dp->carry, dp->skeleton->obj, dp->pin_dir, why, why_size);
 	if (r < 0)
 		return r;
@@ -393,7 +395,8 @@ static void device_programs_replace(struct datapath *dp)
 	DIR *dir = opendir(dp->pin_dir);
 	struct dirent *entry;
 
-	while (dir && (entry = readdir(dir))) {
+	/* Not loaded: nothing is to be managed, and what is will be let go. */
+	while (dir && dp->config.devices && (entry = readdir(dir))) {
 		enum device_hook hook;
 		unsigned ifindex;
 		char side[8];

@@ -26,6 +26,7 @@ struct datapath_config {
 	int cgroup_fd; /* the managed subtree */
 	uint64_t cgroup_id;
 	uint32_t subtree_level; /* of the managed subtree in the hierarchy: 0 is the root */
+	bool devices;		/* there may be managed devices: without, their programs are not loaded */
 };
 
 /* Loads programs and opens or makes the maps. *adoptedp: links of an earlier daemon enforce already. Returns 0 or -errno

@@ -263,6 +263,7 @@ static int places_open(struct enforcer *e, struct datapath_config *config)
 		.cgroup_fd = e->cgroup_fd,
 		.cgroup_id = e->cgroup_id,
 		.subtree_level = depth_of(root) + depth_of(e->config.subtree),
+		.devices = e->config.devices[0] != '\0',
 	};
 	return 0;
 }
