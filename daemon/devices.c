@@ -21,6 +21,7 @@
 #define RECEIVE_BYTES (4 << 20)
 #define MESSAGES_PER_TURN 64
 #define DESCRIPTORS_WANTED 65536
+#define CHECKED_PER_TURN 1024
 #define ETHERNET_HEADER 14
 
 struct devices {
@@ -33,8 +34,8 @@ struct devices {
 	sd_event_source *turn; /* on while a device waits to be covered */
 	struct device *items;
 	size_t n, room;
-	bool starting;
-	bool lost; /* messages */
+	size_t check_next; /* whose links are looked at next */
+	bool lost;	   /* messages */
 };
 
 bool devices_match(const char *patterns, const char *name)
@@ -294,13 +295,13 @@ static int link_message(const struct nlmsghdr *nlh, void *data)
 }
 
 /* A pin that somebody removed is made again; a link that is off is put back at the device's turn. `same`: it is the device that
- * was there before, and keeps its tag. Returns how many had lost their links. */
-static unsigned links_check(struct devices *devices, bool same)
+ * was there before, and keeps its tag. Of a crowd, not all at once. Returns how many had lost their links. */
+static unsigned links_check(struct devices *devices, bool same, size_t n)
 {
 	unsigned n_lost = 0;
 
-	for (size_t i = 0; i < devices->n; i++) {
-		struct device *device = &devices->items[i];
+	for (size_t i = 0; i < n; i++) {
+		struct device *device = &devices->items[devices->check_next++ % devices->n];
 		bool holds = device->covered;
 
 		for (int hook = 0; holds && hook < DEVICE_HOOKS; hook++)
@@ -348,7 +349,7 @@ static int resync(struct devices *devices)
 		else
 			forget(devices, &devices->items[i]);
 	}
-	links_check(devices, false);
+	links_check(devices, false, devices->n);
 	return 0;
 }
 
@@ -379,7 +380,7 @@ unsigned devices_check(struct devices *devices)
 {
 	if (devices->lost)
 		devices->lost = resync(devices) < 0;
-	return links_check(devices, true);
+	return links_check(devices, true, devices->n < CHECKED_PER_TURN ? devices->n : CHECKED_PER_TURN);
 }
 
 /* ---- start ---- */
