@@ -47,6 +47,8 @@
 #define BH_LAYOUT_ADDRESSES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_UDP_TICKETS 1U /* numbers, slots and what both ends keep of them */
 #define BH_LAYOUT_UDP_FLOWS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_DEVICES (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_DEVICE_FLOWS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_DENIALS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_EVENTS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_COUNTERS (1U + BH_LAYOUT_TEST)
@@ -61,11 +63,14 @@
 #define BH_MAX_ADDRESSES BH_CAPACITY(65536U, 64U)   /* addresses of network namespaces */
 #define BH_MAX_HANDSHAKES BH_CAPACITY(32768U, 256U) /* connections between SYN and established */
 #define BH_MAX_UDP_FLOWS BH_CAPACITY(32768U, 512U)
-#define BH_MAX_DENIALS BH_CAPACITY(16384U, 4096U) /* kinds of denials that are folded */
+#define BH_MAX_DEVICES BH_CAPACITY(16384U, 256U)      /* managed devices */
+#define BH_MAX_DEVICE_FLOWS BH_CAPACITY(32768U, 512U) /* TCP connections of their workloads */
+#define BH_MAX_DENIALS BH_CAPACITY(16384U, 4096U)     /* kinds of denials that are folded */
 #define BH_EVENTS_BYTES BH_CAPACITY(1U << 20, 1U << 19)
 #define BH_MAX_RULES 131072U	    /* rules that can be named in a verdict */
 #define BH_MAX_DEPTH 8U		    /* cgroup levels below the managed subtree that can carry a tag */
 #define BH_MAX_PAIRS 16384U	    /* pairs of identities that are counted apart; the rest is counted as one */
+#define BH_DEVICE_ADDRESSES 8U	    /* addresses that can be bound to a device */
 #define BH_TABLES_BYTES (16U << 20) /* one compiled policy; a power of two, the kernel masks offsets with it */
 
 /* The TCP option that carries an identity in SYN and SYN-ACK (RFC 6994 experiment). */
@@ -108,7 +113,7 @@ enum bh_identity {
 };
 #define BH_ID_OTHER 0xffffffffU /* in struct bh_pair_key only: all for whom the map had no room */
 
-/* A tag: cgroup id -> identity. The kernel compares the deadline, so it holds without the daemon. */
+/* A tag: cgroup id, or device, -> identity. The kernel compares the deadline, so it holds without the daemon. */
 struct bh_tag {
 	__u64 deadline_ns; /* ~0 for a local identity: it has no certificate that could expire */
 	__u32 identity;
@@ -321,6 +326,8 @@ enum bh_reason {
 	BH_REASON_SOURCE = 14,	     /* a source address that is not the sender's */
 	BH_REASON_SIMULTANEOUS = 15, /* a SYN in answer to a SYN: nobody is asked, so nobody can show who answers */
 	BH_REASON_NEW_ADDRESS = 16,  /* to an own address that is not known yet */
+	BH_REASON_ADDRESS = 17,	     /* the local address is not bound to the managed device */
+	BH_REASON_OPTION = 18,	     /* a device's segment shows an identity that no managed socket gave it */
 	BH_REASON_MAX
 };
 
@@ -519,6 +526,46 @@ struct bh_udp_flow {
 	__u64 test[BH_LAYOUT_TEST];
 };
 
+/* ---- managed devices --------------------------------------------------------------------------------------------- */
+
+/* What stands for a device where cgroups and sockets have ids: its tag, its datagrams, its addresses. No cgroup, socket or
+ * namespace has such a number. */
+#define BH_DEVICE_BIT (1ULL << 63)
+
+/* A managed device, by its index in the daemon's network namespace. One that does not stand in the map carries nothing. */
+struct bh_device {
+	__u32 link_header; /* bytes before the IP header: 14 of Ethernet, 0 of a device that has none */
+	__u32 n_addresses;
+	struct bh_addr addresses[BH_DEVICE_ADDRESSES]; /* the workload's: it sends from no other */
+	__u64 test[BH_LAYOUT_TEST];
+};
+
+/* A TCP connection of a device's workload. LRU: losing one denies its packets. */
+struct bh_device_key {
+	__u32 ifindex;
+	__u16 lport;
+	__u16 rport;
+	struct bh_addr local; /* the workload's end */
+	struct bh_addr remote;
+};
+
+struct bh_device_flow {
+	__u64 word;
+	__u64 valid_until_ns;
+	__u64 peer_tag;
+	__u32 identity;
+	__u32 peer;
+	__u32 cell;
+	__u32 isn;	/* of the SYN that opened it: only its answer may name the peer */
+	__u8 initiator; /* 1: the workload sent the SYN */
+	__u8 answered;	/* 1: the peer is known, and was judged */
+	__u8 proof;
+	__u8 reason;
+	__u8 verdict;
+	__u8 pad[3];
+	__u64 test[BH_LAYOUT_TEST];
+};
+
 /* ---- events ----------------------------------------------------------------------------------------------------- */
 
 /* One verdict, as the programs write it to the ring buffer. `src` is always the flow's source. */
@@ -526,7 +573,7 @@ struct bh_udp_flow {
 struct bh_event {
 	__u64 time_ns;	/* CLOCK_BOOTTIME */
 	__u64 first_ns; /* time of the first packet folded into this event */
-	__u64 cgroup;	/* subject's cgroup */
+	__u64 cgroup;	/* subject's cgroup, or BH_DEVICE_BIT with its device */
 	__u64 cookie;	/* subject's socket */
 	__u32 subject;	/* identity number */
 	__u32 peer;
@@ -655,6 +702,9 @@ BH_ASSERT_SIZE(struct bh_udp_key, 48);
 BH_ASSERT_SIZE(struct bh_udp_flow, 80);
 BH_ASSERT_SIZE(struct bh_udp_recent, 88);
 BH_ASSERT_SIZE(struct bh_udp_sock, 48 + 88 * BH_UDP_RECENT);
+BH_ASSERT_SIZE(struct bh_device, 8 + 16 * BH_DEVICE_ADDRESSES);
+BH_ASSERT_SIZE(struct bh_device_key, 40);
+BH_ASSERT_SIZE(struct bh_device_flow, 48);
 BH_ASSERT_SIZE(struct bh_event, 120);
 BH_ASSERT_SIZE(struct bh_denial_key, 40);
 BH_ASSERT_SIZE(struct bh_denial, 24);

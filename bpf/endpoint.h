@@ -102,8 +102,8 @@ static __always_inline struct bh_endpoint *bh_endpoint_find(const struct bh_addr
 	return bpf_map_lookup_elem(&endpoints, &key);
 }
 
-/* The namespace that holds an address: the own one on the loopback device, else as the enforcer found it. 0: none, or
- * several. *knownp: it is an address of this host. */
+/* The namespace, or managed device, that holds an address: the own one on the loopback device, else as the enforcer found it.
+ * 0: none, or several. *knownp: it is an address of this host. */
 static __always_inline __u64 bh_netns_of(const struct bh_addr *addr, __u64 own, __u32 loopback, bool *knownp)
 {
 	__u64 *other;
@@ -129,6 +129,10 @@ BH_GLOBAL __u64 bh_peer_of_destination(struct bh_query *q, __u64 own_netns, __u3
 		return 0;
 	q->proof = BH_PROOF_NONE;
 	netns = bh_netns_of(&q->remote, own_netns, loopback, &known);
+	if (netns & BH_DEVICE_BIT) {
+		bh_peer_by_device(q, netns);
+		return netns;
+	}
 	if (netns)
 		e = bh_endpoint_find(&q->remote, q->rport, netns);
 	if (!e) {
@@ -178,7 +182,7 @@ BH_GLOBAL __u64 bh_peer_of_source(struct bh_query *q, __u64 own_netns, __u32 loo
 		return cookie;
 	q->proof = BH_PROOF_NONE;
 	netns = bh_netns_of(&q->remote, own_netns, loopback, &known);
-	if (known && (!netns || bh_endpoint_find(&q->remote, q->rport, netns)))
+	if (known && (!netns || (netns & BH_DEVICE_BIT) || bh_endpoint_find(&q->remote, q->rport, netns)))
 		q->peer = BH_ID_UNIDENTIFIED;
 	else
 		q->peer = loopback ? BH_ID_HOST : BH_ID_WORLD;

@@ -175,6 +175,17 @@ static __always_inline bool bh_syn_ticket_is_out(const struct bh_packet *p, __u6
 	       *(volatile __be32 *)&slot->ack == bh_ack_of(p) && bh_syn_ticket_is_fresh(slot, now);
 }
 
+/* Is it under way? For who stands between sender and receiver, and leaves it to the receiver. */
+static __always_inline bool bh_syn_ticket_peek(const struct bh_packet *p, __u64 mac, __u64 now, __u64 *tag)
+{
+	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
+
+	if (!slot || !bh_syn_ticket_is_fresh(slot, now))
+		return false;
+	*tag = *(volatile __u64 *)&slot->tag;
+	return *(volatile __u64 *)&slot->mac == mac;
+}
+
 /* MAC over a segment from src to dst that is sent now. */
 BH_GLOBAL int bh_segment_mac(const struct bh_mac_input *input, __u64 *mac)
 {
@@ -262,6 +273,32 @@ static __always_inline bool bh_option_lengthen(const struct bh_packet *p, struct
 }
 
 /*
+ * The workload of a managed device writes no option. What vouches for its SYN or SYN-ACK is a note of the device's program: a
+ * ticket like those of sockets, under the MAC that the segment would have with this in the place of an identity.
+ */
+#define BH_NOTE_IDENTITY 0xffffffffU
+
+/* Sets peer and proof by the note of a segment that arrived without option, and whose ticket is out. `in` is room. Returns
+ * false if that is no note. */
+static __always_inline bool bh_peer_of_note(const struct bh_packet *p, struct bh_query *q, struct bh_mac_input *in,
+					    bool take)
+{
+	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
+	__u64 mac, device = 0;
+
+	if (!slot)
+		return false;
+	mac = *(volatile __u64 *)&slot->mac;
+	bh_mac_input_of(in, q, p, BH_NOTE_IDENTITY);
+	if (!bh_segment_verify(in, mac))
+		return false;
+	if (take ? !bh_syn_ticket_take(p, mac, q->now, &device) : !bh_syn_ticket_peek(p, mac, q->now, &device))
+		return false;
+	bh_peer_by_device(q, device);
+	return true;
+}
+
+/*
  * Who sent this SYN or SYN-ACK: sets peer and proof. Every managed socket of this host writes the option, also one
  * without identity, which is then verified to be `unidentified`. So a segment without it on the loopback device comes
  * from outside any workload: `host`. Elsewhere it is `world`, and so is who shows a wrong proof, wherever it came from, or
@@ -277,7 +314,10 @@ BH_SUBPROGRAM int bh_peer_of_segment(struct __sk_buff *skb, const struct bh_pack
 	q->peer = BH_ID_WORLD;
 	if (found == 0) {
 		q->proof = BH_PROOF_NONE;
+		/* What is under way is a device's note, or the ticket of an option that something has removed. */
 		if (bh_syn_ticket_is_out(p, q->now)) {
+			if (bh_peer_of_note(p, q, &in, true))
+				return 0;
 			q->proof = BH_PROOF_STRIPPED;
 			BH_COUNT(handshakes_stripped);
 		} else if (skb->ifindex == 1) {

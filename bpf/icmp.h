@@ -14,7 +14,6 @@
 
 #include "proto.h"
 
-#define ICMP_ECHO_REQUEST 8
 #define ICMP_NONE 0x1ff /* no such type */
 
 /* Which end opened the flow stands in its key, beside the type: both ends may ask each other with the same identifier. */
@@ -104,7 +103,7 @@ static __noinline int icmp_flow(struct __sk_buff *skb, const struct bh_sock *ss,
 	q->rport = opened_here ? reply ? request : type : 0;
 	/* Echo has no more than its address to lie about, and must not wait until the address is known. */
 	if (hook == BH_EGRESS && type == (v6 ? ICMPV6_ECHO_REQUEST_TYPE : ICMP_ECHO_REQUEST)) {
-		q->peer = peer_by_address(skb, q);
+		peer_by_address(skb, q, 0, 0);
 		flow_key_of(key, q);
 	} else {
 		verdict = proto_flow(skb, ss, q, key);
@@ -113,8 +112,8 @@ static __noinline int icmp_flow(struct __sk_buff *skb, const struct bh_sock *ss,
 	}
 	key->lport = reply || icmp_is_request(v6, type) ? p->sport : 0;
 	key->rport = (reply ? request : type) | (opened_here ? ICMP_OPENED_HERE : ICMP_OPENED_THERE);
-	/* The kernel answers requests for every address of this host. */
-	if (q->peer == BH_ID_UNIDENTIFIED && opened_here && (reply || icmp_is_request(v6, type)))
+	/* The kernel answers requests for every address of this host; behind a device, another does. */
+	if (q->peer == BH_ID_UNIDENTIFIED && opened_here && (reply || icmp_is_request(v6, type)) && !peer_device(q))
 		q->peer = BH_ID_HOST;
 	if (reply) {
 		if (icmp_flow_stands(key, q))

@@ -133,6 +133,23 @@ static __always_inline __u32 bh_peer_alive(struct bh_query *q)
 	return q->peer;
 }
 
+/* The peer is the workload of a managed device: sets peer and proof by the device's tag, and lowers valid_until to its end. A
+ * device without a tag in force is nobody. */
+static __always_inline void bh_peer_by_device(struct bh_query *q, __u64 device)
+{
+	struct bh_tag *tag = bpf_map_lookup_elem(&tags, &device);
+
+	q->peer = BH_ID_UNIDENTIFIED;
+	q->proof = BH_PROOF_NONE;
+	if (!tag || tag->deadline_ns <= q->now)
+		return;
+	q->peer = tag->identity;
+	q->peer_tag = device;
+	q->proof = BH_PROOF_VERIFIED;
+	if (tag->deadline_ns < q->valid_until)
+		q->valid_until = tag->deadline_ns;
+}
+
 /* Judges q's flow in q->direction: sets cell, allow, reason. */
 BH_GLOBAL int bh_judge(struct bh_query *q)
 {

@@ -12,6 +12,7 @@
 #define BULKHEAD_BPF_MAPS_H
 
 #include <linux/bpf.h>
+#include <stdbool.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
@@ -125,8 +126,8 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } endpoints __weak SEC(".maps");
 
-/* Network namespace of each address that a workload's namespace on this host has; 0: several have it. Kept by the
- * enforcer. */
+/* Network namespace of each address that a workload's namespace on this host has, or the managed device that it is bound to;
+ * 0: several have it. Kept by the enforcer. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, BH_MAX_ADDRESSES);
@@ -170,6 +171,23 @@ struct {
 	__type(value, struct bh_udp_flow);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } udp_flows __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, BH_MAX_DEVICES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct bh_device);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} devices __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, BH_MAX_DEVICE_FLOWS);
+	__type(key, struct bh_device_key);
+	__type(value, struct bh_device_flow);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} device_flows __weak SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * parse.h - headers of one packet, as cgroup_skb sees it (from the IP header on).
+ * parse.h - headers of one packet, as cgroup_skb sees it (from the IP header on), or from an offset on, as a device does.
  *
  * The protocol comes from the packet, never from the socket: an IPv4 packet to a dual-stack socket is IPv4. What cannot
  * be understood with certainty is refused: a fragment, IPv4 options, a route with segments left, a chain of extension
@@ -25,6 +25,11 @@
 
 #define BH_MAX_EXTENSIONS 8
 
+#define ICMP_ECHO_REQUEST 8
+#define ICMP_ECHO_REPLY 0
+#define ICMPV6_ECHO_REQUEST_TYPE 128
+#define ICMPV6_ECHO_REPLY_TYPE 129
+
 struct bh_packet {
 	__u32 transport;   /* offset of the transport header */
 	__u32 payload_len; /* TCP: bytes behind the header */
@@ -42,6 +47,12 @@ struct bh_packet {
 #define BH_TCP_SYN 0x02
 #define BH_TCP_RST 0x04
 #define BH_TCP_ACK 0x10
+
+/* A reset without payload ends a flow that was allowed once: it may pass, so that both ends learn of the cut. */
+static __always_inline bool is_bare_reset(const struct bh_packet *p)
+{
+	return (p->tcp_flags & BH_TCP_RST) && p->payload_len == 0;
+}
 
 static __always_inline void bh_addr_v4(struct bh_addr *a, __be32 v4)
 {
@@ -72,18 +83,18 @@ static __always_inline bool bh_addr_is_loopback(const struct bh_addr *a)
 }
 
 /* Walks the extension headers that a host may send through a socket: hop-by-hop, routing, destination options. */
-static __always_inline int bh_parse_v6(struct __sk_buff *skb, struct bh_packet *p, struct bh_addr *src,
+static __always_inline int bh_parse_v6(struct __sk_buff *skb, __u32 net, struct bh_packet *p, struct bh_addr *src,
 				       struct bh_addr *dst, __u32 *end)
 {
 	struct ipv6hdr ip6;
-	__u32 off = sizeof(ip6);
+	__u32 off = net + sizeof(ip6);
 	__u8 next;
 
-	if (bpf_skb_load_bytes(skb, 0, &ip6, sizeof(ip6)) || ip6.version != 6)
+	if (bpf_skb_load_bytes(skb, net, &ip6, sizeof(ip6)) || ip6.version != 6)
 		return BH_REASON_PARSE;
 	bh_addr_v6(src, ip6.saddr.s6_addr32);
 	bh_addr_v6(dst, ip6.daddr.s6_addr32);
-	*end = sizeof(ip6) + bpf_ntohs(ip6.payload_len);
+	*end = net + sizeof(ip6) + bpf_ntohs(ip6.payload_len);
 	next = ip6.nexthdr;
 
 	for (int i = 0; i <= BH_MAX_EXTENSIONS; i++) {
@@ -110,37 +121,39 @@ static __always_inline int bh_parse_v6(struct __sk_buff *skb, struct bh_packet *
 	return BH_REASON_PARSE;
 }
 
-static __always_inline int bh_parse_v4(struct __sk_buff *skb, struct bh_packet *p, struct bh_addr *src,
+static __always_inline int bh_parse_v4(struct __sk_buff *skb, __u32 net, struct bh_packet *p, struct bh_addr *src,
 				       struct bh_addr *dst, __u32 *end)
 {
 	struct iphdr ip;
 
 	/* No options: with a source route among them the header names the first hop, not the destination. */
-	if (bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl != 5)
+	if (bpf_skb_load_bytes(skb, net, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl != 5)
 		return BH_REASON_PARSE;
 	if (ip.frag_off & bpf_htons(0x3fff))
 		return BH_REASON_FRAGMENT;
 	bh_addr_v4(src, ip.saddr);
 	bh_addr_v4(dst, ip.daddr);
 	p->proto = ip.protocol;
-	p->transport = sizeof(ip);
-	*end = bpf_ntohs(ip.tot_len);
+	p->transport = net + sizeof(ip);
+	*end = net + bpf_ntohs(ip.tot_len);
 	return 0;
 }
 
 /* TCP and UDP are checked by the kernel that made them, or they are refused as made by hand. Of the others, a length that is
  * not the packet's (a jumbogram has 0) would leave open what the receiver takes for their payload. */
-static __always_inline int bh_parse_other(struct __sk_buff *skb, struct bh_packet *p, __u32 end)
+static __always_inline int bh_parse_other(struct __sk_buff *skb, __u32 net, __be16 protocol, struct bh_packet *p,
+					  __u32 end)
 {
 	__u8 head[8];
 
-	if (p->transport > end || end != skb->len)
+	/* A frame may be padded behind its packet: its receiver cuts that off. */
+	if (p->transport > end || (net ? end > skb->len : end != skb->len))
 		return BH_REASON_PARSE;
 	switch (p->proto) {
 	case IPPROTO_ICMP:
 	case IPPROTO_ICMPV6:
 		/* Each has its own version of IP; a receiver could be fooled with the other. */
-		if ((p->proto == IPPROTO_ICMPV6) != (skb->protocol == bpf_htons(ETH_P_IPV6)))
+		if ((p->proto == IPPROTO_ICMPV6) != (protocol == bpf_htons(ETH_P_IPV6)))
 			return BH_REASON_PARSE;
 		if (bpf_skb_load_bytes(skb, p->transport, head, sizeof(head)))
 			return BH_REASON_PARSE;
@@ -160,18 +173,19 @@ static __always_inline int bh_parse_other(struct __sk_buff *skb, struct bh_packe
 	}
 }
 
-/* Fills *p and the addresses. Returns 0 or the enum bh_reason to deny with; what was read until then stays. */
-static __attribute__((noinline, unused)) int bh_parse(struct __sk_buff *skb, struct bh_packet *p, struct bh_addr *src,
-						      struct bh_addr *dst)
+/* A packet of `protocol` whose IP header stands at offset `net`. Fills *p and the addresses. Returns 0 or the enum bh_reason to
+ * deny with; what was read until then stays. */
+static __always_inline int bh_parse_at(struct __sk_buff *skb, __u32 net, __be16 protocol, struct bh_packet *p,
+				       struct bh_addr *src, struct bh_addr *dst)
 {
 	__u32 end = 0;
 	int err;
 
 	__builtin_memset(p, 0, sizeof(*p));
-	if (skb->protocol == bpf_htons(ETH_P_IP))
-		err = bh_parse_v4(skb, p, src, dst, &end);
-	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
-		err = bh_parse_v6(skb, p, src, dst, &end);
+	if (protocol == bpf_htons(ETH_P_IP))
+		err = bh_parse_v4(skb, net, p, src, dst, &end);
+	else if (protocol == bpf_htons(ETH_P_IPV6))
+		err = bh_parse_v6(skb, net, p, src, dst, &end);
 	else
 		err = BH_REASON_PROTO;
 	if (err)
@@ -212,8 +226,15 @@ static __attribute__((noinline, unused)) int bh_parse(struct __sk_buff *skb, str
 		return 0;
 	}
 	default:
-		return bh_parse_other(skb, p, end);
+		return bh_parse_other(skb, net, protocol, p, end);
 	}
+}
+
+/* One as a socket has it. */
+static __attribute__((noinline, unused)) int bh_parse(struct __sk_buff *skb, struct bh_packet *p, struct bh_addr *src,
+						      struct bh_addr *dst)
+{
+	return bh_parse_at(skb, 0, skb->protocol, p, src, dst);
 }
 
 #endif

@@ -4,17 +4,18 @@
  *
  * They are judged by their protocol number (SCTP: by its ports) as flows. Nothing in them shows who sent them, and no port
  * says who gets them: each raw socket of a namespace has its copy. So the peer is known by its address alone, and of an
- * address of this host not even that, since any workload may stand there: it is `unidentified`. A socket gets what belongs
+ * address of this host not even that, since any workload may stand there: it is `unidentified`. Behind a managed device there
+ * is one workload, and the device's program leaves a ticket for what it sends. A socket gets what belongs
  * to a flow that it opened itself, or what the policy lets its workload receive; a copy of what others talk does neither.
  */
 #ifndef BULKHEAD_BPF_PROTO_H
 #define BULKHEAD_BPF_PROTO_H
 
 #include "flow.h"
+#include "ticket.h"
 
 #define BH_SOCK_RAW 3
 #define BH_AF_INET6 10
-#define ICMPV6_ECHO_REQUEST_TYPE 128
 
 /*
  * A network namespace has sockets of the kernel's own, which belong to the cgroup of the process that made the namespace:
@@ -41,11 +42,32 @@ static __always_inline bool is_own_source(struct __sk_buff *skb, const struct bh
 	return netns && (!*netns || *netns == ss->netns);
 }
 
-static __always_inline __u32 peer_by_address(struct __sk_buff *skb, const struct bh_query *q)
+/* The managed device that q's remote address is bound to; 0: none. */
+static __always_inline __u64 peer_device(const struct bh_query *q)
 {
-	if (skb->ifindex == 1 || bpf_map_lookup_elem(&addresses, &q->remote))
-		return BH_ID_UNIDENTIFIED;
-	return BH_ID_WORLD;
+	__u64 *owner = bpf_map_lookup_elem(&addresses, &q->remote);
+
+	return owner && (*owner & BH_DEVICE_BIT) ? *owner : 0;
+}
+
+/* Sets peer and proof. What arrives must have come through the device: anybody can write its address. `sport` and `dport`:
+ * what the device's program notes it under. */
+static __always_inline void peer_by_address(struct __sk_buff *skb, struct bh_query *q, __u16 sport, __u16 dport)
+{
+	__u64 *owner;
+
+	q->peer = BH_ID_UNIDENTIFIED;
+	if (skb->ifindex == 1)
+		return;
+	owner = bpf_map_lookup_elem(&addresses, &q->remote);
+	if (!owner)
+		q->peer = BH_ID_WORLD;
+	else if (!(*owner & BH_DEVICE_BIT))
+		return;
+	else if (q->direction == BH_EGRESS)
+		bh_peer_by_device(q, *owner);
+	else
+		bh_ticket_look(q, sport, dport);
 }
 
 /* What the functions that find a packet's flow answer, besides BH_DENY and BH_ALLOW. They do not judge it themselves: on
@@ -68,7 +90,7 @@ static __noinline int proto_flow(struct __sk_buff *skb, const struct bh_sock *ss
 		return BH_DENY;
 	}
 	flow_key_of(key, q);
-	q->peer = peer_by_address(skb, q);
+	peer_by_address(skb, q, q->proto == IPPROTO_SCTP ? q->rport : 0, q->proto == IPPROTO_SCTP ? q->lport : 0);
 	return BH_JUDGE;
 }
 

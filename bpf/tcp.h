@@ -40,12 +40,6 @@ static __always_inline void sock_store(struct bh_sock *ss, const struct bh_query
 	*(volatile __u64 *)&ss->word = q->word;
 }
 
-/* A reset without payload ends a flow that was allowed once: it may pass, so that both ends learn of the cut. */
-static __always_inline bool is_bare_reset(const struct bh_packet *p)
-{
-	return (p->tcp_flags & BH_TCP_RST) && p->payload_len == 0;
-}
-
 /* Any packet of an established connection that the fast path did not pass. */
 static __always_inline int tcp_established(struct bh_sock *ss, const struct bh_packet *p, struct bh_query *q)
 {

@@ -207,6 +207,41 @@ static __always_inline bool bh_addr_is_multicast(const struct bh_addr *a)
 	return (bpf_ntohl(a->w[0]) >> 24) == 0xff;
 }
 
+/* Who sent q's datagram, for who does not use up its credit: whoever stands between sender and receiver, and where each of
+ * several receivers has its copy. Sets peer and proof, and returns the cookie of the sender's socket or device; 0 without
+ * ticket. Ports of their own, because what has none is noted under 0. */
+BH_GLOBAL __u64 bh_ticket_look(struct bh_query *q, __u16 sport, __u16 dport)
+{
+	__u64 ticket, *found, word, cookie, tag;
+	struct bh_ticket *t;
+	struct bh_tuple key;
+	__u32 identity;
+
+	if (!q)
+		return 0;
+	bh_ticket_key(&key, &q->remote, sport, &q->local, dport, 0);
+	found = bpf_map_lookup_elem(&udp_tickets, &key);
+	if (!found)
+		return 0;
+	ticket = *(volatile __u64 *)found;
+	t = bh_ticket_slot(ticket);
+	if (!t)
+		return 0;
+	word = __sync_fetch_and_add(&t->word, 0);
+	if (BH_TICKET_NUMBER(word) != BH_TICKET_NUMBER(ticket) || !BH_TICKET_CREDITS(word) ||
+	    bh_ticket_is_void(t, q->now))
+		return 0;
+	cookie = t->cookie;
+	identity = t->identity;
+	tag = t->tag;
+	if (BH_TICKET_NUMBER(__sync_fetch_and_add(&t->word, 0)) != BH_TICKET_NUMBER(ticket))
+		return 0;
+	q->proof = BH_PROOF_VERIFIED;
+	q->peer = identity;
+	q->peer_tag = tag;
+	return cookie;
+}
+
 /* Takes the credits of q's packet: sets peer, proof, and, where the next packet may use it, ticket. Returns the cookie of
  * the sender's socket, 0 if there is none: no managed socket of this host sent it. */
 BH_GLOBAL __u64 bh_ticket_take(struct bh_query *q, __u64 netns, __u32 segments)

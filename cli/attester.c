@@ -176,7 +176,8 @@ static int prove(struct attester *a)
 	if (!key)
 		return CLI_NO;
 	socket_is_new(a);
-	rc = attest_client(path, chain, key, &a->result, NULL, why, sizeof(why));
+	rc = attest_client_device(path, chain, key, a->device.name[0] ? &a->device : NULL, &a->result, NULL, why,
+				  sizeof(why));
 	if (rc < 0) {
 		complain(a, "not attested: %s", *why ? why : strerror(-rc));
 		return rc == -EKEYREJECTED ? CLI_NO : CLI_UNREACHABLE;
@@ -203,9 +204,13 @@ void attester_print(const struct attester *a)
 		json_t *line = json_pack("{s:s, s:s, s:I}", "attested", a->spiffe_id, "until", until, "cgroup_id",
 					 (json_int_t)a->result.cgroup_id);
 
+		if (a->device.name[0])
+			json_object_set_new(line, "device", json_string(a->device.name));
 		json_dumpf(line, stdout, JSON_COMPACT);
 		json_decref(line);
 		putchar('\n');
+	} else if (a->device.name[0]) {
+		printf("attested %s until %s (device %s)\n", a->spiffe_id, until, a->device.name);
 	} else {
 		printf("attested %s until %s (cgroup %" PRIu64 ")\n", a->spiffe_id, until, a->result.cgroup_id);
 	}

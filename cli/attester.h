@@ -19,7 +19,8 @@ struct attester {
 	struct cli *cli;
 	const char *svid_path;
 	const char *key_path;
-	bool quiet; /* renewals are not printed */
+	struct attest_device device; /* for the workload behind it; name "": for the own cgroup */
+	bool quiet;		     /* renewals are not printed */
 	/* of the last proof */
 	char spiffe_id[SPIFFE_ID_MAX + 1];
 	struct attest_result result;
@@ -32,7 +33,7 @@ struct attester {
 
 /* Attests once. Returns CLI_OK; CLI_NO (refused, or the SVID cannot be used) or CLI_UNREACHABLE, having said why. */
 int attester_prove(struct attester *attester);
-/* Prints the last proof: "attested ID until TIME (cgroup N)", or as JSON on one line. */
+/* Prints the last proof: "attested ID until TIME (cgroup N)" or "(device NAME)", or as JSON on one line. */
 void attester_print(const struct attester *attester);
 
 /*

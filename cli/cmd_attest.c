@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <arpa/inet.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -6,9 +7,27 @@
 #include "cli/attester.h"
 #include "cli/cli.h"
 
+/* Adds an address of the workload behind the device. Returns whether it is one that fits. */
+static bool address_add(struct attest_device *device, const char *text)
+{
+	uint8_t *to;
+
+	if (device->n_addresses == ATTEST_MAX_ADDRESSES)
+		return false;
+	to = device->addresses[device->n_addresses];
+	memset(to, 0, 16);
+	if (inet_pton(AF_INET, text, to + 12) == 1)
+		memset(to + 10, 0xff, 2);
+	else if (inet_pton(AF_INET6, text, to) != 1)
+		return false;
+	device->n_addresses++;
+	return true;
+}
+
 static int run(struct cli *cli, int argc, char **argv)
 {
 	struct attester attester = {.cli = cli};
+	struct attest_device *device = &attester.device;
 	bool watch = false;
 	sigset_t signals;
 	siginfo_t info;
@@ -21,11 +40,23 @@ static int run(struct cli *cli, int argc, char **argv)
 			attester.svid_path = argv[++i];
 		else if (!strcmp(argv[i], "--key") && i + 1 < argc)
 			attester.key_path = argv[++i];
-		else
+		else if (!strcmp(argv[i], "--device") && i + 1 < argc && strlen(argv[i + 1]) < sizeof(device->name))
+			strcpy(device->name, argv[++i]);
+		else if (!strcmp(argv[i], "--address") && i + 1 < argc) {
+			if (!address_add(device, argv[++i]))
+				return cli_usage_error(&cmd_attest,
+						       "--address %s: no IPv4 or IPv6 address, or more than %d of them",
+						       argv[i], ATTEST_MAX_ADDRESSES);
+		} else
 			return cli_usage_error(&cmd_attest, "unexpected argument %s, or its value is missing", argv[i]);
 	}
 	if (!attester.svid_path || !attester.key_path)
 		return cli_usage_error(&cmd_attest, "--svid FILE and --key FILE are needed");
+	if (!device->name[0] != !device->n_addresses)
+		return cli_usage_error(
+			&cmd_attest,
+			"--device NAME and --address ADDRESS belong together: the workload behind the device "
+			"sends from these addresses only");
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
@@ -42,10 +73,14 @@ static int run(struct cli *cli, int argc, char **argv)
 
 const struct cli_command cmd_attest = {
 	.name = "attest",
-	.summary = "Proves an SVID for the cgroup that it is called in",
-	.usage = "--svid FILE --key FILE [--watch]",
+	.summary = "Proves an SVID for the cgroup that it is called in, or for a device",
+	.usage = "--svid FILE --key FILE [--device NAME --address ADDRESS...] [--watch]",
 	.help = "  --svid FILE   certificates in PEM, leaf first\n"
 		"  --key FILE    private key of the leaf in PEM\n"
+		"  --device NAME for the workload behind this managed device (a container's veth, a VM's tap) instead "
+		"of the own\n"
+		"                cgroup. For root of the host only\n"
+		"  --address ADDRESS  with --device: an address that the workload has, up to 8 times\n"
 		"  --watch       stay, and renew at half of the remaining life; the files are read again each time. "
 		"What\n"
 		"                fails is tried again with growing pauses. Ends on SIGTERM or SIGINT with 0\n\n"

@@ -77,6 +77,22 @@ static void print_identities(const json_t *status)
 		     cli_json_int(status, "identities.max"));
 }
 
+static void print_devices(struct cli *cli, const json_t *status)
+{
+	const json_t *uncovered = cli_json_get(status, "devices.uncovered"), *device;
+	size_t i;
+
+	if (!*cli_json_string(status, "devices.patterns"))
+		return;
+	printf("  %-12s " NUMBER " covered (%s), " NUMBER " with an identity", "devices",
+	       cli_json_int(status, "devices.covered"), cli_json_string(status, "devices.patterns"),
+	       cli_json_int(status, "devices.bound"));
+	json_array_foreach((json_t *)uncovered, i, device)
+		printf("; %s%s is NOT: %s%s", cli_colour(cli, "red"), cli_json_string(device, "name"),
+		       cli_json_string(device, "error"), cli_colour(cli, "reset"));
+	putchar('\n');
+}
+
 static void print_bundles(struct cli *cli, const json_t *status)
 {
 	const json_t *bundles = cli_json_get(status, "bundles"), *bundle;
@@ -206,6 +222,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	print_not_enforced(status);
 	print_policy(cli, status);
 	print_identities(status);
+	print_devices(cli, status);
 	print_bundles(cli, status);
 	print_events(cli, status);
 	print_maps(cli, status);

@@ -36,6 +36,7 @@ struct attempt {
 	struct attest_challenge challenge;
 	uint8_t challenge_packet[160];
 	size_t challenge_len;
+	struct attest_device device; /* asked for, or "" */
 	struct svid_chain *chain;
 	struct svid_verdict verdict;
 	unsigned bundle_changes; /* when `chain` was verified */
@@ -164,6 +165,9 @@ static void fill_request(const struct attest_session *session, struct ipc_tag_re
 	memcpy(request->serial, verdict->serial, sizeof(request->serial));
 	memcpy(request->issuer, verdict->issuer, sizeof(request->issuer));
 	memcpy(request->leaf_sha256, verdict->leaf_sha256, sizeof(request->leaf_sha256));
+	memcpy(request->device, session->attempt->device.name, sizeof(request->device));
+	request->n_addresses = session->attempt->device.n_addresses;
+	memcpy(request->addresses, session->attempt->device.addresses, sizeof(request->addresses));
 }
 
 /* Tells the peer and, for the audit log, the enforcer; ends the session. The queue to the enforcer may be full of such
@@ -286,9 +290,9 @@ static int on_hello(struct attest_session *session, size_t len)
 	struct attempt *attempt = session->attempt;
 	int r;
 
-	if (attest_hello_decode(session->server->buffer, len, der, der_len, &n) < 0)
-		return session_refuse(session, ATTEST_E_PROTOCOL, "the first message is no HELLO of version %d",
-				      ATTEST_VERSION);
+	if (attest_hello_decode_device(session->server->buffer, len, der, der_len, &n, &attempt->device) < 0)
+		return session_refuse(session, ATTEST_E_PROTOCOL, "the first message is no HELLO of version %d or %d",
+				      ATTEST_VERSION, ATTEST_VERSION_DEVICE);
 	r = svid_chain_parse_der(&attempt->chain, der, der_len, n, &attempt->verdict);
 	if (r == 0)
 		r = verify_chain(session);

@@ -125,6 +125,20 @@ void audit_line_head(struct audit_record *record, struct json_line *line, const 
 	json_line_number(line, "severity", class->severity);
 }
 
+void audit_put_carrier(struct json_line *line, uint64_t id, const char *path)
+{
+	static const char prefix[] = "device:";
+
+	if (path && strncmp(path, prefix, sizeof(prefix) - 1) == 0)
+		path += sizeof(prefix) - 1;
+	json_line_object(line, id & BH_DEVICE_BIT ? "device" : "cgroup");
+	if (id & ~BH_DEVICE_BIT)
+		json_line_number(line, id & BH_DEVICE_BIT ? "index" : "id", id & ~BH_DEVICE_BIT);
+	if (path)
+		json_line_string(line, id & BH_DEVICE_BIT ? "name" : "path", path);
+	json_line_object_end(line);
+}
+
 size_t audit_line_tail(struct json_line *line)
 {
 	if (line->shortened)

@@ -57,6 +57,9 @@ const char *audit_time_text(struct audit_record *record, char out[AUDIT_TIME_SIZ
 /* Writes the members that every line has. Leaves the object `event` open for more. */
 void audit_line_head(struct audit_record *record, struct json_line *line, const struct audit_stamp *stamp,
 		     const struct audit_classing *class);
+/* The object that says what carries the identity: `cgroup`, or `device` where the id is one's (BH_DEVICE_BIT). `path`: the
+ * cgroup's path or the device's name, also as device:NAME; NULL if it is not known. */
+void audit_put_carrier(struct json_line *line, uint64_t id, const char *path);
 /* Ends the object `zt` and the line. Returns its length, or 0 if it did not fit. */
 size_t audit_line_tail(struct json_line *line);
 

@@ -2,6 +2,7 @@
 #include "audit_names.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +11,13 @@
 struct identity_name {
 	bool local;
 	char name[];
+};
+
+#define MAX_DEVICES 65536U /* then all are forgotten, and told again by those that appear */
+
+struct device_name {
+	uint32_t ifindex;
+	char name[16];
 };
 
 struct revision_names {
@@ -25,6 +33,8 @@ struct audit_names {
 	struct revision_names *revisions[AUDIT_NAMES_REVISIONS]; /* oldest first */
 	size_t n_revisions;
 	size_t bytes;
+	struct device_name *devices; /* by index */
+	size_t n_devices, devices_room;
 };
 
 int audit_names_new(struct audit_names **namesp)
@@ -43,6 +53,7 @@ void audit_names_freep(struct audit_names **namesp)
 		free(names->identities[i]);
 	for (size_t i = 0; i < names->n_revisions; i++)
 		free(names->revisions[i]);
+	free(names->devices);
 	free(names);
 	*namesp = NULL;
 }
@@ -71,6 +82,53 @@ bool audit_names_identity(const struct audit_names *names, uint32_t identity, co
 	*namep = names->identities[identity]->name;
 	*localp = names->identities[identity]->local;
 	return true;
+}
+
+/* Where the device stands, or would stand. */
+static size_t device_place(const struct audit_names *names, uint32_t ifindex)
+{
+	size_t low = 0, high = names->n_devices;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (names->devices[middle].ifindex < ifindex)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+int audit_names_set_device(struct audit_names *names, uint32_t ifindex, const char *name)
+{
+	size_t at = device_place(names, ifindex);
+
+	if (at == names->n_devices || names->devices[at].ifindex != ifindex) {
+		if (names->n_devices == MAX_DEVICES)
+			names->n_devices = at = 0;
+		if (names->n_devices == names->devices_room) {
+			size_t room = names->devices_room ? 2 * names->devices_room : 64;
+			struct device_name *devices = reallocarray(names->devices, room, sizeof(*devices));
+
+			if (!devices)
+				return -ENOMEM;
+			names->devices = devices;
+			names->devices_room = room;
+		}
+		memmove(names->devices + at + 1, names->devices + at,
+			(names->n_devices++ - at) * sizeof(*names->devices));
+		names->devices[at].ifindex = ifindex;
+	}
+	snprintf(names->devices[at].name, sizeof(names->devices[at].name), "%s", name);
+	return 0;
+}
+
+const char *audit_names_device(const struct audit_names *names, uint32_t ifindex)
+{
+	size_t at = device_place(names, ifindex);
+
+	return at < names->n_devices && names->devices[at].ifindex == ifindex ? names->devices[at].name : NULL;
 }
 
 static void forget_at(struct audit_names *names, size_t index)

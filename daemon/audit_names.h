@@ -29,6 +29,12 @@ int audit_names_set_identity(struct audit_names *names, uint32_t identity, bool 
 /* Returns false if the number has no name. *localp: a local identity, not a SPIFFE ID. Borrowed until it is set again. */
 bool audit_names_identity(const struct audit_names *names, uint32_t identity, const char **namep, bool *localp);
 
+/* Names a managed device by its index, instead of what it was called before. What is gone stays known for the events that are
+ * still to be read. */
+int audit_names_set_device(struct audit_names *names, uint32_t ifindex, const char *name);
+/* NULL if it is not known. Borrowed until a device is set. */
+const char *audit_names_device(const struct audit_names *names, uint32_t ifindex);
+
 /* Keeps the rule names of a revision, instead of what it had before. Rule i has number i; 0 is the default. */
 int audit_names_set_rules(struct audit_names *names, uint32_t revision, const char *digest,
 			  const struct policy_rule_name *rules, size_t n);

@@ -350,14 +350,8 @@ static void put_notice_zt(struct audit_record *record, struct json_line *line, c
 	json_line_object(line, "zt");
 	if (is_identity_notice(notice->kind))
 		put_identity_zt(line, notice);
-	if (notice->cgroup_id || notice->cgroup_path[0]) {
-		json_line_object(line, "cgroup");
-		if (notice->cgroup_id)
-			json_line_number(line, "id", notice->cgroup_id);
-		if (notice->cgroup_path[0])
-			json_line_string(line, "path", notice->cgroup_path);
-		json_line_object_end(line);
-	}
+	if (notice->cgroup_id || notice->cgroup_path[0])
+		audit_put_carrier(line, notice->cgroup_id, notice->cgroup_path[0] ? notice->cgroup_path : NULL);
 	if (is_policy_notice(notice->kind))
 		put_policy_zt(line, notice);
 	if (is_policy_notice(notice->kind) && notice->via[0])

@@ -269,12 +269,8 @@ static void put_flow_zt(struct audit_record *record, struct json_line *line, con
 		json_line_number(line, "type", event->dport);
 		json_line_object_end(line);
 	}
-	json_line_object(line, "cgroup");
-	json_line_number(line, "id", event->cgroup);
-	if (flow->cgroup_path)
-		json_line_string(line, "path", flow->cgroup_path);
-	json_line_object_end(line);
-	if (event->cookie)
+	audit_put_carrier(line, event->cgroup, flow->cgroup_path);
+	if (event->cookie && !(event->cookie & BH_DEVICE_BIT))
 		json_line_number(line, "socket_cookie", event->cookie);
 }
 

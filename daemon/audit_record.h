@@ -50,7 +50,7 @@ void audit_record_freep(struct audit_record **recordp);
 /*
  * Each writes one line with its newline into `out` (AUDIT_LINE_MAX bytes) and returns the length, never 0.
  *
- * `cgroup_path` is NULL if it is not known. `boot_to_real_ns` added to CLOCK_BOOTTIME gives CLOCK_REALTIME (it may be
+ * `cgroup_path` (of a device: its name) is NULL if it is not known. `boot_to_real_ns` added to CLOCK_BOOTTIME gives CLOCK_REALTIME (it may be
  * "negative" by wrapping).
  */
 size_t audit_record_flow(struct audit_record *record, char *out, const struct bh_event *event,

@@ -48,6 +48,8 @@ static const struct row {
 	{"handshakes", BH_LAYOUT_HANDSHAKES, LIVE, false},
 	{"endpoints", BH_LAYOUT_ENDPOINTS, LIVE, false},
 	{"udp_flows", BH_LAYOUT_UDP_FLOWS, LIVE, false},
+	{"devices", BH_LAYOUT_DEVICES, SETTLED, true},
+	{"device_flows", BH_LAYOUT_DEVICE_FLOWS, LIVE, false},
 	{"denials", BH_LAYOUT_DENIALS, LIVE, false},
 	{"tickets", BH_LAYOUT_TICKETS, MADE_ANEW, false},
 	{"udp_sockets", BH_LAYOUT_UDP_TICKETS, MADE_ANEW, false},
@@ -169,6 +171,12 @@ static int link_maps_read(struct found *found, const char *path)
 	return r;
 }
 
+/* The names of maps end with a number. */
+static bool is_link(const char *pin)
+{
+	return strncmp(pin, "link_", 5) == 0 || (strncmp(pin, "device_", 7) == 0 && pin[7] >= '0' && pin[7] <= '9');
+}
+
 static int found_read(struct found *found, const char *pin_dir)
 {
 	DIR *dir = opendir(pin_dir);
@@ -188,7 +196,7 @@ static int found_read(struct found *found, const char *pin_dir)
 		if (!names[found->n_names++])
 			r = -ENOMEM;
 		snprintf(path, sizeof(path), "%s/%s", pin_dir, entry->d_name);
-		if (r == 0 && strncmp(entry->d_name, "link_", 5) == 0)
+		if (r == 0 && is_link(entry->d_name))
 			r = link_maps_read(found, path);
 	}
 	if (dir)

@@ -38,6 +38,7 @@ static const struct setting settings[CONFIG_KEYS] = {
 	SETTING(pin_dir, "DIR", "pinned BPF objects (BPFFS/bulkhead)"),
 	SETTING(key_hours, "HOURS", "how long one key signs identities in handshakes (24)"),
 	SETTING(metrics, "WHERE", "tell metrics on a socket PATH, or 127.0.0.1:PORT (off)"),
+	SETTING(devices, "NAMES", "managed devices, as veth*,tap* (none)"),
 };
 
 static char *setting_value(struct daemon_config *config, enum config_key key)
@@ -108,8 +109,33 @@ unsigned config_key_hours(const struct daemon_config *config)
 /* Where metrics are told may be a path. */
 static bool is_path(enum config_key key, const char *value)
 {
-	return key != CONFIG_KEY_INSTANCE && key != CONFIG_KEY_KEY_HOURS &&
+	return key != CONFIG_KEY_INSTANCE && key != CONFIG_KEY_KEY_HOURS && key != CONFIG_KEY_DEVICES &&
 	       (key != CONFIG_KEY_METRICS || *value == '/');
+}
+
+/* Device names with * and ?, separated by commas; blanks around them do not count. Says what is wrong, or NULL. */
+static const char *devices_flaw(char *value)
+{
+	char *to = value;
+
+	for (const char *p = value; *p; p++)
+		if (*p != ' ')
+			*to++ = *p;
+	*to = '\0';
+	for (const char *p = value;; p++) {
+		size_t len = strcspn(p, ",");
+
+		if (!len)
+			return "has an empty name";
+		if (len > 15)
+			return "has a name of more than 15 bytes";
+		for (size_t i = 0; i < len; i++)
+			if (p[i] < '!' || p[i] > '~' || p[i] == '/' || p[i] == '[')
+				return "has a name with a character that no name has";
+		p += len;
+		if (!*p)
+			return NULL;
+	}
 }
 
 /* Takes one value into `set`. Returns 0, or 1 with the reason in `why`. */
@@ -146,14 +172,16 @@ static int setting_set(struct daemon_config_file *set, enum config_key key, cons
 			    CONFIG_KEY_HOURS_MAX);
 			return 1;
 		}
-	} else if (!is_path(key, out) && metrics_address_read(out, &address) < 0) {
-		say(why, size,
-		    "metrics \"%s\": off, the absolute path of a socket, or a port on the loopback interface "
-		    "(127.0.0.1:PORT, [::1]:PORT)",
-		    out);
-		return 1;
-	} else if (is_path(key, out)) {
-		flaw = path_flaw(out, key);
+	} else if (key == CONFIG_KEY_METRICS && !is_path(key, out)) {
+		if (metrics_address_read(out, &address) < 0) {
+			say(why, size,
+			    "metrics \"%s\": off, the absolute path of a socket, or a port on the loopback interface "
+			    "(127.0.0.1:PORT, [::1]:PORT)",
+			    out);
+			return 1;
+		}
+	} else {
+		flaw = key == CONFIG_KEY_DEVICES ? devices_flaw(out) : path_flaw(out, key);
 		if (flaw) {
 			say(why, size, "%s \"%s\" %s", s->key, out, flaw);
 			return 1;
@@ -220,7 +248,7 @@ static int unknown_key(struct reader *r, const char *key)
 			       suggestion.best);
 	return flaw_at(r, &r->event.start_mark,
 		       "unknown key \"%.64s\"; known: instance, subtree, run_dir, state_dir, audit_log, bundle_dir, "
-		       "policy_dir, pin_dir, key_hours, metrics",
+		       "policy_dir, pin_dir, key_hours, metrics, devices",
 		       key);
 }
 
@@ -239,11 +267,36 @@ static int scalar(struct reader *r, const char *what, const char **textp)
 	return 0;
 }
 
+/* A list of texts under the cursor, joined with commas. Returns 0 or 1 (reported). */
+static int scalar_list(struct reader *r, const char *what, char *out, size_t size)
+{
+	const char *text;
+	size_t used = 0;
+	int rc;
+
+	out[0] = '\0';
+	for (;;) {
+		rc = reader_next(r);
+		if (rc)
+			return rc;
+		if (r->event.type == YAML_SEQUENCE_END_EVENT)
+			return 0;
+		rc = scalar(r, what, &text);
+		if (rc)
+			return rc;
+		if (strchr(text, ','))
+			return flaw_at(r, &r->event.start_mark, "a name has no comma");
+		used += (size_t)snprintf(out + used, size - used, "%s%s", used ? "," : "", text);
+		if (used >= size)
+			return flaw_at(r, &r->event.start_mark, "%s is longer than %zu bytes", what, size - 1);
+	}
+}
+
 /* One `key: value`; the cursor is on the key. */
 static int parse_entry(struct reader *r, struct daemon_config_file *out)
 {
+	char why[400], list[CONFIG_DEVICES_MAX];
 	const char *text;
-	char why[400];
 	size_t key;
 	int rc;
 
@@ -260,9 +313,17 @@ static int parse_entry(struct reader *r, struct daemon_config_file *out)
 	rc = reader_next(r);
 	if (rc)
 		return rc;
-	rc = scalar(r, settings[key].key, &text);
+	if (key == CONFIG_KEY_DEVICES && r->event.type == YAML_SEQUENCE_START_EVENT) {
+		rc = scalar_list(r, settings[key].key, list, sizeof(list));
+		text = list;
+	} else {
+		rc = scalar(r, settings[key].key, &text);
+	}
 	if (rc)
 		return rc;
+	/* An empty list says what the default is. */
+	if (key == CONFIG_KEY_DEVICES && !*text)
+		return 0;
 	if (setting_set(out, (enum config_key)key, text, why, sizeof(why)))
 		return flaw_at(r, &r->event.start_mark, "%s", why);
 	return 0;
@@ -345,6 +406,7 @@ enum config_action config_parse_options(int argc, char **argv, struct daemon_opt
 		{"pin-dir", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_PIN_DIR},
 		{"key-hours", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_KEY_HOURS},
 		{"metrics", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_METRICS},
+		{"devices", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_DEVICES},
 		{NULL, 0, NULL, 0},
 	};
 	int option;

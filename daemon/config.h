@@ -19,10 +19,11 @@
 #define CONFIG_INSTANCE_MAX 32	  /* with the NUL */
 #define CONFIG_PATH_MAX 1024	  /* with the NUL */
 #define CONFIG_KEY_HOURS_MAX 720
-#define CONFIG_METRICS_MAX 128 /* with the NUL */
-#define CONFIG_RUN_DIR_MAX 92  /* leaves room for "/control.sock" in sockaddr_un */
+#define CONFIG_METRICS_MAX 128	/* with the NUL */
+#define CONFIG_DEVICES_MAX 1024 /* with the NUL */
+#define CONFIG_RUN_DIR_MAX 92	/* leaves room for "/control.sock" in sockaddr_un */
 
-/* Settings in effect. Strings are never empty, but for pin_dir. */
+/* Settings in effect. Strings are never empty, but for pin_dir and devices. */
 struct daemon_config {
 	char instance[CONFIG_INSTANCE_MAX];
 	char subtree[CONFIG_PATH_MAX]; /* managed subtree, below the cgroup2 mount; "/" is all of it */
@@ -34,6 +35,7 @@ struct daemon_config {
 	char pin_dir[CONFIG_PATH_MAX];	  /* "": config_pin_dir() below the bpffs that is found */
 	char key_hours[8];		  /* as written; config_key_hours() */
 	char metrics[CONFIG_METRICS_MAX]; /* metrics_listen.h */
+	char devices[CONFIG_DEVICES_MAX]; /* names of managed devices, with * and ?, separated by commas; "": none */
 };
 
 enum config_key {
@@ -47,6 +49,7 @@ enum config_key {
 	CONFIG_KEY_PIN_DIR,
 	CONFIG_KEY_KEY_HOURS,
 	CONFIG_KEY_METRICS,
+	CONFIG_KEY_DEVICES,
 	CONFIG_KEYS,
 };
 

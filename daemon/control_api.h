@@ -53,6 +53,7 @@
  *             "waiting": {"revision", "previous", "seconds_left", "deadline": RFC 3339} | null},
  *  "roles": [{"role", "pid", "restarts"}],
  *  "identities": {"tags", "max", "nearest_deadline": RFC 3339 | null, "nearest_identity"},
+ *  "devices": {"patterns", "covered", "bound", "uncovered": [{"name", "error"}]},
  *  "bundles": [{"trust_domain", "authorities", "dropped", "error": string | null}],
  *  "events": {"made", "written", "lost", "notices_made", "notices_written", "notices_lost", "denials_folded"},
  *  "handshakes": {"verified", "forged", "replayed", "stripped"},
@@ -61,7 +62,8 @@
  *  "maps": [{"name", "layout", "entries", "max", "evicts": bool}], "map_full"}
  *
  * Identities JSON: [{"spiffe_id" | "local", "identity": number, "cgroup_id", "cgroup", "deadline": RFC 3339 | null,
- *  "seconds_left": number | null, "serial", "pid"}]
+ *  "seconds_left": number | null, "serial", "pid"}]. Of a device, "cgroup" is "device:NAME", "cgroup_id" 0, and there are
+ *  "device", "ifindex" and "addresses".
  *
  * Top JSON: {"taken_usec", "pairs_counted", "pairs_max", "pairs": [{"from", "to", "direction": "egress" | "ingress",
  *  "protocol", "flows", "denied", "sent_bytes", "received_bytes", "retransmits", "rtt_us", "rtt_samples"}]}

@@ -200,6 +200,8 @@ static int object_load(struct datapath *dp, char *why, size_t why_size)
 		return -errno;
 	}
 	dp->skeleton->rodata->subtree_level = dp->config.subtree_level;
+	bpf_program__set_autoload(dp->skeleton->progs.bh_from_device, dp->config.devices);
+	bpf_program__set_autoload(dp->skeleton->progs.bh_to_device, dp->config.devices);
 	r = carry_plan(&dp->carry, dp->skeleton->obj, dp->pin_dir, why, why_size);
 	if (r < 0)
 		return r;
@@ -359,6 +361,66 @@ static int programs_attach(struct datapath *dp, char *why, size_t why_size)
 	return r;
 }
 
+/* ---- programs on managed devices ---- */
+
+static void device_path(const struct datapath *dp, uint32_t ifindex, enum device_hook hook, char *out, size_t size)
+{
+	snprintf(out, size, "%s/device_%u_%s", dp->pin_dir, ifindex, hook == DEVICE_FROM ? "from" : "to");
+}
+
+int datapath_device_link_open(const struct datapath *dp, uint32_t ifindex, enum device_hook hook)
+{
+	char path[1200];
+	int fd;
+
+	device_path(dp, ifindex, hook, path, sizeof(path));
+	fd = bpf_obj_get(path);
+	if (fd < 0)
+		return -ENOENT;
+	if (device_link_holds(fd, ifindex, hook, NULL))
+		return fd;
+	close(fd);
+	return -ENOENT;
+}
+
+static const struct bpf_program *device_program(const struct datapath *dp, enum device_hook hook)
+{
+	return hook == DEVICE_FROM ? dp->skeleton->progs.bh_from_device : dp->skeleton->progs.bh_to_device;
+}
+
+/* Those of another build go with the rest: what they note for each other and for sockets stands in the same maps. A device
+ * that is gone has taken its link with it; what else fails is tried again when the devices are covered. */
+static void device_programs_replace(struct datapath *dp)
+{
+	DIR *dir = opendir(dp->pin_dir);
+	struct dirent *entry;
+
+	/* Not loaded: nothing is to be managed, and what is will be let go. */
+	while (dir && dp->config.devices && (entry = readdir(dir))) {
+		enum device_hook hook;
+		unsigned ifindex;
+		char side[8];
+		int fd;
+
+		if (sscanf(entry->d_name, "device_%u_%7s", &ifindex, side) != 2)
+			continue;
+		if (strcmp(side, "from") != 0 && strcmp(side, "to") != 0)
+			continue;
+		hook = side[0] == 'f' ? DEVICE_FROM : DEVICE_TO;
+		fd = datapath_device_link_open(dp, ifindex, hook);
+		if (fd < 0)
+			continue;
+		if (bpf_link_update(fd, bpf_program__fd(device_program(dp, hook)), NULL))
+			log_error("cannot replace the program of %s/%s: %s", dp->pin_dir, entry->d_name,
+				  strerror(errno));
+		close(fd);
+	}
+	if (dir)
+		closedir(dir);
+}
+
+/* ---- the programs on the managed subtree, and all together ---- */
+
 /* Pins of links of programs that this build has not: they would go on with maps that nobody keeps. */
 static void strange_links_remove(const struct datapath *dp)
 {
@@ -425,6 +487,7 @@ int datapath_attach(struct datapath *dp, char *why, size_t why_size)
 		carry_abandon(dp->carry);
 		return r;
 	}
+	device_programs_replace(dp);
 	if (due) {
 		programs_wait();
 		if (carry_live(dp->carry, CARRY_AFTER, late, sizeof(late)) < 0)
@@ -792,6 +855,77 @@ int datapath_address_next(const struct datapath *dp, const struct bh_addr *addre
 	if (bpf_map_get_next_key(fd, address, next) < 0)
 		return -errno;
 	return negative(bpf_map_lookup_elem(fd, next, netns_cookie));
+}
+
+/* ---- managed devices ---- */
+
+int datapath_device_set(struct datapath *dp, uint32_t ifindex, const struct bh_device *device)
+{
+	return negative(bpf_map_update_elem(bpf_map__fd(dp->skeleton->maps.devices), &ifindex, device, BPF_ANY));
+}
+
+int datapath_device_get(const struct datapath *dp, uint32_t ifindex, struct bh_device *device)
+{
+	return negative(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.devices), &ifindex, device));
+}
+
+int datapath_device_delete(struct datapath *dp, uint32_t ifindex)
+{
+	return negative(bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.devices), &ifindex));
+}
+
+int datapath_device_next(const struct datapath *dp, const uint32_t *ifindex, uint32_t *next)
+{
+	return negative(bpf_map_get_next_key(bpf_map__fd(dp->skeleton->maps.devices), ifindex, next));
+}
+
+int datapath_device_attach(struct datapath *dp, uint32_t ifindex, enum device_hook hook, int *link)
+{
+	const struct bpf_program *program = device_program(dp, hook);
+	char path[1200];
+	int fd, r;
+
+	if (*link < 0)
+		*link = datapath_device_link_open(dp, ifindex, hook);
+	if (*link >= 0)
+		return bpf_link_update(*link, bpf_program__fd(program), NULL) ? -errno : 0;
+	fd = device_link_make(bpf_program__fd(program), ifindex, hook);
+	if (fd < 0)
+		return fd;
+	device_path(dp, ifindex, hook, path, sizeof(path));
+	r = pin_replace(path, fd);
+	if (r < 0)
+		close(fd);
+	else
+		*link = fd;
+	return r;
+}
+
+bool datapath_device_holds(const struct datapath *dp, uint32_t ifindex, enum device_hook hook, int link)
+{
+	struct bpf_prog_info info = {};
+	uint32_t len = sizeof(info), id;
+
+	return device_link_holds(link, ifindex, hook, &id) &&
+	       bpf_obj_get_info_by_fd(bpf_program__fd(device_program(dp, hook)), &info, &len) == 0 && info.id == id;
+}
+
+int datapath_device_pin(struct datapath *dp, uint32_t ifindex, enum device_hook hook, int link)
+{
+	char path[1200];
+
+	device_path(dp, ifindex, hook, path, sizeof(path));
+	return pin_names(path, link) ? 0 : pin_replace(path, link);
+}
+
+void datapath_device_unpin(struct datapath *dp, uint32_t ifindex)
+{
+	char path[1200];
+
+	for (int hook = 0; hook < DEVICE_HOOKS; hook++) {
+		device_path(dp, ifindex, (enum device_hook)hook, path, sizeof(path));
+		unlink(path);
+	}
 }
 
 /* ---- UDP endpoints ---- */

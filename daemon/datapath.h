@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "bpf/abi.h"
+#include "device_link.h"
 
 struct datapath;
 
@@ -25,6 +26,7 @@ struct datapath_config {
 	int cgroup_fd; /* the managed subtree */
 	uint64_t cgroup_id;
 	uint32_t subtree_level; /* of the managed subtree in the hierarchy: 0 is the root */
+	bool devices;		/* there may be managed devices: without, their programs are not loaded */
 };
 
 /* Loads programs and opens or makes the maps. *adoptedp: links of an earlier daemon enforce already. Returns 0 or -errno
@@ -114,6 +116,24 @@ int datapath_address_delete(struct datapath *datapath, const struct bh_addr *add
 int datapath_address_get(const struct datapath *datapath, const struct bh_addr *address, uint64_t *netns_cookie);
 int datapath_address_next(const struct datapath *datapath, const struct bh_addr *address, struct bh_addr *next,
 			  uint64_t *netns_cookie);
+
+/* ---- managed devices: their places in the map, and the pinned links ---- */
+
+int datapath_device_set(struct datapath *datapath, uint32_t ifindex, const struct bh_device *device);
+int datapath_device_get(const struct datapath *datapath, uint32_t ifindex, struct bh_device *device);
+int datapath_device_delete(struct datapath *datapath, uint32_t ifindex);
+/* Iterates: `ifindex` NULL starts. Returns 0 with *next, or -ENOENT at the end. */
+int datapath_device_next(const struct datapath *datapath, const uint32_t *ifindex, uint32_t *next);
+/* The pinned link of a hook if it is still on this device, or -ENOENT. */
+int datapath_device_link_open(const struct datapath *datapath, uint32_t ifindex, enum device_hook hook);
+/* Puts the program of this build on the hook: in the place of the one that *link has, or with a new link, which is pinned. */
+int datapath_device_attach(struct datapath *datapath, uint32_t ifindex, enum device_hook hook, int *link);
+/* Is the link on this hook of this device, with the program of this build in it? */
+bool datapath_device_holds(const struct datapath *datapath, uint32_t ifindex, enum device_hook hook, int link);
+/* Pins a link again where somebody removed its pin. */
+int datapath_device_pin(struct datapath *datapath, uint32_t ifindex, enum device_hook hook, int link);
+/* Removes the pins of both hooks: nothing holds the links but open descriptors then. */
+void datapath_device_unpin(struct datapath *datapath, uint32_t ifindex);
 
 /* ---- UDP endpoints, as the kernel programs note them ---- */
 

@@ -71,6 +71,7 @@ static void on_started(void *ctx, enum role_kind kind, int sock, unsigned restar
 	} else if (kind == ROLE_AUDITOR) {
 		/* Names before the log: it writes as soon as it has one. */
 		enforcer_names_tell(e);
+		enforcer_devices_tell(e);
 		enforcer_policy_tell(e);
 		enforcer_audit_open(e);
 	} else {
@@ -145,6 +146,7 @@ static int roles_start(struct enforcer *e, int config_fd)
 	if (r < 0)
 		return r;
 	enforcer_names_tell(e);
+	enforcer_devices_tell(e);
 	enforcer_policy_tell(e);
 	r = enforcer_audit_open(e);
 	if (r < 0)
@@ -261,6 +263,7 @@ static int places_open(struct enforcer *e, struct datapath_config *config)
 		.cgroup_fd = e->cgroup_fd,
 		.cgroup_id = e->cgroup_id,
 		.subtree_level = depth_of(root) + depth_of(e->config.subtree),
+		.devices = e->config.devices[0] != '\0',
 	};
 	return 0;
 }
@@ -319,6 +322,8 @@ static int kernel_start(struct enforcer *e)
 		r = enforcer_policy_start(e, why, sizeof(why));
 	if (!r)
 		r = datapath_attach(e->datapath, why, sizeof(why));
+	if (!r)
+		r = enforcer_devices_start(e, why, sizeof(why));
 	if (r) {
 		log_error("%s", why[0] ? why : strerror(-r));
 		if (e->datapath)
@@ -458,6 +463,7 @@ static void enforcer_free(struct enforcer *e)
 	sd_event_source_disable_unref(e->queue_timer);
 	sd_event_source_disable_unref(e->key_timer);
 	sd_event_unref(e->event);
+	devices_freep(&e->devices);
 	enforcer_tags_free(e);
 	policy_image_freep(&e->image);
 	datapath_freep(&e->datapath);

@@ -8,6 +8,7 @@
  *   enforcer_confirm.c   a policy on trial: confirmed, or gone back from
  *   enforcer_preview.c   what a policy would cut, before it does
  *   enforcer_tags.c      identities and tags: attest, renew, expire, revoke, remove; local identities
+ *   enforcer_devices.c   managed devices: their tags, addresses, and who may bind them
  *   enforcer_sweep.c     tags, addresses and sockets in line with the cgroups there are
  *   enforcer_subtree.c   the managed subtree, and that the kernel still enforces on it
  *   enforcer_bundles.c   trust bundles, and the tags of who can no longer be verified
@@ -28,6 +29,7 @@
 #include "confirmation.h"
 #include "control.h"
 #include "datapath.h"
+#include "devices.h"
 #include "id_index.h"
 #include "ipc.h"
 #include "netns.h"
@@ -36,9 +38,12 @@
 #include "revisions.h"
 #include "roles.h"
 
+/* Begins the `path` of a device's tag; its name follows. */
+#define BH_DEVICE_PLACE "device:"
+
 /* One tag, with what people want to know of it. The kernel's map is the truth; this is its mirror. */
 struct tag {
-	uint64_t cgroup_id;
+	uint64_t cgroup_id; /* or BH_DEVICE_BIT with a device's index */
 	uint64_t
 		deadline_ns; /* 0: expired or revoked; it stays so that the workload does not fall back to its parent's */
 	int64_t not_after;   /* UTC seconds; 0: local or unknown */
@@ -70,6 +75,7 @@ struct enforcer {
 	sd_event *event;
 	struct datapath *datapath;
 	struct control *control;
+	struct devices *devices;
 	struct role *identity;
 	struct role *auditor;
 	struct role *metrics; /* NULL: nobody asked for it */
@@ -222,13 +228,44 @@ int enforcer_identity_number(struct enforcer *e, const char *text, bool local, u
 /* The mirror. Pointers hold until the next tag is added or removed. */
 struct tag *enforcer_tag_find(struct enforcer *e, uint64_t cgroup_id);
 struct tag *enforcer_tag_add(struct enforcer *e, uint64_t cgroup_id);
-void enforcer_tag_drop(struct enforcer *e, struct tag *tag);
-int enforcer_tag_write(struct enforcer *e, const struct tag *tag); /* to the kernel */
+void enforcer_tag_drop(struct enforcer *e, struct tag *tag);			/* from the mirror alone */
+int enforcer_tag_write(struct enforcer *e, const struct tag *tag);		/* to the kernel */
+void enforcer_tag_remove(struct enforcer *e, struct tag *tag, const char *why); /* what carried it is gone */
 void enforcer_tag_restore(struct enforcer *e, struct tag *tag, const struct tag *before);
 void enforcer_tag_end(struct enforcer *e, struct tag *tag, enum notice_kind kind, const char *text);
 struct ipc_notice enforcer_tag_notice(struct enforcer *e, enum notice_kind kind, const struct tag *tag);
 bool enforcer_tags_expire(struct enforcer *e); /* returns whether any did */
 void enforcer_expiry_arm(struct enforcer *e);
+
+/* One attestation that the identity role has verified. */
+struct tag_attempt {
+	const struct ipc_tag_request *request;
+	const struct cgroup_node *node; /* of the caller */
+	uint64_t key;			/* what shall carry the identity: cgroup id, or device */
+	const char *place;		/* its name: the cgroup's path, or device:NAME */
+	int pidfd;
+	uint32_t code;
+	bool renewal;
+	bool taken_back; /* a tag that was in force for a moment */
+	char device_place[32];
+	char text[512];
+};
+
+__attribute__((format(printf, 3, 4))) void enforcer_attempt_refuse(struct tag_attempt *a, uint32_t code,
+								   const char *format, ...);
+
+/* ---- enforcer_devices.c ---- */
+
+/* Covers the managed devices there are. Returns 0 or -errno with `why`. */
+int enforcer_devices_start(struct enforcer *e, char *why, size_t why_size);
+void enforcer_devices_tell(struct enforcer *e); /* names, to the auditor */
+/* Puts back what somebody took off. Returns whether there was anything: then flows are judged again. */
+bool enforcer_devices_check(struct enforcer *e);
+/* netns_addresses_refresh() with the addresses that are bound to devices. */
+int enforcer_addresses_refresh(struct enforcer *e, const struct cgroup_tree *tree);
+/* May the caller bind this device, with these addresses? If not, says why. */
+bool enforcer_device_fits(struct enforcer *e, struct tag_attempt *a);
+int enforcer_device_bind(struct enforcer *e, const struct tag_attempt *a);
 
 /* ---- enforcer_sweep.c ---- */
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "enforcer_internal.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -63,6 +65,26 @@ static json_t *json_tags(const struct enforcer *e)
 	return json_pack("{s:i, s:i, s:o, s:s?}", "tags", live, "max", (int)BH_MAX_TAGS, "nearest_deadline",
 			 json_time(nearest ? nearest->not_after : 0), "nearest_identity",
 			 nearest ? enforcer_identity_name(e, nearest->identity) : NULL);
+}
+
+/* Devices without identity are counted: they carry nothing. Those that are not covered are named: they carry anything. */
+static json_t *json_devices(const struct enforcer *e)
+{
+	json_t *uncovered = json_array();
+	int n_covered = 0, n_bound = 0;
+
+	for (size_t i = 0; i < devices_count(e->devices); i++) {
+		const struct device *device = devices_at(e->devices, i);
+
+		n_covered += device->covered;
+		n_bound += device->kernel.n_addresses > 0;
+		if (!device->covered)
+			json_array_append_new(uncovered,
+					      json_pack("{s:s, s:s}", "name", device->name, "error",
+							device->error ? strerror(-device->error) : "not covered yet"));
+	}
+	return json_pack("{s:s, s:i, s:i, s:o}", "patterns", e->config.devices, "covered", n_covered, "bound", n_bound,
+			 "uncovered", uncovered);
 }
 
 static json_t *json_bundles(const struct enforcer *e)
@@ -180,6 +202,7 @@ int enforcer_status(void *ctx, char **textp)
 	json_object_set_new(status, "policy", json_policy(e));
 	json_object_set_new(status, "roles", json_roles(e));
 	json_object_set_new(status, "identities", json_tags(e));
+	json_object_set_new(status, "devices", json_devices(e));
 	json_object_set_new(status, "bundles", json_bundles(e));
 	json_object_set_new(status, "events", json_counters(e));
 	json_object_set_new(status, "handshakes",
@@ -192,6 +215,25 @@ int enforcer_status(void *ctx, char **textp)
 	json_object_set_new(status, "maps", json_maps(e));
 	json_object_set_new(status, "map_full", json_integer((json_int_t)c->map_full));
 	return json_done(status, textp);
+}
+
+static void json_add_device(const struct enforcer *e, json_t *item, const struct tag *tag)
+{
+	const struct device *device = devices_by_index(e->devices, (uint32_t)tag->cgroup_id);
+	json_t *addresses = json_array();
+	char text[INET6_ADDRSTRLEN];
+
+	for (uint32_t i = 0; device && i < device->kernel.n_addresses; i++) {
+		const struct bh_addr *a = &device->kernel.addresses[i];
+		bool v4 = a->w[0] == 0 && a->w[1] == 0 && ntohl(a->w[2]) == 0xffff;
+
+		json_array_append_new(addresses, json_string(inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? &a->w[3] : a->w,
+								       text, sizeof(text))));
+	}
+	json_object_set_new(item, "cgroup_id", json_integer(0));
+	json_object_set_new(item, "device", json_string(tag->path + strlen(BH_DEVICE_PLACE)));
+	json_object_set_new(item, "ifindex", json_integer((uint32_t)tag->cgroup_id));
+	json_object_set_new(item, "addresses", addresses);
 }
 
 int enforcer_identities(void *ctx, char **textp)
@@ -212,6 +254,8 @@ int enforcer_identities(void *ctx, char **textp)
 				 enforcer_identity_name(e, tag->identity), "identity", (int)tag->identity, "cgroup_id",
 				 (json_int_t)tag->cgroup_id, "cgroup", tag->path, "serial", tag->serial, "pid",
 				 (int)tag->pid);
+		if (tag->cgroup_id & BH_DEVICE_BIT)
+			json_add_device(e, item, tag);
 		json_object_set_new(item, "deadline", json_time(tag->local ? 0 : tag->not_after));
 		json_object_set_new(item, "seconds_left",
 				    tag->local ? json_null()

@@ -161,8 +161,11 @@ static int on_guard(sd_event_source *source, uint64_t usec, void *data)
 {
 	struct enforcer *e = data;
 
+	bool restored = subtree_check(e);
+
 	(void)usec;
-	if (subtree_check(e))
+	restored |= enforcer_devices_check(e);
+	if (restored)
 		enforcer_sweep(e, true, "enforcement was restored");
 	return sd_event_source_set_time_relative(source, GUARD_USEC);
 }

@@ -98,18 +98,17 @@ static bool gone_remove(struct enforcer *e, const struct cgroup_tree *tree)
 		struct tag *tag = &e->tags[i];
 		const struct cgroup_node *node = cgroup_tree_find(tree, tag->cgroup_id);
 
+		if (tag->cgroup_id & BH_DEVICE_BIT) { /* removed with its device */
+			i++;
+			continue;
+		}
 		if (node) {
 			if (!tag->path[0])
 				snprintf(tag->path, sizeof(tag->path), "%s", node->path);
 			i++;
 			continue;
 		}
-		struct ipc_notice notice = enforcer_tag_notice(e, NOTICE_IDENTITY_REMOVED, tag);
-
-		snprintf(notice.text, sizeof(notice.text), "its cgroup is gone");
-		datapath_tag_delete(e->datapath, tag->cgroup_id);
-		enforcer_tag_drop(e, tag);
-		enforcer_notice_post(e, &notice);
+		enforcer_tag_remove(e, tag, "its cgroup is gone");
 		any = true;
 	}
 	return any;
@@ -170,7 +169,7 @@ static void maps_look(struct enforcer *e)
 
 static void addresses_refresh(struct enforcer *e, const struct cgroup_tree *tree)
 {
-	bool full = netns_addresses_refresh(e->datapath, tree) == -E2BIG;
+	bool full = enforcer_addresses_refresh(e, tree) == -E2BIG;
 
 	if (full && !e->addresses_full)
 		log_error("the kernel's map addresses is full (%u entries): workloads at the addresses that it has no "

@@ -178,6 +178,16 @@ void enforcer_tag_restore(struct enforcer *e, struct tag *tag, const struct tag 
 	}
 }
 
+void enforcer_tag_remove(struct enforcer *e, struct tag *tag, const char *why)
+{
+	struct ipc_notice notice = enforcer_tag_notice(e, NOTICE_IDENTITY_REMOVED, tag);
+
+	snprintf(notice.text, sizeof(notice.text), "%s", why);
+	datapath_tag_delete(e->datapath, tag->cgroup_id);
+	enforcer_tag_drop(e, tag);
+	enforcer_notice_post(e, &notice);
+}
+
 /* Ends a tag but keeps it as a mark. */
 void enforcer_tag_end(struct enforcer *e, struct tag *tag, enum notice_kind kind, const char *text)
 {
@@ -342,19 +352,7 @@ int enforcer_revoke(void *ctx, const char *identity, uid_t uid, pid_t pid, struc
 
 /* ---- attestation ---- */
 
-struct attempt {
-	const struct ipc_tag_request *request;
-	const struct cgroup_node *node;
-	int pidfd;
-	uint32_t code;
-	bool renewal;
-	bool taken_back; /* a tag that was in force for a moment */
-	char text[512];
-};
-
-static void refuse(struct attempt *a, uint32_t code, const char *format, ...) __attribute__((format(printf, 3, 4)));
-
-static void refuse(struct attempt *a, uint32_t code, const char *format, ...)
+void enforcer_attempt_refuse(struct tag_attempt *a, uint32_t code, const char *format, ...)
 {
 	va_list args;
 
@@ -366,17 +364,19 @@ static void refuse(struct attempt *a, uint32_t code, const char *format, ...)
 
 /* The process is alive and in the cgroup that it signed for. The kernel is asked here once more: what the identity role
  * says of a process is not believed. */
-static bool peer_holds(struct attempt *a)
+static bool peer_holds(struct tag_attempt *a)
 {
 	struct process_facts facts;
 	int r = process_query(a->pidfd, &facts);
 
 	if (r == -ESRCH)
-		refuse(a, ATTEST_E_PEER_GONE, "the process ended during the attestation");
+		enforcer_attempt_refuse(a, ATTEST_E_PEER_GONE, "the process ended during the attestation");
 	else if (r < 0)
-		refuse(a, ATTEST_E_NO_PIDFD, "the kernel cannot say which cgroup the process is in: %s", strerror(-r));
+		enforcer_attempt_refuse(a, ATTEST_E_NO_PIDFD,
+					"the kernel cannot say which cgroup the process is in: %s", strerror(-r));
 	else if (facts.cgroup_id != a->request->cgroup_id)
-		refuse(a, ATTEST_E_CGROUP_MOVED, "the process moved to another cgroup during the attestation");
+		enforcer_attempt_refuse(a, ATTEST_E_CGROUP_MOVED,
+					"the process moved to another cgroup during the attestation");
 	else
 		return true;
 	return false;
@@ -393,41 +393,47 @@ static bool is_delegated(struct enforcer *e, const struct cgroup_node *node)
 	return fstatat(e->cgroup_fd, path, &st, 0) < 0 || st.st_uid != 0 || (st.st_mode & (S_IWGRP | S_IWOTH));
 }
 
-static bool cgroup_fits(struct enforcer *e, struct attempt *a)
+static bool cgroup_fits(struct enforcer *e, struct tag_attempt *a)
 {
 	char why[400];
 
 	if (!a->node || a->node->depth == 0)
-		refuse(a, ATTEST_E_CGROUP_UNMANAGED,
-		       "the process is in a cgroup that is not below the managed subtree %s: start the workload in a "
-		       "cgroup of "
-		       "its own there (policyctl run does)",
-		       e->config.subtree);
+		enforcer_attempt_refuse(
+			a, ATTEST_E_CGROUP_UNMANAGED,
+			"the process is in a cgroup that is not below the managed subtree %s: start the workload in a "
+			"cgroup of "
+			"its own there (policyctl run does)",
+			e->config.subtree);
 	else if (a->node->depth > BH_MAX_DEPTH)
-		refuse(a, ATTEST_E_CGROUP_DEPTH, "cgroup %s is more than %u levels below the managed subtree",
-		       a->node->path, BH_MAX_DEPTH);
+		enforcer_attempt_refuse(a, ATTEST_E_CGROUP_DEPTH,
+					"cgroup %s is more than %u levels below the managed subtree", a->node->path,
+					BH_MAX_DEPTH);
 	else if (is_delegated(e, a->node))
-		refuse(a, ATTEST_E_CGROUP_DELEGATED,
-		       "cgroup %s can be entered by others than root, who would gain its identity", a->node->path);
+		enforcer_attempt_refuse(a, ATTEST_E_CGROUP_DELEGATED,
+					"cgroup %s can be entered by others than root, who would gain its identity",
+					a->node->path);
 	else if (!policy_image_binding(e->image, a->request->spiffe_id, a->node->path, why, sizeof(why)))
-		refuse(a, ATTEST_E_BINDING, "cgroup %s may not carry this identity: %s", a->node->path, why);
-	else
+		enforcer_attempt_refuse(a, ATTEST_E_BINDING, "cgroup %s may not carry this identity: %s", a->node->path,
+					why);
+	else {
+		a->key = a->node->id;
 		return true;
+	}
 	return false;
 }
 
-static bool identity_fits(struct enforcer *e, struct attempt *a)
+static bool identity_fits(struct enforcer *e, struct tag_attempt *a)
 {
-	const struct tag *tag = enforcer_tag_find(e, a->request->cgroup_id);
+	const struct tag *tag = enforcer_tag_find(e, a->key);
 	int64_t revoked = revoked_at(e, a->request->spiffe_id);
 
 	if (a->request->deadline_ns <= enforcer_boottime_ns()) {
-		refuse(a, ATTEST_E_SVID + 62, "the SVID has expired");
+		enforcer_attempt_refuse(a, ATTEST_E_SVID + 62, "the SVID has expired");
 		return false;
 	}
 	/* The identity role may have verified it a moment before it was told that the bundle is gone. */
 	if (!enforcer_bundle_vouches(e, a->request->spiffe_id)) {
-		refuse(a, ATTEST_E_SVID + 75, "no trust bundle vouches for the identity any more");
+		enforcer_attempt_refuse(a, ATTEST_E_SVID + 75, "no trust bundle vouches for the identity any more");
 		return false;
 	}
 	if (revoked && a->request->not_before <= revoked) {
@@ -437,38 +443,40 @@ static bool identity_fits(struct enforcer *e, struct attempt *a)
 
 		gmtime_r(&t, &tm);
 		strftime(at, sizeof(at), "%Y-%m-%dT%H:%M:%SZ", &tm);
-		refuse(a, ATTEST_E_REVOKED, "the identity was revoked at %s: an SVID issued after that is needed", at);
+		enforcer_attempt_refuse(a, ATTEST_E_REVOKED,
+					"the identity was revoked at %s: an SVID issued after that is needed", at);
 		return false;
 	}
 	if (tag && tag->deadline_ns &&
 	    (tag->local || strcmp(enforcer_identity_name(e, tag->identity), a->request->spiffe_id) != 0)) {
-		refuse(a, ATTEST_E_OTHER_IDENTITY, "cgroup %s carries the identity %s already", a->node->path,
-		       enforcer_identity_name(e, tag->identity));
+		enforcer_attempt_refuse(a, ATTEST_E_OTHER_IDENTITY, "%s%s carries the identity %s already",
+					a->key & BH_DEVICE_BIT ? "" : "cgroup ", a->place,
+					enforcer_identity_name(e, tag->identity));
 		return false;
 	}
 	a->renewal = tag && tag->deadline_ns;
 	return true;
 }
 
-static bool tag_give(struct enforcer *e, struct attempt *a)
+static bool tag_give(struct enforcer *e, struct tag_attempt *a)
 {
 	const struct ipc_tag_request *request = a->request;
-	struct tag *tag = enforcer_tag_find(e, request->cgroup_id), before = {};
+	struct tag *tag = enforcer_tag_find(e, a->key), before = {};
 	uint32_t number;
 	int r;
 
 	r = enforcer_identity_number(e, request->spiffe_id, false, &number);
 	if (r < 0) {
-		refuse(a, ATTEST_E_FULL, "the kernel's map of names (%u identities) takes no more: %s",
-		       BH_MAX_IDENTITIES, enforcer_full_text(r));
+		enforcer_attempt_refuse(a, ATTEST_E_FULL, "the kernel's map of names (%u identities) takes no more: %s",
+					BH_MAX_IDENTITIES, enforcer_full_text(r));
 		return false;
 	}
 	if (tag)
 		before = *tag;
 	else
-		tag = enforcer_tag_add(e, request->cgroup_id);
+		tag = enforcer_tag_add(e, a->key);
 	if (!tag) {
-		refuse(a, ATTEST_E_FULL, "out of memory");
+		enforcer_attempt_refuse(a, ATTEST_E_FULL, "out of memory");
 		return false;
 	}
 	tag->identity = number;
@@ -478,22 +486,25 @@ static bool tag_give(struct enforcer *e, struct attempt *a)
 		tag->not_after = request->not_after;
 	}
 	tag->pid = request->pid;
-	snprintf(tag->path, sizeof(tag->path), "%s", a->node->path);
+	snprintf(tag->path, sizeof(tag->path), "%s", a->place);
 	snprintf(tag->serial, sizeof(tag->serial), "%s", request->serial);
-	r = enforcer_tag_write(e, tag);
+	/* Its addresses first: with an identity it carries what they allow. */
+	r = a->key & BH_DEVICE_BIT ? enforcer_device_bind(e, a) : 0;
+	if (r == 0)
+		r = enforcer_tag_write(e, tag);
 	/* Once more: had the process moved before the tag was there, its proof was for another group. */
 	if (r == 0 && peer_holds(a))
 		return true;
 	if (r < 0)
-		refuse(a, ATTEST_E_FULL, "the kernel's map of tags (%u entries) takes no more: %s", BH_MAX_TAGS,
-		       enforcer_full_text(r));
+		enforcer_attempt_refuse(a, ATTEST_E_FULL, "the kernel's map of tags (%u entries) takes no more: %s",
+					BH_MAX_TAGS, enforcer_full_text(r));
 	enforcer_tag_restore(e, tag, &before);
 	/* A packet may have been judged by it meanwhile. */
 	a->taken_back = true;
 	return false;
 }
 
-static void attempt_notice(struct enforcer *e, const struct attempt *a)
+static void attempt_notice(struct enforcer *e, const struct tag_attempt *a)
 {
 	const struct ipc_tag_request *request = a->request;
 	struct ipc_notice notice = enforcer_notice(a->code	? NOTICE_IDENTITY_REFUSED
@@ -501,15 +512,15 @@ static void attempt_notice(struct enforcer *e, const struct attempt *a)
 								: NOTICE_IDENTITY_ATTESTED);
 
 	notice.code = a->code;
-	notice.cgroup_id = request->cgroup_id;
+	notice.cgroup_id = a->key ? a->key : request->cgroup_id;
 	notice.not_before = request->not_before;
 	notice.not_after = request->not_after;
 	notice.pid = request->pid;
 	notice.uid = request->uid;
 	notice.revision = e->revision;
 	memcpy(notice.spiffe_id, request->spiffe_id, sizeof(notice.spiffe_id));
-	if (a->node)
-		snprintf(notice.cgroup_path, sizeof(notice.cgroup_path), "%s", a->node->path);
+	if (a->place)
+		snprintf(notice.cgroup_path, sizeof(notice.cgroup_path), "%s", a->place);
 	memcpy(notice.serial, request->serial, sizeof(notice.serial));
 	memcpy(notice.issuer, request->issuer, sizeof(notice.issuer));
 	memcpy(notice.leaf_sha256, request->leaf_sha256, sizeof(notice.leaf_sha256));
@@ -521,7 +532,7 @@ void enforcer_tag_request(struct enforcer *e, const struct ipc_tag_request *requ
 {
 	__attribute__((cleanup(cgroup_tree_clear))) struct cgroup_tree tree = {};
 	struct ipc_tag_reply reply = {.h = {.type = IPC_TAG_REPLY, .len = sizeof(reply)}};
-	struct attempt a = {.request = request, .pidfd = pidfd};
+	struct tag_attempt a = {.request = request, .pidfd = pidfd};
 
 	/* A refusal of the identity role comes here for the audit log only. */
 	privileges_raise();
@@ -530,15 +541,18 @@ void enforcer_tag_request(struct enforcer *e, const struct ipc_tag_request *requ
 	privileges_lower();
 	if (r == 0)
 		a.node = cgroup_tree_find(&tree, request->cgroup_id);
+	if (a.node)
+		a.place = a.node->path;
 	if (request->h.type == IPC_ATTEST_REFUSED) {
-		refuse(&a, request->code ? request->code : ATTEST_E_INTERNAL, "%s", request->text);
+		enforcer_attempt_refuse(&a, request->code ? request->code : ATTEST_E_INTERNAL, "%s", request->text);
 		attempt_notice(e, &a);
 		return;
 	}
 
 	if (r < 0)
-		refuse(&a, ATTEST_E_INTERNAL, "the managed subtree cannot be read: %s", strerror(-r));
-	else if (peer_holds(&a) && cgroup_fits(e, &a) && identity_fits(e, &a) && tag_give(e, &a))
+		enforcer_attempt_refuse(&a, ATTEST_E_INTERNAL, "the managed subtree cannot be read: %s", strerror(-r));
+	else if (peer_holds(&a) && (request->device[0] ? enforcer_device_fits(e, &a) : cgroup_fits(e, &a)) &&
+		 identity_fits(e, &a) && tag_give(e, &a))
 		snprintf(a.text, sizeof(a.text), "%s", a.renewal ? "renewed" : "attested");
 	reply.request = request->request;
 	reply.cgroup_id = request->cgroup_id;
@@ -548,7 +562,7 @@ void enforcer_tag_request(struct enforcer *e, const struct ipc_tag_request *requ
 	if (!a.code) {
 		if (!a.renewal)
 			datapath_changed(e->datapath);
-		netns_addresses_refresh(e->datapath, &tree);
+		enforcer_addresses_refresh(e, &tree);
 		enforcer_expiry_arm(e);
 	} else if (a.taken_back) {
 		datapath_changed(e->datapath);

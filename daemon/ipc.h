@@ -14,6 +14,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#define IPC_MAX_ADDRESSES 8 /* as of identity/attest.h and bpf/abi.h */
+
 enum ipc_type {
 	/* enforcer -> identity */
 	IPC_BUNDLE = 1,	   /* struct ipc_bundle, fd: PEM text; without fd: the trust domain is gone */
@@ -29,6 +31,7 @@ enum ipc_type {
 	IPC_AUDIT_IMAGE = 33,  /* struct ipc_audit_image, fd: compiled policy of a revision */
 	IPC_AUDIT_NAME = 34,   /* struct ipc_audit_name */
 	IPC_AUDIT_NOTICE = 35, /* struct ipc_notice */
+	IPC_AUDIT_DEVICE = 36, /* struct ipc_audit_device */
 	/* enforcer -> metrics */
 	IPC_METRICS = 40, /* struct ipc_header, fd: struct metrics */
 	/* any role -> enforcer */
@@ -73,6 +76,11 @@ struct ipc_tag_request {
 	char issuer[256];
 	char text[512]; /* sentence of a refusal */
 	uint8_t leaf_sha256[32];
+	/* for a device instead of the cgroup: its name, else "" */
+	char device[16];
+	uint32_t n_addresses;
+	uint32_t pad2;
+	uint8_t addresses[IPC_MAX_ADDRESSES][16];
 };
 
 struct ipc_tag_reply {
@@ -97,6 +105,14 @@ struct ipc_audit_name {
 	uint32_t identity;
 	uint32_t local; /* 1: a local identity; its name in the policy stands in `name` */
 	char name[2049];
+};
+
+/* The managed device with this index may appear in events from now on. */
+struct ipc_audit_device {
+	struct ipc_header h;
+	uint32_t ifindex;
+	uint32_t pad;
+	char name[16];
 };
 
 enum notice_kind {

@@ -91,7 +91,7 @@ struct collection {
 	struct stat user; /* the enforcer's user namespace */
 };
 
-static int collection_add(struct collection *c, const struct bh_addr *addr)
+static int collection_add(struct collection *c, const struct bh_addr *addr, uint64_t cookie)
 {
 	if (c->n == c->room) {
 		size_t room = c->room ? c->room * 2 : 64;
@@ -102,13 +102,21 @@ static int collection_add(struct collection *c, const struct bh_addr *addr)
 		c->items = items;
 		c->room = room;
 	}
-	c->items[c->n++] = (struct address){.addr = *addr, .cookie = c->cookie};
+	c->items[c->n++] = (struct address){.addr = *addr, .cookie = cookie};
 	return 0;
 }
 
 static int address_order(const void *a, const void *b)
 {
 	return memcmp(&((const struct address *)a)->addr, &((const struct address *)b)->addr, sizeof(struct bh_addr));
+}
+
+/* Whose an address is that two have: the namespace's where the other is the device that leads to it. */
+static uint64_t one_of(uint64_t a, uint64_t b)
+{
+	if (a == b || (b & BH_DEVICE_BIT))
+		return a;
+	return a & BH_DEVICE_BIT ? b : 0;
 }
 
 /* One item for each address, in order; of several namespaces', cookie 0. */
@@ -120,8 +128,7 @@ static void collection_sort(struct collection *c)
 		qsort(c->items, c->n, sizeof(*c->items), address_order);
 	for (size_t i = 0; i < c->n; i++) {
 		if (n && address_order(&c->items[n - 1], &c->items[i]) == 0) {
-			if (c->items[n - 1].cookie != c->items[i].cookie)
-				c->items[n - 1].cookie = 0;
+			c->items[n - 1].cookie = one_of(c->items[n - 1].cookie, c->items[i].cookie);
 			continue;
 		}
 		c->items[n++] = c->items[i];
@@ -172,7 +179,7 @@ static int address_message(const struct nlmsghdr *nlh, void *data)
 			NAMESPACE_MAX_ADDRESSES);
 		return MNL_CB_STOP;
 	}
-	if (collection_add(c, &addr) < 0) {
+	if (collection_add(c, &addr, c->cookie) < 0) {
 		errno = ENOMEM;
 		return MNL_CB_ERROR;
 	}
@@ -239,7 +246,8 @@ static int addresses_write(struct datapath *dp, struct collection *c, bool compl
 	return r;
 }
 
-int netns_addresses_refresh(struct datapath *dp, const struct cgroup_tree *tree)
+int netns_addresses_refresh(struct datapath *dp, const struct cgroup_tree *tree, const struct netns_address *bound,
+			    size_t n_bound)
 {
 	struct collection c = {};
 	int r, r2;
@@ -247,6 +255,9 @@ int netns_addresses_refresh(struct datapath *dp, const struct cgroup_tree *tree)
 	if (stat("/proc/self/ns/user", &c.user) < 0)
 		return -errno;
 	r = netns_each(tree, addresses_read, &c);
+	for (size_t i = 0; i < n_bound; i++)
+		if (collection_add(&c, &bound[i].addr, bound[i].device) < 0)
+			r = -ENOMEM;
 	collection_sort(&c);
 	r2 = addresses_write(dp, &c, r == 0);
 	free(c.items);

@@ -18,12 +18,19 @@
  * -errno if there is no way back, after which nothing else may run. */
 int netns_each(const struct cgroup_tree *tree, int (*work)(void *ctx), void *ctx);
 
+/* An address that is bound to a managed device. Where a namespace of a workload has it too, that is who is meant. */
+struct netns_address {
+	struct bh_addr addr;
+	uint64_t device; /* BH_DEVICE_BIT and its index */
+};
+
 /*
  * Brings the map of addresses up to date with what the namespaces have now. Only namespaces of the enforcer's own user
  * namespace count: in one that a workload made for itself, it can add any address, and so take a stranger's name away or
  * fill the map. The same reason bounds the addresses of one namespace. Returns 0 or -errno.
  */
-int netns_addresses_refresh(struct datapath *datapath, const struct cgroup_tree *tree);
+int netns_addresses_refresh(struct datapath *datapath, const struct cgroup_tree *tree,
+			    const struct netns_address *bound, size_t n_bound);
 
 /* Judges every TCP socket and connected UDP socket of managed workloads again, with the tables and tags in force, and destroys those that are no
  * longer allowed, so that both ends learn at once. Returns how many, or -errno. */

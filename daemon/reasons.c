@@ -9,7 +9,7 @@ static const struct {
 } reasons[BH_REASON_MAX] = {
 	[BH_REASON_POLICY] = {"POLICY", "the policy decided"},
 	[BH_REASON_NO_IDENTITY] = {"NO_IDENTITY",
-				   "the workload has no verified identity: attest an SVID for its cgroup"},
+				   "the workload has no verified identity: attest an SVID for its cgroup, or device"},
 	[BH_REASON_EXPIRED] = {"EXPIRED", "the workload's identity is past its deadline: attest a renewed SVID"},
 	[BH_REASON_FRAGMENT] = {"FRAGMENT",
 				"an IP fragment whose first part was not seen carries no ports to judge by"},
@@ -38,6 +38,11 @@ static const struct {
 		 "them listen"},
 	[BH_REASON_NEW_ADDRESS] =
 		{"NEW_ADDRESS", "the destination is an own address that was added a moment ago: try again in a second"},
+	[BH_REASON_ADDRESS] = {"ADDRESS",
+			       "the workload's end of the packet is no address that its device was bound with"},
+	[BH_REASON_OPTION] =
+		{"OPTION", "the segment came from a managed device and shows an identity that no socket of this host "
+			   "gave it"},
 };
 
 /* By enum bh_proof. NULL: nothing is wrong with it. */

@@ -340,6 +340,7 @@ int auditor_packet(struct auditor *auditor, const void *packet, int type, int fd
 {
 	const struct ipc_audit_image *image = packet;
 	const struct ipc_audit_name *name = packet;
+	const struct ipc_audit_device *device = packet;
 	struct ipc_header pong = {.type = IPC_PING, .len = sizeof(pong)};
 	int r = 0;
 
@@ -354,6 +355,9 @@ int auditor_packet(struct auditor *auditor, const void *packet, int type, int fd
 		break;
 	case IPC_AUDIT_NAME:
 		r = audit_names_set_identity(auditor->names, name->identity, name->local, name->name);
+		break;
+	case IPC_AUDIT_DEVICE:
+		r = audit_names_set_device(auditor->names, device->ifindex, device->name);
 		break;
 	case IPC_AUDIT_NOTICE:
 		take_notice(auditor, packet);
@@ -424,7 +428,13 @@ int auditor_event(void *context, void *data, size_t size)
 		if (!is_named(auditor, event.subject) || !is_named(auditor, event.peer) ||
 		    (event.revision && !audit_names_digest(auditor->names, event.revision)))
 			receive(auditor, PACKETS_PER_TURN);
-		path = cgroup_names_path(auditor->cgroups, event.cgroup, clock_ns(CLOCK_BOOTTIME));
+		if (event.cgroup & BH_DEVICE_BIT) {
+			if (!audit_names_device(auditor->names, (uint32_t)event.cgroup))
+				receive(auditor, PACKETS_PER_TURN);
+			path = audit_names_device(auditor->names, (uint32_t)event.cgroup);
+		} else {
+			path = cgroup_names_path(auditor->cgroups, event.cgroup, clock_ns(CLOCK_BOOTTIME));
+		}
 		len = audit_record_flow(auditor->record, auditor->line + 1, &event, auditor->names, path,
 					auditor->boot_to_real_ns, ++auditor->sequence);
 	}

@@ -29,6 +29,9 @@ const char *attest_code_name(unsigned code)
 		[ATTEST_E_CGROUP_DEPTH] = "cgroup-depth",
 		[ATTEST_E_CGROUP_DELEGATED] = "cgroup-delegated",
 		[ATTEST_E_REVOKED] = "revoked",
+		[ATTEST_E_DEVICE] = "device",
+		[ATTEST_E_DEVICE_CALLER] = "device-caller",
+		[ATTEST_E_DEVICE_ADDRESS] = "device-address",
 	};
 
 	if (code > ATTEST_E_SVID && code < ATTEST_E_SVID + 1000)
@@ -134,17 +137,51 @@ static int read_end(const struct reader *reader)
 
 /* ---- messages ---- */
 
-size_t attest_hello_encode(uint8_t *out, size_t size, const struct svid_chain *chain)
+static size_t device_bytes(const struct attest_device *device)
+{
+	return device ? 2 + strlen(device->name) + 16 * (size_t)device->n_addresses : 0;
+}
+
+static void put_device(struct writer *writer, const struct attest_device *device)
+{
+	put_number(writer, strlen(device->name), 1);
+	put_bytes(writer, device->name, strlen(device->name));
+	put_number(writer, device->n_addresses, 1);
+	put_bytes(writer, device->addresses, 16 * (size_t)device->n_addresses);
+}
+
+static bool get_device(struct reader *reader, struct attest_device *device)
+{
+	size_t len = get_number(reader, 1);
+
+	if (len == 0 || len >= sizeof(device->name))
+		return false;
+	get_copy(reader, device->name, len);
+	device->n_addresses = (uint32_t)get_number(reader, 1);
+	if (device->n_addresses > ATTEST_MAX_ADDRESSES)
+		return false;
+	get_copy(reader, device->addresses, 16 * (size_t)device->n_addresses);
+	/* No control characters: the name is written to logs. */
+	for (size_t i = 0; i < len; i++)
+		if (device->name[i] <= ' ' || device->name[i] == '/' || device->name[i] == 0x7f)
+			return false;
+	return true;
+}
+
+size_t attest_hello_encode_device(uint8_t *out, size_t size, const struct svid_chain *chain,
+				  const struct attest_device *device)
 {
 	struct writer writer = {.at = out, .left = size};
-	size_t n = svid_chain_count(chain), len = 3, der_len;
+	size_t n = svid_chain_count(chain), len = 3 + device_bytes(device), der_len;
 
+	if (device && device->n_addresses > ATTEST_MAX_ADDRESSES)
+		return 0;
 	for (size_t i = 0; i < n; i++) {
 		svid_chain_der(chain, i, &der_len);
 		len += 4 + der_len;
 	}
 	put_header(&writer, ATTEST_HELLO, len);
-	put_number(&writer, ATTEST_VERSION, 2);
+	put_number(&writer, device ? ATTEST_VERSION_DEVICE : ATTEST_VERSION, 2);
 	put_number(&writer, n, 1);
 	for (size_t i = 0; i < n; i++) {
 		const uint8_t *der = svid_chain_der(chain, i, &der_len);
@@ -152,15 +189,25 @@ size_t attest_hello_encode(uint8_t *out, size_t size, const struct svid_chain *c
 		put_number(&writer, der_len, 4);
 		put_bytes(&writer, der, der_len);
 	}
+	if (device)
+		put_device(&writer, device);
 	return written(&writer, out);
 }
 
-int attest_hello_decode(const uint8_t *packet, size_t len, const uint8_t **der, size_t *der_len, size_t *np)
+size_t attest_hello_encode(uint8_t *out, size_t size, const struct svid_chain *chain)
+{
+	return attest_hello_encode_device(out, size, chain, NULL);
+}
+
+int attest_hello_decode_device(const uint8_t *packet, size_t len, const uint8_t **der, size_t *der_len, size_t *np,
+			       struct attest_device *device)
 {
 	struct reader reader = read_header(packet, len, ATTEST_HELLO);
+	uint64_t version = get_number(&reader, 2);
 	size_t n;
 
-	if (get_number(&reader, 2) != ATTEST_VERSION)
+	memset(device, 0, sizeof(*device));
+	if (version != ATTEST_VERSION && version != ATTEST_VERSION_DEVICE)
 		return -EBADMSG;
 	n = get_number(&reader, 1);
 	if (n == 0 || n > SVID_MAX_CERTIFICATES)
@@ -169,10 +216,20 @@ int attest_hello_decode(const uint8_t *packet, size_t len, const uint8_t **der, 
 		der_len[i] = get_number(&reader, 4);
 		der[i] = get_bytes(&reader, der_len[i]);
 	}
+	if (version == ATTEST_VERSION_DEVICE && !get_device(&reader, device))
+		return -EBADMSG;
 	if (read_end(&reader) < 0)
 		return -EBADMSG;
 	*np = n;
 	return 0;
+}
+
+int attest_hello_decode(const uint8_t *packet, size_t len, const uint8_t **der, size_t *der_len, size_t *np)
+{
+	struct attest_device device;
+	int r = attest_hello_decode_device(packet, len, der, der_len, np, &device);
+
+	return r == 0 && device.name[0] ? -EBADMSG : r;
 }
 
 size_t attest_challenge_encode(uint8_t *out, size_t size, const struct attest_challenge *challenge)

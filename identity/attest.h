@@ -21,6 +21,8 @@
 
 #define ATTEST_MAGIC 0x3141545aU /* "ZTA1" */
 #define ATTEST_VERSION 1
+#define ATTEST_VERSION_DEVICE 2 /* of a HELLO that asks for a device */
+#define ATTEST_MAX_ADDRESSES 8
 #define ATTEST_MAX_PACKET (SVID_MAX_CHAIN_BYTES + 256)
 #define ATTEST_TTL_MS 5000
 
@@ -49,11 +51,22 @@ enum attest_code {
 	ATTEST_E_CGROUP_DEPTH = 13,	/* deeper below the managed subtree than tags are looked up */
 	ATTEST_E_CGROUP_DELEGATED = 14, /* cgroup is writable by others than root: anyone could enter it */
 	ATTEST_E_REVOKED = 15,		/* the identity was revoked after this SVID was issued */
+	ATTEST_E_DEVICE = 16,		/* no managed device of this name */
+	ATTEST_E_DEVICE_CALLER = 17,	/* only root of the host, in the daemon's network namespace, binds devices */
+	ATTEST_E_DEVICE_ADDRESS = 18,	/* an address that cannot be bound, or is another device's */
 	ATTEST_E_SVID = 1000,
 };
 
 /* Stable name of a code ("binding"), for the audit log and messages. For ATTEST_E_SVID + n: the rule's name. */
 const char *attest_code_name(unsigned code);
+
+/* A HELLO may ask for a device instead of the caller's cgroup: root attests for the workload behind it. What it says here is
+ * signed with the rest. */
+struct attest_device {
+	char name[16]; /* of the host's end */
+	uint32_t n_addresses;
+	uint8_t addresses[ATTEST_MAX_ADDRESSES][16]; /* the workload's; IPv4 as IPv4-mapped addresses */
+};
 
 struct attest_challenge {
 	uint8_t nonce[32];
@@ -79,6 +92,11 @@ struct attest_result {
 size_t attest_hello_encode(uint8_t *out, size_t size, const struct svid_chain *chain);
 /* On success der/len point into `packet`; *np is at most SVID_MAX_CERTIFICATES. */
 int attest_hello_decode(const uint8_t *packet, size_t len, const uint8_t **der, size_t *der_len, size_t *np);
+/* The same, for a device. The decoder takes both kinds: without a device its name is "". */
+size_t attest_hello_encode_device(uint8_t *out, size_t size, const struct svid_chain *chain,
+				  const struct attest_device *device);
+int attest_hello_decode_device(const uint8_t *packet, size_t len, const uint8_t **der, size_t *der_len, size_t *np,
+			       struct attest_device *device);
 size_t attest_challenge_encode(uint8_t *out, size_t size, const struct attest_challenge *challenge);
 int attest_challenge_decode(const uint8_t *packet, size_t len, struct attest_challenge *challenge);
 size_t attest_proof_encode(uint8_t *out, size_t size, uint16_t sigalg, const uint8_t *sig, size_t sig_len);
@@ -106,5 +124,9 @@ int attest_verify(EVP_PKEY *key, uint16_t sigalg, const uint8_t *hello, size_t h
  */
 int attest_client(const char *path, const struct svid_chain *chain, EVP_PKEY *key, struct attest_result *result,
 		  int *fdp, char *why, size_t why_size);
+/* The same for a device; NULL: for the caller's cgroup. */
+int attest_client_device(const char *path, const struct svid_chain *chain, EVP_PKEY *key,
+			 const struct attest_device *device, struct attest_result *result, int *fdp, char *why,
+			 size_t why_size);
 
 #endif

@@ -125,8 +125,8 @@ static int check_challenge(struct client *client, const struct attest_challenge 
 }
 
 /* 1: the answer was a RESULT already. */
-static int client_hello(struct client *client, const struct svid_chain *chain, struct attest_challenge *challenge,
-			struct attest_result *result)
+static int client_hello(struct client *client, const struct svid_chain *chain, const struct attest_device *device,
+			struct attest_challenge *challenge, struct attest_result *result)
 {
 	uint8_t packet[1024];
 	ssize_t n;
@@ -135,7 +135,7 @@ static int client_hello(struct client *client, const struct svid_chain *chain, s
 	client->hello = malloc(ATTEST_MAX_PACKET);
 	if (client->hello == NULL)
 		return client_fail(client, -ENOMEM, "out of memory");
-	client->hello_len = attest_hello_encode(client->hello, ATTEST_MAX_PACKET, chain);
+	client->hello_len = attest_hello_encode_device(client->hello, ATTEST_MAX_PACKET, chain, device);
 	if (client->hello_len == 0)
 		return client_fail(client, -E2BIG, "the chain is too long for a HELLO");
 	r = client_send(client, client->hello, client->hello_len);
@@ -175,8 +175,9 @@ static int client_prove(struct client *client, EVP_PKEY *key, uint16_t sigalg, s
 	return 0;
 }
 
-int attest_client(const char *path, const struct svid_chain *chain, EVP_PKEY *key, struct attest_result *result,
-		  int *fdp, char *why, size_t why_size)
+int attest_client_device(const char *path, const struct svid_chain *chain, EVP_PKEY *key,
+			 const struct attest_device *device, struct attest_result *result, int *fdp, char *why,
+			 size_t why_size)
 {
 	__attribute__((cleanup(client_close))) struct client client = {.sock = -1, .why = why, .why_size = why_size};
 	struct attest_challenge challenge;
@@ -186,7 +187,7 @@ int attest_client(const char *path, const struct svid_chain *chain, EVP_PKEY *ke
 	r = client_connect(&client, path);
 	if (r < 0)
 		return r;
-	r = client_hello(&client, chain, &challenge, result);
+	r = client_hello(&client, chain, device, &challenge, result);
 	if (r < 0)
 		return r;
 	if (r == 0) {
@@ -201,4 +202,10 @@ int attest_client(const char *path, const struct svid_chain *chain, EVP_PKEY *ke
 		client.sock = -1;
 	}
 	return 0;
+}
+
+int attest_client(const char *path, const struct svid_chain *chain, EVP_PKEY *key, struct attest_result *result,
+		  int *fdp, char *why, size_t why_size)
+{
+	return attest_client_device(path, chain, key, NULL, result, fdp, why, why_size);
 }

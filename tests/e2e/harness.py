@@ -148,6 +148,7 @@ class Environment:
         self.daemon = None
         self.daemon_env = daemon_env
         self.daemon_options = []  # beside those of daemon_argv()
+        self.daemon_netns = None  # the test's own: that of the runner
         self.program = DAEMON  # that start() starts
         self.processes = []
         self.workloads = []
@@ -251,7 +252,7 @@ class Environment:
         settings = {"NOTIFY_SOCKET": f"{self.dir}/notify", **self.daemon_env, **env}
         self.notified = []
         self.started += 1
-        self.daemon = DaemonProcess(self.daemon_argv(), settings, self.log_path)
+        self.daemon = DaemonProcess(self.daemon_argv(), settings, self.log_path, self.daemon_netns)
         if wait:
             self.wait_notify("READY=1", 30)
         return self

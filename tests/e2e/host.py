@@ -182,13 +182,21 @@ class Process:
 class DaemonProcess(Process):
     """bulkheadd: what it prints goes to a file that outlives it."""
 
-    def __init__(self, argv, settings, log_path):  # pylint: disable=super-init-not-called
+    def __init__(self, argv, settings, log_path, netns=None):  # pylint: disable=super-init-not-called
         self.argv, self.events, self.out = argv, [], []
+        netns_fd = os.open(f"/run/netns/{netns}", os.O_RDONLY) if netns else -1
+
+        def prepare():
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if netns_fd >= 0 and libc.setns(netns_fd, CLONE_NEWNET):
+                os._exit(126)
+
         env = {k: v for k, v in os.environ.items() if k not in ("WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS")}
         with open(log_path, "ab") as log:
             self.popen = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
-                                          env={**env, **settings},
-                                          preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM))
+                                          env={**env, **settings}, preexec_fn=prepare)
+        if netns_fd >= 0:
+            os.close(netns_fd)
         self.pid = self.popen.pid
 
     def wait(self, seconds=10.0):

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """TCP SYNs by hand, as an attacker makes them: through a raw socket or straight onto a device.
 
-  packets.py syn --dev IF --src ADDR,PORT --dst ADDR,PORT [--option HEX] [--seq N] [--how raw|device] [--peer-mac MAC]
+  packets.py syn --dev IF --src ADDR,PORT --dst ADDR,PORT [--option HEX] [--seq N] [--how raw|device|bypass] [--peer-mac MAC]
   packets.py capture --dev IF --dst-port N       prints the first SYN to that port that is sent on the device
-  packets.py replay --dev IF --frame HEX [--how raw|device]
+  packets.py replay --dev IF --frame HEX [--how raw|device|bypass]
 
 Prints JSON lines: what was sent, or the errno, and what came back: "syn-ack", "reset" or "nothing"."""
 import argparse
@@ -100,8 +100,10 @@ def open_device(device):
 
 
 def send(how, device, frame):
-    if how == "device":
+    if how in ("device", "bypass"):
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
+            if how == "bypass":
+                sock.setsockopt(263, 20, 1)  # SOL_PACKET, PACKET_QDISC_BYPASS: past the sender's own TC hooks
             sock.bind((device, 0))
             sock.send(frame)
         return
@@ -166,7 +168,7 @@ def main():
     parser.add_argument("--option", type=bytes.fromhex, default=b"")
     parser.add_argument("--seq", type=int, default=0x01020304)
     parser.add_argument("--frame", type=bytes.fromhex)
-    parser.add_argument("--how", choices=("raw", "device"), default="raw")
+    parser.add_argument("--how", choices=("raw", "device", "bypass"), default="raw")
     parser.add_argument("--peer-mac", default="00:00:00:00:00:00")
     parser.add_argument("--wait", type=float, default=0.6)
     args = parser.parse_args()

@@ -104,9 +104,34 @@ static void errors_name_file_line_and_column(void **state)
 		"too long for the names of the sockets");
 }
 
+static void devices_are_a_list_or_a_text(void **state)
+{
+	struct daemon_config_file file;
+	struct daemon_config config;
+
+	(void)state;
+	assert_int_equal(parse("devices: [veth*, \"tap?\"]\n", &file), 0);
+	assert_int_equal(config_merge(&config, &file, NULL, why, sizeof(why)), 0);
+	assert_string_equal(config.devices, "veth*,tap?");
+	assert_int_equal(parse("devices: veth*, tap0\nsubtree: /x\n", &file), 0);
+	assert_string_equal(file.values.devices, "veth*,tap0");
+	assert_string_equal(file.values.subtree, "/x");
+	assert_int_equal(parse("devices: []\n", &file), 0);
+	assert_int_equal(file.present, 0);
+	refused("devices: [veth*, abcdefghijklmnop]\n",
+		"devices \"veth*,abcdefghijklmnop\" has a name of more than 15 bytes");
+	refused("devices: [a/b]\n", "has a name with a character that no name has");
+	refused("devices: \"a,,b\"\n", "has an empty name");
+	refused("devices: [\"a,b\"]\n", "a name has no comma");
+	refused("devices: [[a]]\n", "b.yaml:1:11: error: devices must be a plain text");
+	refused("devices: {a: b}\n", "devices must be a plain text");
+	refused("devices: [a]\ndevices: [b]\n", "b.yaml:2:1: error: devices is set twice");
+}
+
 static void a_cut_file_never_crashes_the_parser(void **state)
 {
-	static const char text[] = "instance: a\nsubtree: \"/x\"\nrun_dir: '/run/b'\n# end\npin_dir: /sys/fs/bpf/b\n";
+	static const char text[] = "instance: a\nsubtree: \"/x\"\nrun_dir: '/run/b'\ndevices: [veth*, tap?]\n# "
+				   "end\npin_dir: /sys/fs/bpf/b\n";
 	struct daemon_config_file file;
 
 	(void)state;
@@ -228,6 +253,7 @@ int main(void)
 		cmocka_unit_test(metrics_are_told_where_the_file_or_an_option_says),
 		cmocka_unit_test(an_empty_file_is_all_defaults),
 		cmocka_unit_test(errors_name_file_line_and_column),
+		cmocka_unit_test(devices_are_a_list_or_a_text),
 		cmocka_unit_test(a_cut_file_never_crashes_the_parser),
 		cmocka_unit_test(an_instance_has_paths_of_its_own),
 		cmocka_unit_test(options_win_over_the_file),

@@ -45,6 +45,39 @@ static void hello_carries_the_chain(void **state)
 	svid_chain_freep(&chain);
 }
 
+static void hello_carries_a_device(void **state)
+{
+	struct attest_device device = {.name = "veth3", .n_addresses = 2, .addresses = {{1}, {[15] = 2}}}, got;
+	size_t n, der_len[SVID_MAX_CERTIFICATES], len, at;
+	const uint8_t *der[SVID_MAX_CERTIFICATES];
+	struct svid_chain *chain = make_chain(2);
+	static uint8_t packet[ATTEST_MAX_PACKET];
+
+	(void)state;
+	len = attest_hello_encode_device(packet, sizeof(packet), chain, &device);
+	assert_int_equal(attest_hello_decode_device(packet, len, der, der_len, &n, &got), 0);
+	assert_int_equal(n, 2);
+	assert_memory_equal(&got, &device, sizeof(got));
+	/* Who does not ask for a device gets none. */
+	assert_int_equal(attest_hello_decode(packet, len, der, der_len, &n), -EBADMSG);
+	/* Name and addresses stand at the end. */
+	at = len - 1 - 5 - 1 - 32;
+	assert_int_equal(packet[at], 5);
+	for (size_t cut = at; cut < len; cut++)
+		assert_int_equal(attest_hello_decode_device(packet, cut, der, der_len, &n, &got), -EBADMSG);
+	packet[at + 1] = '/';
+	assert_int_equal(attest_hello_decode_device(packet, len, der, der_len, &n, &got), -EBADMSG);
+	packet[at + 1] = '\0';
+	assert_int_equal(attest_hello_decode_device(packet, len, der, der_len, &n, &got), -EBADMSG);
+	packet[at + 1] = 'v';
+	packet[at + 6] = ATTEST_MAX_ADDRESSES + 1;
+	assert_int_equal(attest_hello_decode_device(packet, len, der, der_len, &n, &got), -EBADMSG);
+	len = attest_hello_encode(packet, sizeof(packet), chain);
+	assert_int_equal(attest_hello_decode_device(packet, len, der, der_len, &n, &got), 0);
+	assert_string_equal(got.name, "");
+	svid_chain_freep(&chain);
+}
+
 static const struct attest_challenge challenge = {
 	.nonce = {1, 2, 3},
 	.boot_id = {4, 5},
@@ -288,6 +321,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(hello_carries_the_chain),
+		cmocka_unit_test(hello_carries_a_device),
 		cmocka_unit_test(challenge_survives_the_wire),
 		cmocka_unit_test(result_survives_the_wire),
 		cmocka_unit_test(packet_of_any_other_length_is_refused),

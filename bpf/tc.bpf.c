@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * tc.bpf.c - every packet of a managed device, in both directions: what has no socket here, and what passes the cgroup hooks
+ * (AF_PACKET) meets these.
+ *
+ * A device without identity carries nothing, not even ARP. One with identity carries what its workload may send and get, from
+ * and to the addresses that it was bound with, and what the link needs: ARP and neighbour discovery for those addresses.
+ * Everything else is denied: tagged frames, fragments (they carry no ports), other Ethernet protocols.
+ */
+#include "device_flow.h"
+
+/* Verdicts of the TC hook. What is allowed goes on to the next program: others may deny it still. */
+#define TC_NEXT (-1)
+#define TC_DROP 2
+
+#define ND_SOLICITATION 135
+#define ND_ADVERTISEMENT 136
+
+struct arp_ipv4 {
+	__be16 hardware;
+	__be16 protocol;
+	__u8 hardware_len;
+	__u8 protocol_len;
+	__be16 operation;
+	__u8 sender_mac[6];
+	__u8 sender[4];
+	__u8 target_mac[6];
+	__u8 target[4];
+} __attribute__((packed));
+
+static __always_inline void address_of_bytes(struct bh_addr *a, const __u8 *bytes)
+{
+	__be32 v4;
+
+	__builtin_memcpy(&v4, bytes, sizeof(v4));
+	bh_addr_v4(a, v4);
+}
+
+/* The workload says of its own addresses where they are, and asks for others'. */
+static __noinline int device_arp(struct __sk_buff *skb, const struct bh_device *dev, struct bh_query *q, __u32 hook)
+{
+	struct arp_ipv4 arp;
+
+	if (!dev || bpf_skb_load_bytes(skb, dev->link_header, &arp, sizeof(arp)) || arp.hardware != bpf_htons(1) ||
+	    arp.protocol != bpf_htons(ETH_P_IP) || arp.hardware_len != 6 || arp.protocol_len != 4)
+		return device_deny(q, BH_REASON_PARSE);
+	if (hook == BH_INGRESS)
+		return BH_ALLOW;
+	address_of_bytes(&q->local, arp.sender);
+	address_of_bytes(&q->remote, arp.target);
+	if (q->local.w[3] ? device_has(dev, &q->local) : device_has(dev, &q->remote)) /* 0: is my address free? */
+		return BH_ALLOW;
+	return device_deny(q, BH_REASON_ADDRESS);
+}
+
+/* Likewise with IPv6. */
+static __noinline int device_neighbour(struct __sk_buff *skb, const struct bh_device *dev, const struct bh_packet *p,
+				       struct bh_query *q, __u32 hook)
+{
+	struct bh_addr target;
+	__u8 hops;
+
+	if (!dev || bpf_skb_load_bytes(skb, dev->link_header + 7, &hops, 1) || hops != 255 ||
+	    bpf_skb_load_bytes(skb, p->transport + 8, &target, sizeof(target)))
+		return device_deny(q, BH_REASON_PARSE);
+	if (hook == BH_INGRESS)
+		return BH_ALLOW;
+	if (p->icmp_type == ND_SOLICITATION && device_has(dev, &q->local))
+		return BH_ALLOW;
+	/* Of what it says, and of what it asks from no address ("is mine free?"), it has to be the owner. */
+	if ((p->icmp_type == ND_ADVERTISEMENT || !(q->local.w[0] | q->local.w[1] | q->local.w[2] | q->local.w[3])) &&
+	    device_has(dev, &target))
+		return BH_ALLOW;
+	return device_deny(q, BH_REASON_ADDRESS);
+}
+
+/* An IP packet. */
+static __noinline int device_ip(struct __sk_buff *skb, const struct bh_device *dev, struct bh_query *q, __be16 protocol,
+				__u32 hook)
+{
+	struct bh_packet p;
+	int err;
+
+	if (!dev || !q)
+		return BH_DENY;
+	err = bh_parse_at(skb, dev->link_header, protocol, &p, hook == BH_EGRESS ? &q->local : &q->remote,
+			  hook == BH_EGRESS ? &q->remote : &q->local);
+	/* The identifier of an ICMP request is no port. */
+	if (p.proto == IPPROTO_ICMP || p.proto == IPPROTO_ICMPV6)
+		p.sport = 0;
+	q->proto = p.proto;
+	q->lport = hook == BH_EGRESS ? p.sport : p.dport;
+	q->rport = hook == BH_EGRESS ? p.dport : p.sport;
+	if (!err && p.proto == IPPROTO_ICMPV6 && (p.icmp_type == ND_SOLICITATION || p.icmp_type == ND_ADVERTISEMENT))
+		return device_neighbour(skb, dev, &p, q, hook);
+	if (err)
+		return device_deny(q, err);
+	if (!device_has(dev, &q->local) && !(hook == BH_INGRESS && bh_addr_is_multicast(&q->local)))
+		return device_deny(q, BH_REASON_ADDRESS);
+	if (p.proto == IPPROTO_TCP)
+		return device_tcp(skb, &p, q, hook);
+	if (p.proto == IPPROTO_ICMP || p.proto == IPPROTO_ICMPV6) {
+		if (device_is_echo(&p))
+			return device_echo(skb, &p, q, hook);
+		if (device_is_error(&p))
+			return device_error(skb, &p, q, hook);
+		q->rport = p.icmp_type;
+		return device_deny(q, BH_REASON_PROTO);
+	}
+	return device_datagram(skb, q, hook);
+}
+
+/* Nothing passes without identity, whatever the policy says of `unidentified`. */
+static __always_inline int device_nobody(struct bh_query *q)
+{
+	q->allow = 0;
+	q->cell = BH_CELL_LOG_DENIED;
+	q->reason = q->expired ? BH_REASON_EXPIRED : BH_REASON_NO_IDENTITY;
+	bh_report_denied(q);
+	return BH_DENY;
+}
+
+static __noinline int device_packet(struct __sk_buff *skb, __u32 hook)
+{
+	__u32 ifindex = skb->ifindex, zero = 0;
+	struct bh_device *dev = bpf_map_lookup_elem(&devices, &ifindex);
+	struct bh_device_room *room = bpf_map_lookup_elem(&device_room, &zero);
+	__be16 protocol = skb->protocol;
+	struct bh_query *q;
+	struct bh_tag *tag;
+
+	if (!room)
+		return BH_DENY;
+	q = &room->q;
+	__builtin_memset(q, 0, sizeof(*q));
+	q->now = bh_now();
+	q->word = bh_state_word();
+	q->direction = hook;
+	q->peer = BH_ID_WORLD;
+	q->cookie = BH_DEVICE_BIT | ifindex;
+	q->cgroup = q->cookie;
+	q->valid_until = ~0ULL;
+	tag = bpf_map_lookup_elem(&tags, &q->cookie);
+	if (tag)
+		bh_subject_take(q, q->cookie, tag);
+	if (!dev || q->subject == BH_ID_UNIDENTIFIED)
+		return device_nobody(q);
+	/* What the frame says of itself: for one made by hand, the socket buffer says what its maker wants. */
+	if (dev->link_header && bpf_skb_load_bytes(skb, 12, &protocol, sizeof(protocol)))
+		return device_deny(q, BH_REASON_PARSE);
+	if (skb->vlan_present)
+		return device_deny(q, BH_REASON_PROTO);
+	if (protocol == bpf_htons(ETH_P_IP) || protocol == bpf_htons(ETH_P_IPV6))
+		return device_ip(skb, dev, q, protocol, hook);
+	if (protocol == bpf_htons(ETH_P_ARP) && dev->link_header)
+		return device_arp(skb, dev, q, hook);
+	return device_deny(q, BH_REASON_PROTO);
+}
+
+/* Ingress of the device: what the workload behind it sends. */
+SEC("tc")
+int bh_from_device(struct __sk_buff *skb)
+{
+	return device_packet(skb, BH_EGRESS) == BH_ALLOW ? TC_NEXT : TC_DROP;
+}
+
+/* Egress of the device: what goes to the workload. */
+SEC("tc")
+int bh_to_device(struct __sk_buff *skb)
+{
+	return device_packet(skb, BH_INGRESS) == BH_ALLOW ? TC_NEXT : TC_DROP;
+}
+
+char LICENSE[] SEC("license") __weak = "Dual BSD/GPL";
