@@ -6,6 +6,7 @@
  * They run for the caller's sake; what enforces is skb.bpf.c. So where they do not know better they let pass.
  */
 #include "endpoint.h"
+#include "tcp_state.h"
 
 #define BH_AF_INET 2
 #define BH_AF_INET6 10
@@ -14,13 +15,14 @@
 #define BH_REFUSE 0
 #define BH_PROCEED 1
 
-/* The subject of the calling process, if it is the socket's own. Returns false if this hook cannot tell. */
-static __always_inline bool caller_subject(struct bh_sock *ss, struct bh_query *q)
+/* The subject of the calling process, if it is the socket's own, by the cgroup of who made that (0: not seen). Returns false
+ * if this hook cannot tell. */
+static __always_inline bool caller_subject(__u64 creator, struct bh_query *q)
 {
 	q->word = bh_state_word();
 	q->now = bh_now();
 	bh_subject_of_current(q);
-	return !q->host && (!ss->cgroup || ss->cgroup == q->cgroup);
+	return !q->host && (!creator || creator == q->cgroup);
 }
 
 /* 0.0.0.0 and :: stand for this host. The kernel has not chosen yet which of its addresses the packets will have. */
@@ -47,23 +49,33 @@ static __always_inline int caller_asks(struct bpf_sock_addr *ctx, struct bh_quer
 static __always_inline int on_connect(struct bpf_sock_addr *ctx, const struct bh_addr *remote)
 {
 	struct bh_query q = {.proto = IPPROTO_TCP, .remote = *remote, .rport = bpf_ntohs(ctx->user_port)};
-	struct bpf_sock *sk = ctx->sk;
-	struct bh_sock *ss;
+	struct bh_tcp *t;
+	int r;
 
-	if (!sk || ctx->type != BH_SOCK_STREAM || ctx->protocol != IPPROTO_TCP)
+	if (ctx->type != BH_SOCK_STREAM || ctx->protocol != IPPROTO_TCP)
 		return BH_PROCEED;
-	ss = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!ss)
+	q.cookie = bpf_get_socket_cookie(ctx);
+	t = bh_tcp_get(q.cookie, bpf_get_netns_cookie(ctx));
+	if (!t)
 		return BH_PROCEED;
-	ss->identity = BH_ID_UNIDENTIFIED;
-	if (!caller_subject(ss, &q)) {
+	t->asked = 0;
+	t->known = 0;
+	t->identity = BH_ID_UNIDENTIFIED;
+	if (!caller_subject(t->cgroup, &q)) {
 		if (q.host)
-			ss->identity = BH_ID_HOST;
+			t->identity = BH_ID_HOST;
 		return BH_PROCEED;
 	}
-	ss->identity = q.subject;
-	ss->valid_until_ns = q.valid_until;
-	return caller_asks(ctx, &q);
+	t->identity = q.subject;
+	t->valid_until_ns = q.valid_until;
+	r = caller_asks(ctx, &q);
+	if (r == BH_PROCEED && !is_unspecified(remote)) {
+		t->remote = *remote;
+		t->rport = q.rport;
+		t->word = q.word;
+		t->asked = 1;
+	}
+	return r;
 }
 
 static __always_inline int on_sendmsg(struct bpf_sock_addr *ctx, const struct bh_addr *remote)
@@ -80,7 +92,7 @@ static __always_inline int on_sendmsg(struct bpf_sock_addr *ctx, const struct bh
 	/* Replies of a server are not for egress to judge: only a socket that never received may be told no here. */
 	if (ss->verdict)
 		return BH_PROCEED;
-	if (!caller_subject(ss, &q))
+	if (!caller_subject(ss->cgroup, &q))
 		return BH_PROCEED;
 	return caller_asks(ctx, &q);
 }
@@ -126,6 +138,10 @@ int bh_sock_create(struct bpf_sock *ctx)
 
 	if (ctx->family != BH_AF_INET && ctx->family != BH_AF_INET6)
 		return BH_PROCEED;
+	if (ctx->protocol == IPPROTO_TCP) {
+		bh_tcp_make(bpf_get_socket_cookie(ctx), bpf_get_netns_cookie(ctx), bpf_get_current_cgroup_id());
+		return BH_PROCEED;
+	}
 	ss = bpf_sk_storage_get(&sockets, ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (ss) {
 		ss->netns = bpf_get_netns_cookie(ctx);
@@ -176,8 +192,16 @@ int bh_post_bind6(struct bpf_sock *ctx)
 SEC("cgroup/sock_release")
 int bh_sock_release(struct bpf_sock *ctx)
 {
-	struct bh_sock *ss = bpf_sk_storage_get(&sockets, ctx, 0, 0);
+	struct bh_sock *ss;
 
+	if (ctx->protocol == IPPROTO_TCP) {
+		/* A connection goes on until all is sent: its end is told to bh_sockops. One that is not established has
+		 * nothing to send. */
+		bh_tcp_released(bpf_get_socket_cookie(ctx),
+				ctx->state == BPF_TCP_CLOSE || ctx->state == BPF_TCP_SYN_SENT);
+		return BH_PROCEED;
+	}
+	ss = bpf_sk_storage_get(&sockets, ctx, 0, 0);
 	if (ss)
 		bh_endpoint_leave(ss);
 	return BH_PROCEED;

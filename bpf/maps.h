@@ -87,11 +87,30 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } sockets __weak SEC(".maps");
 
+/* Mapped by user space, and so at the beginning of a page: an item is two cache lines. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
-	__type(key, struct bh_tuple);
-	__type(value, struct bh_handshake);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, BH_TCP_SLOTS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct bh_tcp);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} tcp_slots __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, BH_TCP_MORE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, struct bh_tcp);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} tcp_more __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, BH_HANDSHAKE_BUCKETS);
+	__type(key, __u32);
+	__type(value, struct bh_handshake_bucket);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } handshakes __weak SEC(".maps");
 

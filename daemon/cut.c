@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Cutting sockets: inet_diag (sock_diag(7)) lists the TCP sockets of a namespace with the storage that the kernel
- * programs keep with each, so that the enforcer judges from what they know, by the function that they use.
+ * Cutting sockets: inet_diag (sock_diag(7)) lists the TCP sockets of a namespace by cookie, under which the kernel
+ * programs keep what they know of each, so that the enforcer judges from that, by the function that they use.
  */
 #include "netns.h"
 
@@ -100,19 +100,19 @@ static uint32_t subject_of(const struct judge *judge, uint64_t cgroup_id)
 }
 
 /* As bh_peer_alive(): the peer counts as long as the tag that gave it its identity does. */
-static uint32_t peer_of(const struct judge *judge, const struct bh_sock *ss)
+static uint32_t peer_of(const struct judge *judge, const struct bh_tcp *tcp)
 {
 	struct bh_tag tag;
 
-	if (ss->peer < BH_ID_FIRST)
-		return ss->peer;
-	if (tag_get(judge, ss->peer_tag, &tag) < 0 || tag.identity != ss->peer || tag.deadline_ns <= boottime_ns())
+	if (tcp->peer < BH_ID_FIRST)
+		return tcp->peer;
+	if (tag_get(judge, tcp->peer_tag, &tag) < 0 || tag.identity != tcp->peer || tag.deadline_ns <= boottime_ns())
 		return BH_ID_UNIDENTIFIED;
-	return ss->peer;
+	return tcp->peer;
 }
 
 /* Would the kernel let the next packet of this socket pass? */
-static struct verdict judge_socket(const struct judge *judge, const struct bh_sock *ss, uint64_t cgroup_id)
+static struct verdict judge_socket(const struct judge *judge, const struct bh_tcp *tcp, uint64_t cgroup_id)
 {
 	const uint8_t *t = judge->view ? judge->view->tables : datapath_tables(judge->datapath);
 	struct verdict verdict = {.allow = true};
@@ -122,18 +122,18 @@ static struct verdict judge_socket(const struct judge *judge, const struct bh_so
 		return verdict;
 
 	uint16_t self = (uint16_t)who_of(judge, subject_of(judge, cgroup_id));
-	uint16_t peer = (uint16_t)who_of(judge, peer_of(judge, ss));
-	uint32_t local = bh_addr_class(t, &ss->local), remote = bh_addr_class(t, &ss->remote);
+	uint16_t peer = (uint16_t)who_of(judge, peer_of(judge, tcp));
+	uint32_t local = bh_addr_class(t, &tcp->local), remote = bh_addr_class(t, &tcp->remote);
 	__u64 now = judge->view ? judge->view->now : boottime_ns(), valid_until = BH_FOREVER;
 	struct bh_flow flow;
 
-	switch (ss->kind) {
+	switch (tcp->kind) {
 	case BH_SOCK_ACTIVE:
-		flow = (struct bh_flow){self, peer, local, remote, bh_service_point(IPPROTO_TCP, ss->rport)};
+		flow = (struct bh_flow){self, peer, local, remote, bh_service_point(IPPROTO_TCP, tcp->rport)};
 		verdict.cell = bh_decide(t, BH_EGRESS, &flow, now, &valid_until);
 		break;
 	case BH_SOCK_PASSIVE:
-		flow = (struct bh_flow){peer, self, remote, local, bh_service_point(IPPROTO_TCP, ss->lport)};
+		flow = (struct bh_flow){peer, self, remote, local, bh_service_point(IPPROTO_TCP, tcp->lport)};
 		verdict.cell = bh_decide(t, BH_INGRESS, &flow, now, &valid_until);
 		break;
 	default:
@@ -143,23 +143,6 @@ static struct verdict judge_socket(const struct judge *judge, const struct bh_so
 	verdict.judged = true;
 	verdict.allow = verdict.cell & BH_CELL_ALLOW;
 	return verdict;
-}
-
-static int storage_attribute(const struct nlattr *attr, void *data)
-{
-	const struct nlattr **value = data;
-
-	if (mnl_attr_get_type(attr) == SK_DIAG_BPF_STORAGE_MAP_VALUE &&
-	    mnl_attr_get_payload_len(attr) >= sizeof(struct bh_sock))
-		*value = attr;
-	return MNL_CB_OK;
-}
-
-static int storages_attribute(const struct nlattr *attr, void *data)
-{
-	if (mnl_attr_get_type(attr) == SK_DIAG_BPF_STORAGE)
-		return mnl_attr_parse_nested(attr, storage_attribute, data);
-	return MNL_CB_OK;
 }
 
 static void *list_grow(void *items, size_t n, size_t *room, size_t item)
@@ -183,22 +166,21 @@ static int victim_add(struct cut *cut, const struct inet_diag_msg *msg)
 	return 0;
 }
 
-/* What inet_diag tells beside the message. Returns whether the kernel programs keep something with this socket. */
-static bool socket_read(const struct nlmsghdr *nlh, struct bh_sock *ss, uint64_t *cgroup_id)
+/* Returns whether the kernel programs keep something of this socket. */
+static bool socket_read(const struct datapath *datapath, const struct nlmsghdr *nlh, struct bh_tcp *tcp,
+			uint64_t *cgroup_id)
 {
-	const struct nlattr *attr, *value = NULL;
+	const struct inet_diag_msg *msg = mnl_nlmsg_get_payload(nlh);
+	uint64_t cookie = (uint64_t)msg->id.idiag_cookie[1] << 32 | msg->id.idiag_cookie[0];
+	const struct nlattr *attr;
 
 	*cgroup_id = 0;
-	mnl_attr_for_each(attr, nlh, sizeof(struct inet_diag_msg))
+	mnl_attr_for_each(attr, nlh, sizeof(*msg))
 	{
-		if (mnl_attr_get_type(attr) == INET_DIAG_SK_BPF_STORAGES)
-			mnl_attr_parse_nested(attr, storages_attribute, (void *)&value);
-		else if (mnl_attr_get_type(attr) == INET_DIAG_CGROUP_ID && mnl_attr_get_payload_len(attr) == 8)
+		if (mnl_attr_get_type(attr) == INET_DIAG_CGROUP_ID && mnl_attr_get_payload_len(attr) == 8)
 			*cgroup_id = mnl_attr_get_u64(attr);
 	}
-	if (value)
-		memcpy(ss, mnl_attr_get_payload(value), sizeof(*ss));
-	return value;
+	return datapath_tcp_get(datapath, cookie, tcp) == 0;
 }
 
 static int socket_message(const struct nlmsghdr *nlh, void *data)
@@ -206,24 +188,22 @@ static int socket_message(const struct nlmsghdr *nlh, void *data)
 	const struct inet_diag_msg *msg = mnl_nlmsg_get_payload(nlh);
 	struct cut *cut = data;
 	uint64_t cgroup_id;
-	struct bh_sock ss;
+	struct bh_tcp tcp;
 
-	if (nlh->nlmsg_len < mnl_nlmsg_size(sizeof(*msg)) || !socket_read(nlh, &ss, &cgroup_id))
+	if (nlh->nlmsg_len < mnl_nlmsg_size(sizeof(*msg)) || !socket_read(cut->judge.datapath, nlh, &tcp, &cgroup_id))
 		return MNL_CB_OK;
-	if (!judge_socket(&cut->judge, &ss, cgroup_id).allow && victim_add(cut, msg) < 0) {
+	if (!judge_socket(&cut->judge, &tcp, cgroup_id).allow && victim_add(cut, msg) < 0) {
 		errno = ENOMEM;
 		return MNL_CB_ERROR;
 	}
 	return MNL_CB_OK;
 }
 
-static int family_list(struct mnl_socket *nl, const struct datapath *datapath, uint8_t family, mnl_cb_t message,
-		       void *data)
+static int family_list(struct mnl_socket *nl, uint8_t family, mnl_cb_t message, void *data)
 {
 	char buf[MNL_NLMSG_HDRLEN + sizeof(struct inet_diag_req_v2) + 64];
 	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
 	struct inet_diag_req_v2 *req;
-	struct nlattr *nest;
 
 	nlh->nlmsg_type = SOCK_DIAG_BY_FAMILY;
 	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
@@ -232,17 +212,14 @@ static int family_list(struct mnl_socket *nl, const struct datapath *datapath, u
 	req->sdiag_protocol = IPPROTO_TCP;
 	req->idiag_states = 1U << TCP_ESTABLISHED | 1U << TCP_FIN_WAIT1 | 1U << TCP_FIN_WAIT2 | 1U << TCP_CLOSE_WAIT |
 			    1U << TCP_LAST_ACK | 1U << TCP_CLOSING;
-	nest = mnl_attr_nest_start(nlh, INET_DIAG_REQ_SK_BPF_STORAGES);
-	mnl_attr_put_u32(nlh, SK_DIAG_BPF_STORAGE_REQ_MAP_FD, (uint32_t)datapath_sockets_fd(datapath));
-	mnl_attr_nest_end(nlh, nest);
 	return netlink_exchange(nl, nlh, message, data);
 }
 
-static int sockets_list(struct mnl_socket *nl, const struct datapath *datapath, mnl_cb_t message, void *data)
+static int sockets_list(struct mnl_socket *nl, mnl_cb_t message, void *data)
 {
-	int r = family_list(nl, datapath, AF_INET, message, data);
+	int r = family_list(nl, AF_INET, message, data);
 
-	return r ? r : family_list(nl, datapath, AF_INET6, message, data);
+	return r ? r : family_list(nl, AF_INET6, message, data);
 }
 
 static int socket_destroy(struct mnl_socket *nl, const struct victim *victim)
@@ -270,7 +247,7 @@ static int namespace_cut(void *ctx)
 	if (!nl)
 		return -errno;
 	cut->n = 0;
-	r = sockets_list(nl, cut->judge.datapath, socket_message, cut);
+	r = sockets_list(nl, socket_message, cut);
 	for (size_t i = 0; i < cut->n; i++) {
 		int r2 = socket_destroy(nl, &cut->victims[i]);
 
@@ -354,7 +331,7 @@ static int look_message(const struct nlmsghdr *nlh, void *data)
 	struct look *look = data;
 	uint64_t inode;
 	struct verdict verdict;
-	struct bh_sock ss;
+	struct bh_tcp tcp;
 	int r = 0;
 
 	if (nlh->nlmsg_len < mnl_nlmsg_size(sizeof(*msg)))
@@ -369,10 +346,10 @@ static int look_message(const struct nlmsghdr *nlh, void *data)
 	if (inode && look->preview->n_sockets &&
 	    bsearch(&inode, look->preview->sockets, look->preview->n_sockets, sizeof(inode), inode_order))
 		r = own_add(look, &victim.connection);
-	if (r == 0 && socket_read(nlh, &ss, &victim.cgroup_id)) {
-		verdict = judge_socket(&look->judge, &ss, victim.cgroup_id);
+	if (r == 0 && socket_read(look->judge.datapath, nlh, &tcp, &victim.cgroup_id)) {
+		verdict = judge_socket(&look->judge, &tcp, victim.cgroup_id);
 		victim.cell = verdict.cell;
-		victim.kind = ss.kind;
+		victim.kind = tcp.kind;
 		if (verdict.judged && !verdict.allow)
 			r = look_add(look, &victim);
 	}
@@ -387,7 +364,7 @@ static int namespace_look(void *ctx)
 	__attribute__((cleanup(netlink_closep))) struct mnl_socket *nl = netlink_open(NETLINK_SOCK_DIAG);
 	struct look *look = ctx;
 
-	return nl ? sockets_list(nl, look->judge.datapath, look_message, look) : -errno;
+	return nl ? sockets_list(nl, look_message, look) : -errno;
 }
 
 static int connection_order(const void *a, const void *b)

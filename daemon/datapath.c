@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/membarrier.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,7 @@ struct datapath {
 	struct bh_counters *counters; /* mapped */
 	uint16_t *who;		      /* mapped, both slots */
 	const uint8_t *tables;	      /* mapped read-only, both slots; for user space's own judgements */
+	struct bh_tcp *tcp;	      /* mapped: BH_TCP_SLOTS */
 };
 
 /* Attached in this order: what only notes comes before what denies by what was noted. */
@@ -123,6 +125,8 @@ void datapath_freep(struct datapath **datapathp)
 		munmap(dp->who, page_up(2 * BH_MAX_IDENTITIES * 8));
 	if (dp->tables)
 		munmap((void *)dp->tables, 2UL * BH_TABLES_BYTES);
+	if (dp->tcp)
+		munmap(dp->tcp, BH_TCP_SLOTS * sizeof(*dp->tcp));
 	for (size_t i = 0; i < N_PROGRAMS; i++)
 		if (dp->links[i] >= 0)
 			close(dp->links[i]);
@@ -158,7 +162,21 @@ static int maps_map(struct datapath *dp)
 	/* An array's items are 8 bytes apart, whatever their size. */
 	dp->who = map_memory(bpf_map__fd(s->maps.who), 2 * BH_MAX_IDENTITIES * 8, PROT_READ | PROT_WRITE);
 	dp->tables = map_memory(bpf_map__fd(s->maps.tables), 2UL * BH_TABLES_BYTES, PROT_READ);
-	return dp->state && dp->counters && dp->who && dp->tables ? 0 : -errno;
+	dp->tcp = map_memory(bpf_map__fd(s->maps.tcp_slots), BH_TCP_SLOTS * sizeof(*dp->tcp), PROT_READ | PROT_WRITE);
+	return dp->state && dp->counters && dp->who && dp->tables && dp->tcp ? 0 : -errno;
+}
+
+/* Likewise the seed of the handshakes' hash. */
+static int seed_make(struct datapath *dp)
+{
+	uint32_t seed = 0;
+
+	if (dp->state->seed)
+		return 0;
+	if (getrandom(&seed, sizeof(seed), 0) != (ssize_t)sizeof(seed))
+		return -EIO;
+	dp->state->seed = seed | 1;
+	return 0;
 }
 
 /* Maps of one size may mean different things: what another version pinned is not taken for ours. */
@@ -267,6 +285,11 @@ int datapath_open(struct datapath **datapathp, const struct datapath_config *con
 	r = abi_check(dp, why, why_size);
 	if (r < 0)
 		return r;
+	r = seed_make(dp);
+	if (r < 0) {
+		snprintf(why, why_size, "cannot get random numbers: %s", strerror(-r));
+		return r;
+	}
 	*adoptedp = true;
 	for (size_t i = 0; i < N_PROGRAMS; i++) {
 		dp->links[i] = link_open(dp, attach_order[i]);
@@ -357,11 +380,6 @@ int datapath_ring_fd(const struct datapath *dp)
 int datapath_counters_fd(const struct datapath *dp)
 {
 	return bpf_map__fd(dp->skeleton->maps.counters);
-}
-
-int datapath_sockets_fd(const struct datapath *dp)
-{
-	return bpf_map__fd(dp->skeleton->maps.sockets);
 }
 
 struct bh_counters *datapath_counters(struct datapath *dp)
@@ -575,4 +593,47 @@ int datapath_endpoint_set(struct datapath *dp, const struct bh_endpoint_key *key
 int datapath_endpoint_delete(struct datapath *dp, const struct bh_endpoint_key *key)
 {
 	return negative(bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.endpoints), key));
+}
+
+/* ---- TCP sockets ---- */
+
+/* A copy. Whose it is is read last, because the place may be let go and taken by another socket meanwhile. */
+void datapath_tcp_slot(const struct datapath *dp, uint32_t index, struct bh_tcp *tcp)
+{
+	const struct bh_tcp *slot = &dp->tcp[index % BH_TCP_SLOTS];
+
+	*tcp = *slot;
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	if (__atomic_load_n(&slot->cookie, __ATOMIC_RELAXED) != tcp->cookie)
+		tcp->cookie = 0;
+}
+
+int datapath_tcp_get(const struct datapath *dp, uint64_t cookie, struct bh_tcp *tcp)
+{
+	if (!cookie)
+		return -ENOENT;
+	datapath_tcp_slot(dp, (uint32_t)cookie, tcp);
+	if (tcp->cookie == cookie)
+		return 0;
+	return negative(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.tcp_more), &cookie, tcp));
+}
+
+int datapath_tcp_more_next(const struct datapath *dp, const uint64_t *cookie, uint64_t *next)
+{
+	return negative(bpf_map_get_next_key(bpf_map__fd(dp->skeleton->maps.tcp_more), cookie, next));
+}
+
+void datapath_tcp_delete(struct datapath *dp, uint64_t cookie)
+{
+	struct bh_tcp *slot = &dp->tcp[cookie % BH_TCP_SLOTS];
+
+	bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.tcp_more), &cookie);
+	if (__atomic_load_n(&slot->cookie, __ATOMIC_ACQUIRE) != cookie)
+		return;
+	/* As bh_tcp_clear(): nothing of it is for the next owner. No program writes here, the socket is gone. */
+	slot->pass = 0;
+	memset((char *)slot + sizeof(slot->cookie), 0, offsetof(struct bh_tcp, netns) - sizeof(slot->cookie));
+	slot->peer = BH_ID_WORLD;
+	slot->use = 0;
+	__atomic_store_n(&slot->cookie, 0, __ATOMIC_RELEASE);
 }

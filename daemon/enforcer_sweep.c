@@ -14,6 +14,8 @@
 
 /* Two looks at an endpoint are this far apart, however often something else makes a sweep. */
 #define ENDPOINTS_NS 900000000ULL
+/* Looking for what is kept of TCP sockets that are gone costs a list of all of them, and is seldom of use. */
+#define CONNECTIONS_NS 9900000000ULL
 
 /* Tags the cgroup with the local identity that the policy gives it. Returns whether anything changed. */
 static bool local_give(struct enforcer *e, const struct cgroup_node *node)
@@ -131,6 +133,23 @@ static void endpoints_clean(struct enforcer *e, const struct cgroup_tree *tree)
 	netns_endpoints_clean(e->datapath, tree, &e->stale_endpoints);
 }
 
+static void connections_clean(struct enforcer *e, const struct cgroup_tree *tree)
+{
+	uint64_t now = enforcer_boottime_ns(), full = datapath_counters(e->datapath)->tcp_full;
+
+	if (full != e->tcp_full_told) {
+		log_error("no room to keep what is known of a TCP socket, %llu times since the last line: its slot is "
+			  "taken "
+			  "and the map tcp_more is full (%u entries). Its packets are denied until others are closed",
+			  (unsigned long long)(full - e->tcp_full_told), BH_TCP_MORE);
+		e->tcp_full_told = full;
+	}
+	if (now < e->connections_due_ns)
+		return;
+	e->connections_due_ns = now + CONNECTIONS_NS;
+	netns_connections_clean(e->datapath, tree, &e->gone_connections);
+}
+
 int enforcer_sweep(struct enforcer *e, bool cut, const char *why)
 {
 	__attribute__((cleanup(cgroup_tree_clear))) struct cgroup_tree tree = {};
@@ -157,6 +176,7 @@ int enforcer_sweep(struct enforcer *e, bool cut, const char *why)
 	}
 	netns_addresses_refresh(e->datapath, &tree);
 	endpoints_clean(e, &tree);
+	connections_clean(e, &tree);
 	if (changed || cut || e->cut_due)
 		destroyed = sockets_cut(e, &tree, why);
 	return destroyed;
