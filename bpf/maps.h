@@ -197,6 +197,29 @@ struct {
 	__type(value, struct bh_clock);
 } clock __weak SEC(".maps");
 
+/* A judgement, with all that went into it. */
+struct bh_judged {
+	__u64 word; /* under which it holds; 0: none, 1: being written */
+	__u64 valid_until;
+	struct bh_addr local;
+	struct bh_addr remote;
+	__u32 subject;
+	__u32 peer;
+	__u32 cell;
+	__u16 port;
+	__u8 proto;
+	__u8 direction;
+};
+#define BH_JUDGED_WRITING 1ULL
+#define BH_JUDGED_BITS 10U
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1 << BH_JUDGED_BITS);
+	__type(key, __u32);
+	__type(value, struct bh_judged);
+} judged __weak SEC(".maps");
+
 static __always_inline struct bh_counters *bh_counters(void)
 {
 	__u32 zero = 0;
