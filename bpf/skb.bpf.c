@@ -2,10 +2,9 @@
 /*
  * skb.bpf.c - every packet of a managed socket, in both directions: this is what enforces.
  *
- * A TCP connection is judged in its handshake, when both ends know each other, and the verdict is kept for the socket.
- * A later packet costs the comparison of its cookie, of one word (nothing the verdict rests on has changed) and of one
- * deadline. UDP and
- * ICMP echo have no handshake and are judged by a flow table. What fits nowhere is denied.
+ * A TCP connection is judged in its handshake, when both ends know each other, and the verdict is kept for the socket. A
+ * later packet costs the comparison of its cookie, of one word (nothing the verdict rests on has changed) and of one
+ * deadline. UDP and ICMP echo have no handshake and are judged by a flow table. What fits nowhere is denied.
  */
 #include "icmp.h"
 #include "tcp.h"
@@ -37,8 +36,8 @@ static __always_inline int unknown_socket(struct bpf_sock *sk, const struct bh_p
 	if (sk->protocol == IPPROTO_TCP && p->proto == IPPROTO_TCP) {
 		if (hook == BH_EGRESS && sk->state == BPF_TCP_CLOSE && is_bare_reset(p))
 			return BH_ALLOW;
-		/* Closed while the answer was on its way; where nothing was known of the SYN, that was said of the SYN. */
-		if (hook == BH_INGRESS && sk->state == BPF_TCP_SYN_SENT)
+		/* Closed while this was on its way. Where nothing was known of a SYN, that was said of the SYN. */
+		if (hook == BH_INGRESS && (sk->state == BPF_TCP_CLOSE || sk->state == BPF_TCP_SYN_SENT))
 			return BH_DENY;
 		if (bh_tcp_no_room(q->cookie))
 			reason = BH_REASON_MAP_FULL;

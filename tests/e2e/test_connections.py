@@ -183,8 +183,8 @@ def end_of(process, client, text, first="listen"):
     return process.wait_event("end", since=since)
 
 
-def test_nothing_is_left_of_20000_connections(env):
-    before = kept(env)
+def test_nothing_is_left_of_20000_connections_and_nothing_is_denied(env):
+    before, mark = kept(env), env.audit.mark()
     db = env.db.tcp_server(f"::,{PORT}")
     clients = [env.web.spawn(["/usr/bin/python3", "-c", CONNECTS, str(MANY // 2)]) for _ in range(2)]
     for client in clients:
@@ -192,6 +192,9 @@ def test_nothing_is_left_of_20000_connections(env):
     db.kill()
     wait_for(lambda: kept(env) <= before, "all that was kept to be gone", 10)
     assert env.status()["map_full"] == 0
+    assert env.loose.tcp(DB) == "EPERM"
+    env.audit.wait(mark, event__action="flow-denied", zt__cgroup__path="/loose")
+    assert not env.audit.find(mark, event__action="flow-denied", zt__cgroup__path=lambda path: path != "/loose")
 
 
 def test_nothing_is_left_of_sockets_that_never_were_connected(env):
