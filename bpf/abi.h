@@ -353,30 +353,13 @@ enum bh_sock_kind {
 	BH_SOCK_EARLY = 6,   /* accepted by its SYN (Fast Open), not yet by the peer's ACK */
 };
 
-/* Kept with each socket that is not TCP (BPF_MAP_TYPE_SK_STORAGE). `word` is the state word that the cached verdict belongs
- * to. */
+/* Kept with each socket that is neither TCP nor UDP (BPF_MAP_TYPE_SK_STORAGE). Nothing is cached: `word` marks what was carried
+ * over from another layout. */
 struct bh_sock {
 	__u64 word;
-	__u64 valid_until_ns; /* earliest deadline the verdict rests on */
-	__u64 netns;	      /* cookie of the socket's network namespace */
-	__u64 cgroup;	      /* cgroup of the creator, where the creation was seen; else 0 */
-	__u64 peer_tag;	      /* cgroup whose tag gave the peer its identity (TCP) */
-	__u32 identity;	      /* subject, as of `word` */
-	__u32 peer;	      /* identity number of the peer (TCP) */
-	__u32 cell;	      /* the cached verdict */
-	__u32 isn;	      /* of the SYN sent: only its answer may name the peer */
-	__u8 kind;	      /* enum bh_sock_kind */
-	__u8 proof;	      /* enum bh_proof, of the peer */
-	__u8 reason;	      /* enum bh_reason, of the cached verdict */
-	__u8 verdict;	      /* 1 allow */
-	__u8 answered;	      /* the SYN was answered by a peer that is allowed: may become established */
-	__u8 proto;
-	__u16 lport;
-	__u16 rport;
-	__u16 pad;
-	__u32 pad2;
-	struct bh_addr local;
-	struct bh_addr remote;
+	__u64 netns; /* cookie of the socket's network namespace */
+	__u8 host;   /* 1: of no workload, lives in the root of the hierarchy */
+	__u8 pad[7];
 	__u64 test[BH_LAYOUT_TEST];
 };
 
@@ -706,7 +689,7 @@ BH_ASSERT_SIZE(struct bh_state, 32);
 BH_ASSERT_SIZE(struct bh_key, 24);
 BH_ASSERT_SIZE(struct bh_tables, 72 + 4 * 48 + 3 * (8 + 9 * 32));
 BH_ASSERT_SIZE(struct bh_range6, 24);
-BH_ASSERT_SIZE(struct bh_sock, 104);
+BH_ASSERT_SIZE(struct bh_sock, 24);
 BH_ASSERT_SIZE(struct bh_tcp, 128);
 BH_ASSERT_SIZE(struct bh_tuple, 48);
 BH_ASSERT_SIZE(struct bh_handshake, 48);

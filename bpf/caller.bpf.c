@@ -160,7 +160,6 @@ int bh_sock_create(struct bpf_sock *ctx)
 	if (!ss)
 		return BH_REFUSE;
 	ss->netns = bpf_get_netns_cookie(ctx);
-	ss->cgroup = bpf_get_current_cgroup_id();
 	return BH_PROCEED;
 }
 

@@ -77,7 +77,7 @@ static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, str
 		bh_subject_of_skb(skb, &q);
 		if (q.host) {
 			if (ss)
-				ss->kind = BH_SOCK_HOST;
+				ss->host = 1;
 			if (us)
 				us->host = 1;
 			if (t)
@@ -209,7 +209,7 @@ static __always_inline int hook(struct __sk_buff *skb, __u32 direction)
 			return BH_ALLOW;
 	} else {
 		ss = bpf_sk_storage_get(&sockets, sk, 0, 0);
-		if (ss && ss->kind == BH_SOCK_HOST)
+		if (ss && ss->host)
 			return BH_ALLOW;
 		t = ss ? 0 : bpf_map_lookup_elem(&tcp_more, &cookie);
 		if (t && tcp_passes(t, cookie, word, now))
