@@ -102,20 +102,26 @@ BH_GLOBAL int bh_pending_get(const struct bh_tuple *tuple, struct bh_handshake *
 	return bh_mark_fits(mark, hash) && bh_mark_of(b, way) == mark;
 }
 
-/* In the place of what was known of this tuple; else in a free place, or that of the oldest. */
-static __always_inline __u32 bh_way_for(const struct bh_handshake_bucket *b, __u64 hash, const struct bh_tuple *tuple)
+/* In the place of what was known of this tuple; else in a free place, or that of the oldest. `mark` is the one by which it was
+ * chosen: where it is another by then, somebody else has written there. */
+static __always_inline __u32 bh_way_for(const struct bh_handshake_bucket *b, __u64 hash, const struct bh_tuple *tuple,
+					__u64 *mark)
 {
-	__u32 way = bh_way_of(b, hash, tuple), best = 0;
 	__u64 oldest = ~0ULL;
+	__u32 best = 0;
 
-	if (way < BH_HANDSHAKE_WAYS)
-		return way;
+	*mark = BH_HANDSHAKE_WRITING;
 #pragma unroll
 	for (__u32 i = 0; i < BH_HANDSHAKE_WAYS; i++) {
-		__u64 time = bh_mark_of(b, i) ? b->time_ns[i] : 0;
+		__u64 seen = bh_mark_of(b, i), time = seen ? b->time_ns[i] : 0;
 
-		if (time < oldest) {
+		if (bh_mark_fits(seen, hash) && bh_tuple_equal(&b->item[i].tuple, tuple)) {
+			*mark = seen;
+			return i;
+		}
+		if (seen != BH_HANDSHAKE_WRITING && time < oldest) {
 			oldest = time;
+			*mark = seen;
 			best = i;
 		}
 	}
@@ -135,8 +141,7 @@ BH_GLOBAL int bh_pending_put(const struct bh_tuple *tuple, const struct bh_hands
 	b = bh_bucket_of(hash);
 	if (!b)
 		return -1;
-	way = bh_way_for(b, hash, tuple) & (BH_HANDSHAKE_WAYS - 1);
-	mark = bh_mark_of(b, way);
+	way = bh_way_for(b, hash, tuple, &mark) & (BH_HANDSHAKE_WAYS - 1);
 	if (mark == BH_HANDSHAKE_WRITING ||
 	    __sync_val_compare_and_swap(&b->mark[way], mark, BH_HANDSHAKE_WRITING) != mark)
 		return -1;
