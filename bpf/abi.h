@@ -41,7 +41,8 @@
 #define BH_LAYOUT_NAMES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_KEYS 1U
 #define BH_LAYOUT_SOCKETS (1U + BH_LAYOUT_TEST)
-#define BH_LAYOUT_HANDSHAKES (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_TCP 1U /* TCP sockets, in both places */
+#define BH_LAYOUT_HANDSHAKES 1U
 #define BH_LAYOUT_TICKETS 1U
 #define BH_LAYOUT_ENDPOINTS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_ADDRESSES (1U + BH_LAYOUT_TEST)
@@ -61,7 +62,6 @@
 #define BH_MAX_TAGS BH_CAPACITY(65536U, 64U)	    /* tagged cgroups */
 #define BH_MAX_ENDPOINTS BH_CAPACITY(65536U, 64U)   /* addresses and ports that UDP sockets hold */
 #define BH_MAX_ADDRESSES BH_CAPACITY(65536U, 64U)   /* addresses of network namespaces */
-#define BH_MAX_HANDSHAKES BH_CAPACITY(32768U, 256U) /* connections between SYN and established */
 #define BH_MAX_UDP_FLOWS BH_CAPACITY(32768U, 512U)
 #define BH_MAX_DEVICES BH_CAPACITY(16384U, 256U)      /* managed devices */
 #define BH_MAX_DEVICE_FLOWS BH_CAPACITY(32768U, 512U) /* TCP connections of their workloads */
@@ -127,8 +127,8 @@ struct bh_state {
 	__u64 word;	   /* generation << 1 | slot */
 	__u32 revision[2]; /* policy revision held by each slot */
 	__u32 abi;	   /* BH_ABI_VERSION of whoever made the map; 0: new */
-	__u32 pad;
-	__u64 key_epoch; /* of the handshake key in use; 0: none was made yet */
+	__u32 seed;	   /* random, made with the map: of the hash that finds a handshake's bucket */
+	__u64 key_epoch;   /* of the handshake key in use; 0: none was made yet */
 	__u64 test[BH_LAYOUT_TEST];
 };
 #define BH_WORD_SLOT(word) ((__u32)((word)&1))
@@ -360,30 +360,13 @@ enum bh_sock_kind {
 	BH_SOCK_EARLY = 6,   /* accepted by its SYN (Fast Open), not yet by the peer's ACK */
 };
 
-/* Kept with each socket (BPF_MAP_TYPE_SK_STORAGE). `word` is the state word that the cached verdict belongs to. The
- * enforcer reads it through inet_diag to find the sockets that a change has cut off. */
+/* Kept with each socket that is neither TCP nor UDP (BPF_MAP_TYPE_SK_STORAGE). Nothing is cached: `word` marks what was carried
+ * over from another layout. */
 struct bh_sock {
 	__u64 word;
-	__u64 valid_until_ns; /* earliest deadline the verdict rests on */
-	__u64 netns;	      /* cookie of the socket's network namespace */
-	__u64 cgroup;	      /* cgroup of the creator, where the creation was seen; else 0 */
-	__u64 peer_tag;	      /* cgroup whose tag gave the peer its identity (TCP) */
-	__u32 identity;	      /* subject, as of `word` */
-	__u32 peer;	      /* identity number of the peer (TCP) */
-	__u32 cell;	      /* the cached verdict */
-	__u32 isn;	      /* of the SYN sent: only its answer may name the peer */
-	__u8 kind;	      /* enum bh_sock_kind */
-	__u8 proof;	      /* enum bh_proof, of the peer */
-	__u8 reason;	      /* enum bh_reason, of the cached verdict */
-	__u8 verdict;	      /* 1 allow */
-	__u8 answered;	      /* the SYN was answered by a peer that is allowed: may become established */
-	__u8 proto;
-	__u16 lport;
-	__u16 rport;
-	__u16 pad;
-	__u32 pad2;
-	struct bh_addr local;
-	struct bh_addr remote;
+	__u64 netns; /* cookie of the socket's network namespace */
+	__u8 host;   /* 1: of no workload, lives in the root of the hierarchy */
+	__u8 pad[7];
 	__u64 test[BH_LAYOUT_TEST];
 };
 
@@ -422,7 +405,51 @@ struct bh_udp_sock {
 	struct bh_udp_recent recent[BH_UDP_RECENT];
 };
 
-/* A connection of which the SYN was accepted, seen from the listener. LRU: losing one denies the connection. */
+/*
+ * Kept for each TCP socket, by its cookie: storage in the socket would cost two allocations a connection, which is more than
+ * all else that a short connection costs here. The kernel programs make it when a socket is made or becomes established, and
+ * let it go when the socket is closed; a cookie is never used twice. The first 64 bytes are what a packet of an established
+ * connection, and the end of one, look at. The enforcer reads it to find the connections that a change has cut off.
+ */
+struct bh_tcp {
+	__u64 cookie;	      /* of the socket; 0: nobody's */
+	__u64 pass;	      /* established and allowed: the state word under which that was found; else 0 */
+	__u64 valid_until_ns; /* earliest deadline that the verdict, or the identity, rests on */
+	__u64 word;	      /* the state word of what is cached: the verdict, or before there is one the subject */
+	__u8 kind;	      /* enum bh_sock_kind */
+	__u8 proof;	      /* enum bh_proof, of the peer */
+	__u8 reason;	      /* enum bh_reason, of the cached verdict */
+	__u8 verdict;	      /* 1 allow */
+	__u8 answered;	      /* the SYN was answered by a peer that is allowed: may become established */
+	__u8 asked;	      /* under `word` some rule can allow `identity` to reach `remote`, `rport` */
+	__u8 known; /* `identity`, `subject_tag`, `cgroup` are the socket's under `word`: a packet showed it */
+	__u8 pad;
+	__u32 identity;	   /* subject */
+	__u32 peer;	   /* identity number of the peer */
+	__u64 peer_tag;	   /* cgroup whose tag gave the peer its identity */
+	__u64 subject_tag; /* likewise of the subject */
+	__u64 netns;	   /* cookie of the socket's network namespace */
+	__u64 cgroup;	   /* of the creator, where the creation was seen; else 0 */
+	__u32 cell;	   /* the cached verdict */
+	__u32 isn;	   /* of the SYN sent: only its answer may name the peer */
+	__u16 lport;
+	__u16 rport;
+	__u32 use; /* bits of BH_TCP_USE_: how it is being written */
+	struct bh_addr local;
+	struct bh_addr remote;
+};
+
+#define BH_TCP_USE_WRITING 1U /* by a program that does not hold the socket's lock */
+#define BH_TCP_USE_LEAVING 2U /* to be let go, by whoever writes just now */
+#define BH_TCP_USE_HELD 4U    /* made by a process that has not closed it: may connect again, and its creator counts */
+#define BH_TCP_USE_DONE 8U    /* its last connection is over */
+
+/* The place of a TCP socket is named by its cookie. Cookies count up, so sockets of one time do not meet but where one lives
+ * long; the later one then stands in a hash map. */
+#define BH_TCP_SLOTS 32768U /* a power of two */
+#define BH_TCP_MORE 262144U
+
+/* A connection of which the SYN was accepted, seen from the listener. */
 struct bh_tuple {
 	struct bh_addr local;
 	struct bh_addr remote;
@@ -443,7 +470,25 @@ struct bh_handshake {
 	__u8 shown; /* a SYN-ACK was sent that shows who sends it, or need not */
 	__u8 pad[2];
 	__u64 subject_tag; /* cgroup whose tag gave the listener its identity */
-	__u64 test[BH_LAYOUT_TEST];
+};
+
+/*
+ * Handshakes under way, in the bucket that a hash of the tuple names. In a bucket that is full the oldest makes room: losing
+ * one denies the connection. `mark` is 0 of a free place, 1 of one that is being written, else the upper bits of the hash with
+ * a count in the lower ones that makes each writing another.
+ */
+#define BH_HANDSHAKE_BUCKETS 4096U /* a power of two */
+#define BH_HANDSHAKE_WAYS 4U
+#define BH_HANDSHAKE_WRITING 1ULL
+#define BH_HANDSHAKE_COUNT 0xffULL
+struct bh_handshake_item {
+	struct bh_tuple tuple;
+	struct bh_handshake handshake;
+};
+struct bh_handshake_bucket { /* whole cache lines */
+	__u64 mark[BH_HANDSHAKE_WAYS];
+	__u64 time_ns[BH_HANDSHAKE_WAYS];
+	struct bh_handshake_item item[BH_HANDSHAKE_WAYS];
 };
 
 /* UDP sockets of managed workloads, so that both ends of a flow on this host know each other. A socket bound to every
@@ -691,9 +736,11 @@ BH_ASSERT_SIZE(struct bh_state, 32);
 BH_ASSERT_SIZE(struct bh_key, 24);
 BH_ASSERT_SIZE(struct bh_tables, 72 + 4 * 48 + 3 * (8 + 9 * 32));
 BH_ASSERT_SIZE(struct bh_range6, 24);
-BH_ASSERT_SIZE(struct bh_sock, 104);
+BH_ASSERT_SIZE(struct bh_sock, 24);
+BH_ASSERT_SIZE(struct bh_tcp, 128);
 BH_ASSERT_SIZE(struct bh_tuple, 48);
 BH_ASSERT_SIZE(struct bh_handshake, 48);
+BH_ASSERT_SIZE(struct bh_handshake_bucket, 448);
 BH_ASSERT_SIZE(struct bh_endpoint_key, 32);
 BH_ASSERT_SIZE(struct bh_endpoint, 16 + 8 * BH_MAX_DEPTH);
 BH_ASSERT_SIZE(struct bh_syn_ticket, 32);

@@ -6,6 +6,7 @@
  * They run for the caller's sake; what enforces is skb.bpf.c. So where they do not know better they let pass.
  */
 #include "endpoint.h"
+#include "tcp_state.h"
 
 #define BH_AF_INET 2
 #define BH_AF_INET6 10
@@ -52,23 +53,33 @@ static __always_inline int caller_asks(struct bpf_sock_addr *ctx, struct bh_quer
 static __always_inline int on_connect(struct bpf_sock_addr *ctx, const struct bh_addr *remote)
 {
 	struct bh_query q = {.proto = IPPROTO_TCP, .remote = *remote, .rport = bpf_ntohs(ctx->user_port)};
-	struct bpf_sock *sk = ctx->sk;
-	struct bh_sock *ss;
+	struct bh_tcp *t;
+	int r;
 
-	if (!sk || ctx->type != BH_SOCK_STREAM || ctx->protocol != IPPROTO_TCP)
+	if (ctx->type != BH_SOCK_STREAM || ctx->protocol != IPPROTO_TCP)
 		return BH_PROCEED;
-	ss = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!ss)
+	q.cookie = bpf_get_socket_cookie(ctx);
+	t = bh_tcp_get(q.cookie, bpf_get_netns_cookie(ctx));
+	if (!t)
 		return BH_PROCEED;
-	ss->identity = BH_ID_UNIDENTIFIED;
-	if (!caller_subject(ss->cgroup, &q)) {
+	t->asked = 0;
+	t->known = 0;
+	t->identity = BH_ID_UNIDENTIFIED;
+	if (!caller_subject(t->cgroup, &q)) {
 		if (q.host)
-			ss->identity = BH_ID_HOST;
+			t->identity = BH_ID_HOST;
 		return BH_PROCEED;
 	}
-	ss->identity = q.subject;
-	ss->valid_until_ns = q.valid_until;
-	return caller_asks(ctx, &q);
+	t->identity = q.subject;
+	t->valid_until_ns = q.valid_until;
+	r = caller_asks(ctx, &q);
+	if (r == BH_PROCEED && !is_unspecified(remote)) {
+		t->remote = *remote;
+		t->rport = q.rport;
+		t->word = q.word;
+		t->asked = 1;
+	}
+	return r;
 }
 
 static __always_inline int on_sendmsg(struct bpf_sock_addr *ctx, const struct bh_addr *remote)
@@ -132,6 +143,11 @@ int bh_sock_create(struct bpf_sock *ctx)
 
 	if (ctx->family != BH_AF_INET && ctx->family != BH_AF_INET6)
 		return BH_PROCEED;
+	if (ctx->protocol == IPPROTO_TCP) {
+		if (bh_tcp_make(bpf_get_socket_cookie(ctx), bpf_get_netns_cookie(ctx), bpf_get_current_cgroup_id()))
+			return BH_REFUSE;
+		return BH_PROCEED;
+	}
 	if (ctx->type == BH_SOCK_DGRAM && ctx->protocol == IPPROTO_UDP) {
 		us = bpf_sk_storage_get(&udp_sockets, ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
 		if (!us)
@@ -144,7 +160,6 @@ int bh_sock_create(struct bpf_sock *ctx)
 	if (!ss)
 		return BH_REFUSE;
 	ss->netns = bpf_get_netns_cookie(ctx);
-	ss->cgroup = bpf_get_current_cgroup_id();
 	return BH_PROCEED;
 }
 
@@ -190,8 +205,16 @@ int bh_post_bind6(struct bpf_sock *ctx)
 SEC("cgroup/sock_release")
 int bh_sock_release(struct bpf_sock *ctx)
 {
-	struct bh_udp_sock *us = bpf_sk_storage_get(&udp_sockets, ctx, 0, 0);
+	struct bh_udp_sock *us;
 
+	if (ctx->protocol == IPPROTO_TCP) {
+		/* A connection goes on until all is sent: its end is told to bh_sockops. One that is not established has
+		 * nothing to send. */
+		bh_tcp_released(bpf_get_socket_cookie(ctx),
+				ctx->state == BPF_TCP_CLOSE || ctx->state == BPF_TCP_SYN_SENT);
+		return BH_PROCEED;
+	}
+	us = bpf_sk_storage_get(&udp_sockets, ctx, 0, 0);
 	if (us)
 		bh_endpoint_leave(us);
 	return BH_PROCEED;

@@ -12,6 +12,7 @@
 
 #include "endpoint.h"
 #include "handshake.h"
+#include "tcp_state.h"
 
 #define BH_PF_INET 2
 #define BH_PF_INET6 10
@@ -47,24 +48,35 @@ static __always_inline __u32 device_sender(struct __sk_buff *skb)
 	return sk ? sk->family : 0;
 }
 
+/* Is it a socket of this host that belongs to no workload? Those of workloads are all known. */
+static __always_inline bool device_sender_is_host(struct __sk_buff *skb, struct bpf_sock *sk)
+{
+	struct bh_udp_sock *us = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
+	struct bh_sock *ss;
+	struct bh_tcp *t;
+
+	if (us)
+		return us->host;
+	ss = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (ss)
+		return ss->host;
+	t = bh_tcp_find(bpf_get_socket_cookie(skb));
+	return !t || t->kind == BH_SOCK_HOST;
+}
+
 /* What is known of a sender that proved nothing, by the socket that the packet still belongs to: a managed workload's has the
  * identity of its cgroup (it sends without proof where the protocol has none), any other of this host is `host`. Leaves q as it
  * is if there is none. */
 static __noinline int device_peer_by_socket(struct __sk_buff *skb, struct bh_query *q, struct bh_query *about)
 {
 	struct bpf_sock *sk = skb->sk;
-	struct bh_udp_sock *us = 0;
-	struct bh_sock *ss;
 
 	if (!sk)
 		return 0;
 	sk = bpf_sk_fullsock(sk);
 	if (!sk || (sk->family != BH_PF_INET && sk->family != BH_PF_INET6))
 		return 0;
-	ss = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (!ss)
-		us = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
-	if (ss ? ss->kind == BH_SOCK_HOST : !us || us->host) {
+	if (device_sender_is_host(skb, sk)) {
 		q->peer = BH_ID_HOST;
 		return 0;
 	}

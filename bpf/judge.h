@@ -150,36 +150,116 @@ static __always_inline void bh_peer_by_device(struct bh_query *q, __u64 device)
 		q->valid_until = tag->deadline_ns;
 }
 
-/* Judges q's flow in q->direction: sets cell, allow, reason. */
-BH_GLOBAL int bh_judge(struct bh_query *q)
+/*
+ * Services are reached by the same clients again and again, at a new connection each time: what was judged is kept, for each
+ * CPU, with all that went into it. A place is written once under a state word and then stays until another word is in
+ * force; so who finds the same word before and after reading has read one judgement.
+ */
+static __always_inline struct bh_judged *bh_judged_of(const struct bh_query *q, __u32 peer, __u16 port)
 {
+	__u64 h = (__u64)q->remote.w[3] << 32 | q->local.w[3];
+	__u32 key;
+
+	h ^= (__u64)q->subject << 40 ^ (__u64)peer << 24 ^ (__u64)port << 4 ^ q->direction;
+	key = h * 0x9e3779b97f4a7c15ULL >> (64 - BH_JUDGED_BITS);
+	return bpf_map_lookup_elem(&judged, &key);
+}
+
+/* What was judged of the same; returns whether there is anything. */
+static __always_inline bool bh_judged_get(const struct bh_judged *j, struct bh_query *q, __u32 peer, __u16 port)
+{
+	__u64 until;
+
+	if (!j || *(const volatile __u64 *)&j->word != q->word || j->subject != q->subject || j->peer != peer ||
+	    j->port != port || j->proto != q->proto || j->direction != q->direction ||
+	    !bh_addr_equal(&j->remote, &q->remote) || !bh_addr_equal(&j->local, &q->local))
+		return false;
+	until = j->valid_until;
+	q->cell = j->cell;
+	asm volatile("" ::: "memory");
+	if (*(const volatile __u64 *)&j->word != q->word || q->now >= until)
+		return false;
+	if (until < q->valid_until)
+		q->valid_until = until;
+	return true;
+}
+
+/* Keeps it, where nothing of this word is kept yet. A program that interrupts this one finds the place taken. */
+static __always_inline void bh_judged_put(struct bh_judged *j, const struct bh_query *q, __u32 peer, __u16 port,
+					  __u64 until)
+{
+	__u64 before;
+
+	if (!j)
+		return;
+	before = *(volatile __u64 *)&j->word;
+	if (before >= q->word || before == BH_JUDGED_WRITING ||
+	    __sync_val_compare_and_swap(&j->word, before, BH_JUDGED_WRITING) != before)
+		return;
+	j->valid_until = until;
+	j->local = q->local;
+	j->remote = q->remote;
+	j->subject = q->subject;
+	j->peer = peer;
+	j->cell = q->cell;
+	j->port = port;
+	j->proto = q->proto;
+	j->direction = q->direction;
+	asm volatile("" ::: "memory");
+	*(volatile __u64 *)&j->word = q->word;
+}
+
+/* By the tables. Returns until when it holds. */
+BH_GLOBAL __u64 bh_judge_by_tables(struct bh_query *q, __u32 peer)
+{
+	__u64 until = ~0ULL;
 	struct bh_flow flow;
-	__u32 slot, alive;
+	__u32 slot;
 	__u8 *t;
 
 	if (!q)
 		return 0;
-	q->allow = 0;
-	q->cell = 0;
 	slot = BH_WORD_SLOT(q->word);
 	t = bh_tables_of(slot);
 	if (!t)
 		return 0;
-	alive = bh_peer_alive(q);
 	if (q->direction == BH_EGRESS) {
 		flow.from_who = bh_who(slot, q->subject);
 		flow.from_addr = bh_addr_class(t, &q->local);
-		flow.to_who = bh_who(slot, alive);
+		flow.to_who = bh_who(slot, peer);
 		flow.to_addr = bh_addr_class(t, &q->remote);
 		flow.point = bh_service_point(q->proto, q->rport);
 	} else {
-		flow.from_who = bh_who(slot, alive);
+		flow.from_who = bh_who(slot, peer);
 		flow.from_addr = bh_addr_class(t, &q->remote);
 		flow.to_who = bh_who(slot, q->subject);
 		flow.to_addr = bh_addr_class(t, &q->local);
 		flow.point = bh_service_point(q->proto, q->lport);
 	}
-	q->cell = bh_decide(t, q->direction & 1, &flow, q->now, &q->valid_until);
+	q->cell = bh_decide(t, q->direction & 1, &flow, q->now, &until);
+	return until;
+}
+
+/* Judges q's flow in q->direction: sets cell, allow, reason. */
+BH_GLOBAL int bh_judge(struct bh_query *q)
+{
+	struct bh_judged *j;
+	__u64 until;
+	__u32 alive;
+	__u16 port;
+
+	if (!q)
+		return 0;
+	q->cell = 0;
+	alive = bh_peer_alive(q);
+	port = q->direction == BH_EGRESS ? q->rport : q->lport;
+	j = bh_judged_of(q, alive, port);
+	if (!bh_judged_get(j, q, alive, port)) {
+		until = bh_judge_by_tables(q, alive);
+		bh_judged_put(j, q, alive, port, until);
+		if (until < q->valid_until)
+			q->valid_until = until;
+	}
 	q->allow = !!(q->cell & BH_CELL_ALLOW);
 	q->reason = BH_REASON_POLICY;
 	if (q->allow || BH_CELL_RULE(q->cell) != 0)

@@ -2,7 +2,7 @@
 /*
  * look.bpf.c - what the daemon runs when somebody asks: nothing here is on the way of a packet.
  */
-#include "pair.h"
+#include "tcp_state.h"
 
 /* Of each TCP socket of the namespace that the reader is in. The kernel holds its lock here, as it does when it ends. */
 SEC("iter/tcp")
@@ -20,7 +20,7 @@ int bh_look_tcp(struct bpf_iter__tcp *ctx)
 	if (!tp)
 		return 0;
 	state = tp->inet_conn.icsk_inet.sk.__sk_common.skc_state;
-	if (state == BPF_TCP_CLOSE || !bh_pair_of_sock(&key, bpf_sk_storage_get(&sockets, tp, 0, 0)))
+	if (state == BPF_TCP_CLOSE || !bh_pair_of_sock(&key, bh_tcp_find(bpf_get_socket_cookie(tp))))
 		return 0;
 	/* Without a place to remember it, it is counted when it ends. */
 	before = bpf_sk_storage_get(&counted, tp, 0, BPF_SK_STORAGE_GET_F_CREATE);

@@ -90,6 +90,25 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } sockets __weak SEC(".maps");
 
+/* Mapped by user space, and so at the beginning of a page: an item is two cache lines. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, BH_TCP_SLOTS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct bh_tcp);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} tcp_slots __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, BH_TCP_MORE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, struct bh_tcp);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} tcp_more __weak SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -99,10 +118,10 @@ struct {
 } udp_sockets __weak SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, BH_MAX_HANDSHAKES);
-	__type(key, struct bh_tuple);
-	__type(value, struct bh_handshake);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, BH_HANDSHAKE_BUCKETS);
+	__type(key, __u32);
+	__type(value, struct bh_handshake_bucket);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } handshakes __weak SEC(".maps");
 
@@ -242,6 +261,29 @@ struct {
 	__type(key, __u32);
 	__type(value, struct bh_clock);
 } clock __weak SEC(".maps");
+
+/* A judgement, with all that went into it. */
+struct bh_judged {
+	__u64 word; /* under which it holds; 0: none, 1: being written */
+	__u64 valid_until;
+	struct bh_addr local;
+	struct bh_addr remote;
+	__u32 subject;
+	__u32 peer;
+	__u32 cell;
+	__u16 port;
+	__u8 proto;
+	__u8 direction;
+};
+#define BH_JUDGED_WRITING 1ULL
+#define BH_JUDGED_BITS 10U
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1 << BH_JUDGED_BITS);
+	__type(key, __u32);
+	__type(value, struct bh_judged);
+} judged __weak SEC(".maps");
 
 static __always_inline struct bh_counters *bh_counters(void)
 {

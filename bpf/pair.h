@@ -77,14 +77,14 @@ static __always_inline __u64 bh_above(__u64 a, __u64 b)
 	return a > b ? a - b : 0;
 }
 
-/* The pair of a connection, by what is kept with its socket. Returns false if it never was established. */
-static __always_inline bool bh_pair_of_sock(struct bh_pair_key *key, const struct bh_sock *ss)
+/* The pair of a connection, by what is kept for its socket. Returns false if it never was established. */
+static __always_inline bool bh_pair_of_sock(struct bh_pair_key *key, const struct bh_tcp *t)
 {
-	if (!ss || (ss->kind != BH_SOCK_ACTIVE && ss->kind != BH_SOCK_PASSIVE))
+	if (!t || (t->kind != BH_SOCK_ACTIVE && t->kind != BH_SOCK_PASSIVE))
 		return false;
-	key->subject = ss->identity;
-	key->peer = ss->peer;
-	key->direction = ss->kind == BH_SOCK_ACTIVE ? BH_EGRESS : BH_INGRESS;
+	key->subject = t->identity;
+	key->peer = t->peer;
+	key->direction = t->kind == BH_SOCK_ACTIVE ? BH_EGRESS : BH_INGRESS;
 	key->proto = IPPROTO_TCP;
 	return true;
 }

@@ -2,9 +2,9 @@
 /*
  * skb.bpf.c - every packet of a managed socket, in both directions: this is what enforces.
  *
- * A TCP connection is judged in its handshake, when both ends know each other, and the verdict is kept with the socket.
- * A later packet costs the comparison of one word (nothing the verdict rests on has changed) and of one deadline. All else
- * has no handshake and is judged by a flow table. What fits nowhere is denied.
+ * A TCP connection is judged in its handshake, when both ends know each other, and the verdict is kept for the socket. A
+ * later packet costs the comparison of its cookie, of one word (nothing the verdict rests on has changed) and of one
+ * deadline. All else has no handshake and is judged by a flow table. What fits nowhere is denied.
  */
 #include "icmp.h"
 #include "tcp.h"
@@ -35,11 +35,31 @@ static __noinline int flow_packet_of(struct __sk_buff *skb, const struct bh_sock
 	return verdict == BH_JUDGE ? flow_packet(q, &key, 0, hook) : verdict;
 }
 
+/* A socket of which nothing is kept: opened before enforcement, or too late for the room there is. What it still may do is
+ * to end: a socket that is closed with data unread, or at once, resets its peer when nothing is kept of it any more. */
+static __always_inline int unknown_socket(struct bpf_sock *sk, const struct bh_packet *p, struct bh_query *q,
+					  __u32 hook)
+{
+	__u8 reason = BH_REASON_OLD_SOCKET;
+
+	if (sk->protocol == IPPROTO_TCP && p->proto == IPPROTO_TCP) {
+		if (hook == BH_EGRESS && sk->state == BPF_TCP_CLOSE && is_bare_reset(p))
+			return BH_ALLOW;
+		/* Closed while this was on its way. Where nothing was known of a SYN, that was said of the SYN. */
+		if (hook == BH_INGRESS && (sk->state == BPF_TCP_CLOSE || sk->state == BPF_TCP_SYN_SENT))
+			return BH_DENY;
+		if (bh_tcp_no_room(q->cookie))
+			reason = BH_REASON_MAP_FULL;
+	}
+	bh_refuse(q, reason);
+	return BH_DENY;
+}
+
 /* ---- hooks ---- */
 
-/* A socket has `ss` or, for UDP, `us`; one that was there before enforcement has neither. */
-static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, struct bh_udp_sock *us, __u64 word,
-				  __u64 now, __u32 hook)
+/* A socket has `t` if it is TCP, `us` if it is UDP, else `ss`; one that was there before enforcement has none. */
+static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, struct bh_udp_sock *us, struct bh_tcp *t,
+				  __u64 word, __u64 now, __u32 hook)
 {
 	struct bh_query q = {.word = word, .now = now, .direction = hook};
 	struct bpf_sock *sk = skb->sk;
@@ -52,38 +72,45 @@ static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, str
 	if (!sk)
 		return BH_DENY;
 
-	bh_subject_of_skb(skb, &q);
-	if (q.host) {
-		if (ss)
-			ss->kind = BH_SOCK_HOST;
-		if (us)
-			us->host = 1;
-		return BH_ALLOW;
-	}
 	q.cookie = bpf_get_socket_cookie(skb);
+	if (!t || !bh_tcp_subject(t, &q)) {
+		bh_subject_of_skb(skb, &q);
+		if (q.host) {
+			if (ss)
+				ss->host = 1;
+			if (us)
+				us->host = 1;
+			if (t)
+				bh_tcp_host(t, q.cookie);
+			return BH_ALLOW;
+		}
+		if (t && t->kind == BH_SOCK_LISTEN)
+			bh_tcp_subject_note(t, &q);
+	}
 	err = hook == BH_EGRESS ? bh_parse(skb, &p, &q.local, &q.remote) : bh_parse(skb, &p, &q.remote, &q.local);
 	q.lport = hook == BH_EGRESS ? p.sport : p.dport;
 	q.rport = hook == BH_EGRESS ? p.dport : p.sport;
 	q.proto = p.proto;
 	q.peer = BH_ID_WORLD;
 
-	if (!err && !ss && !us && is_of_kernel(sk, &p))
+	if (!err && !ss && !us && !t && is_of_kernel(sk, &p))
 		return BH_ALLOW;
 	if (!err)
 		err = socket_problem(sk, &p);
-	if (!err && ss) {
-		if (p.proto == IPPROTO_TCP)
-			return tcp_packet(skb, ss, &p, &q, hook);
+	if (!err && t)
+		return tcp_packet(skb, t, &p, &q, hook);
+	if (!err && ss)
 		return flow_packet_of(skb, ss, &p, &q, hook);
-	}
 	if (!err && us) {
-		if (p.proto == IPPROTO_UDP && hook == BH_INGRESS)
+		if (hook == BH_INGRESS)
 			return udp_ingress(skb, us, &q);
-		err = p.proto == IPPROTO_UDP ? udp_source(skb, us, &q) : BH_REASON_PROTO;
+		err = udp_source(skb, us, &q);
 		if (!err)
 			return udp_egress(skb, us, &q);
 	}
-	bh_refuse(&q, err ? err : BH_REASON_OLD_SOCKET);
+	if (!err)
+		return unknown_socket(sk, &p, &q, hook);
+	bh_refuse(&q, err);
 	return BH_DENY;
 }
 
@@ -91,13 +118,23 @@ static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, str
 static __noinline int packet_in(struct __sk_buff *skb, struct bh_sock *ss, struct bh_udp_sock *us, __u64 word,
 				__u64 now)
 {
-	return packet(skb, ss, us, word, now, BH_INGRESS);
+	return packet(skb, ss, us, 0, word, now, BH_INGRESS);
 }
 
 static __noinline int packet_out(struct __sk_buff *skb, struct bh_sock *ss, struct bh_udp_sock *us, __u64 word,
 				 __u64 now)
 {
-	return packet(skb, ss, us, word, now, BH_EGRESS);
+	return packet(skb, ss, us, 0, word, now, BH_EGRESS);
+}
+
+static __noinline int tcp_packet_in(struct __sk_buff *skb, struct bh_tcp *t, __u64 word, __u64 now)
+{
+	return t ? packet(skb, 0, 0, t, word, now, BH_INGRESS) : BH_DENY;
+}
+
+static __noinline int tcp_packet_out(struct __sk_buff *skb, struct bh_tcp *t, __u64 word, __u64 now)
+{
+	return t ? packet(skb, 0, 0, t, word, now, BH_EGRESS) : BH_DENY;
 }
 
 static __noinline int udp_known_in(struct __sk_buff *skb, struct bh_udp_sock *us, __u64 word, __u64 now)
@@ -131,28 +168,54 @@ static __always_inline int hook_udp(struct __sk_buff *skb, struct bh_udp_sock *u
 	return recent_known_in(skb, us, word, now) || (us->more && udp_known_in(skb, us, word, now));
 }
 
+/* The cookie goes last: it shows whose the rest was. */
+static __always_inline bool tcp_passes(const struct bh_tcp *t, __u64 cookie, __u64 word, __u64 now)
+{
+	return *(const volatile __u64 *)&t->pass == word && now < *(const volatile __u64 *)&t->valid_until_ns &&
+	       bh_tcp_owner(t) == cookie;
+}
+
+static __always_inline int tcp_hook(struct __sk_buff *skb, struct bh_tcp *t, __u64 cookie, __u64 word, __u64 now,
+				    __u32 direction)
+{
+	if (t->kind == BH_SOCK_HOST && bh_tcp_owner(t) == cookie)
+		return BH_ALLOW;
+	return direction == BH_EGRESS ? tcp_packet_out(skb, t, word, now) : tcp_packet_in(skb, t, word, now);
+}
+
 static __always_inline int hook(struct __sk_buff *skb, __u32 direction)
 {
 	struct bpf_sock *sk = skb->sk;
-	struct bh_udp_sock *us = 0;
-	struct bh_sock *ss;
-	__u64 word, now;
+	struct bh_udp_sock *us;
+	struct bh_sock *ss = 0;
+	__u64 word, now, cookie;
+	struct bh_tcp *t;
 
 	if (!sk)
 		return BH_DENY;
 	word = bh_state_word();
 	now = bh_now();
-	ss = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (ss) {
-		if ((ss->kind == BH_SOCK_ACTIVE || ss->kind == BH_SOCK_PASSIVE) && ss->word == word && ss->verdict &&
-		    now < ss->valid_until_ns)
-			return BH_ALLOW;
-		if (ss->kind == BH_SOCK_HOST)
+	cookie = bpf_get_socket_cookie(skb);
+	t = bh_tcp_slot(cookie);
+	if (!t)
+		return BH_DENY;
+	if (tcp_passes(t, cookie, word, now))
+		return BH_ALLOW;
+	if (bh_tcp_owner(t) == cookie)
+		return tcp_hook(skb, t, cookie, word, now, direction);
+	us = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
+	if (us) {
+		if (hook_udp(skb, us, word, now, direction))
 			return BH_ALLOW;
 	} else {
-		us = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
-		if (us && hook_udp(skb, us, word, now, direction))
+		ss = bpf_sk_storage_get(&sockets, sk, 0, 0);
+		if (ss && ss->host)
 			return BH_ALLOW;
+		t = ss ? 0 : bpf_map_lookup_elem(&tcp_more, &cookie);
+		if (t && tcp_passes(t, cookie, word, now))
+			return BH_ALLOW;
+		if (t)
+			return tcp_hook(skb, t, cookie, word, now, direction);
 	}
 	return direction == BH_EGRESS ? packet_out(skb, ss, us, word, now) : packet_in(skb, ss, us, word, now);
 }

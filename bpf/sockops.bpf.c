@@ -4,17 +4,20 @@
  * connection is established.
  */
 #include "handshake.h"
+#include "pending.h"
 
 #define BH_AF_INET6 10
 
-/* The callbacks that write the option; only wanted until the handshake is over. */
-#define HANDSHAKE_FLAGS BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG
-/* The callback at its end; a socket that begins another connection keeps it. */
-#define CONNECTION_FLAGS BPF_SOCK_OPS_STATE_CB_FLAG
+/* The callbacks that write the option are only wanted until the handshake is over. Those that tell of a change of state are
+ * many, and only the last counts: of a connection that is not established yet, close() tells (caller.bpf.c). */
+#define CONNECT_FLAGS BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG
+#define LISTEN_FLAGS (BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG)
+#define EARLY_FLAGS LISTEN_FLAGS
+#define ESTABLISHED_FLAGS BPF_SOCK_OPS_STATE_CB_FLAG
 
 static __always_inline void flags_set(struct bpf_sock_ops *ops, __u32 on)
 {
-	bpf_sock_ops_cb_flags_set(ops, (ops->bpf_sock_ops_cb_flags & ~HANDSHAKE_FLAGS) | on);
+	bpf_sock_ops_cb_flags_set(ops, (ops->bpf_sock_ops_cb_flags & ~LISTEN_FLAGS) | on);
 }
 
 static __always_inline void ops_addresses(struct bpf_sock_ops *ops, struct bh_tuple *t)
@@ -38,73 +41,61 @@ static __always_inline void ops_addresses(struct bpf_sock_ops *ops, struct bh_tu
 	t->netns = bpf_get_netns_cookie(ops);
 }
 
-/* The socket of this callback, with its storage; MPTCP subflows are made by the kernel and get theirs here. */
-static __always_inline struct bh_sock *ops_sock(struct bpf_sock_ops *ops)
+/* What is kept for the socket of this callback; MPTCP subflows are made by the kernel and get theirs here. */
+static __always_inline struct bh_tcp *ops_sock(struct bpf_sock_ops *ops)
 {
-	struct bpf_sock *sk = ops->sk;
-	struct bh_sock *ss;
+	return bh_tcp_get(bpf_get_socket_cookie(ops), bpf_get_netns_cookie(ops));
+}
 
-	if (!sk)
-		return 0;
-	ss = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (ss)
-		ss->netns = bpf_get_netns_cookie(ops);
-	return ss;
+/* Room in SYN and SYN-ACK. What is not used is filled with padding. */
+static __always_inline void option_reserve(struct bpf_sock_ops *ops)
+{
+	struct bh_tuple t;
+
+	if (!(ops->skb_tcp_flags & BH_TCP_SYN)) {
+		/* Where the handshake went on after the socket was accepted (Fast Open), it is over now. */
+		if (ops->skb_tcp_flags)
+			flags_set(ops, ops->bpf_sock_ops_cb_flags & ESTABLISHED_FLAGS);
+		return;
+	}
+	ops_addresses(ops, &t);
+	if (bh_shows_identity(&t.remote) && bpf_reserve_hdr_opt(ops, BH_TCPOPT_LEN, 0))
+		bpf_reserve_hdr_opt(ops, BH_TCPOPT_SHORT_LEN, 0);
 }
 
 /* Who this end is in the handshake under way: the connecting socket's subject, or the listener's that accepted. Returns
  * false where no option is wanted. */
-static __always_inline bool own_identity(struct bpf_sock_ops *ops, const struct bh_tuple *t, __u32 *identity)
+static __always_inline bool own_identity(struct bpf_sock_ops *ops, const struct bh_tuple *tuple, __u32 *identity)
 {
 	__u64 now = bh_now();
-	struct bh_handshake *h;
-	struct bpf_sock *sk;
-	struct bh_sock *ss;
+	struct bh_handshake h;
+	struct bh_tcp *t;
 
-	if (!(ops->skb_tcp_flags & BH_TCP_SYN) || !bh_shows_identity(&t->remote))
-		return false;
 	if (ops->skb_tcp_flags & BH_TCP_ACK) {
-		h = bpf_map_lookup_elem(&handshakes, t);
-		*identity = h && now < h->valid_until_ns ? h->identity : BH_ID_UNIDENTIFIED;
-		return h != 0;
+		if (!bh_pending_get(tuple, &h, BH_PENDING_KEEP))
+			return false;
+		*identity = now < h.valid_until_ns ? h.identity : BH_ID_UNIDENTIFIED;
+		return true;
 	}
-	sk = ops->sk;
-	if (!sk)
-		return false;
-	ss = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	*identity = ss && now < ss->valid_until_ns ? ss->identity : BH_ID_UNIDENTIFIED;
+	t = bh_tcp_find(bpf_get_socket_cookie(ops));
 	/* Who called connect() is outside any workload; whether the socket is, its first packet tells. */
-	return ss && ss->kind == BH_SOCK_CONNECT && ss->identity != BH_ID_HOST;
-}
-
-static __always_inline void option_reserve(struct bpf_sock_ops *ops)
-{
-	struct bh_tuple t;
-	__u32 identity;
-
-	/* Where the handshake went on after the socket was accepted (Fast Open), it is over now. */
-	if (ops->skb_tcp_flags && !(ops->skb_tcp_flags & BH_TCP_SYN)) {
-		flags_set(ops, 0);
-		return;
-	}
-	ops_addresses(ops, &t);
-	if (own_identity(ops, &t, &identity) && bpf_reserve_hdr_opt(ops, BH_TCPOPT_LEN, 0))
-		bpf_reserve_hdr_opt(ops, BH_TCPOPT_SHORT_LEN, 0);
+	if (!t || t->kind != BH_SOCK_CONNECT || t->identity == BH_ID_HOST)
+		return false;
+	*identity = now < t->valid_until_ns ? t->identity : BH_ID_UNIDENTIFIED;
+	return true;
 }
 
 /* A SYN-ACK that is a cookie belongs to no socket, so the packet hook, which notes the others, does not see it. */
-static __always_inline void cookie_sent(struct bpf_sock_ops *ops, const struct bh_tuple *t,
-					const struct bh_mac_input *in, __u64 mac)
+static __noinline int cookie_sent(const struct bh_tuple *tuple, const struct bh_mac_input *in, __u64 mac)
 {
-	struct bh_handshake *h;
+	__u64 now = bh_now();
+	struct bh_handshake h;
 
-	if (ops->args[0] != BPF_WRITE_HDR_TCP_SYNACK_COOKIE)
-		return;
-	h = bpf_map_lookup_elem(&handshakes, t);
-	if (!h)
-		return;
-	bh_syn_ticket_put(in->seq, in->ack, mac, h->subject_tag, bh_now());
-	h->shown = 1;
+	if (!tuple || !in || !bh_pending_get(tuple, &h, BH_PENDING_KEEP))
+		return 0;
+	bh_syn_ticket_put(in->seq, in->ack, mac, h.subject_tag, now);
+	h.shown = 1;
+	return bh_pending_put(tuple, &h, now);
 }
 
 static __always_inline void option_write(struct bpf_sock_ops *ops)
@@ -137,67 +128,58 @@ static __always_inline void option_write(struct bpf_sock_ops *ops)
 		if (bpf_store_hdr_opt(ops, &option, BH_TCPOPT_SHORT_LEN, 0))
 			return;
 	}
-	cookie_sent(ops, &t, &in, mac);
-}
-
-/* A socket starts over: nothing of a connection that it had before counts. */
-static __always_inline void sock_begin(struct bh_sock *ss, __u8 kind)
-{
-	ss->word = ~0ULL;
-	ss->verdict = 0;
-	ss->answered = 0;
-	ss->peer = BH_ID_WORLD;
-	ss->proof = BH_PROOF_NONE;
-	ss->isn = 0;
-	ss->kind = kind;
+	if (ops->args[0] == BPF_WRITE_HDR_TCP_SYNACK_COOKIE)
+		cookie_sent(&t, &in, mac);
 }
 
 /* The accepted socket takes over what its listener's handshake found out. */
-static __always_inline void passive_established(struct bpf_sock_ops *ops)
+static __noinline int passive_established(struct bpf_sock_ops *ops)
 {
 	/* Fast Open: its SYN-ACK is still to be written. */
 	bool early = ops->skb_tcp_flags & BH_TCP_SYN;
-	struct bh_sock *ss = ops_sock(ops);
-	struct bh_handshake *h;
-	struct bh_tuple t;
+	struct bh_handshake h;
+	struct bh_tuple tuple;
+	struct bh_tcp *t;
 
+	flags_set(ops, early ? EARLY_FLAGS : ESTABLISHED_FLAGS);
+	ops_addresses(ops, &tuple);
+	t = bh_tcp_get(bpf_get_socket_cookie(ops), tuple.netns);
+	if (!t)
+		return 0;
+	bh_tcp_begin(t, BH_SOCK_NEW);
+	if (!bh_pending_get(&tuple, &h, early ? BH_PENDING_KEEP : BH_PENDING_REMOVE))
+		return 0;
+	t->local = tuple.local;
+	t->remote = tuple.remote;
+	t->lport = tuple.lport;
+	t->rport = tuple.rport;
+	t->identity = h.identity;
+	t->peer = h.peer;
+	t->peer_tag = h.peer_tag;
+	t->cell = h.cell;
+	t->proof = h.proof;
+	t->valid_until_ns = h.valid_until_ns;
+	t->verdict = 1;
+	t->word = h.word;
+	t->kind = early ? BH_SOCK_EARLY : BH_SOCK_PASSIVE;
+	asm volatile("" ::: "memory");
 	if (!early)
-		flags_set(ops, 0);
-	if (!ss)
-		return;
-	ops_addresses(ops, &t);
-	h = bpf_map_lookup_elem(&handshakes, &t);
-	if (!h) {
-		ss->kind = BH_SOCK_NEW;
-		return;
-	}
-	ss->local = t.local;
-	ss->remote = t.remote;
-	ss->lport = t.lport;
-	ss->rport = t.rport;
-	ss->proto = IPPROTO_TCP;
-	ss->identity = h->identity;
-	ss->peer = h->peer;
-	ss->peer_tag = h->peer_tag;
-	ss->cell = h->cell;
-	ss->proof = h->proof;
-	ss->valid_until_ns = h->valid_until_ns;
-	ss->verdict = 1;
-	ss->word = h->word;
-	ss->kind = early ? BH_SOCK_EARLY : BH_SOCK_PASSIVE;
-	if (!early)
-		bpf_map_delete_elem(&handshakes, &t);
-	flags_set(ops, early ? HANDSHAKE_FLAGS | CONNECTION_FLAGS : CONNECTION_FLAGS);
+		*(volatile __u64 *)&t->pass = h.word;
+	return 0;
 }
 
 /* A socket can be made established without a handshake (TCP_REPAIR): nobody judged that. */
 static __always_inline void active_established(struct bpf_sock_ops *ops)
 {
-	struct bh_sock *ss = ops_sock(ops);
+	struct bh_tcp *t = ops_sock(ops);
 
-	if (ss && ss->kind == BH_SOCK_CONNECT)
-		ss->kind = ss->answered ? BH_SOCK_ACTIVE : BH_SOCK_NEW;
-	flags_set(ops, ss && ss->kind == BH_SOCK_ACTIVE ? CONNECTION_FLAGS : 0);
+	flags_set(ops, ESTABLISHED_FLAGS);
+	if (!t || t->kind != BH_SOCK_CONNECT)
+		return;
+	t->kind = t->answered ? BH_SOCK_ACTIVE : BH_SOCK_NEW;
+	asm volatile("" ::: "memory");
+	if (t->answered)
+		*(volatile __u64 *)&t->pass = t->word;
 }
 
 /* A connection has ended: what it did is counted for its pair. */
@@ -208,7 +190,7 @@ static __noinline int pair_end(struct bpf_sock_ops *ops)
 	struct bh_counted *before;
 	struct tcp_sock *tp;
 
-	if (!sk || !bh_pair_of_sock(&key, bpf_sk_storage_get(&sockets, sk, 0, 0)))
+	if (!sk || !bh_pair_of_sock(&key, bh_tcp_find(bpf_get_socket_cookie(ops))))
 		return 0;
 	before = bpf_sk_storage_get(&counted, sk, 0, 0);
 	tp = bpf_skc_to_tcp_sock(sk);
@@ -217,25 +199,31 @@ static __noinline int pair_end(struct bpf_sock_ops *ops)
 	return 0;
 }
 
+/* The connection, or the listener, is no more. What close() left to be sent has been. */
+static __always_inline void closed(struct bpf_sock_ops *ops)
+{
+	if (ops->args[0] != BPF_TCP_CLOSE)
+		pair_end(ops);
+	bh_tcp_done(bpf_get_socket_cookie(ops));
+}
+
 SEC("sockops")
 int bh_sockops(struct bpf_sock_ops *ops)
 {
-	struct bh_sock *ss;
+	struct bh_tcp *t;
 
 	switch (ops->op) {
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
-		ss = ops_sock(ops);
-		if (ss) {
-			sock_begin(ss, BH_SOCK_CONNECT);
-			flags_set(ops, HANDSHAKE_FLAGS);
-		}
+		flags_set(ops, CONNECT_FLAGS);
+		t = ops_sock(ops);
+		if (t)
+			bh_tcp_begin(t, BH_SOCK_CONNECT);
 		break;
 	case BPF_SOCK_OPS_TCP_LISTEN_CB:
-		ss = ops_sock(ops);
-		if (ss) {
-			sock_begin(ss, BH_SOCK_LISTEN);
-			flags_set(ops, HANDSHAKE_FLAGS);
-		}
+		flags_set(ops, LISTEN_FLAGS);
+		t = ops_sock(ops);
+		if (t)
+			bh_tcp_begin(t, BH_SOCK_LISTEN);
 		break;
 	case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
 		option_reserve(ops);
@@ -250,8 +238,8 @@ int bh_sockops(struct bpf_sock_ops *ops)
 		passive_established(ops);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
-		if (ops->args[1] == BPF_TCP_CLOSE && ops->args[0] != BPF_TCP_CLOSE)
-			pair_end(ops);
+		if (ops->args[1] == BPF_TCP_CLOSE)
+			closed(ops);
 		break;
 	default:
 		break;

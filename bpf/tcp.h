@@ -7,6 +7,7 @@
 #define BULKHEAD_BPF_TCP_H
 
 #include "handshake.h"
+#include "pending.h"
 
 static __always_inline void tuple_of(struct bh_tuple *tuple, const struct bh_query *q, __u64 netns)
 {
@@ -18,43 +19,25 @@ static __always_inline void tuple_of(struct bh_tuple *tuple, const struct bh_que
 	tuple->rport = q->rport;
 }
 
-/* Keeps q's verdict with the socket. The word goes last: a reader that sees it sees the verdict. */
-static __always_inline void sock_store(struct bh_sock *ss, const struct bh_query *q)
-{
-	*(volatile __u64 *)&ss->word = ~0ULL;
-	ss->verdict = q->allow;
-	ss->valid_until_ns = q->valid_until;
-	ss->identity = q->subject;
-	ss->peer = q->peer;
-	ss->peer_tag = q->peer_tag;
-	ss->cell = q->cell;
-	ss->proof = q->proof;
-	ss->reason = q->reason;
-	ss->cgroup = q->cgroup;
-	ss->proto = q->proto;
-	ss->local = q->local;
-	ss->remote = q->remote;
-	ss->lport = q->lport;
-	ss->rport = q->rport;
-	asm volatile("" ::: "memory");
-	*(volatile __u64 *)&ss->word = q->word;
-}
-
 /* Any packet of an established connection that the fast path did not pass. */
-static __always_inline int tcp_established(struct bh_sock *ss, const struct bh_packet *p, struct bh_query *q)
+static __always_inline int tcp_established(struct bh_tcp *t, const struct bh_packet *p, struct bh_query *q)
 {
-	q->direction = ss->kind == BH_SOCK_ACTIVE ? BH_EGRESS : BH_INGRESS;
-	q->peer = ss->peer;
-	q->peer_tag = ss->peer_tag;
-	q->proof = ss->proof;
+	q->direction = t->kind == BH_SOCK_ACTIVE ? BH_EGRESS : BH_INGRESS;
+	q->peer = t->peer;
+	q->peer_tag = t->peer_tag;
+	q->proof = t->proof;
 	q->again = 1;
-	if (ss->word == q->word && q->now < ss->valid_until_ns) {
-		q->allow = ss->verdict;
-		q->cell = ss->cell;
-		q->reason = ss->reason;
+	if (t->word == q->word && q->now < t->valid_until_ns) {
+		q->allow = t->verdict;
+		q->cell = t->cell;
+		q->reason = t->reason;
+		if (bh_tcp_owner(t) != q->cookie)
+			return BH_DENY;
 	} else {
 		bh_judge(q);
-		sock_store(ss, q);
+		/* Another CPU may be keeping the same of another packet; then this one's verdict is for itself. */
+		if (!bh_tcp_store(t, q) && bh_tcp_owner(t) != q->cookie)
+			return BH_DENY;
 		if (q->allow)
 			bh_report(q);
 	}
@@ -65,15 +48,15 @@ static __always_inline int tcp_established(struct bh_sock *ss, const struct bh_p
 }
 
 /* A packet of a handshake that the listener accepted before: judged again only if something changed since. */
-static __always_inline int tcp_handshake_known(struct __sk_buff *skb, struct bh_tuple *tuple, const struct bh_packet *p,
-					       struct bh_query *q)
+static __always_inline int tcp_handshake_known(struct __sk_buff *skb, struct bh_tuple *tuple, struct bh_handshake *h,
+					       const struct bh_packet *p, struct bh_query *q)
 {
-	struct bh_handshake *h = bpf_map_lookup_elem(&handshakes, tuple);
 	struct bh_tcpopt option;
+	bool first = false;
 	int found;
 
 	q->direction = BH_INGRESS;
-	if (!h) {
+	if (!bh_pending_get(tuple, h, BH_PENDING_KEEP)) {
 		if (is_bare_reset(p))
 			return BH_DENY;
 		bh_refuse(q, BH_REASON_NO_FLOW);
@@ -94,16 +77,17 @@ static __always_inline int tcp_handshake_known(struct __sk_buff *skb, struct bh_
 			bh_refuse(q, BH_REASON_UNPROVEN);
 			return BH_DENY;
 		}
+		first = !h->shown;
 		h->shown = 1;
 	}
 	/* The listener may be another than the one that accepted (SO_REUSEPORT): then it is judged for this one. */
 	if (h->word == q->word && q->now < h->valid_until_ns && h->identity == q->subject)
-		return BH_ALLOW;
+		return first && bh_pending_put(tuple, h, q->now) ? BH_DENY : BH_ALLOW;
 	q->again = 1;
 	bh_judge(q);
 	bh_report(q);
 	if (!q->allow) {
-		bpf_map_delete_elem(&handshakes, tuple);
+		bh_pending_get(tuple, h, BH_PENDING_REMOVE);
 		return BH_DENY;
 	}
 	h->valid_until_ns = q->valid_until;
@@ -111,18 +95,18 @@ static __always_inline int tcp_handshake_known(struct __sk_buff *skb, struct bh_
 	h->subject_tag = q->subject_tag;
 	h->cell = q->cell;
 	h->word = q->word;
-	return BH_ALLOW;
+	return bh_pending_put(tuple, h, q->now) ? BH_DENY : BH_ALLOW;
 }
 
-static __always_inline int tcp_listener(struct __sk_buff *skb, struct bh_sock *ss, const struct bh_packet *p,
+static __always_inline int tcp_listener(struct __sk_buff *skb, __u64 netns, const struct bh_packet *p,
 					struct bh_query *q, __u32 hook)
 {
 	struct bh_handshake h = {};
 	struct bh_tuple tuple;
 
-	tuple_of(&tuple, q, ss->netns);
+	tuple_of(&tuple, q, netns);
 	if (hook == BH_EGRESS || !(p->tcp_flags & BH_TCP_SYN))
-		return tcp_handshake_known(skb, &tuple, p, q);
+		return tcp_handshake_known(skb, &tuple, &h, p, q);
 	if (p->tcp_flags & BH_TCP_ACK) { /* a listener asked nobody */
 		bh_refuse(q, BH_REASON_NO_FLOW);
 		return BH_DENY;
@@ -142,39 +126,46 @@ static __always_inline int tcp_listener(struct __sk_buff *skb, struct bh_sock *s
 	h.peer_tag = q->peer_tag;
 	h.cell = q->cell;
 	h.proof = q->proof;
-	if (bpf_map_update_elem(&handshakes, &tuple, &h, BPF_ANY)) {
-		BH_COUNT(map_full);
-		bh_refuse(q, BH_REASON_MAP_FULL);
-		return BH_DENY;
-	}
-	return BH_ALLOW;
+	return bh_pending_put(&tuple, &h, q->now) ? BH_DENY : BH_ALLOW;
 }
 
-/*
- * Accepted by its SYN (Fast Open, RFC 7413). Its SYN-ACK must show who sends it like any other; what it sends before the peer
- * has acknowledged that, the peer does not take yet, if it is one of ours.
- */
-static __always_inline int tcp_early(struct __sk_buff *skb, struct bh_sock *ss, const struct bh_packet *p,
-				     struct bh_query *q, __u32 hook)
+/* Has connect() asked the same already? */
+static __always_inline bool is_asked(const struct bh_tcp *t, const struct bh_query *q)
 {
+	return t->asked && t->word == q->word && t->identity == q->subject && t->rport == q->rport &&
+	       bh_addr_equal(&t->remote, &q->remote) && bh_tcp_owner(t) == q->cookie;
+}
+
+/* The peer's ACK has come: nothing more of the handshake is to be sent. */
+static __noinline int tcp_early_over(struct bh_tcp *t, __u64 netns, const struct bh_query *q)
+{
+	struct bh_handshake h;
 	struct bh_tuple tuple;
 
-	tuple_of(&tuple, q, ss->netns);
-	if (hook == BH_EGRESS && (p->tcp_flags & BH_TCP_SYN))
-		return tcp_handshake_known(skb, &tuple, p, q);
-	if (hook == BH_INGRESS && (p->tcp_flags & (BH_TCP_SYN | BH_TCP_ACK)) == BH_TCP_ACK) {
-		ss->kind = BH_SOCK_PASSIVE;
-		bpf_map_delete_elem(&handshakes, &tuple);
-	}
-	return tcp_established(ss, p, q);
+	if (!t || !q)
+		return 0;
+	bh_tcp_accepted(t, q->cookie);
+	tuple_of(&tuple, q, netns);
+	return bh_pending_get(&tuple, &h, BH_PENDING_REMOVE);
+}
+
+/* Accepted by its SYN (Fast Open, RFC 7413). What it sends before the peer has acknowledged its SYN-ACK, the peer does not
+ * take yet, if it is one of ours. */
+static __always_inline int tcp_early(struct bh_tcp *t, __u64 netns, const struct bh_packet *p, struct bh_query *q,
+				     __u32 hook)
+{
+	if (hook == BH_INGRESS && (p->tcp_flags & (BH_TCP_SYN | BH_TCP_ACK)) == BH_TCP_ACK)
+		tcp_early_over(t, netns, q);
+	return tcp_established(t, p, q);
 }
 
 /* The SYN of a connecting socket: who answers is not known yet, so it may leave if any answer could be allowed. */
-static __always_inline int tcp_syn_sent(struct __sk_buff *skb, struct bh_sock *ss, const struct bh_packet *p,
+static __always_inline int tcp_syn_sent(struct __sk_buff *skb, struct bh_tcp *t, const struct bh_packet *p,
 					struct bh_query *q)
 {
-	bool by_host = ss->identity == BH_ID_HOST;
+	bool by_host = t->identity == BH_ID_HOST;
 	struct bh_tcpopt option;
+	bool asked = is_asked(t, q);
 	int found;
 
 	q->direction = BH_EGRESS;
@@ -184,14 +175,15 @@ static __always_inline int tcp_syn_sent(struct __sk_buff *skb, struct bh_sock *s
 		bh_refuse(q, BH_REASON_EARLY_DATA);
 		return BH_DENY;
 	}
-	/* For the option of a retransmission, where this one left without. */
-	ss->identity = q->subject;
-	ss->valid_until_ns = q->valid_until;
-	ss->isn = bpf_ntohl(p->seq);
-	bh_judge_possible(q);
-	if (!q->allow) {
-		bh_report_denied(q);
-		return BH_DENY;
+	/* For the answer; also for the option of a retransmission, where this one left without. */
+	bh_tcp_subject_note(t, q);
+	t->isn = bpf_ntohl(p->seq);
+	if (!asked) {
+		bh_judge_possible(q);
+		if (!q->allow) {
+			bh_report_denied(q);
+			return BH_DENY;
+		}
 	}
 	/* An own address that is not known yet: on the loopback device, silence would be taken for the host's. */
 	if (!bh_shows_identity(&q->remote)) {
@@ -216,7 +208,7 @@ static __always_inline int tcp_syn_sent(struct __sk_buff *skb, struct bh_sock *s
 }
 
 /* What answers a SYN: here the peer becomes known and egress is judged. */
-static __always_inline int tcp_answer(struct __sk_buff *skb, struct bh_sock *ss, const struct bh_packet *p,
+static __always_inline int tcp_answer(struct __sk_buff *skb, struct bh_tcp *t, const struct bh_packet *p,
 				      struct bh_query *q)
 {
 	q->direction = BH_EGRESS;
@@ -224,35 +216,43 @@ static __always_inline int tcp_answer(struct __sk_buff *skb, struct bh_sock *ss,
 		return p->payload_len ? BH_DENY : BH_ALLOW;
 	/* Only who saw our SYN may name the peer; a SYN in answer (simultaneous open, RFC 9293 3.5) proves nothing: each end
 	 * would have to judge a flow that it initiated, and that the other initiated too. */
-	if (!(p->tcp_flags & BH_TCP_ACK) || bpf_ntohl(p->ack) != ss->isn + 1) {
+	if (!(p->tcp_flags & BH_TCP_ACK) || bpf_ntohl(p->ack) != t->isn + 1) {
 		bh_refuse(q, p->tcp_flags & BH_TCP_ACK ? BH_REASON_NO_FLOW : BH_REASON_SIMULTANEOUS);
 		return BH_DENY;
 	}
 	bh_peer_of_segment(skb, p, q);
 	bh_judge(q);
-	sock_store(ss, q);
-	ss->answered = q->allow;
+	if (!bh_tcp_store(t, q))
+		return BH_DENY;
 	bh_report(q);
 	return q->allow ? BH_ALLOW : BH_DENY;
 }
 
-static __noinline int tcp_packet(struct __sk_buff *skb, struct bh_sock *ss, const struct bh_packet *p,
-				 struct bh_query *q, __u32 hook)
+static __noinline int tcp_packet(struct __sk_buff *skb, struct bh_tcp *t, const struct bh_packet *p, struct bh_query *q,
+				 __u32 hook)
 {
-	if (!ss)
+	__u64 netns;
+	__u8 kind;
+
+	if (!t)
 		return BH_DENY;
-	switch (ss->kind) {
+	netns = t->netns;
+	kind = *(volatile __u8 *)&t->kind;
+	if (bh_tcp_owner(t) != q->cookie) /* closed meanwhile */
+		return BH_DENY;
+	switch (kind) {
 	case BH_SOCK_ACTIVE:
 	case BH_SOCK_PASSIVE:
-		return tcp_established(ss, p, q);
+		return tcp_established(t, p, q);
 	case BH_SOCK_EARLY:
-		return tcp_early(skb, ss, p, q, hook);
+		/* Its SYN-ACK must show who sends it like any other. */
+		if (hook == BH_EGRESS && (p->tcp_flags & BH_TCP_SYN))
+			return tcp_listener(skb, netns, p, q, hook);
+		return tcp_early(t, netns, p, q, hook);
 	case BH_SOCK_LISTEN:
-		return tcp_listener(skb, ss, p, q, hook);
+		return tcp_listener(skb, netns, p, q, hook);
 	case BH_SOCK_CONNECT:
-		if (hook == BH_EGRESS)
-			return tcp_syn_sent(skb, ss, p, q);
-		return tcp_answer(skb, ss, p, q);
+		return hook == BH_EGRESS ? tcp_syn_sent(skb, t, p, q) : tcp_answer(skb, t, p, q);
 	default:
 		bh_refuse(q, BH_REASON_NO_FLOW);
 		return BH_DENY;

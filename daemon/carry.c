@@ -45,7 +45,9 @@ static const struct row {
 	{"keys", BH_LAYOUT_KEYS, SETTLED, true},
 	{"addresses", BH_LAYOUT_ADDRESSES, SETTLED, false},
 	{"sockets", BH_LAYOUT_SOCKETS, BY_SOCKET, true},
-	{"handshakes", BH_LAYOUT_HANDSHAKES, LIVE, false},
+	{"tcp_slots", BH_LAYOUT_TCP, LIVE, false},
+	{"tcp_more", BH_LAYOUT_TCP, LIVE, false},
+	{"handshakes", BH_LAYOUT_HANDSHAKES, MADE_ANEW, false},
 	{"endpoints", BH_LAYOUT_ENDPOINTS, LIVE, false},
 	{"udp_flows", BH_LAYOUT_UDP_FLOWS, LIVE, false},
 	{"devices", BH_LAYOUT_DEVICES, SETTLED, true},
@@ -319,7 +321,7 @@ static int family_check(const struct carry *carry, int fd, char *why, size_t why
 
 	if (bpf_obj_get_info_by_fd(fd, &info, &len))
 		return -errno;
-	value = info.value_size >= offsetof(struct bh_state, pad) ? calloc(1, info.value_size) : NULL;
+	value = info.value_size >= offsetof(struct bh_state, seed) ? calloc(1, info.value_size) : NULL;
 	if (value && bpf_map_lookup_elem(fd, &zero, value) == 0)
 		memcpy(&abi, (const char *)value + offsetof(struct bh_state, abi), sizeof(abi));
 	free(value);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Cutting sockets: inet_diag (sock_diag(7)) lists the TCP sockets of a namespace with the storage that the kernel
- * programs keep with each, so that the enforcer judges from what they know, by the function that they use. Of the UDP
+ * Cutting sockets: inet_diag (sock_diag(7)) lists the TCP sockets of a namespace by cookie, under which the kernel
+ * programs keep what they know of each, so that the enforcer judges from that, by the function that they use. Of the UDP
  * sockets, those that are connected have one flow, which is found in the kernel's map; the others just get EPERM.
  */
 #include "netns.h"
@@ -166,23 +166,6 @@ static struct verdict judge_socket(const struct judge *judge, const struct known
 	return verdict;
 }
 
-static int storage_attribute(const struct nlattr *attr, void *data)
-{
-	const struct nlattr **value = data;
-
-	if (mnl_attr_get_type(attr) == SK_DIAG_BPF_STORAGE_MAP_VALUE &&
-	    mnl_attr_get_payload_len(attr) >= sizeof(struct bh_sock))
-		*value = attr;
-	return MNL_CB_OK;
-}
-
-static int storages_attribute(const struct nlattr *attr, void *data)
-{
-	if (mnl_attr_get_type(attr) == SK_DIAG_BPF_STORAGE)
-		return mnl_attr_parse_nested(attr, storage_attribute, data);
-	return MNL_CB_OK;
-}
-
 static void *list_grow(void *items, size_t n, size_t *room, size_t item)
 {
 	if (n < *room)
@@ -270,33 +253,38 @@ static bool udp_read(const struct judge *judge, const struct inet_diag_msg *msg,
 	return peer_stays(judge, known);
 }
 
-/* What inet_diag tells beside the message. Returns whether the kernel programs know a flow of this socket. */
+static bool tcp_read(const struct judge *judge, const struct inet_diag_msg *msg, struct known *known)
+{
+	uint64_t cookie = (uint64_t)msg->id.idiag_cookie[1] << 32 | msg->id.idiag_cookie[0];
+	struct bh_tcp tcp;
+
+	if (datapath_tcp_get(judge->datapath, cookie, &tcp) < 0)
+		return false;
+	*known = (struct known){.kind = tcp.kind,
+				.lport = tcp.lport,
+				.rport = tcp.rport,
+				.local = tcp.local,
+				.remote = tcp.remote,
+				.peer = tcp.peer,
+				.peer_tag = tcp.peer_tag};
+	return true;
+}
+
+/* Returns whether the kernel programs know a flow of this socket. */
 static bool socket_read(const struct judge *judge, const struct nlmsghdr *nlh, struct known *known, uint64_t *cgroup_id)
 {
-	const struct nlattr *attr, *value = NULL;
-	struct bh_sock ss;
+	const struct inet_diag_msg *msg = mnl_nlmsg_get_payload(nlh);
+	const struct nlattr *attr;
 
 	*cgroup_id = 0;
-	mnl_attr_for_each(attr, nlh, sizeof(struct inet_diag_msg))
+	mnl_attr_for_each(attr, nlh, sizeof(*msg))
 	{
-		if (mnl_attr_get_type(attr) == INET_DIAG_SK_BPF_STORAGES)
-			mnl_attr_parse_nested(attr, storages_attribute, (void *)&value);
-		else if (mnl_attr_get_type(attr) == INET_DIAG_CGROUP_ID && mnl_attr_get_payload_len(attr) == 8)
+		if (mnl_attr_get_type(attr) == INET_DIAG_CGROUP_ID && mnl_attr_get_payload_len(attr) == 8)
 			*cgroup_id = mnl_attr_get_u64(attr);
 	}
 	if (judge->protocol == IPPROTO_UDP)
-		return udp_read(judge, mnl_nlmsg_get_payload(nlh), known);
-	if (!value)
-		return false;
-	memcpy(&ss, mnl_attr_get_payload(value), sizeof(ss));
-	*known = (struct known){.kind = ss.kind,
-				.lport = ss.lport,
-				.rport = ss.rport,
-				.local = ss.local,
-				.remote = ss.remote,
-				.peer = ss.peer,
-				.peer_tag = ss.peer_tag};
-	return true;
+		return udp_read(judge, msg, known);
+	return tcp_read(judge, msg, known);
 }
 
 static int socket_message(const struct nlmsghdr *nlh, void *data)
@@ -329,7 +317,6 @@ static int family_list(struct mnl_socket *nl, const struct judge *judge, uint8_t
 	char buf[MNL_NLMSG_HDRLEN + sizeof(struct inet_diag_req_v2) + 64];
 	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
 	struct inet_diag_req_v2 *req;
-	struct nlattr *nest;
 
 	nlh->nlmsg_type = SOCK_DIAG_BY_FAMILY;
 	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
@@ -337,9 +324,6 @@ static int family_list(struct mnl_socket *nl, const struct judge *judge, uint8_t
 	req->sdiag_family = family;
 	req->sdiag_protocol = judge->protocol;
 	req->idiag_states = states_of(judge->protocol);
-	nest = mnl_attr_nest_start(nlh, INET_DIAG_REQ_SK_BPF_STORAGES);
-	mnl_attr_put_u32(nlh, SK_DIAG_BPF_STORAGE_REQ_MAP_FD, (uint32_t)datapath_sockets_fd(judge->datapath));
-	mnl_attr_nest_end(nlh, nest);
 	return netlink_exchange(nl, nlh, message, data);
 }
 

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/membarrier.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +43,7 @@ struct datapath {
 	uint16_t *who;		      /* mapped, both slots */
 	const uint8_t *tables;	      /* mapped read-only, both slots; for user space's own judgements */
 	bool settled;		      /* all programs that run have begun since the last swap */
+	struct bh_tcp *tcp;	      /* mapped: BH_TCP_SLOTS */
 };
 
 /* Attached in this order: what only notes comes before what denies by what was noted. */
@@ -133,6 +135,8 @@ void datapath_freep(struct datapath **datapathp)
 		munmap(dp->who, page_up(2 * BH_MAX_IDENTITIES * 8));
 	if (dp->tables)
 		munmap((void *)dp->tables, 2UL * BH_TABLES_BYTES);
+	if (dp->tcp)
+		munmap(dp->tcp, BH_TCP_SLOTS * sizeof(*dp->tcp));
 	for (size_t i = 0; i < N_PROGRAMS; i++)
 		if (dp->links[i] >= 0)
 			close(dp->links[i]);
@@ -171,7 +175,21 @@ static int maps_map(struct datapath *dp)
 	/* An array's items are 8 bytes apart, whatever their size. */
 	dp->who = map_memory(bpf_map__fd(s->maps.who), 2 * BH_MAX_IDENTITIES * 8, PROT_READ | PROT_WRITE);
 	dp->tables = map_memory(bpf_map__fd(s->maps.tables), 2UL * BH_TABLES_BYTES, PROT_READ);
-	return dp->state && dp->counters && dp->who && dp->tables ? 0 : -errno;
+	dp->tcp = map_memory(bpf_map__fd(s->maps.tcp_slots), BH_TCP_SLOTS * sizeof(*dp->tcp), PROT_READ | PROT_WRITE);
+	return dp->state && dp->counters && dp->who && dp->tables && dp->tcp ? 0 : -errno;
+}
+
+/* Likewise the seed of the handshakes' hash. */
+static int seed_make(struct datapath *dp)
+{
+	uint32_t seed = 0;
+
+	if (dp->state->seed)
+		return 0;
+	if (getrandom(&seed, sizeof(seed), 0) != (ssize_t)sizeof(seed))
+		return -EIO;
+	dp->state->seed = seed | 1;
+	return 0;
 }
 
 /* One daemon for each pin directory, whatever state directory it has: two would swap each other's policies. */
@@ -225,6 +243,11 @@ static int object_load(struct datapath *dp, char *why, size_t why_size)
 	r = keyring_start(bpf_map__fd(dp->skeleton->maps.keys), dp->state);
 	if (r < 0) {
 		snprintf(why, why_size, "cannot make the key of the handshake: %s", strerror(-r));
+		return r;
+	}
+	r = seed_make(dp);
+	if (r < 0) {
+		snprintf(why, why_size, "cannot get random numbers: %s", strerror(-r));
 		return r;
 	}
 	r = serial_make(dp);
@@ -655,11 +678,6 @@ int datapath_counters_fd(const struct datapath *dp)
 	return bpf_map__fd(dp->skeleton->maps.counters);
 }
 
-int datapath_sockets_fd(const struct datapath *dp)
-{
-	return bpf_map__fd(dp->skeleton->maps.sockets);
-}
-
 int datapath_pairs_fd(const struct datapath *dp)
 {
 	return bpf_map__fd(dp->skeleton->maps.pairs);
@@ -968,4 +986,47 @@ int datapath_udp_flow_get(const struct datapath *dp, const struct bh_udp_key *ke
 int datapath_udp_flow_delete(struct datapath *dp, const struct bh_udp_key *key)
 {
 	return negative(bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.udp_flows), key));
+}
+
+/* ---- TCP sockets ---- */
+
+/* A copy. Whose it is is read last, because the place may be let go and taken by another socket meanwhile. */
+void datapath_tcp_slot(const struct datapath *dp, uint32_t index, struct bh_tcp *tcp)
+{
+	const struct bh_tcp *slot = &dp->tcp[index % BH_TCP_SLOTS];
+
+	*tcp = *slot;
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	if (__atomic_load_n(&slot->cookie, __ATOMIC_RELAXED) != tcp->cookie)
+		tcp->cookie = 0;
+}
+
+int datapath_tcp_get(const struct datapath *dp, uint64_t cookie, struct bh_tcp *tcp)
+{
+	if (!cookie)
+		return -ENOENT;
+	datapath_tcp_slot(dp, (uint32_t)cookie, tcp);
+	if (tcp->cookie == cookie)
+		return 0;
+	return negative(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.tcp_more), &cookie, tcp));
+}
+
+int datapath_tcp_more_next(const struct datapath *dp, const uint64_t *cookie, uint64_t *next)
+{
+	return negative(bpf_map_get_next_key(bpf_map__fd(dp->skeleton->maps.tcp_more), cookie, next));
+}
+
+void datapath_tcp_delete(struct datapath *dp, uint64_t cookie)
+{
+	struct bh_tcp *slot = &dp->tcp[cookie % BH_TCP_SLOTS];
+
+	bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.tcp_more), &cookie);
+	if (__atomic_load_n(&slot->cookie, __ATOMIC_ACQUIRE) != cookie)
+		return;
+	/* As bh_tcp_let_go(): nothing of it is for the next owner. No program writes here, the socket is gone. */
+	slot->pass = 0;
+	memset((char *)slot + sizeof(slot->cookie), 0, offsetof(struct bh_tcp, netns) - sizeof(slot->cookie));
+	slot->peer = BH_ID_WORLD;
+	slot->use = 0;
+	__atomic_store_n(&slot->cookie, 0, __ATOMIC_RELEASE);
 }

@@ -63,7 +63,6 @@ bool datapath_map(const struct datapath *datapath, size_t index, struct datapath
 
 int datapath_ring_fd(const struct datapath *datapath);
 int datapath_counters_fd(const struct datapath *datapath);
-int datapath_sockets_fd(const struct datapath *datapath); /* the sk_storage map, for inet_diag */
 int datapath_pairs_fd(const struct datapath *datapath);
 int datapath_look_tcp_fd(const struct datapath *datapath); /* the program for an iterator over TCP sockets */
 struct bh_counters *datapath_counters(struct datapath *datapath);
@@ -152,5 +151,16 @@ int datapath_endpoint_delete(struct datapath *datapath, const struct bh_endpoint
 int datapath_udp_flow_get(const struct datapath *datapath, const struct bh_udp_key *key,
 			  struct bh_udp_flow *flow); /* 0 or -ENOENT */
 int datapath_udp_flow_delete(struct datapath *datapath, const struct bh_udp_key *key);
+
+/* ---- TCP sockets, as the kernel programs note them ---- */
+
+/* By the cookie of the socket. Returns 0 or -ENOENT. */
+int datapath_tcp_get(const struct datapath *datapath, uint64_t cookie, struct bh_tcp *tcp);
+/* Iterates over those whose slot was taken: `cookie` NULL starts. Returns 0 or -ENOENT at the end. */
+int datapath_tcp_more_next(const struct datapath *datapath, const uint64_t *cookie, uint64_t *next);
+/* Of slot `index`, below BH_TCP_SLOTS; a cookie of 0 is nobody's. */
+void datapath_tcp_slot(const struct datapath *datapath, uint32_t index, struct bh_tcp *tcp);
+/* Of a socket that is no more. */
+void datapath_tcp_delete(struct datapath *datapath, uint64_t cookie);
 
 #endif

@@ -468,6 +468,7 @@ static void enforcer_free(struct enforcer *e)
 	policy_image_freep(&e->image);
 	datapath_freep(&e->datapath);
 	netns_stale_clear(&e->stale_endpoints);
+	netns_gone_clear(&e->gone_connections);
 	free(e->bundles);
 	free(e->queue);
 }

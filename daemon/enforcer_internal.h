@@ -118,6 +118,8 @@ struct enforcer {
 	bool cut_due; /* sockets have to be judged again, and could not be yet */
 	struct netns_stale stale_endpoints;
 	uint64_t endpoints_due_ns; /* CLOCK_BOOTTIME */
+	struct netns_gone gone_connections;
+	uint64_t connections_due_ns; /* CLOCK_BOOTTIME */
 	struct tag *tags;
 	size_t n_tags, tags_room;
 	struct id_index tags_index;

@@ -14,6 +14,8 @@
 
 /* Two looks at an endpoint are this far apart, however often something else makes a sweep. */
 #define ENDPOINTS_NS 900000000ULL
+/* Looking for what is kept of TCP sockets that are gone costs a list of all of them, and is seldom of use. */
+#define CONNECTIONS_NS 9900000000ULL
 
 /* A local identity that cannot be given is told once, not at every sweep. */
 static void local_failed(struct enforcer *e, const struct cgroup_node *node, const char *map, uint32_t max, int r)
@@ -179,6 +181,16 @@ static void addresses_refresh(struct enforcer *e, const struct cgroup_tree *tree
 	e->addresses_full = full;
 }
 
+static void connections_clean(struct enforcer *e, const struct cgroup_tree *tree)
+{
+	uint64_t now = enforcer_boottime_ns();
+
+	if (now < e->connections_due_ns)
+		return;
+	e->connections_due_ns = now + CONNECTIONS_NS;
+	netns_connections_clean(e->datapath, tree, &e->gone_connections);
+}
+
 int enforcer_sweep(struct enforcer *e, bool cut, const char *why)
 {
 	__attribute__((cleanup(cgroup_tree_clear))) struct cgroup_tree tree = {};
@@ -207,6 +219,7 @@ int enforcer_sweep(struct enforcer *e, bool cut, const char *why)
 	maps_look(e);
 	endpoints_clean(e, &tree);
 	enforcer_pairs_clean(e);
+	connections_clean(e, &tree);
 	if (changed || cut || e->cut_due)
 		destroyed = sockets_cut(e, &tree, why);
 	return destroyed;

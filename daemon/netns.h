@@ -101,4 +101,18 @@ struct netns_stale {
 int netns_endpoints_clean(struct datapath *datapath, const struct cgroup_tree *tree, struct netns_stale *stale);
 void netns_stale_clear(struct netns_stale *stale);
 
+/* Cookies of TCP sockets that were gone when last looked, while something was kept of them. All 0: none. */
+struct netns_gone {
+	uint64_t *cookies; /* sorted */
+	size_t n;
+	bool warned;
+};
+
+/*
+ * Lets go of what the kernel programs keep of TCP sockets that were gone at two calls in a row. Only of namespaces that a
+ * workload lives in: of others it cannot be told. Returns how many, or -errno (nothing was done).
+ */
+int netns_connections_clean(struct datapath *datapath, const struct cgroup_tree *tree, struct netns_gone *gone);
+void netns_gone_clear(struct netns_gone *gone);
+
 #endif

@@ -10,6 +10,7 @@ import subprocess
 from harness import Skip
 
 NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
+MAP_UPDATE_BATCH, MAP_DELETE_BATCH = 26, 27
 MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, MAP_GET_NEXT_KEY, OBJ_GET, OBJ_INFO, LINK_UPDATE = 1, 2, 3, 4, 7, 15, 29
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -59,6 +60,18 @@ class Map:
 
     def lookup(self, key):
         return self._element(MAP_LOOKUP_ELEM, key, bytes(self.value_bytes))
+
+    def _batch(self, command, keys, value):
+        a = ctypes.create_string_buffer(b"".join(keys), self.key_bytes * len(keys))
+        b = ctypes.create_string_buffer(value * len(keys), len(value) * len(keys)) if value else None
+        call(command, struct.pack("=QQQQIIQQ", 0, 0, ctypes.addressof(a), ctypes.addressof(b) if b else 0, len(keys), self.fd,
+                                  0, 0))
+
+    def update_all(self, keys, value):
+        self._batch(MAP_UPDATE_BATCH, keys, value)
+
+    def delete_all(self, keys):
+        self._batch(MAP_DELETE_BATCH, keys, None)
 
     def keys(self):
         key = None

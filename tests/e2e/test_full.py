@@ -148,13 +148,28 @@ def test_addresses_that_find_no_room_are_told(env):
     wait_for(lambda: fill_of(env, "addresses")["entries"] < 64, "room", 5)
 
 
+def test_handshakes_whose_places_are_all_taken_give_the_oldest_and_never_allow(env):
+    """Taken by what no kernel wrote."""
+    floods = [w.traffic("tcp-flood", "--to", DB, "--rate", 100) for w in (env.probe, env.loose, env.nobody)]
+    accepted = env.tcp.stat()["accepted"]
+    with bpf.opened_map(env.map_pin("handshakes")) as m:
+        for i in range(m.max_entries):
+            m.update(struct.pack("=I", i), os.urandom(m.value_bytes))
+    for _ in range(5):
+        assert env.web.tcp(DB) == "ok"
+    for process in floods:
+        process.quit()
+    assert [f.stat()["connected"] for f in floods] == [0, 0, 0]
+    assert env.tcp.stat()["accepted"] == accepted + 5, "a denied connection was accepted"
+
+
 def test_maps_that_evict_never_allow(env):
     """Overfilled many times over, under floods of who may not and streams of who may."""
     allowed = env.web.udp_stream(DB, rate=200, stream=1)
     floods = [w.udp_stream(DB, rate=500, stream=i) for i, w in ((2, env.probe), (3, env.nobody), (4, env.loose))]
     tcp = [w.traffic("tcp-flood", "--to", DB, "--rate", 100) for w in (env.probe, env.loose, env.nobody)]
     accepted = env.tcp.stat()["accepted"]
-    for name in ("udp_flows", "handshakes", "denials"):
+    for name in ("udp_flows", "denials"):
         with bpf.opened_map(env.map_pin(name)) as m:
             for _ in range(10 * m.max_entries if m.max_entries < 1000 else m.max_entries):
                 m.update(os.urandom(m.key_bytes), os.urandom(m.value_bytes))

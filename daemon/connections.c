@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * What the kernel programs keep of TCP sockets that are gone: the end of a socket is told to a program, which another
+ * process may have detached for a moment. inet_diag (sock_diag(7)) lists the sockets of a namespace by cookie; what is kept
+ * beyond that for the namespace is nobody's.
+ */
+#include "netns.h"
+
+#include <errno.h>
+#include <libmnl/libmnl.h>
+#include <linux/inet_diag.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "log.h"
+#include "netlink.h"
+
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
+struct cookies {
+	uint64_t *items;
+	size_t n, room;
+};
+
+struct kept {
+	uint64_t cookie;
+	uint64_t netns;
+};
+
+struct look {
+	struct cookies sockets;	   /* of all namespaces */
+	struct cookies namespaces; /* that were read */
+	struct kept *kept;
+	size_t n_kept, kept_room;
+};
+
+static int cookies_add(struct cookies *list, uint64_t cookie)
+{
+	if (list->n == list->room) {
+		size_t room = list->room ? list->room * 2 : 64;
+		uint64_t *items = reallocarray(list->items, room, sizeof(*items));
+
+		if (!items)
+			return -ENOMEM;
+		list->items = items;
+		list->room = room;
+	}
+	list->items[list->n++] = cookie;
+	return 0;
+}
+
+static int cookie_order(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+static void cookies_sort(struct cookies *list)
+{
+	if (list->n)
+		qsort(list->items, list->n, sizeof(*list->items), cookie_order);
+}
+
+static bool cookies_have(const uint64_t *items, size_t n, uint64_t cookie)
+{
+	return n && bsearch(&cookie, items, n, sizeof(*items), cookie_order);
+}
+
+/* ---- what is kept ---- */
+
+/* Of a socket that was never used: it is in no list of the kernel's, and its close() tells of its end. */
+static bool is_listed(const struct bh_tcp *tcp)
+{
+	return tcp->cookie && tcp->kind != BH_SOCK_NEW;
+}
+
+static int kept_add(struct look *look, const struct bh_tcp *tcp)
+{
+	if (look->n_kept == look->kept_room) {
+		size_t room = look->kept_room ? look->kept_room * 2 : 64;
+		struct kept *kept = reallocarray(look->kept, room, sizeof(*kept));
+
+		if (!kept)
+			return -ENOMEM;
+		look->kept = kept;
+		look->kept_room = room;
+	}
+	look->kept[look->n_kept++] = (struct kept){.cookie = tcp->cookie, .netns = tcp->netns};
+	return 0;
+}
+
+static int kept_read(const struct datapath *dp, struct look *look)
+{
+	uint64_t at, next, *from = NULL;
+	struct bh_tcp tcp;
+	int r = 0;
+
+	for (uint32_t i = 0; i < BH_TCP_SLOTS && r == 0; i++) {
+		datapath_tcp_slot(dp, i, &tcp);
+		if (is_listed(&tcp))
+			r = kept_add(look, &tcp);
+	}
+	/* What is deleted while we walk makes the walk begin again: never more steps than there can be. */
+	for (uint32_t i = 0; i < 2 * BH_TCP_MORE && r == 0 && datapath_tcp_more_next(dp, from, &next) == 0; i++) {
+		if (datapath_tcp_get(dp, next, &tcp) == 0 && is_listed(&tcp))
+			r = kept_add(look, &tcp);
+		at = next;
+		from = &at;
+	}
+	return r;
+}
+
+/* ---- sockets ---- */
+
+static int socket_message(const struct nlmsghdr *nlh, void *data)
+{
+	const struct inet_diag_msg *msg = mnl_nlmsg_get_payload(nlh);
+	struct look *look = data;
+
+	if (nlh->nlmsg_len < mnl_nlmsg_size(sizeof(*msg)))
+		return MNL_CB_OK;
+	if (cookies_add(&look->sockets, (uint64_t)msg->id.idiag_cookie[1] << 32 | msg->id.idiag_cookie[0]) == 0)
+		return MNL_CB_OK;
+	errno = ENOMEM;
+	return MNL_CB_ERROR;
+}
+
+static int family_list(struct mnl_socket *nl, struct look *look, uint8_t family)
+{
+	char buf[MNL_NLMSG_HDRLEN + sizeof(struct inet_diag_req_v2) + 16];
+	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
+	struct inet_diag_req_v2 *req;
+
+	nlh->nlmsg_type = SOCK_DIAG_BY_FAMILY;
+	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+	req = mnl_nlmsg_put_extra_header(nlh, sizeof(*req));
+	req->sdiag_family = family;
+	req->sdiag_protocol = IPPROTO_TCP;
+	req->idiag_states = ~(1U << TCP_TIME_WAIT); /* has the cookie of the socket that it was, which is gone */
+	return netlink_exchange(nl, nlh, socket_message, look);
+}
+
+static int namespace_look(void *ctx)
+{
+	__attribute__((cleanup(netlink_closep))) struct mnl_socket *nl = netlink_open(NETLINK_SOCK_DIAG);
+	struct look *look = ctx;
+	uint64_t netns = 0;
+	socklen_t len = sizeof(netns);
+	int r;
+
+	if (!nl || getsockopt(mnl_socket_get_fd(nl), SOL_SOCKET, SO_NETNS_COOKIE, &netns, &len) < 0)
+		return -errno;
+	r = family_list(nl, look, AF_INET);
+	if (r == 0)
+		r = family_list(nl, look, AF_INET6);
+	return r ? r : cookies_add(&look->namespaces, netns);
+}
+
+/* ---- */
+
+/* Lets go of what was gone before; what is gone for the first time takes its place in the list. */
+static int gone_remove(struct datapath *dp, const struct look *look, struct netns_gone *gone)
+{
+	struct cookies fresh = {};
+	int removed = 0;
+
+	for (size_t i = 0; i < look->n_kept; i++) {
+		const struct kept *kept = &look->kept[i];
+
+		if (!cookies_have(look->namespaces.items, look->namespaces.n, kept->netns) ||
+		    cookies_have(look->sockets.items, look->sockets.n, kept->cookie))
+			continue;
+		if (cookies_have(gone->cookies, gone->n, kept->cookie)) {
+			datapath_tcp_delete(dp, kept->cookie);
+			removed++;
+		} else if (cookies_add(&fresh, kept->cookie) < 0) {
+			break; /* the rest is found at the next call */
+		}
+	}
+	cookies_sort(&fresh);
+	free(gone->cookies);
+	gone->cookies = fresh.items;
+	gone->n = fresh.n;
+	return removed;
+}
+
+int netns_connections_clean(struct datapath *dp, const struct cgroup_tree *tree, struct netns_gone *gone)
+{
+	struct look look = {};
+	int r = kept_read(dp, &look);
+
+	if (r == 0 && look.n_kept) {
+		r = netns_each(tree, namespace_look, &look);
+		if (r == -EAGAIN) /* of a namespace that was not seen, nothing is said */
+			r = 0;
+	}
+	if (r == 0) {
+		cookies_sort(&look.sockets);
+		cookies_sort(&look.namespaces);
+		r = gone_remove(dp, &look, gone);
+	} else {
+		if (!gone->warned)
+			log_warning(
+				"cannot list the TCP sockets of every namespace: %s: what is kept of sockets that are "
+				"gone stays",
+				strerror(-r));
+		netns_gone_clear(gone);
+		gone->warned = true;
+	}
+	free(look.kept);
+	free(look.sockets.items);
+	free(look.namespaces.items);
+	return r;
+}
+
+void netns_gone_clear(struct netns_gone *gone)
+{
+	free(gone->cookies);
+	gone->cookies = NULL;
+	gone->n = 0;
+}
