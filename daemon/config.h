@@ -13,17 +13,20 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "federation.h"
+
 #define CONFIG_FILE "/etc/bulkhead/bulkhead.yaml"
 #define CONFIG_MAX_BYTES 65536U
 #define CONFIG_INSTANCE "default" /* name of the instance that has the plain default paths */
 #define CONFIG_INSTANCE_MAX 32	  /* with the NUL */
 #define CONFIG_PATH_MAX 1024	  /* with the NUL */
 #define CONFIG_KEY_HOURS_MAX 720
-#define CONFIG_METRICS_MAX 128	/* with the NUL */
-#define CONFIG_DEVICES_MAX 1024 /* with the NUL */
-#define CONFIG_RUN_DIR_MAX 92	/* leaves room for "/control.sock" in sockaddr_un */
+#define CONFIG_METRICS_MAX 128	    /* with the NUL */
+#define CONFIG_DEVICES_MAX 1024	    /* with the NUL */
+#define CONFIG_WORKLOAD_API_MAX 128 /* with the NUL */
+#define CONFIG_RUN_DIR_MAX 92	    /* leaves room for "/control.sock" in sockaddr_un */
 
-/* Settings in effect. Strings are never empty, but for pin_dir and devices. */
+/* Settings in effect. Strings are never empty, but for pin_dir, devices and federation_ca. */
 struct daemon_config {
 	char instance[CONFIG_INSTANCE_MAX];
 	char subtree[CONFIG_PATH_MAX]; /* managed subtree, below the cgroup2 mount; "/" is all of it */
@@ -32,10 +35,15 @@ struct daemon_config {
 	char audit_log[CONFIG_PATH_MAX];
 	char bundle_dir[CONFIG_PATH_MAX];
 	char policy_dir[CONFIG_PATH_MAX];
-	char pin_dir[CONFIG_PATH_MAX];	  /* "": config_pin_dir() below the bpffs that is found */
-	char key_hours[8];		  /* as written; config_key_hours() */
-	char metrics[CONFIG_METRICS_MAX]; /* metrics_listen.h */
-	char devices[CONFIG_DEVICES_MAX]; /* names of managed devices, with * and ?, separated by commas; "": none */
+	char pin_dir[CONFIG_PATH_MAX];	     /* "": config_pin_dir() below the bpffs that is found */
+	char key_hours[8];		     /* as written; config_key_hours() */
+	char metrics[CONFIG_METRICS_MAX];    /* metrics_listen.h */
+	char devices[CONFIG_DEVICES_MAX];    /* names of managed devices, with * and ?, separated by commas; "": none */
+	char federation_ca[CONFIG_PATH_MAX]; /* authorities for https_web; "": the system's */
+	char workload_api[CONFIG_WORKLOAD_API_MAX]; /* unix:///PATH of a SPIFFE Workload API, or "off" */
+	uint32_t n_federation;
+	uint32_t pad;
+	struct federation federation[FEDERATION_MAX]; /* only in the file */
 };
 
 enum config_key {
@@ -50,6 +58,8 @@ enum config_key {
 	CONFIG_KEY_KEY_HOURS,
 	CONFIG_KEY_METRICS,
 	CONFIG_KEY_DEVICES,
+	CONFIG_KEY_FEDERATION_CA,
+	CONFIG_KEY_WORKLOAD_API,
 	CONFIG_KEYS,
 };
 
@@ -90,6 +100,8 @@ int config_merge(struct daemon_config *out, const struct daemon_config_file *fil
 		 const struct daemon_config_file *options, char *why, size_t why_size);
 /* After how many hours the key of the handshake is replaced: 1 to CONFIG_KEY_HOURS_MAX. */
 unsigned config_key_hours(const struct daemon_config *config);
+/* The path of the Workload API's socket; NULL: there is none. */
+const char *config_workload_socket(const struct daemon_config *config);
 /* Directory of the pins: the one configured, or BPFFS/bulkhead (BPFFS/bulkhead-NAME). Returns 0 or -ENAMETOOLONG. */
 int config_pin_dir(const struct daemon_config *config, const char *bpffs, char *out, size_t size);
 
