@@ -192,7 +192,7 @@ struct ipc_fetched {
 	char why[400]; /* it failed */
 };
 
-/* Take bundles from the Workload API on this socket, for good. */
+/* Take bundles from the Workload API on this socket from now on; "": no more. */
 struct ipc_workload_watch {
 	struct ipc_header h;
 	char path[108];

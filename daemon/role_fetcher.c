@@ -23,6 +23,7 @@
 #include "ipc.h"
 #include "log.h"
 #include "sandbox.h"
+#include "workload_client.h"
 
 /* Beyond all that a fetch may take by itself, also where looking up a name hangs. */
 #define CHILD_SECONDS (FETCH_SECONDS + 15)
@@ -48,6 +49,7 @@ struct fetching {
 struct role {
 	sd_event *event;
 	int ipc_fd;
+	struct workload_client *workload; /* NULL: nobody asked for it */
 	struct fetching fetching[FEDERATION_MAX];
 };
 
@@ -56,8 +58,8 @@ static void freep(void *p)
 	free(*(void **)p);
 }
 
-/* For what the enforcer counts on; it reads all the time. */
-static void tell_enforcer(struct role *role, const void *packet, int fd)
+/* For what the enforcer counts on; it reads all the time. Returns whether it was told. */
+static bool tell_enforcer(struct role *role, const void *packet, int fd)
 {
 	struct pollfd room = {.fd = role->ipc_fd, .events = POLLOUT};
 	int r = ipc_send(role->ipc_fd, packet, fd);
@@ -66,6 +68,16 @@ static void tell_enforcer(struct role *role, const void *packet, int fd)
 		r = ipc_send(role->ipc_fd, packet, fd);
 	if (r < 0)
 		log_error("fetcher: cannot answer the enforcer: %s", strerror(-r));
+	return r == 0;
+}
+
+/* A sentence of which some is the other side's: it goes to logs. */
+static void why_copy(char *into, size_t size, const char *why)
+{
+	snprintf(into, size, "%s", why);
+	for (char *p = into; *p; p++)
+		if (*p < ' ' || *p > '~')
+			*p = '?';
 }
 
 /* ---- in the child ---- */
@@ -103,10 +115,7 @@ static void fetch_failed(struct role *role, uint64_t request, const char *why)
 {
 	struct ipc_fetched answer = {.h = {.type = IPC_FETCHED, .len = sizeof(answer)}, .request = request};
 
-	snprintf(answer.why, sizeof(answer.why), "%s", why);
-	for (char *p = answer.why; *p; p++)
-		if (*p < ' ' || *p > '~') /* some of it is the endpoint's, and it goes to logs */
-			*p = '?';
+	why_copy(answer.why, sizeof(answer.why), why);
 	tell_enforcer(role, &answer, -1);
 }
 
@@ -242,6 +251,52 @@ static void on_fetch(struct role *role, const struct ipc_fetch *asked, int fd)
 	}
 }
 
+/* ---- the Workload API ---- */
+
+static bool workload_bundle_tell(struct role *role, const struct workload_bundle *bundle)
+{
+	struct ipc_workload_bundle packet = {.h = {.type = IPC_WORKLOAD_BUNDLE, .len = sizeof(packet)}};
+	int fd = ipc_memfd("bulkhead-bundle", bundle->der, bundle->len);
+	bool told;
+
+	snprintf(packet.trust_domain, sizeof(packet.trust_domain), "%s", bundle->trust_domain);
+	told = fd >= 0 && tell_enforcer(role, &packet, fd);
+	if (fd >= 0)
+		close(fd);
+	return told;
+}
+
+/* A message of which the enforcer cannot be told all is none: what it was not told would be taken for gone. */
+static void on_workload(void *ctx, enum workload_state state, const struct workload_bundle *bundles, size_t n,
+			const char *why)
+{
+	struct ipc_workload_state packet = {.h = {.type = IPC_WORKLOAD_STATE, .len = sizeof(packet)}, .state = state};
+	struct role *role = ctx;
+
+	why_copy(packet.why, sizeof(packet.why), why);
+	for (size_t i = 0; i < n; i++) {
+		if (workload_bundle_tell(role, &bundles[i]))
+			continue;
+		packet.state = WORKLOAD_LOST;
+		why_copy(packet.why, sizeof(packet.why), "the bundles that came could not be handed over");
+		break;
+	}
+	tell_enforcer(role, &packet, -1);
+}
+
+static const struct workload_ops workload_ops = {.state = on_workload};
+
+static void on_watch(struct role *role, const struct ipc_workload_watch *watch)
+{
+	int r = 0;
+
+	workload_client_freep(&role->workload);
+	if (watch->path[0])
+		r = workload_client_new(&role->workload, role->event, watch->path, &workload_ops, role);
+	if (r < 0)
+		on_workload(role, WORKLOAD_LOST, NULL, 0, strerror(-r));
+}
+
 /* ---- the process ---- */
 
 static int on_ipc(sd_event_source *source, int ipc_fd, uint32_t events, void *context)
@@ -260,6 +315,9 @@ static int on_ipc(sd_event_source *source, int ipc_fd, uint32_t events, void *co
 		return 0;
 	case IPC_FETCH:
 		on_fetch(role, (const struct ipc_fetch *)packet, fd);
+		break;
+	case IPC_WORKLOAD_WATCH:
+		on_watch(role, (const struct ipc_workload_watch *)packet);
 		break;
 	case IPC_PING:
 		tell_enforcer(role, packet, -1);
@@ -280,6 +338,7 @@ static void role_freep(struct role **rolep)
 		return;
 	for (size_t i = 0; i < FEDERATION_MAX; i++)
 		fetching_free(&role->fetching[i]);
+	workload_client_freep(&role->workload);
 	sd_event_unref(role->event);
 	free(role);
 }

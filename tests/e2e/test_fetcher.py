@@ -28,14 +28,14 @@ class Fetcher:
         theirs.close()
         assert self.receive()[0] == READY
 
-    def receive(self):
-        """Type, packet, text of what was beside it (None: nothing)."""
+    def receive(self, binary=False):
+        """Type, packet, what was beside it (None: nothing)."""
         packet, control, _, _ = self.sock.recvmsg(16384, socket.CMSG_SPACE(4))
         text = None
         for _, _, data in control:
             fd = array.array("i", data)[0]
-            with os.fdopen(fd, encoding="utf-8", errors="replace") as f:
-                text = f.read()
+            with os.fdopen(fd, "rb") as f:
+                text = f.read() if binary else f.read().decode(errors="replace")
         return struct.unpack_from("<I", packet)[0] if packet else 0, packet, text
 
     def send(self, url, ca="", spiffe_id="", bundle=None, form=JWKS):
