@@ -39,6 +39,7 @@ struct daemon_config {
 	char key_hours[8];		     /* as written; config_key_hours() */
 	char metrics[CONFIG_METRICS_MAX];    /* metrics_listen.h */
 	char devices[CONFIG_DEVICES_MAX];    /* names of managed devices, with * and ?, separated by commas; "": none */
+	char file[CONFIG_PATH_MAX];	     /* whose list of federations is read again; "": there is none */
 	char federation_ca[CONFIG_PATH_MAX]; /* authorities for https_web; "": the system's */
 	char workload_api[CONFIG_WORKLOAD_API_MAX]; /* unix:///PATH of a SPIFFE Workload API, or "off" */
 	uint32_t n_federation;

@@ -209,7 +209,7 @@ int federation_check_all(const struct federation *entries, size_t n, char *why, 
 
 uint64_t federation_wait_usec(uint32_t refresh_s, uint32_t random)
 {
-	uint64_t usec = refresh_s * 1000000ULL;
+	uint64_t usec = refresh_s * FEDERATION_SECOND_USEC;
 
 	return usec - usec / 10 * (random % 1024) / 1024;
 }

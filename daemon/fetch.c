@@ -137,23 +137,22 @@ static CURLcode on_context(CURL *curl, void *context, void *user)
 
 static int bundle_load(struct fetch *f)
 {
-	char domain[SPIFFE_TRUST_DOMAIN_MAX + 1], why[200];
-	unsigned dropped;
+	char domain[SPIFFE_TRUST_DOMAIN_MAX + 1];
+	struct bundle_report report;
 	int r;
 
 	spiffe_id_trust_domain(f->job->endpoint_spiffe_id, domain);
 	if (!f->job->bundle)
-		return fail(f, -ENOKEY,
-			    "https_spiffe: there is no bundle of trust domain %.100s yet, by which the endpoint could "
-			    "prove "
-			    "itself",
-			    domain);
+		return fail(
+			f, -ENOKEY,
+			"https_spiffe: there is no bundle of trust domain %.100s, by which the endpoint could prove "
+			"itself",
+			domain);
 	r = bundle_set_new(&f->bundles);
 	if (r == 0)
-		r = bundle_set_load_pem(f->bundles, domain, f->job->bundle, f->job->bundle_len, &dropped, why,
-					sizeof(why));
+		r = bundle_set_load(f->bundles, domain, f->job->format, f->job->bundle, f->job->bundle_len, &report);
 	if (r == -EINVAL)
-		return fail(f, r, "https_spiffe: the bundle of %.100s cannot be read: %s", domain, why);
+		return fail(f, r, "https_spiffe: the bundle of %.100s cannot be read: %s", domain, report.why);
 	return r < 0 ? fail(f, r, "https_spiffe: the bundle of %.100s: %s", domain, strerror(-r)) : 0;
 }
 

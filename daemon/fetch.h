@@ -14,6 +14,8 @@
 
 #include <stddef.h>
 
+#include "identity/bundle_text.h"
+
 #define FETCH_MAX_BYTES (4U << 20)
 #define FETCH_MAX_REDIRECTS 5
 #define FETCH_CONNECT_SECONDS 10
@@ -25,7 +27,7 @@ struct fetch_job {
 	const char *endpoint_spiffe_id; /* "": https_web */
 	const char *bundle;		/* https_spiffe: of the ID's trust domain */
 	size_t bundle_len;
-	int format; /* of the bundle */
+	enum bundle_format format; /* of the bundle */
 };
 
 /* Blocks. The process has called fetch_init() once. Returns 0 with *bodyp malloc()ed, or -errno with a sentence. */

@@ -233,7 +233,7 @@ static void on_fetch(struct role *role, const struct ipc_fetch *asked, int fd)
 	struct fetch_job job = {.url = asked->url,
 				.ca_file = asked->ca_file,
 				.endpoint_spiffe_id = asked->endpoint_spiffe_id,
-				.format = (int)asked->format};
+				.format = asked->format};
 	int r = f ? 0 : -EBUSY;
 
 	if (r == 0 && fd >= 0)

@@ -318,7 +318,7 @@ static int on_socket(sd_event_source *source, int fd, uint32_t events, void *con
 	if (!c->ended)
 		write_out(c);
 	if (!c->ended && !nghttp2_session_want_read(c->session) && !nghttp2_session_want_write(c->session))
-		stream_over(c, "the server ended the session");
+		stream_over(c, "the HTTP/2 session ended");
 	if (c->ended)
 		connection_lost(c);
 	return 0;
@@ -446,7 +446,7 @@ int workload_client_new(struct workload_client **clientp, sd_event *event, const
 	c->ctx = ctx;
 	c->fd = -1;
 	strcpy(c->path, path);
-	r = sd_event_add_time_relative(event, &c->again, CLOCK_MONOTONIC, 0, 0, on_again, c);
+	r = sd_event_add_time_relative(event, &c->again, CLOCK_MONOTONIC, 0, 1000, on_again, c);
 	if (r < 0) {
 		free(c);
 		return r;

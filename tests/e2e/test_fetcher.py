@@ -117,7 +117,7 @@ def test_a_bundle_comes_by_https_spiffe(env):
         pem = env.foreign.bundle()
         assert env.fetcher.fetch(**https_spiffe(env, endpoint, bundle=pem, form=PEM)) == (env.bundle, "")
         # The name in the URL means nothing.
-        assert env.fetcher.fetch(**https_spiffe(env, endpoint, url=endpoint.url(host="127.0.0.2"))) == (env.bundle, "")
+        assert env.fetcher.fetch(**https_spiffe(env, endpoint, url=endpoint.url(host="127.0.0.1"))) == (env.bundle, "")
         between = env.authority("foreign.example", "between", parent=env.foreign)
         endpoint.show(between.issue("/endpoint"))
         assert env.fetcher.fetch(**https_spiffe(env, endpoint)) == (env.bundle, "")
