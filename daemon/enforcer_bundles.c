@@ -18,6 +18,7 @@
 
 /* An identity role that answers nothing is ended before there are so many. */
 #define MAX_OFFERS 64
+#define MAX_TRIES 3
 
 static void freep(void *p)
 {
@@ -208,14 +209,14 @@ static int bundle_get(struct enforcer *e, const char *trust_domain, const struct
 		      struct bundle **bundlep)
 {
 	struct bundle *bundle = enforcer_bundle_find(e, trust_domain);
-	char why[700];
+	char why[400];
 	int r = name_check(trust_domain, source);
 
 	if (r < 0)
 		return r;
 	if (bundle && bundle->source.kind != source->kind) {
 		snprintf(why, sizeof(why),
-			 "%s %s offers a bundle, which comes from %s %s: a trust domain has one source",
+			 "%s %.120s offers a bundle, which comes from %s %.120s: a trust domain has one source",
 			 enforcer_bundle_source_name(source->kind), source->origin,
 			 enforcer_bundle_source_name(bundle->source.kind), bundle->source.origin);
 		bundle_failed(e, bundle, why);
@@ -300,12 +301,33 @@ int enforcer_bundle_offer(struct enforcer *e, const char *trust_domain, const st
 	return 0;
 }
 
+/* One that an identity role ends over is not given to the next ones for ever: they would end as well, and nobody could attest. */
+static void offers_drop_deadly(struct enforcer *e, struct bundle *bundle)
+{
+	for (struct bundle_offer **at = &bundle->offers; *at;) {
+		struct bundle_offer *offer = *at;
+		bool in_force = offer->again && bundle->loaded; /* it is offered anew by who calls */
+
+		if (!in_force && ++offer->tries < MAX_TRIES) {
+			at = &offer->next;
+			continue;
+		}
+		*at = offer->next;
+		offer_free(offer);
+		if (!in_force)
+			bundle_failed(e, bundle,
+				      "the identity role ended each time it was given this bundle: it is not used");
+	}
+}
+
 void enforcer_bundles_tell(struct enforcer *e)
 {
 	for (size_t i = 0; i < e->n_bundles; i++) {
 		struct bundle *bundle = &e->bundles[i];
-		struct bundle_offer *waiting = bundle->offers, *again = NULL;
+		struct bundle_offer *waiting, *again = NULL;
 
+		offers_drop_deadly(e, bundle);
+		waiting = bundle->offers;
 		bundle->offers = NULL;
 		if (bundle->loaded)
 			again = offer_add(e, bundle, &bundle->source, bundle->format, bundle->text_fd);

@@ -86,7 +86,8 @@ struct bundle_offer {
 	struct bundle_source source;
 	enum bundle_format format;
 	int fd;
-	bool again; /* it was in force already: no event, and nothing to be kept */
+	bool again;	/* it was in force already: no event, and nothing to be kept */
+	unsigned tries; /* identity roles that ended before they answered */
 	int64_t loaded_s;
 	struct bundle_authority *authorities;
 	size_t n_authorities;

@@ -134,10 +134,10 @@ static const struct bundle_authority *lost_authority(const struct bundle *bundle
 static void tag_end(struct enforcer *e, struct tag *tag, const struct bundle *bundle,
 		    const struct bundle_authority *lost)
 {
-	char text[512], who[400] = "the authority that vouched for it";
+	char text[512], who[320] = "the authority that vouched for it";
 
 	if (lost)
-		snprintf(who, sizeof(who), "authority \"%.255s\" (key %s)", lost->subject, lost->key_id);
+		snprintf(who, sizeof(who), "authority \"%.220s\" (key %s)", lost->subject, lost->key_id);
 	snprintf(text, sizeof(text), "%s is no longer in the trust bundle of %.60s%s", who, bundle->trust_domain,
 		 enforcer_vouch_known(&tag->vouchers) ? ", and no other in it vouches for this identity"
 						      : ", and it is not known who else vouches for this identity");

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
 #include <poll.h>
@@ -321,8 +322,8 @@ static int add_sources(struct identity_role *role, int listen_fd)
 	return r < 0 ? r : sd_event_source_set_enabled(role->pause_timer, SD_EVENT_OFF);
 }
 
-/* Whatever a library opens when first used is opened here: OpenSSL its configuration, sd-event (for timer slack) and we
- * the boot id. */
+/* Whatever a library opens when first used is opened here: OpenSSL its configuration, jansson the random seed of its hashes,
+ * sd-event (for timer slack) and we the boot id. */
 static int warm_up(struct identity_role *role)
 {
 	uint8_t byte;
@@ -332,6 +333,7 @@ static int warm_up(struct identity_role *role)
 	if (r < 0)
 		return r;
 	memcpy(role->server.boot_id, boot.bytes, sizeof(role->server.boot_id));
+	json_object_seed(0);
 	if (OPENSSL_init_crypto(OPENSSL_INIT_LOAD_CONFIG | OPENSSL_INIT_LOAD_CRYPTO_STRINGS |
 					OPENSSL_INIT_ADD_ALL_CIPHERS | OPENSSL_INIT_ADD_ALL_DIGESTS,
 				NULL) != 1 ||

@@ -269,12 +269,13 @@ static json_t *parse_json(struct bundle_text *into, const char *text, size_t len
 static int parse_numbers(struct bundle_text *into, const json_t *set, const char *text, size_t len)
 {
 	struct bundle_report *report = into->report;
-	uint64_t hint;
+	uint64_t sequence, hint;
 
 	if (json_object_get(set, "spiffe_sequence") != NULL) {
-		if (json_member_integer(text, len, "spiffe_sequence", &report->sequence) != JSON_INTEGER_OK)
+		if (json_member_integer(text, len, "spiffe_sequence", &sequence) != JSON_INTEGER_OK)
 			return bundle_text_refuse(into, 78, "spiffe_sequence is no integer from 0 to 2^64 - 1");
 		report->has_sequence = true;
+		report->sequence = sequence;
 	}
 	if (json_object_get(set, "spiffe_refresh_hint") == NULL)
 		return 0;

@@ -56,6 +56,8 @@ int bundle_text_refuse(struct bundle_text *into, int rule, const char *format, .
 	va_end(args);
 	make_printable(report->why);
 	report->rule = rule;
+	report->has_sequence = false;
+	report->sequence = 0;
 	return -EINVAL;
 }
 
