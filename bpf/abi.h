@@ -43,7 +43,7 @@
 #define BH_LAYOUT_SOCKETS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_TCP 1U /* TCP sockets, in both places */
 #define BH_LAYOUT_HANDSHAKES 1U
-#define BH_LAYOUT_TICKETS 1U
+#define BH_LAYOUT_TICKETS 2U
 #define BH_LAYOUT_ENDPOINTS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_ADDRESSES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_UDP_TICKETS 1U /* numbers, slots and what both ends keep of them */
@@ -508,7 +508,7 @@ struct bh_endpoint {
 	__u64 test[BH_LAYOUT_TEST];
 };
 
-/* A SYN or SYN-ACK under way between two sockets of this host, in the slot that its sequence number names: that is also
+/* A SYN or SYN-ACK under way between two sockets of this host, in the bucket that its sequence number names: that is also
  * there when the option was lost on the way. */
 struct bh_syn_ticket {
 	__u64 time_ns;
@@ -516,6 +516,12 @@ struct bh_syn_ticket {
 	__u64 tag; /* cgroup whose tag gave the sender its identity; 0: none */
 	__be32 seq;
 	__be32 ack; /* 0 in a SYN */
+};
+
+#define BH_TICKET_WAYS 4U /* a power of two */
+
+struct bh_syn_tickets {
+	struct bh_syn_ticket way[BH_TICKET_WAYS];
 };
 
 /*
@@ -744,6 +750,7 @@ BH_ASSERT_SIZE(struct bh_handshake_bucket, 448);
 BH_ASSERT_SIZE(struct bh_endpoint_key, 32);
 BH_ASSERT_SIZE(struct bh_endpoint, 16 + 8 * BH_MAX_DEPTH);
 BH_ASSERT_SIZE(struct bh_syn_ticket, 32);
+BH_ASSERT_SIZE(struct bh_syn_tickets, 32 * BH_TICKET_WAYS);
 BH_ASSERT_SIZE(struct bh_ticket, 40);
 BH_ASSERT_SIZE(struct bh_udp_key, 48);
 BH_ASSERT_SIZE(struct bh_udp_flow, 80);
