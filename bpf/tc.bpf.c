@@ -120,7 +120,7 @@ static __always_inline int device_nobody(struct bh_query *q)
 	return BH_DENY;
 }
 
-static __noinline int device_packet(struct __sk_buff *skb, __u32 hook)
+static __always_inline int device_packet(struct __sk_buff *skb, __u32 hook)
 {
 	__u32 ifindex = skb->ifindex, zero = 0;
 	struct bh_device *dev = bpf_map_lookup_elem(&devices, &ifindex);
