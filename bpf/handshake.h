@@ -133,13 +133,14 @@ static __always_inline struct bh_syn_ticket *bh_syn_ticket_of(__be32 seq)
 }
 
 /* Notes a segment that is about to leave. `ack` is 0 in a SYN. */
-static __always_inline void bh_syn_ticket_put(__be32 seq, __be32 ack, __u64 mac, __u64 tag, __u64 now)
+static __always_inline void bh_syn_ticket_put(__be32 seq, __be32 ack, __u64 mac, __u64 tag, __u64 word, __u64 now)
 {
 	struct bh_syn_ticket *slot = bh_syn_ticket_of(seq);
 
 	if (slot) {
 		slot->tag = tag;
-		slot->time_ns = now;
+		slot->time = now / BH_SYN_TICKET_NS;
+		slot->state = word;
 		slot->seq = seq;
 		slot->ack = ack;
 		asm volatile("" ::: "memory");
@@ -150,18 +151,27 @@ static __always_inline void bh_syn_ticket_put(__be32 seq, __be32 ack, __u64 mac,
 /* One that nobody took (the port was closed, the host is another) is void after a moment. */
 static __always_inline bool bh_syn_ticket_is_fresh(struct bh_syn_ticket *slot, __u64 now)
 {
-	return (__s64)(now - *(volatile __u64 *)&slot->time_ns) <= (__s64)BH_SECOND;
+	return (__s32)((__u32)(now / BH_SYN_TICKET_NS) - *(volatile __u32 *)&slot->time) <=
+	       (__s32)(BH_SECOND / BH_SYN_TICKET_NS);
+}
+
+/* What a ticket says beside who may take it: by which tag its sender has its identity, and whether that end judged it under
+ * another state word. */
+static __always_inline void bh_syn_ticket_read(const struct bh_syn_ticket *slot, struct bh_query *q)
+{
+	q->peer_tag = *(const volatile __u64 *)&slot->tag;
+	q->stale = *(const volatile __u32 *)&slot->state != (__u32)q->word;
 }
 
 /* One receiver gets it. A tag that another segment wrote into the slot meanwhile is noticed: it carries another identity,
- * or the same one. */
-static __always_inline bool bh_syn_ticket_take(const struct bh_packet *p, __u64 mac, __u64 now, __u64 *tag)
+ * or the same one. Sets peer_tag and stale. */
+static __always_inline bool bh_syn_ticket_take(const struct bh_packet *p, __u64 mac, struct bh_query *q)
 {
 	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
 
-	if (!slot || !bh_syn_ticket_is_fresh(slot, now))
+	if (!slot || !bh_syn_ticket_is_fresh(slot, q->now))
 		return false;
-	*tag = *(volatile __u64 *)&slot->tag;
+	bh_syn_ticket_read(slot, q);
 	return __sync_val_compare_and_swap(&slot->mac, mac, 0) == mac;
 }
 
@@ -175,14 +185,14 @@ static __always_inline bool bh_syn_ticket_is_out(const struct bh_packet *p, __u6
 	       *(volatile __be32 *)&slot->ack == bh_ack_of(p) && bh_syn_ticket_is_fresh(slot, now);
 }
 
-/* Is it under way? For who stands between sender and receiver, and leaves it to the receiver. */
-static __always_inline bool bh_syn_ticket_peek(const struct bh_packet *p, __u64 mac, __u64 now, __u64 *tag)
+/* Is it under way? For who stands between sender and receiver, and leaves it to the receiver. Likewise. */
+static __always_inline bool bh_syn_ticket_peek(const struct bh_packet *p, __u64 mac, struct bh_query *q)
 {
 	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
 
-	if (!slot || !bh_syn_ticket_is_fresh(slot, now))
+	if (!slot || !bh_syn_ticket_is_fresh(slot, q->now))
 		return false;
-	*tag = *(volatile __u64 *)&slot->tag;
+	bh_syn_ticket_read(slot, q);
 	return *(volatile __u64 *)&slot->mac == mac;
 }
 
@@ -250,7 +260,7 @@ BH_SUBPROGRAM int bh_option_ticket(const struct bh_query *q, const struct bh_pac
 		if (bh_segment_mac(&in, &mac))
 			return -1;
 	}
-	bh_syn_ticket_put(p->seq, bh_ack_of(p), mac, q->subject_tag, q->now);
+	bh_syn_ticket_put(p->seq, bh_ack_of(p), mac, q->subject_tag, q->word, q->now);
 	return 0;
 }
 
@@ -284,7 +294,7 @@ static __always_inline bool bh_peer_of_note(const struct bh_packet *p, struct bh
 					    bool take)
 {
 	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
-	__u64 mac, device = 0;
+	__u64 mac;
 
 	if (!slot)
 		return false;
@@ -292,9 +302,9 @@ static __always_inline bool bh_peer_of_note(const struct bh_packet *p, struct bh
 	bh_mac_input_of(in, q, p, BH_NOTE_IDENTITY);
 	if (!bh_segment_verify(in, mac))
 		return false;
-	if (take ? !bh_syn_ticket_take(p, mac, q->now, &device) : !bh_syn_ticket_peek(p, mac, q->now, &device))
+	if (take ? !bh_syn_ticket_take(p, mac, q) : !bh_syn_ticket_peek(p, mac, q))
 		return false;
-	bh_peer_by_device(q, device);
+	bh_peer_by_device(q, q->peer_tag);
 	return true;
 }
 
@@ -341,7 +351,7 @@ BH_SUBPROGRAM int bh_peer_of_segment(struct __sk_buff *skb, const struct bh_pack
 		BH_COUNT(handshakes_forged);
 		return 0;
 	}
-	if (!bh_syn_ticket_take(p, shown, q->now, &q->peer_tag)) {
+	if (!bh_syn_ticket_take(p, shown, q)) {
 		q->proof = BH_PROOF_REPLAYED;
 		BH_COUNT(handshakes_replayed);
 		return 0;
