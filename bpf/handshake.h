@@ -132,28 +132,30 @@ static __always_inline struct bh_syn_tickets *bh_syn_tickets_of(__be32 seq)
 	return bpf_map_lookup_elem(&tickets, &bucket);
 }
 
-/* One that nobody took (the port was closed, the host is another) is void after a moment. */
+/* One that nobody took (the port was closed, the host is another) is void after a moment. The clock of another CPU may be a
+ * little ahead of ours. */
 static __always_inline bool bh_syn_ticket_is_fresh(const struct bh_syn_ticket *ticket, __u64 now)
 {
-	return (__s64)(now - *(volatile __u64 *)&ticket->time_ns) <= (__s64)BH_SECOND;
+	const __u32 ahead = 32, lasts = BH_SECOND / BH_SYN_TICKET_NS;
+
+	return (__u32)(now / BH_SYN_TICKET_NS) - *(const volatile __u32 *)&ticket->time + ahead <= lasts + ahead;
 }
 
 /* Where a segment that is about to leave is noted: in its own place if it is sent again, else in one that is free, else in that
  * of the oldest, which is most likely one that nobody here will take. */
-static __always_inline __u32 bh_syn_ticket_way(const struct bh_syn_tickets *t, __be32 seq, __be32 ack)
+static __always_inline __u32 bh_syn_ticket_way(const struct bh_syn_tickets *t, __be32 seq, __be32 ack, __u32 time)
 {
-	__u64 oldest = ~0ULL;
-	__u32 best = 0;
+	__u32 best = 0, oldest = 0;
 
 #pragma unroll
 	for (__u32 i = 0; i < BH_TICKET_WAYS; i++) {
 		const struct bh_syn_ticket *ticket = &t->way[i];
-		__u64 time = *(volatile __u64 *)&ticket->mac ? *(volatile __u64 *)&ticket->time_ns : 0;
+		__u32 age = *(const volatile __u64 *)&ticket->mac ? time - *(const volatile __u32 *)&ticket->time : ~0U;
 
-		if (*(volatile __be32 *)&ticket->seq == seq && *(volatile __be32 *)&ticket->ack == ack)
+		if (*(const volatile __be32 *)&ticket->seq == seq && *(const volatile __be32 *)&ticket->ack == ack)
 			return i;
-		if (time < oldest) {
-			oldest = time;
+		if (age > oldest) {
+			oldest = age;
 			best = i;
 		}
 	}
@@ -161,16 +163,18 @@ static __always_inline __u32 bh_syn_ticket_way(const struct bh_syn_tickets *t, _
 }
 
 /* Notes a segment that is about to leave. `ack` is 0 in a SYN. */
-static __always_inline void bh_syn_ticket_put(__be32 seq, __be32 ack, __u64 mac, __u64 tag, __u64 now)
+static __always_inline void bh_syn_ticket_put(__be32 seq, __be32 ack, __u64 mac, __u64 tag, __u64 word, __u64 now)
 {
 	struct bh_syn_tickets *t = bh_syn_tickets_of(seq);
+	__u32 time = now / BH_SYN_TICKET_NS;
 	struct bh_syn_ticket *ticket;
 
 	if (!t)
 		return;
-	ticket = &t->way[bh_syn_ticket_way(t, seq, ack) & (BH_TICKET_WAYS - 1)];
+	ticket = &t->way[bh_syn_ticket_way(t, seq, ack, time) & (BH_TICKET_WAYS - 1)];
 	ticket->tag = tag;
-	ticket->time_ns = now;
+	ticket->time = time;
+	ticket->state = word;
 	ticket->seq = seq;
 	ticket->ack = ack;
 	asm volatile("" ::: "memory");
@@ -197,26 +201,34 @@ static __always_inline struct bh_syn_ticket *bh_syn_ticket_out(const struct bh_p
 	return 0;
 }
 
-/* One receiver gets it. A tag that another segment wrote into the place meanwhile is noticed: it carries another identity,
- * or the same one. */
-static __always_inline bool bh_syn_ticket_take(const struct bh_packet *p, __u64 mac, __u64 now, __u64 *tag)
+/* What a ticket says beside who may take it: by which tag its sender has its identity, and whether that end judged it under
+ * another state word. */
+static __always_inline void bh_syn_ticket_read(const struct bh_syn_ticket *ticket, struct bh_query *q)
 {
-	struct bh_syn_ticket *ticket = bh_syn_ticket_out(p, now);
+	q->peer_tag = *(const volatile __u64 *)&ticket->tag;
+	q->stale = *(const volatile __u32 *)&ticket->state != (__u32)q->word;
+}
+
+/* One receiver gets it. A tag that another segment wrote into the place meanwhile is noticed: it carries another identity,
+ * or the same one. Sets peer_tag and stale. */
+static __always_inline bool bh_syn_ticket_take(const struct bh_packet *p, __u64 mac, struct bh_query *q)
+{
+	struct bh_syn_ticket *ticket = bh_syn_ticket_out(p, q->now);
 
 	if (!ticket)
 		return false;
-	*tag = *(volatile __u64 *)&ticket->tag;
+	bh_syn_ticket_read(ticket, q);
 	return __sync_val_compare_and_swap(&ticket->mac, mac, 0) == mac;
 }
 
-/* Is it under way? For who stands between sender and receiver, and leaves it to the receiver. */
-static __always_inline bool bh_syn_ticket_peek(const struct bh_packet *p, __u64 mac, __u64 now, __u64 *tag)
+/* Is it under way? For who stands between sender and receiver, and leaves it to the receiver. Likewise. */
+static __always_inline bool bh_syn_ticket_peek(const struct bh_packet *p, __u64 mac, struct bh_query *q)
 {
-	struct bh_syn_ticket *ticket = bh_syn_ticket_out(p, now);
+	struct bh_syn_ticket *ticket = bh_syn_ticket_out(p, q->now);
 
 	if (!ticket)
 		return false;
-	*tag = *(volatile __u64 *)&ticket->tag;
+	bh_syn_ticket_read(ticket, q);
 	return *(volatile __u64 *)&ticket->mac == mac;
 }
 
@@ -284,7 +296,7 @@ BH_SUBPROGRAM int bh_option_ticket(const struct bh_query *q, const struct bh_pac
 		if (bh_segment_mac(&in, &mac))
 			return -1;
 	}
-	bh_syn_ticket_put(p->seq, bh_ack_of(p), mac, q->subject_tag, q->now);
+	bh_syn_ticket_put(p->seq, bh_ack_of(p), mac, q->subject_tag, q->word, q->now);
 	return 0;
 }
 
@@ -318,7 +330,7 @@ static __always_inline bool bh_peer_of_note(const struct bh_packet *p, struct bh
 					    bool take)
 {
 	struct bh_syn_ticket *ticket = bh_syn_ticket_out(p, q->now);
-	__u64 mac, device = 0;
+	__u64 mac;
 
 	if (!ticket)
 		return false;
@@ -326,9 +338,9 @@ static __always_inline bool bh_peer_of_note(const struct bh_packet *p, struct bh
 	bh_mac_input_of(in, q, p, BH_NOTE_IDENTITY);
 	if (!bh_segment_verify(in, mac))
 		return false;
-	if (take ? !bh_syn_ticket_take(p, mac, q->now, &device) : !bh_syn_ticket_peek(p, mac, q->now, &device))
+	if (take ? !bh_syn_ticket_take(p, mac, q) : !bh_syn_ticket_peek(p, mac, q))
 		return false;
-	bh_peer_by_device(q, device);
+	bh_peer_by_device(q, q->peer_tag);
 	return true;
 }
 
@@ -375,7 +387,7 @@ BH_SUBPROGRAM int bh_peer_of_segment(struct __sk_buff *skb, const struct bh_pack
 		BH_COUNT(handshakes_forged);
 		return 0;
 	}
-	if (!bh_syn_ticket_take(p, shown, q->now, &q->peer_tag)) {
+	if (!bh_syn_ticket_take(p, shown, q)) {
 		q->proof = BH_PROOF_REPLAYED;
 		BH_COUNT(handshakes_replayed);
 		return 0;
