@@ -46,6 +46,7 @@
 #define BH_LAYOUT_TICKETS 2U
 #define BH_LAYOUT_ENDPOINTS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_ADDRESSES (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_UNLISTED 1U
 #define BH_LAYOUT_UDP_TICKETS 2U /* numbers, slots and what both ends keep of them */
 #define BH_LAYOUT_UDP_FLOWS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_DEVICES (1U + BH_LAYOUT_TEST)
@@ -153,6 +154,20 @@ struct bh_key {
 struct bh_addr {
 	__u32 w[4]; /* network order */
 };
+
+/*
+ * Addresses of this host that the map of addresses had no room for: of each, the bit that a hash names. Who is there cannot
+ * be told, and must not be taken for the world. A stranger's address can have the same bit, with a chance of one to two
+ * thousand for every 512 addresses without room: it is denied as long as there is none.
+ */
+#define BH_UNLISTED_BITS (1U << 20)
+static inline __attribute__((unused)) __u32 bh_unlisted_bit(const struct bh_addr *a)
+{
+	__u64 h = ((__u64)a->w[0] << 32 | a->w[1]) * 0x9e3779b97f4a7c15ULL;
+
+	h = (h ^ h >> 32 ^ ((__u64)a->w[2] << 32 | a->w[3])) * 0x9e3779b97f4a7c15ULL;
+	return h >> 44;
+}
 
 /* ---- compiled policy ------------------------------------------------------------------------------------------- */
 
