@@ -3,6 +3,7 @@
 
 #include <openssl/core_names.h>
 #include <openssl/dsa.h>
+#include <openssl/param_build.h>
 
 #define PARTS 10
 
@@ -205,6 +206,30 @@ static EVP_PKEY *key_rsa_pss(void)
 	return key;
 }
 
+/* Nobody has the private part: only a leaf can have such a key. */
+static EVP_PKEY *key_rsa_public(int bits, int exponent_bits)
+{
+	EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "RSA", NULL);
+	OSSL_PARAM_BLD *build = OSSL_PARAM_BLD_new();
+	BIGNUM *modulus = BN_new(), *exponent = BN_new();
+	OSSL_PARAM *parameters;
+	EVP_PKEY *key = NULL;
+
+	CERTS_MUST(BN_rand(modulus, bits, BN_RAND_TOP_ONE, BN_RAND_BOTTOM_ODD) == 1 &&
+		   BN_rand(exponent, exponent_bits, BN_RAND_TOP_ONE, BN_RAND_BOTTOM_ODD) == 1 &&
+		   OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_RSA_N, modulus) == 1 &&
+		   OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_RSA_E, exponent) == 1);
+	parameters = OSSL_PARAM_BLD_to_param(build);
+	CERTS_MUST(EVP_PKEY_fromdata_init(ctx) == 1 &&
+		   EVP_PKEY_fromdata(ctx, &key, EVP_PKEY_PUBLIC_KEY, parameters) == 1);
+	OSSL_PARAM_free(parameters);
+	OSSL_PARAM_BLD_free(build);
+	BN_free(modulus);
+	BN_free(exponent);
+	EVP_PKEY_CTX_free(ctx);
+	return key;
+}
+
 static void keys_make(struct chain_keys *keys)
 {
 	*keys = (struct chain_keys){
@@ -221,7 +246,8 @@ static void keys_make(struct chain_keys *keys)
 		.ed448 = EVP_PKEY_Q_keygen(NULL, NULL, "ED448"),
 		.dsa = key_dsa(),
 		.explicit_p256 = key_explicit(),
-		.x25519 = EVP_PKEY_Q_keygen(NULL, NULL, "X25519"),
+		.rsa_long_exponent = key_rsa_public(2048, 2047),
+		.rsa16384 = key_rsa_public(16384, 17),
 	};
 }
 

@@ -72,7 +72,7 @@ struct chain_recipe {
 /* Keys that are slow to make or that no certificate should have. */
 struct chain_keys {
 	EVP_PKEY *rsa1024, *rsa2047, *rsa2048, *rsa_pss, *p192, *p224, *p384, *p521, *secp256k1, *ed25519, *ed448, *dsa,
-		*explicit_p256, *x25519;
+		*explicit_p256, *rsa_long_exponent, *rsa16384;
 };
 
 struct chain_maker;

@@ -206,6 +206,8 @@ static void keys(struct chain_maker *maker)
 		{NO("weak-md5-int", 70, 1), ROOT(.key = k->rsa2048), BETWEEN(.digest = EVP_md5())},
 		{NO("weak-explicit-curve", 70, 0), LEAF(.key = k->explicit_p256)},
 		{NO("weak-explicit-curve-int", 70, 1), BETWEEN(.key = k->explicit_p256)},
+		{NO("limit-rsa-exponent", 202, 0), LEAF(.key = k->rsa_long_exponent)},
+		{NO("limit-rsa16384", 202, 0), LEAF(.key = k->rsa16384)},
 		{OK("key-rsa2048", 70), LEAF(.key = k->rsa2048)},
 		{OK("key-rsa2048-int", 70), BETWEEN(.key = k->rsa2048)},
 		{OK("key-rsa-pss", 70), LEAF(.key = k->rsa_pss)},
