@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "crypto.h"
+
 static void general_names_freep(GENERAL_NAMES **names)
 {
 	GENERAL_NAMES_free(*names);
@@ -91,6 +93,15 @@ int certificate_check_time(X509 *certificate, int depth, time_t now, struct svid
 		return verdict_refuse(verdict, 62, depth, "the certificate expired at %s, and it is %s", limit, at);
 	}
 	return 0;
+}
+
+int certificate_check_key(X509 *certificate, int depth, struct svid_verdict *verdict)
+{
+	char name[80];
+
+	if (crypto_lacks_key(certificate, name, sizeof(name)) == NULL)
+		return 0;
+	return verdict_refuse(verdict, 205, depth, "the public key is %s, which the FIPS module does not have", name);
 }
 
 int certificate_algorithms_differ(X509 *certificate)
@@ -214,7 +225,9 @@ int certificate_check_leaf(X509 *leaf, struct svid_verdict *verdict)
 		return 1;
 	if (check_leaf_id(leaf, verdict) != 0)
 		return 1;
-	return check_leaf_usage(leaf, verdict);
+	if (check_leaf_usage(leaf, verdict) != 0)
+		return 1;
+	return certificate_check_key(leaf, 0, verdict);
 }
 
 /*
