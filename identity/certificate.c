@@ -95,13 +95,13 @@ int certificate_check_time(X509 *certificate, int depth, time_t now, struct svid
 	return 0;
 }
 
-int certificate_check_key(X509 *certificate, int depth, struct svid_verdict *verdict)
+int certificate_check_approved(X509 *certificate, int depth, struct svid_verdict *verdict)
 {
 	char name[80];
 
 	if (crypto_lacks_key(certificate, name, sizeof(name)) == NULL)
 		return 0;
-	return verdict_refuse(verdict, 205, depth, "the public key is %s, which the FIPS module does not have", name);
+	return verdict_refuse(verdict, 220, depth, "the public key is %s, which the FIPS module does not have", name);
 }
 
 int certificate_algorithms_differ(X509 *certificate)
@@ -227,7 +227,7 @@ int certificate_check_leaf(X509 *leaf, struct svid_verdict *verdict)
 		return 1;
 	if (check_leaf_usage(leaf, verdict) != 0)
 		return 1;
-	return certificate_check_key(leaf, 0, verdict);
+	return certificate_check_approved(leaf, 0, verdict);
 }
 
 /*

@@ -250,7 +250,7 @@ static int search_issuers(struct path_search *search)
 		if (!is_named_by(last, issuer) || is_on_path(search, issuer))
 			continue;
 		named = true;
-		if (certificate_check_key(issuer, (int)search->len, &failure) != 0) {
+		if (certificate_check_approved(issuer, (int)search->len, &failure) != 0) {
 			search_note(search, (unsigned)search->len, &failure);
 			continue;
 		}

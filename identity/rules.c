@@ -70,7 +70,7 @@ static const struct rule rules[] = {
 	{202, "chain-limits", "A chain has at most 8 certificates in 64 KiB, and few ways to order them."},
 	{203, "malformed-extension", "Every extension that we use can be parsed."},
 	{204, "path-validation", "The path is valid by RFC 5280."},
-	{205, "key-not-approved", "In FIPS mode every key is of a kind that the FIPS module has."},
+	{220, "key-not-approved", "In FIPS mode every key is of a kind that the FIPS module has."},
 };
 
 static const struct rule *rule_find(int number)

@@ -50,7 +50,7 @@ def test_with_the_module_identities_are_verified_by_it_and_ed25519_is_refused(en
         openssl("genpkey", "-algorithm", "ED25519", "-out", key)
         svid = env.ca.issue("/web", key=Svid(None, key, None, 0))
         result = env.workload("other").attest(svid, expect=1)
-        assert "key-not-approved (rule 205)" in str(result), str(result)
+        assert "key-not-approved (rule 220)" in str(result), str(result)
         env.ctl("reload", expect=0)
         env.workload("again", env.ca.issue("/web"))
     finally:

@@ -214,10 +214,10 @@ static void refused_by_name(EVP_PKEY *key, const char *name)
 	world_make(&root, key, NULL);
 	crypto = fips();
 	crypto_use(crypto);
-	assert_int_equal(verify(&leaf, &verdict), 205);
+	assert_int_equal(verify(&leaf, &verdict), 220);
 	assert_int_equal(verdict.depth, 0);
 	assert_non_null(strstr(verdict.detail, name));
-	assert_int_equal(verify(&root, &verdict), 205);
+	assert_int_equal(verify(&root, &verdict), 220);
 	assert_int_equal(verdict.depth, 1);
 	crypto_freep(&crypto);
 	assert_int_equal(verify(&leaf, &verdict), 0);
