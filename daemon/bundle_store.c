@@ -67,7 +67,7 @@ static int is_terminated(const char *text, size_t size)
 int bundle_store_read(int dir_fd, const char *trust_domain, struct bundle_kept *kept, char **textp, size_t *lenp)
 {
 	char name[NAME_MAX + 1], *bytes;
-	struct head head;
+	struct head head = {.len = 0};
 	size_t len;
 	int r = file_name(trust_domain, name);
 

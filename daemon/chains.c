@@ -22,6 +22,7 @@ struct kept {
 	struct blob *leaf;
 	struct blob *above[SVID_MAX_CERTIFICATES - 1];
 	unsigned n_above;
+	bool stale;
 	unsigned n_anchors;
 	struct svid_anchor anchors[SVID_MAX_ANCHORS];
 };
@@ -193,7 +194,13 @@ struct chains_item chains_at(const struct chains *chains, size_t i)
 {
 	const struct kept *kept = &chains->items[i];
 
-	return (struct chains_item){kept->key, kept->trust_domain, kept->anchors, kept->n_anchors};
+	return (struct chains_item){kept->key, kept->trust_domain, kept->anchors, kept->n_anchors, kept->stale};
+}
+
+void chains_mark_stale(struct chains *chains, const char *trust_domain)
+{
+	for (size_t i = 0; i < chains->n; i++)
+		chains->items[i].stale |= strcmp(chains->items[i].trust_domain, trust_domain) == 0;
 }
 
 int chains_verify(struct chains *chains, size_t i, const struct bundle_set *bundles, time_t now,
@@ -205,6 +212,7 @@ int chains_verify(struct chains *chains, size_t i, const struct bundle_set *bund
 	size_t len[SVID_MAX_CERTIFICATES] = {kept->leaf->len};
 	int r;
 
+	kept->stale = false;
 	for (unsigned at = 0; at < kept->n_above; at++) {
 		der[at + 1] = kept->above[at]->bytes;
 		len[at + 1] = kept->above[at]->len;

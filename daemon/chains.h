@@ -37,8 +37,11 @@ struct chains_item {
 	const char *trust_domain;
 	const struct svid_anchor *anchors;
 	unsigned n_anchors;
+	bool stale; /* its bundle has changed since it was verified */
 };
 struct chains_item chains_at(const struct chains *chains, size_t i);
+/* The bundle of the trust domain has other authorities. */
+void chains_mark_stale(struct chains *chains, const char *trust_domain);
 /* Verifies it again. Returns as svid_verify(); where it is valid, its anchors are noted anew. */
 int chains_verify(struct chains *chains, size_t i, const struct bundle_set *bundles, time_t now,
 		  struct svid_verdict *verdict);

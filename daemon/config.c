@@ -42,6 +42,8 @@ static const struct setting settings[CONFIG_KEYS] = {
 	SETTING(key_hours, "HOURS", "how long one key signs identities in handshakes (24)"),
 	SETTING(metrics, "WHERE", "tell metrics on a socket PATH, or 127.0.0.1:PORT (off)"),
 	SETTING(devices, "NAMES", "managed devices, as veth*,tap* (none)"),
+	SETTING(fips, "MODE", "require: cryptography of OpenSSL's FIPS module only (off)"),
+	SETTING(fips_config, "FILE", "what `openssl fipsinstall` wrote (OpenSSL's fipsmodule.cnf)"),
 	SETTING(federation_ca, "FILE", "authorities of https_web bundle endpoints, PEM (the system's)"),
 	SETTING(workload_api, "SOCKET", "unix:///PATH of a SPIFFE Workload API to take bundles from (off)"),
 };
@@ -134,7 +136,7 @@ static const char *workload_flaw(const char *value)
 static bool is_path(enum config_key key, const char *value)
 {
 	return key != CONFIG_KEY_INSTANCE && key != CONFIG_KEY_KEY_HOURS && key != CONFIG_KEY_DEVICES &&
-	       key != CONFIG_KEY_WORKLOAD_API && (key != CONFIG_KEY_METRICS || *value == '/');
+	       key != CONFIG_KEY_WORKLOAD_API && key != CONFIG_KEY_FIPS && (key != CONFIG_KEY_METRICS || *value == '/');
 }
 
 /* Device names with * and ?, separated by commas; blanks around them do not count. Says what is wrong, or NULL. */
@@ -202,6 +204,11 @@ static int setting_set(struct daemon_config_file *set, enum config_key key, cons
 			    "metrics \"%s\": off, the absolute path of a socket, or a port on the loopback interface "
 			    "(127.0.0.1:PORT, [::1]:PORT)",
 			    out);
+			return 1;
+		}
+	} else if (key == CONFIG_KEY_FIPS) {
+		if (strcmp(out, "off") != 0 && strcmp(out, CONFIG_FIPS_REQUIRE) != 0) {
+			say(why, size, "fips \"%s\": off or " CONFIG_FIPS_REQUIRE, out);
 			return 1;
 		}
 	} else {
@@ -273,11 +280,12 @@ static int unknown_key(struct reader *r, const char *key)
 	if (suggestion.best)
 		return flaw_at(r, &r->event.start_mark, "unknown key \"%.64s\"; did you mean \"%s\"?", key,
 			       suggestion.best);
-	return flaw_at(r, &r->event.start_mark,
-		       "unknown key \"%.64s\"; known: instance, subtree, run_dir, state_dir, audit_log, bundle_dir, "
-		       "policy_dir, pin_dir, key_hours, metrics, devices, federation, federation_ca, "
-		       "workload_api",
-		       key);
+	return flaw_at(
+		r, &r->event.start_mark,
+		"unknown key \"%.64s\"; known: instance, subtree, run_dir, state_dir, audit_log, bundle_dir, "
+		"policy_dir, pin_dir, key_hours, metrics, devices, fips, fips_config, federation, federation_ca, "
+		"workload_api",
+		key);
 }
 
 /* The scalar under the cursor as a string without NUL bytes. Returns 0 or 1 (reported). */
@@ -504,6 +512,8 @@ enum config_action config_parse_options(int argc, char **argv, struct daemon_opt
 		{"key-hours", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_KEY_HOURS},
 		{"metrics", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_METRICS},
 		{"devices", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_DEVICES},
+		{"fips", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_FIPS},
+		{"fips-config", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_FIPS_CONFIG},
 		{"federation-ca", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_FEDERATION_CA},
 		{"workload-api", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_WORKLOAD_API},
 		{NULL, 0, NULL, 0},
@@ -583,6 +593,7 @@ static void config_defaults(struct daemon_config *out, const char *instance)
 	strcpy(out->policy_dir, "/etc/bulkhead/policy.d");
 	strcpy(out->key_hours, "24");
 	strcpy(out->metrics, METRICS_OFF);
+	strcpy(out->fips, "off");
 	strcpy(out->workload_api, WORKLOAD_OFF);
 }
 

@@ -24,9 +24,10 @@
 #define CONFIG_METRICS_MAX 128	    /* with the NUL */
 #define CONFIG_DEVICES_MAX 1024	    /* with the NUL */
 #define CONFIG_WORKLOAD_API_MAX 128 /* with the NUL */
-#define CONFIG_RUN_DIR_MAX 92	    /* leaves room for "/control.sock" in sockaddr_un */
+#define CONFIG_FIPS_REQUIRE "require"
+#define CONFIG_RUN_DIR_MAX 92 /* leaves room for "/control.sock" in sockaddr_un */
 
-/* Settings in effect. Strings are never empty, but for pin_dir, devices and federation_ca. */
+/* Settings in effect. Strings are never empty, but for pin_dir, devices, fips_config and federation_ca. */
 struct daemon_config {
 	char instance[CONFIG_INSTANCE_MAX];
 	char subtree[CONFIG_PATH_MAX]; /* managed subtree, below the cgroup2 mount; "/" is all of it */
@@ -35,12 +36,15 @@ struct daemon_config {
 	char audit_log[CONFIG_PATH_MAX];
 	char bundle_dir[CONFIG_PATH_MAX];
 	char policy_dir[CONFIG_PATH_MAX];
-	char pin_dir[CONFIG_PATH_MAX];	     /* "": config_pin_dir() below the bpffs that is found */
-	char key_hours[8];		     /* as written; config_key_hours() */
-	char metrics[CONFIG_METRICS_MAX];    /* metrics_listen.h */
-	char devices[CONFIG_DEVICES_MAX];    /* names of managed devices, with * and ?, separated by commas; "": none */
-	char file[CONFIG_PATH_MAX];	     /* whose list of federations is read again; "": there is none */
-	char federation_ca[CONFIG_PATH_MAX]; /* authorities for https_web; "": the system's */
+	char pin_dir[CONFIG_PATH_MAX];	  /* "": config_pin_dir() below the bpffs that is found */
+	char key_hours[8];		  /* as written; config_key_hours() */
+	char metrics[CONFIG_METRICS_MAX]; /* metrics_listen.h */
+	char devices[CONFIG_DEVICES_MAX]; /* names of managed devices, with * and ?, separated by commas; "": none */
+	char fips[16];			  /* "off" or "require" */
+	char fips_config
+		[CONFIG_PATH_MAX];  /* what `openssl fipsinstall` wrote; "": where OpenSSL looks (identity/crypto.h) */
+	char file[CONFIG_PATH_MAX]; /* whose list of federations is read again; "": there is none */
+	char federation_ca[CONFIG_PATH_MAX];	    /* authorities for https_web; "": the system's */
 	char workload_api[CONFIG_WORKLOAD_API_MAX]; /* unix:///PATH of a SPIFFE Workload API, or "off" */
 	uint32_t n_federation;
 	uint32_t pad;
@@ -59,6 +63,8 @@ enum config_key {
 	CONFIG_KEY_KEY_HOURS,
 	CONFIG_KEY_METRICS,
 	CONFIG_KEY_DEVICES,
+	CONFIG_KEY_FIPS,
+	CONFIG_KEY_FIPS_CONFIG,
 	CONFIG_KEY_FEDERATION_CA,
 	CONFIG_KEY_WORKLOAD_API,
 	CONFIG_KEYS,

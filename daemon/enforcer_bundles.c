@@ -306,14 +306,17 @@ static void offers_drop_deadly(struct enforcer *e, struct bundle *bundle)
 {
 	for (struct bundle_offer **at = &bundle->offers; *at;) {
 		struct bundle_offer *offer = *at;
+		bool in_force = offer->again && bundle->loaded; /* it is offered anew by who calls */
 
-		if (++offer->tries < MAX_TRIES) {
+		if (!in_force && ++offer->tries < MAX_TRIES) {
 			at = &offer->next;
 			continue;
 		}
 		*at = offer->next;
 		offer_free(offer);
-		bundle_failed(e, bundle, "the identity role ended each time it was given this bundle: it is not used");
+		if (!in_force)
+			bundle_failed(e, bundle,
+				      "the identity role ended each time it was given this bundle: it is not used");
 	}
 }
 

@@ -12,6 +12,7 @@
 #include "config.h"
 #include "enforcer.h"
 #include "files.h"
+#include "fips.h"
 #include "roles.h"
 
 /* As every client of the Workload API does (SPIFFE_Workload_Endpoint.md 4), where the configuration does not say. */
@@ -88,6 +89,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "bulkheadd: %s\n", why);
 		return EXIT_FAILURE;
 	}
+	if (fips_prepare(&config))
+		return EXIT_FAILURE;
 	if (there)
 		snprintf(config.file, sizeof(config.file), "%s", options.config);
 	return enforcer_run(&config);

@@ -20,6 +20,8 @@
 #include "federation.h"
 #include "fetch.h"
 #include "files.h"
+#include "fips.h"
+#include "identity/crypto.h"
 #include "ipc.h"
 #include "log.h"
 #include "sandbox.h"
@@ -49,6 +51,7 @@ struct fetching {
 struct role {
 	sd_event *event;
 	int ipc_fd;
+	struct crypto *crypto;		  /* NULL: the usual one */
 	struct workload_client *workload; /* NULL: nobody asked for it */
 	struct fetching fetching[FEDERATION_MAX];
 };
@@ -339,6 +342,7 @@ static void role_freep(struct role **rolep)
 	for (size_t i = 0; i < FEDERATION_MAX; i++)
 		fetching_free(&role->fetching[i]);
 	workload_client_freep(&role->workload);
+	crypto_freep(&role->crypto);
 	sd_event_unref(role->event);
 	free(role);
 }
@@ -358,7 +362,9 @@ static int set_up(struct role *role, int ipc_fd)
 		role->fetching[i] = (struct fetching){.role = role, .pipe_fd = -1};
 	if (fcntl(ipc_fd, F_SETFL, fcntl(ipc_fd, F_GETFL) | O_NONBLOCK) < 0)
 		return -errno;
-	r = fetch_init();
+	r = fips_use(&role->crypto, "fetcher");
+	if (r >= 0)
+		r = fetch_init();
 	if (r >= 0)
 		r = sd_id128_get_boot(&boot); /* which sd-event opens a file for when first used */
 	if (r >= 0)

@@ -21,11 +21,15 @@
 #include "attest_session.h"
 #include "chains.h"
 #include "identity/bundle_text.h"
+#include "identity/crypto.h"
+#include "fips.h"
 #include "log.h"
 #include "sandbox.h"
 
 /* Of the second in which identities that lost their authority have to end. */
 #define REVERIFY_MS 500
+/* About as many milliseconds. */
+#define CHAINS_PER_TURN 4
 #define ACCEPTS_PER_TURN 16
 #define ACCEPT_PAUSE_USEC 100000
 #define DESCRIPTORS_WANTED 8192
@@ -37,6 +41,10 @@ struct identity_role {
 	sd_event *event;
 	sd_event_source *listen_source;
 	sd_event_source *pause_timer;
+	sd_event_source *idle; /* while there are chains to verify again without haste */
+	size_t next_chain;
+	bool chains_moved;     /* since the first of them was looked at */
+	struct crypto *crypto; /* of the FIPS module; NULL: what every process has */
 };
 
 static void role_freep(struct identity_role **rolep)
@@ -50,7 +58,9 @@ static void role_freep(struct identity_role **rolep)
 	chains_freep(&role->server.chains);
 	sd_event_source_disable_unref(role->listen_source);
 	sd_event_source_disable_unref(role->pause_timer);
+	sd_event_source_disable_unref(role->idle);
 	sd_event_unref(role->event);
+	crypto_freep(&role->crypto);
 	free(role);
 }
 
@@ -145,6 +155,54 @@ static bool is_vouched_for(const struct chains_item *item, const struct bundle_a
 	return false;
 }
 
+/* Verifies it by the bundle that there is. Tells the enforcer, if other authorities vouch for it than before. */
+static void chain_look(struct identity_role *role, size_t i)
+{
+	struct chains_item item = chains_at(role->server.chains, i);
+	struct ipc_vouch vouch = {.h = {.type = IPC_VOUCH, .len = sizeof(vouch)}, .key = item.key};
+	struct ipc_voucher before[IPC_VOUCHERS] = {0};
+	struct svid_verdict verdict = {.n_anchors = item.n_anchors};
+
+	memcpy(verdict.anchors, item.anchors, sizeof(verdict.anchors));
+	attest_vouchers(&verdict, before);
+	if (chains_verify(role->server.chains, i, role->server.bundles, time(NULL), &verdict) != 0)
+		return;
+	attest_vouchers(&verdict, vouch.vouchers);
+	if (memcmp(before, vouch.vouchers, sizeof(before)) != 0)
+		tell_enforcer(role->server.ipc_fd, &vouch);
+}
+
+/* An authority that joined a bundle may vouch for who is there already, and then the one that it follows can leave, however
+ * many identities there are. Nothing else waits for that. */
+static int on_idle(sd_event_source *source, void *userdata)
+{
+	struct identity_role *role = userdata;
+	struct chains *chains = role->server.chains;
+
+	for (unsigned looked = 0; looked < CHAINS_PER_TURN; role->next_chain++) {
+		if (role->next_chain >= chains_count(chains)) {
+			if (!role->chains_moved)
+				return sd_event_source_set_enabled(source, SD_EVENT_OFF);
+			role->chains_moved = false;
+			role->next_chain = 0;
+		}
+		if (role->next_chain < chains_count(chains) && chains_at(chains, role->next_chain).stale) {
+			chain_look(role, role->next_chain);
+			looked++;
+		}
+	}
+	return 0;
+}
+
+static void look_when_idle(struct identity_role *role, const char *trust_domain)
+{
+	chains_mark_stale(role->server.chains, trust_domain);
+	role->next_chain = 0;
+	role->chains_moved = false;
+	if (sd_event_source_set_enabled(role->idle, SD_EVENT_ON) < 0)
+		log_warning("identity: chains are not verified again by the new bundle of %s", trust_domain);
+}
+
 /* For chains none of whose authorities is in the bundle any more: whether they lead to one that is. An identity of which the
  * enforcer hears nothing ends; so one that cannot be verified again in time does, and cutting those that have to be cut
  * never waits for more than REVERIFY_MS. */
@@ -162,19 +220,13 @@ static void vouch_again(struct identity_role *role, const char *trust_domain)
 		n++;
 	for (size_t i = 0; i < chains_count(role->server.chains); i++) {
 		struct chains_item item = chains_at(role->server.chains, i);
-		struct ipc_vouch vouch = {.h = {.type = IPC_VOUCH, .len = sizeof(vouch)}, .key = item.key};
-		struct svid_verdict verdict;
 
 		if (strcmp(item.trust_domain, trust_domain) != 0 || is_vouched_for(&item, authorities, n))
 			continue;
-		if (boottime_ms() >= until) {
+		if (boottime_ms() < until)
+			chain_look(role, i);
+		else
 			skipped++;
-			continue;
-		}
-		if (chains_verify(role->server.chains, i, role->server.bundles, time(NULL), &verdict) != 0)
-			continue;
-		attest_vouchers(&verdict, vouch.vouchers);
-		tell_enforcer(role->server.ipc_fd, &vouch);
 	}
 	if (skipped > 0)
 		log_warning("identity: %zu identities of %s could not be verified again within %d ms and end", skipped,
@@ -206,6 +258,8 @@ static void on_bundle(struct identity_role *role, const struct ipc_bundle *bundl
 		tell_authorities(role, bundle);
 		tell_entries(role, bundle, &report);
 		vouch_again(role, bundle->trust_domain);
+		if (report.changed)
+			look_when_idle(role, bundle->trust_domain);
 	}
 	tell_enforcer(role->server.ipc_fd, &loaded);
 }
@@ -229,6 +283,7 @@ static int on_ipc(sd_event_source *source, int ipc_fd, uint32_t events, void *us
 		break;
 	case IPC_TAG_ENDED:
 		chains_forget(role->server.chains, ((const struct ipc_tag_ended *)packet)->key);
+		role->chains_moved = true;
 		break;
 	case IPC_TAG_REPLY:
 		attest_session_reply(&role->server, (const struct ipc_tag_reply *)packet);
@@ -318,6 +373,13 @@ static int add_sources(struct identity_role *role, int listen_fd)
 	r = sd_event_add_io(role->event, &role->listen_source, listen_fd, EPOLLIN, on_connection, role);
 	if (r < 0)
 		return r;
+	r = sd_event_add_defer(role->event, &role->idle, on_idle, role);
+	if (r >= 0)
+		r = sd_event_source_set_priority(role->idle, SD_EVENT_PRIORITY_IDLE);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(role->idle, SD_EVENT_OFF);
+	if (r < 0)
+		return r;
 	r = sd_event_add_time_relative(role->event, &role->pause_timer, CLOCK_MONOTONIC, 0, 0, on_pause_over, role);
 	return r < 0 ? r : sd_event_source_set_enabled(role->pause_timer, SD_EVENT_OFF);
 }
@@ -354,6 +416,8 @@ static int set_up(struct identity_role *role, int ipc_fd, int listen_fd)
 	role->server.idle_max = raise_descriptor_limit();
 	if (r == 0)
 		r = set_non_blocking(listen_fd);
+	if (r == 0)
+		r = fips_use(&role->crypto, "identity");
 	if (r == 0)
 		r = bundle_set_new(&role->server.bundles);
 	if (r == 0)

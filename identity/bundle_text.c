@@ -149,6 +149,9 @@ int bundle_text_add(struct bundle_text *into, unsigned index, const uint8_t *der
 	}
 	if (at != der + len)
 		return bundle_text_drop(into, index, 72, "%zu bytes follow the certificate", (size_t)(der + len - at));
+	if (certificate_check_encoding(certificate, der, len, 0, &verdict) != 0 ||
+	    certificate_check_cost(certificate, 0, &verdict) != 0)
+		return bundle_text_drop(into, index, verdict.rule, "%s", verdict.detail);
 	same = key == NULL || EVP_PKEY_eq(X509_get0_pubkey(certificate), key) == 1;
 	ERR_clear_error();
 	if (!same)

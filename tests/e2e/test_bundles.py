@@ -72,6 +72,7 @@ def in_force(env, *certs):
 def both(env):
     publish(env, env.old.cert, env.new.cert)
     in_force(env, env.old.cert, env.new.cert)
+    wait_for(lambda: bundle(env)["sequence"] == str(env.sequence), "this very bundle to be in force")
 
 
 def web(env, ca):
@@ -263,6 +264,40 @@ def test_an_entry_that_cannot_be_used_is_dropped_and_told(env):
     told = [(e["index"], e["rule"], e["dropped"]) for e in bundle(env)["entries"]]
     assert told == [(1, 96, True), (3, 88, True)], told
     in_force(env, env.new.cert)
+
+
+def test_links_that_change_all_at_once_are_followed(env):
+    """As a mounted volume has it: files are links through one link, which is replaced."""
+    def volume(name, text):
+        os.mkdir(f"{env.dir}/{name}")
+        write(f"{env.dir}/{name}/{TD}.json", text)
+        os.symlink(f"../{name}", f"{env.dir}/bundles/..new")
+        os.rename(f"{env.dir}/bundles/..new", f"{env.dir}/bundles/..data")
+        return time.monotonic_ns()
+
+    if bundle(env):  # of the tests before
+        os.remove(f"{env.dir}/bundles/{TD}.json")
+        wait_for(lambda: bundle(env) is None, "the bundle to be gone")
+    volume("one", bundle_text(env.old.cert, env.new.cert, sequence=1))
+    os.symlink(f"..data/{TD}.json", f"{env.dir}/bundles/{TD}.json")
+    in_force(env, env.old.cert, env.new.cert)
+    goes, stays, mark = web(env, env.old), web(env, env.new), env.audit.mark()
+    check_cut(env, goes, volume("two", bundle_text(env.new.cert, sequence=2)), mark, "old")
+    check_lives(env, stays)
+
+
+def test_a_directory_that_is_replaced_is_watched_again(env):
+    both(env)
+    stays = web(env, env.new)
+    os.rename(f"{env.dir}/bundles", f"{env.dir}/away")
+    env.ctl("reload", expect=0)
+    assert "cannot read the bundle directory" in env.log_tail()
+    check_lives(env, stays)
+    os.rename(f"{env.dir}/away", f"{env.dir}/bundles")
+    goes, mark = web(env, env.old), env.audit.mark()
+    publish(env, env.new.cert)
+    env.audit.wait(mark, event__action="identity-revoked", user__id=goes.svid.spiffe_id)
+    check_lives(env, stays)
 
 
 def test_a_bundle_in_two_files_is_none_of_them(env):

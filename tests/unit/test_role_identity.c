@@ -748,6 +748,28 @@ static void who_else_vouches_for_an_identity_is_told_before_the_bundle_counts(vo
 	cert_free(&other);
 }
 
+/* A rotation: first both, then only the new one. What is learned while both are there needs no haste later. */
+static void an_authority_that_joins_is_found_to_vouch_for_who_is_there(void **state)
+{
+	struct world *world = *state;
+	struct cert again = certs_ca(NULL, &(struct cert_spec){.subject = "root", .key = world->root.key});
+	char *both = certs_pem((const struct cert *[]){&world->root, &again}, 2);
+	const struct ipc_vouch *vouch = (const struct ipc_vouch *)world->packet;
+
+	attest_once(world);
+	assert_int_equal(give_bundle(world, TD, both), 2);
+	assert_int_equal(world->n_vouches, 0);
+	expect_packet(world, IPC_VOUCH);
+	assert_int_equal(vouch->key, TAG_KEY);
+	assert_memory_equal(vouch->vouchers[1].authority, world->authority.id, sizeof(vouch->vouchers[1].authority));
+	assert_true(vouch->vouchers[0].not_after == vouch->vouchers[1].not_after && vouch->vouchers[0].not_after != 0);
+	assert_int_equal(vouch->vouchers[2].not_after, 0);
+	assert_int_equal(give_one(world, &again), 1);
+	assert_int_equal(world->n_vouches, 0);
+	free(both);
+	cert_free(&again);
+}
+
 static void connection_stays_as_a_sign_of_life_only(void **state)
 {
 	struct world *world = *state;
@@ -888,6 +910,7 @@ int main(void)
 		TEST(silent_connections_are_ended_after_their_time),
 		TEST(bundle_that_changes_meanwhile_is_asked_again),
 		TEST(last_good_bundle_outlives_a_broken_one),
+		TEST(an_authority_that_joins_is_found_to_vouch_for_who_is_there),
 		TEST(who_else_vouches_for_an_identity_is_told_before_the_bundle_counts),
 		TEST(connection_stays_as_a_sign_of_life_only),
 		TEST(all_kinds_of_keys_can_prove),
