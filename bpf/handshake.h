@@ -124,18 +124,62 @@ static __always_inline __be32 bh_ack_of(const struct bh_packet *p)
 	return p->tcp_flags & BH_TCP_ACK ? p->ack : 0;
 }
 
-/* Initial sequence numbers are the kernel's own secret hash of the connection, and spread by themselves. */
-static __always_inline struct bh_syn_ticket *bh_syn_ticket_of(__be32 seq)
+/* One that nobody took (the port was closed, the host is another) is void after a moment. TCP sends again after a second at the
+ * soonest (RFC 6298, 2.1): so of one segment there is one ticket. */
+#define BH_SYN_TICKET_NS (9 * BH_SECOND / 10)
+
+static __always_inline bool bh_syn_ticket_is_fresh(struct bh_syn_ticket *slot, __u64 now)
 {
-	__u32 slot = bpf_ntohl(seq) % BH_TICKET_SLOTS;
+	return (__s64)(now - *(volatile __u64 *)&slot->time_ns) <= (__s64)BH_SYN_TICKET_NS;
+}
+
+/* Initial sequence numbers are the kernel's own secret hash of the connection, and spread by themselves. */
+static __always_inline struct bh_syn_ticket *bh_syn_ticket_near(__be32 seq)
+{
+	__u32 slot = bpf_ntohl(seq) & (BH_TICKET_NEAR - 1);
 
 	return bpf_map_lookup_elem(&tickets, &slot);
+}
+
+static __always_inline struct bh_syn_ticket *bh_syn_ticket_far(__be32 seq)
+{
+	__u32 slot = BH_TICKET_NEAR + (bpf_ntohl(seq) & (BH_TICKET_FAR - 1));
+
+	return bpf_map_lookup_elem(&tickets, &slot);
+}
+
+/* Where the ticket of a segment stands, if there is one. */
+static __always_inline struct bh_syn_ticket *bh_syn_ticket_of(__be32 seq)
+{
+	struct bh_syn_ticket *near = bh_syn_ticket_near(seq);
+
+	if (near && *(volatile __be32 *)&near->seq == seq && *(volatile __u64 *)&near->mac)
+		return near;
+	return bh_syn_ticket_far(seq);
+}
+
+/* A slot for it, marked as being written. A near one is taken from nobody whose segment may be under way. */
+static __always_inline struct bh_syn_ticket *bh_syn_ticket_for(__be32 seq, __u64 now)
+{
+	struct bh_syn_ticket *slot = bh_syn_ticket_near(seq);
+	__u64 before;
+
+	if (!slot)
+		return 0;
+	before = *(volatile __u64 *)&slot->mac;
+	if (before != BH_TICKET_WRITING && (!before || slot->seq == seq || !bh_syn_ticket_is_fresh(slot, now)) &&
+	    __sync_val_compare_and_swap(&slot->mac, before, BH_TICKET_WRITING) == before)
+		return slot;
+	slot = bh_syn_ticket_far(seq);
+	if (slot)
+		*(volatile __u64 *)&slot->mac = BH_TICKET_WRITING;
+	return slot;
 }
 
 /* Notes a segment that is about to leave. `ack` is 0 in a SYN. */
 static __always_inline void bh_syn_ticket_put(__be32 seq, __be32 ack, __u64 mac, __u64 tag, __u64 now)
 {
-	struct bh_syn_ticket *slot = bh_syn_ticket_of(seq);
+	struct bh_syn_ticket *slot = bh_syn_ticket_for(seq, now);
 
 	if (slot) {
 		slot->tag = tag;
@@ -145,12 +189,6 @@ static __always_inline void bh_syn_ticket_put(__be32 seq, __be32 ack, __u64 mac,
 		asm volatile("" ::: "memory");
 		*(volatile __u64 *)&slot->mac = mac;
 	}
-}
-
-/* One that nobody took (the port was closed, the host is another) is void after a moment. */
-static __always_inline bool bh_syn_ticket_is_fresh(struct bh_syn_ticket *slot, __u64 now)
-{
-	return (__s64)(now - *(volatile __u64 *)&slot->time_ns) <= (__s64)BH_SECOND;
 }
 
 /* One receiver gets it. A tag that another segment wrote into the slot meanwhile is noticed: it carries another identity,
