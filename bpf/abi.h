@@ -522,11 +522,10 @@ struct bh_endpoint {
 #define BH_TICKET_FAR 32768U
 #define BH_TICKET_WRITING 1ULL
 struct bh_syn_ticket {
-	__u64 time_ns;
 	__u64 mac; /* 0: taken; BH_TICKET_WRITING: being written */
-	__u64 tag; /* cgroup whose tag gave the sender its identity; 0: none */
-	__be32 seq;
-	__be32 ack; /* 0 in a SYN */
+	__u64 time_ns;
+	__u64 tag;		     /* cgroup whose tag gave the sender its identity; 0: none */
+	struct bh_mac_input segment; /* what the MAC covers */
 };
 
 /*
@@ -754,7 +753,7 @@ BH_ASSERT_SIZE(struct bh_handshake, 48);
 BH_ASSERT_SIZE(struct bh_handshake_bucket, 448);
 BH_ASSERT_SIZE(struct bh_endpoint_key, 32);
 BH_ASSERT_SIZE(struct bh_endpoint, 16 + 8 * BH_MAX_DEPTH);
-BH_ASSERT_SIZE(struct bh_syn_ticket, 32);
+BH_ASSERT_SIZE(struct bh_syn_ticket, 72);
 BH_ASSERT_SIZE(struct bh_ticket, 40);
 BH_ASSERT_SIZE(struct bh_udp_key, 48);
 BH_ASSERT_SIZE(struct bh_udp_flow, 80);

@@ -73,12 +73,17 @@ static __always_inline int on_connect(struct bpf_sock_addr *ctx, const struct bh
 	t->identity = q.subject;
 	t->valid_until_ns = q.valid_until;
 	r = caller_asks(ctx, &q);
-	if (r == BH_PROCEED && !is_unspecified(remote)) {
+	if (r != BH_PROCEED)
+		return r;
+	if (!is_unspecified(remote)) {
 		t->remote = *remote;
 		t->rport = q.rport;
-		t->word = q.word;
 		t->asked = 1;
 	}
+	/* A socket belongs to the cgroup that created it: this one. */
+	t->subject_tag = q.subject_tag;
+	t->known = t->cgroup && !q.expired;
+	t->word = q.word;
 	return r;
 }
 

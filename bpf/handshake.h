@@ -153,7 +153,7 @@ static __always_inline struct bh_syn_ticket *bh_syn_ticket_of(__be32 seq)
 {
 	struct bh_syn_ticket *near = bh_syn_ticket_near(seq);
 
-	if (near && *(volatile __be32 *)&near->seq == seq && *(volatile __u64 *)&near->mac)
+	if (near && *(volatile __be32 *)&near->segment.seq == seq && *(volatile __u64 *)&near->mac)
 		return near;
 	return bh_syn_ticket_far(seq);
 }
@@ -167,7 +167,8 @@ static __always_inline struct bh_syn_ticket *bh_syn_ticket_for(__be32 seq, __u64
 	if (!slot)
 		return 0;
 	before = *(volatile __u64 *)&slot->mac;
-	if (before != BH_TICKET_WRITING && (!before || slot->seq == seq || !bh_syn_ticket_is_fresh(slot, now)) &&
+	if (before != BH_TICKET_WRITING &&
+	    (!before || slot->segment.seq == seq || !bh_syn_ticket_is_fresh(slot, now)) &&
 	    __sync_val_compare_and_swap(&slot->mac, before, BH_TICKET_WRITING) == before)
 		return slot;
 	slot = bh_syn_ticket_far(seq);
@@ -176,31 +177,52 @@ static __always_inline struct bh_syn_ticket *bh_syn_ticket_for(__be32 seq, __u64
 	return slot;
 }
 
-/* Notes a segment that is about to leave. `ack` is 0 in a SYN. */
-static __always_inline void bh_syn_ticket_put(__be32 seq, __be32 ack, __u64 mac, __u64 tag, __u64 now)
+/* Notes a segment that is about to leave. */
+static __always_inline void bh_syn_ticket_put(const struct bh_mac_input *segment, __u64 mac, __u64 tag, __u64 now)
 {
-	struct bh_syn_ticket *slot = bh_syn_ticket_for(seq, now);
+	struct bh_syn_ticket *slot = bh_syn_ticket_for(segment->seq, now);
 
 	if (slot) {
 		slot->tag = tag;
 		slot->time_ns = now;
-		slot->seq = seq;
-		slot->ack = ack;
+		slot->segment = *segment;
 		asm volatile("" ::: "memory");
 		*(volatile __u64 *)&slot->mac = mac;
 	}
 }
 
-/* One receiver gets it. A tag that another segment wrote into the slot meanwhile is noticed: it carries another identity,
- * or the same one. */
-static __always_inline bool bh_syn_ticket_take(const struct bh_packet *p, __u64 mac, __u64 now, __u64 *tag)
+/* Is it this very segment's? Addresses, ports, sequence numbers and identity are compared, so a MAC that an onlooker saw does
+ * not vouch for anything else; and who shows it need not be asked for another proof. */
+static __always_inline bool bh_syn_ticket_is_of(const struct bh_syn_ticket *slot, const struct bh_mac_input *segment,
+						__u64 mac)
 {
-	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
+	const __u64 *x = (const __u64 *)&slot->segment, *y = (const __u64 *)segment;
+	__u64 differ = *(const volatile __u64 *)&slot->mac ^ mac;
 
-	if (!slot || !bh_syn_ticket_is_fresh(slot, now))
-		return false;
+#pragma unroll
+	for (__u32 i = 0; i < sizeof(*segment) / 8; i++)
+		differ |= x[i] ^ y[i];
+	return !differ && mac > BH_TICKET_WRITING;
+}
+
+/* Is it under way? For who stands between sender and receiver, and leaves it to the receiver. */
+static __always_inline struct bh_syn_ticket *bh_syn_ticket_peek(const struct bh_mac_input *segment, __u64 mac,
+								__u64 now, __u64 *tag)
+{
+	struct bh_syn_ticket *slot = bh_syn_ticket_of(segment->seq);
+
+	if (!slot || !bh_syn_ticket_is_fresh(slot, now) || !bh_syn_ticket_is_of(slot, segment, mac))
+		return 0;
 	*tag = *(volatile __u64 *)&slot->tag;
-	return __sync_val_compare_and_swap(&slot->mac, mac, 0) == mac;
+	return slot;
+}
+
+/* One receiver gets it; none does if another segment was written into the slot meanwhile. */
+static __always_inline bool bh_syn_ticket_take(const struct bh_mac_input *segment, __u64 mac, __u64 now, __u64 *tag)
+{
+	struct bh_syn_ticket *slot = bh_syn_ticket_peek(segment, mac, now, tag);
+
+	return slot && __sync_val_compare_and_swap(&slot->mac, mac, 0) == mac;
 }
 
 /* Did this kernel send this very segment with an identity, not yet received? The ticket stays: the genuine segment may
@@ -209,19 +231,8 @@ static __always_inline bool bh_syn_ticket_is_out(const struct bh_packet *p, __u6
 {
 	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
 
-	return slot && *(volatile __u64 *)&slot->mac && *(volatile __be32 *)&slot->seq == p->seq &&
-	       *(volatile __be32 *)&slot->ack == bh_ack_of(p) && bh_syn_ticket_is_fresh(slot, now);
-}
-
-/* Is it under way? For who stands between sender and receiver, and leaves it to the receiver. */
-static __always_inline bool bh_syn_ticket_peek(const struct bh_packet *p, __u64 mac, __u64 now, __u64 *tag)
-{
-	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
-
-	if (!slot || !bh_syn_ticket_is_fresh(slot, now))
-		return false;
-	*tag = *(volatile __u64 *)&slot->tag;
-	return *(volatile __u64 *)&slot->mac == mac;
+	return slot && *(volatile __u64 *)&slot->mac && *(volatile __be32 *)&slot->segment.seq == p->seq &&
+	       *(volatile __be32 *)&slot->segment.ack == bh_ack_of(p) && bh_syn_ticket_is_fresh(slot, now);
 }
 
 /* MAC over a segment from src to dst that is sent now. */
@@ -254,12 +265,12 @@ BH_GLOBAL int bh_segment_verify(const struct bh_mac_input *input, __u64 shown)
 	return key && bh_mac(key, input) == shown;
 }
 
-/* Of a segment that arrived. */
-static __always_inline void bh_mac_input_of(struct bh_mac_input *in, const struct bh_query *q,
-					    const struct bh_packet *p, __be32 identity)
+/* Of a segment from src to dst. */
+static __always_inline void bh_mac_input_of(struct bh_mac_input *in, const struct bh_packet *p,
+					    const struct bh_addr *src, const struct bh_addr *dst, __be32 identity)
 {
-	__builtin_memcpy(in->src, q->remote.w, sizeof(in->src));
-	__builtin_memcpy(in->dst, q->local.w, sizeof(in->dst));
+	__builtin_memcpy(in->src, src->w, sizeof(in->src));
+	__builtin_memcpy(in->dst, dst->w, sizeof(in->dst));
 	in->sport = bpf_htons(p->sport);
 	in->dport = bpf_htons(p->dport);
 	in->seq = p->seq;
@@ -276,46 +287,39 @@ BH_SUBPROGRAM int bh_option_ticket(const struct bh_query *q, const struct bh_pac
 	__u64 mac;
 
 	if (found == BH_OPTION_FULL) {
+		bh_mac_input_of(&in, p, &q->local, &q->remote, option->identity);
 		mac = bh_option_mac(option);
 	} else {
-		__builtin_memcpy(in.src, q->local.w, sizeof(in.src));
-		__builtin_memcpy(in.dst, q->remote.w, sizeof(in.dst));
-		in.sport = bpf_htons(p->sport);
-		in.dport = bpf_htons(p->dport);
-		in.seq = p->seq;
-		in.ack = bh_ack_of(p);
-		in.identity = bpf_htonl(q->subject);
+		bh_mac_input_of(&in, p, &q->local, &q->remote, bpf_htonl(q->subject));
 		if (bh_segment_mac(&in, &mac))
 			return -1;
 	}
-	bh_syn_ticket_put(p->seq, bh_ack_of(p), mac, q->subject_tag, q->now);
+	bh_syn_ticket_put(&in, mac, q->subject_tag, q->now);
 	return 0;
 }
+
+/* What vouches for the SYN or SYN-ACK of a managed device's workload, in the place of an identity (below). */
+#define BH_NOTE_IDENTITY 0xffffffffU
 
 /* Fills in what a short option leaves to the ticket: from then on it is judged like a full one. Returns false without
  * ticket. */
 static __always_inline bool bh_option_lengthen(const struct bh_packet *p, struct bh_tcpopt *option, __u64 now)
 {
 	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
-	struct bh_tag *tag;
-	__u64 cgroup, mac;
+	__u64 mac;
 
 	if (!bh_syn_ticket_is_out(p, now) || !slot)
 		return false;
 	mac = *(volatile __u64 *)&slot->mac;
-	cgroup = *(volatile __u64 *)&slot->tag;
-	tag = bpf_map_lookup_elem(&tags, &cgroup);
-	option->identity = tag ? bpf_htonl(tag->identity) : BH_ID_UNIDENTIFIED;
+	option->identity = *(volatile __be32 *)&slot->segment.identity;
 	__builtin_memcpy(option->mac, &mac, sizeof(mac));
-	return true;
+	return option->identity != BH_NOTE_IDENTITY;
 }
 
 /*
  * The workload of a managed device writes no option. What vouches for its SYN or SYN-ACK is a note of the device's program: a
  * ticket like those of sockets, under the MAC that the segment would have with this in the place of an identity.
  */
-#define BH_NOTE_IDENTITY 0xffffffffU
-
 /* Sets peer and proof by the note of a segment that arrived without option, and whose ticket is out. `in` is room. Returns
  * false if that is no note. */
 static __always_inline bool bh_peer_of_note(const struct bh_packet *p, struct bh_query *q, struct bh_mac_input *in,
@@ -327,13 +331,17 @@ static __always_inline bool bh_peer_of_note(const struct bh_packet *p, struct bh
 	if (!slot)
 		return false;
 	mac = *(volatile __u64 *)&slot->mac;
-	bh_mac_input_of(in, q, p, BH_NOTE_IDENTITY);
-	if (!bh_segment_verify(in, mac))
-		return false;
-	if (take ? !bh_syn_ticket_take(p, mac, q->now, &device) : !bh_syn_ticket_peek(p, mac, q->now, &device))
+	bh_mac_input_of(in, p, &q->remote, &q->local, BH_NOTE_IDENTITY);
+	if (take ? !bh_syn_ticket_take(in, mac, q->now, &device) : !bh_syn_ticket_peek(in, mac, q->now, &device))
 		return false;
 	bh_peer_by_device(q, device);
 	return true;
+}
+
+/* Of an option: that of a workload, or of one without. */
+static __always_inline bool bh_identity_can_be(__be32 identity)
+{
+	return !identity || bpf_ntohl(identity) >= BH_ID_FIRST;
 }
 
 /*
@@ -372,16 +380,21 @@ BH_SUBPROGRAM int bh_peer_of_segment(struct __sk_buff *skb, const struct bh_pack
 		BH_COUNT(handshakes_replayed);
 		return 0;
 	}
-	bh_mac_input_of(&in, q, p, option.identity);
+	bh_mac_input_of(&in, p, &q->remote, &q->local, option.identity);
 	shown = bh_option_mac(&option);
-	if (!bh_segment_verify(&in, shown) || (option.identity && bpf_ntohl(option.identity) < BH_ID_FIRST)) {
+	if (!bh_identity_can_be(option.identity)) {
 		q->proof = BH_PROOF_FORGED;
 		BH_COUNT(handshakes_forged);
 		return 0;
 	}
-	if (!bh_syn_ticket_take(p, shown, q->now, &q->peer_tag)) {
-		q->proof = BH_PROOF_REPLAYED;
-		BH_COUNT(handshakes_replayed);
+	if (!bh_syn_ticket_take(&in, shown, q->now, &q->peer_tag)) {
+		if (bh_segment_verify(&in, shown)) {
+			q->proof = BH_PROOF_REPLAYED;
+			BH_COUNT(handshakes_replayed);
+		} else {
+			q->proof = BH_PROOF_FORGED;
+			BH_COUNT(handshakes_forged);
+		}
 		return 0;
 	}
 	q->proof = BH_PROOF_VERIFIED;

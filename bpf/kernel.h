@@ -9,6 +9,7 @@
 #define BULKHEAD_BPF_KERNEL_H
 
 #include <linux/bpf.h>
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -44,6 +45,10 @@ struct sk_buff {
 	struct sock *sk;
 };
 
+struct bpf_sock_ops_kern {
+	struct sock *sk;
+};
+
 struct bpf_iter_meta;
 struct bpf_iter__tcp {
 	struct bpf_iter_meta *meta;
@@ -51,7 +56,10 @@ struct bpf_iter__tcp {
 };
 #pragma clang attribute pop
 
+/* Both cost nothing: the verifier makes a move of each. Two, because the linker of libbpf up to 1.1 cannot join objects that name
+ * the same one. */
 extern void *bpf_cast_to_kern_ctx(void *context) __ksym;
+extern void *bpf_rdonly_cast(void *object, __u32 btf_id) __ksym;
 
 /* Cookie of the packet's socket; 0: it has none yet. */
 static __always_inline __u64 bh_skb_cookie(struct __sk_buff *skb)
@@ -60,6 +68,16 @@ static __always_inline __u64 bh_skb_cookie(struct __sk_buff *skb)
 	struct sock *sk = kernel->sk;
 
 	return sk ? sk->__sk_common.skc_cookie.counter : 0;
+}
+
+/* Cookie of a callback's socket, which has one: it was made with the socket, or is made now. */
+static __always_inline __u64 bh_ops_cookie(struct bpf_sock_ops *ops)
+{
+	struct bpf_sock_ops_kern *kernel = bpf_rdonly_cast(ops, bpf_core_type_id_kernel(struct bpf_sock_ops_kern));
+	struct sock *sk = kernel->sk;
+	__u64 cookie = sk ? sk->__sk_common.skc_cookie.counter : 0;
+
+	return cookie ? cookie : bpf_get_socket_cookie(ops);
 }
 
 #endif

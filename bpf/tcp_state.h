@@ -164,7 +164,8 @@ BH_GLOBAL int bh_tcp_no_room(__u64 cookie)
 	return r && r != -EEXIST;
 }
 
-/* A socket starts over: nothing of a connection that it had before counts. What connect() noted stays. */
+/* A socket starts over: nothing of a connection that it had before counts. What connect() noted stays: bh_tcp_store() takes back
+ * what it says of the subject. */
 static __always_inline void bh_tcp_begin(struct bh_tcp *t, __u8 kind)
 {
 	if (t->use & BH_TCP_USE_DONE)
@@ -172,7 +173,8 @@ static __always_inline void bh_tcp_begin(struct bh_tcp *t, __u8 kind)
 	*(volatile __u64 *)&t->pass = 0;
 	t->verdict = 0;
 	t->answered = 0;
-	t->known = 0;
+	if (kind != BH_SOCK_CONNECT)
+		t->known = 0;
 	t->peer = BH_ID_WORLD;
 	t->peer_tag = 0;
 	t->proof = BH_PROOF_NONE;
