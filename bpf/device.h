@@ -109,7 +109,7 @@ static __always_inline int device_note(const struct bh_packet *p, const struct b
 	bh_mac_input_of(&in, p, &q->local, &q->remote, BH_NOTE_IDENTITY);
 	if (bh_segment_mac(&in, &mac))
 		return -1;
-	bh_syn_ticket_put(&in, mac, q->subject_tag, q->now);
+	bh_syn_ticket_put(&in, mac, q->subject_tag, q->word, q->now);
 	return 0;
 }
 
@@ -126,7 +126,7 @@ static __always_inline int device_option_check(const struct bh_packet *p, struct
 	shown = bh_option_mac(option);
 	if (!bh_identity_can_be(option->identity))
 		return BH_PROOF_FORGED;
-	if (bh_syn_ticket_peek(in, shown, q->now, &q->peer_tag))
+	if (bh_syn_ticket_peek(p, in, shown, q))
 		return BH_PROOF_VERIFIED;
 	return bh_segment_verify(in, shown) ? BH_PROOF_REPLAYED : BH_PROOF_FORGED;
 }
@@ -149,6 +149,7 @@ static __noinline int device_vouch(struct __sk_buff *skb, const struct bh_packet
 	bh_mac_input_of(&in, p, &q->local, &q->remote, 0);
 	proof = device_option_check(p, q, &in, &option, found);
 	q->peer_tag = peer_tag;
+	q->stale = 0;
 	return proof == BH_PROOF_VERIFIED ? 0 : BH_REASON_OPTION;
 }
 
@@ -169,7 +170,7 @@ static __noinline int device_peer_of_segment(struct __sk_buff *skb, const struct
 		return 0;
 	found = bh_option_find(skb, p, &option);
 	if (found == 0) {
-		if (!bh_syn_ticket_is_out(p, q->now))
+		if (!bh_syn_ticket_out(p, q->now))
 			device_peer_by_socket(skb, q, about);
 		else if (!bh_peer_of_note(p, q, &in, false))
 			q->proof = BH_PROOF_STRIPPED;

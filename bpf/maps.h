@@ -126,12 +126,12 @@ struct {
 } handshakes __weak SEC(".maps");
 
 /* A SYN or SYN-ACK that this kernel sent for a managed socket, taken by the first receiver. What is replayed finds no ticket;
- * what lost its far slot to another one under way is sent again. */
+ * what lost its far place to others under way is sent again, a second later. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, BH_TICKET_NEAR + BH_TICKET_FAR);
+	__uint(max_entries, BH_TICKET_NEAR / BH_TICKET_WAYS + BH_TICKET_FAR_BUCKETS);
 	__type(key, __u32);
-	__type(value, struct bh_syn_ticket);
+	__type(value, struct bh_syn_tickets);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } tickets __weak SEC(".maps");
 

@@ -215,6 +215,12 @@ static __always_inline int hook_other(struct __sk_buff *skb, struct bh_udp_sock 
 	return direction == BH_EGRESS ? packet_out(skb, ss, us, word, now) : packet_in(skb, ss, us, word, now);
 }
 
+/* Its key takes no stack from the rest. */
+static __noinline struct bh_tcp *tcp_more_of(__u64 cookie)
+{
+	return bpf_map_lookup_elem(&tcp_more, &cookie);
+}
+
 static __always_inline int hook(struct __sk_buff *skb, __u32 direction)
 {
 	struct bpf_sock *sk = skb->sk;
@@ -241,7 +247,7 @@ static __always_inline int hook(struct __sk_buff *skb, __u32 direction)
 		return BH_ALLOW;
 	if (bh_tcp_owner(t) == cookie)
 		return tcp_hook(skb, t, cookie, word, now, direction);
-	t = bpf_map_lookup_elem(&tcp_more, &cookie);
+	t = tcp_more_of(cookie);
 	if (t && tcp_passes(t, cookie, word, now))
 		return BH_ALLOW;
 	if (t)

@@ -114,7 +114,7 @@ static __always_inline int tcp_listener(struct __sk_buff *skb, __u64 netns, cons
 
 	q->direction = BH_INGRESS;
 	bh_peer_of_segment(skb, p, q);
-	bh_judge(q);
+	bh_judge_arrived(q);
 	bh_report(q);
 	if (!q->allow)
 		return BH_DENY;
@@ -222,7 +222,7 @@ static __always_inline int tcp_answer(struct __sk_buff *skb, struct bh_tcp *t, c
 		return BH_DENY;
 	}
 	bh_peer_of_segment(skb, p, q);
-	bh_judge(q);
+	bh_judge_arrived(q);
 	if (!bh_tcp_store(t, q))
 		return BH_DENY;
 	bh_report(q);
