@@ -59,7 +59,9 @@ static __always_inline int on_connect(struct bpf_sock_addr *ctx, const struct bh
 	if (ctx->type != BH_SOCK_STREAM || ctx->protocol != IPPROTO_TCP)
 		return BH_PROCEED;
 	q.cookie = bpf_get_socket_cookie(ctx);
-	t = bh_tcp_get(q.cookie, bpf_get_netns_cookie(ctx));
+	t = bh_tcp_find(q.cookie);
+	if (!t)
+		t = bh_tcp_new(q.cookie, bpf_get_netns_cookie(ctx));
 	if (!t)
 		return BH_PROCEED;
 	t->asked = 0;

@@ -72,9 +72,7 @@ static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, str
 	if (!sk)
 		return BH_DENY;
 
-	q.cookie = bh_skb_cookie(skb);
-	if (!q.cookie)
-		q.cookie = bpf_get_socket_cookie(skb);
+	q.cookie = bpf_get_socket_cookie(skb);
 	if (!t || !bh_tcp_subject(t, &q)) {
 		bh_subject_of_skb(skb, &q);
 		if (q.host) {

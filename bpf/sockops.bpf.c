@@ -56,7 +56,10 @@ static __always_inline void ops_addresses(struct bpf_sock_ops *ops, struct bh_tu
 /* What is kept for the socket of this callback; MPTCP subflows are made by the kernel and get theirs here. */
 static __always_inline struct bh_tcp *ops_sock(struct bpf_sock_ops *ops)
 {
-	return bh_tcp_get(bh_ops_cookie(ops), bpf_get_netns_cookie(ops));
+	__u64 cookie = bh_ops_cookie(ops);
+	struct bh_tcp *t = bh_tcp_find(cookie);
+
+	return t ? t : bh_tcp_new(cookie, bpf_get_netns_cookie(ops));
 }
 
 /* Room in SYN and SYN-ACK. What is not used is filled with padding. */
@@ -155,7 +158,7 @@ static __noinline int passive_established(struct bpf_sock_ops *ops)
 
 	flags_set(ops, early ? EARLY_FLAGS : ESTABLISHED_FLAGS);
 	ops_addresses(ops, &tuple);
-	t = bh_tcp_get(bh_ops_cookie(ops), tuple.netns);
+	t = ops_sock(ops);
 	if (!t)
 		return 0;
 	bh_tcp_begin(t, BH_SOCK_NEW);
