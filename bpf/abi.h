@@ -42,8 +42,8 @@
 #define BH_LAYOUT_KEYS 1U
 #define BH_LAYOUT_SOCKETS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_TCP 1U /* TCP sockets, in both places */
-#define BH_LAYOUT_HANDSHAKES 1U
-#define BH_LAYOUT_TICKETS 2U
+#define BH_LAYOUT_HANDSHAKES 2U
+#define BH_LAYOUT_TICKETS 3U
 #define BH_LAYOUT_ENDPOINTS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_ADDRESSES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_UNLISTED 1U
@@ -489,11 +489,15 @@ struct bh_handshake {
 };
 
 /*
- * Handshakes under way, in the bucket that a hash of the tuple names. In a bucket that is full the oldest makes room: losing
- * one denies the connection. `mark` is 0 of a free place, 1 of one that is being written, else the upper bits of the hash with
- * a count in the lower ones that makes each writing another.
+ * Handshakes under way, in the bucket that a hash of the tuple names. `mark` is 0 of a free place, 1 of one that is being
+ * written, else the upper bits of the hash with a count in the lower ones that makes each writing another.
+ *
+ * There are few near buckets, so that they stay in the processor's caches, and as many far ones as a flood needs. Who finds no
+ * place in a near bucket notes there that it overflows, and goes to the far one; there the oldest makes room: losing one
+ * denies the connection. Of a near bucket that has not overflowed for a while, nobody looks at the far one.
  */
-#define BH_HANDSHAKE_BUCKETS 4096U /* a power of two */
+#define BH_HANDSHAKE_NEAR 64U /* powers of two */
+#define BH_HANDSHAKE_FAR 4096U
 #define BH_HANDSHAKE_WAYS 4U
 #define BH_HANDSHAKE_WRITING 1ULL
 #define BH_HANDSHAKE_COUNT 0xffULL
@@ -503,7 +507,10 @@ struct bh_handshake_item {
 };
 struct bh_handshake_bucket { /* whole cache lines */
 	__u64 mark[BH_HANDSHAKE_WAYS];
-	__u64 time_ns[BH_HANDSHAKE_WAYS];
+	__u32 time[BH_HANDSHAKE_WAYS]; /* in 2^20 ns, about a millisecond; wraps */
+	__u32 overflow;		       /* likewise: when a handshake of this bucket was last written to the far one */
+	__u32 overflows;	       /* 1: it was, a while ago at most */
+	__u32 pad[2];
 	struct bh_handshake_item item[BH_HANDSHAKE_WAYS];
 };
 
@@ -524,20 +531,26 @@ struct bh_endpoint {
 	__u64 test[BH_LAYOUT_TEST];
 };
 
-/* A SYN or SYN-ACK under way between two sockets of this host, in the bucket that its sequence number names: that is also
- * there when the option was lost on the way. */
+/*
+ * A SYN or SYN-ACK under way between two sockets of this host, in a place that its sequence number names: that is also there
+ * when the option was lost on the way. There are few near places, so that they stay in the processor's caches; a segment that
+ * finds its own taken has one in a far bucket.
+ */
 struct bh_syn_ticket {
-	__u64 mac;
-	__u64 tag;   /* cgroup whose tag gave the sender its identity; 0: none */
-	__u32 time;  /* when it was sent, in BH_SYN_TICKET_NS */
-	__u32 state; /* the state word under which its sender judged it, lower half */
-	__be32 seq;
-	__be32 ack; /* 0 in a SYN */
+	__u64 mac;		     /* 0: received; BH_TICKET_WRITING: being written */
+	__u64 tag;		     /* cgroup whose tag gave the sender its identity; 0: none */
+	__u32 time;		     /* when it was sent, in BH_SYN_TICKET_NS */
+	__u32 state;		     /* the state word under which its sender judged it, lower half */
+	struct bh_mac_input segment; /* what the MAC covers */
 };
 #define BH_SYN_TICKET_NS (1U << 20) /* about a millisecond; a ticket is void long before its time comes round */
+#define BH_TICKET_WRITING 1ULL
 
-#define BH_TICKET_WAYS 4U /* a power of two */
+#define BH_TICKET_WAYS 4U /* powers of two */
+#define BH_TICKET_NEAR 256U
+#define BH_TICKET_FAR_BUCKETS 8192U
 
+/* The first buckets hold the near places, the others are the far ones. */
 struct bh_syn_tickets {
 	struct bh_syn_ticket way[BH_TICKET_WAYS];
 };
@@ -773,8 +786,8 @@ BH_ASSERT_SIZE(struct bh_handshake, 48);
 BH_ASSERT_SIZE(struct bh_handshake_bucket, 448);
 BH_ASSERT_SIZE(struct bh_endpoint_key, 32);
 BH_ASSERT_SIZE(struct bh_endpoint, 16 + 8 * BH_MAX_DEPTH);
-BH_ASSERT_SIZE(struct bh_syn_ticket, 32);
-BH_ASSERT_SIZE(struct bh_syn_tickets, 32 * BH_TICKET_WAYS);
+BH_ASSERT_SIZE(struct bh_syn_ticket, 72);
+BH_ASSERT_SIZE(struct bh_syn_tickets, 72 * BH_TICKET_WAYS);
 BH_ASSERT_SIZE(struct bh_ticket, 40);
 BH_ASSERT_SIZE(struct bh_udp_key, 48);
 BH_ASSERT_SIZE(struct bh_udp_flow, 80);
