@@ -117,9 +117,12 @@ enum bh_identity {
 struct bh_tag {
 	__u64 deadline_ns; /* ~0 for a local identity: it has no certificate that could expire */
 	__u32 identity;
-	__u32 pad;
+	__u32 flags; /* BH_TAG_*: for daemons */
 	__u64 test[BH_LAYOUT_TEST];
 };
+
+/* A device's: it was not attested, but found by the cgroup of who is behind it. */
+#define BH_TAG_DERIVED 1U
 
 /* One word that every program reads once per packet: which table set is in force, and the generation of everything a
  * cached verdict rests on. It is written with one 8-byte store, so no packet sees half of a change. */

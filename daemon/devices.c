@@ -76,6 +76,11 @@ const struct device *devices_at(const struct devices *devices, size_t index)
 	return &devices->items[index];
 }
 
+struct device *devices_edit(struct devices *devices, size_t index)
+{
+	return &devices->items[index];
+}
+
 const struct device *devices_find(const struct devices *devices, const char *name)
 {
 	for (size_t i = 0; i < devices->n; i++)
@@ -234,23 +239,32 @@ static int on_turn(sd_event_source *source, void *data)
 
 /* ---- what the kernel tells ---- */
 
-static int name_attribute(const struct nlattr *attr, void *data)
+struct link_attributes {
+	const char *name;
+	uint32_t master;
+};
+
+static int link_attribute(const struct nlattr *attr, void *data)
 {
-	const char **namep = data;
+	struct link_attributes *link = data;
 
 	if (mnl_attr_get_type(attr) == IFLA_IFNAME && mnl_attr_validate(attr, MNL_TYPE_NUL_STRING) >= 0)
-		*namep = mnl_attr_get_str(attr);
+		link->name = mnl_attr_get_str(attr);
+	if (mnl_attr_get_type(attr) == IFLA_MASTER && mnl_attr_validate(attr, MNL_TYPE_U32) >= 0)
+		link->master = mnl_attr_get_u32(attr);
 	return MNL_CB_OK;
 }
 
-static void appeared(struct devices *devices, const struct ifinfomsg *ifi, const char *name)
+static void appeared(struct devices *devices, const struct ifinfomsg *ifi, const struct link_attributes *link)
 {
+	const char *name = link->name;
 	struct device *device = find_index(devices, (uint32_t)ifi->ifi_index);
 
 	if (ifi->ifi_flags & IFF_LOOPBACK)
 		return;
 	if (device) {
 		device->seen = true;
+		device->master = link->master;
 		/* One that is renamed stays: else its workload would be free when its name no longer fits. */
 		if (strcmp(device->name, name) != 0) {
 			snprintf(device->name, sizeof(device->name), "%s", name);
@@ -267,6 +281,7 @@ static void appeared(struct devices *devices, const struct ifinfomsg *ifi, const
 	}
 	snprintf(device->name, sizeof(device->name), "%s", name);
 	device->type = ifi->ifi_type;
+	device->master = link->master;
 	device->seen = true;
 	if (devices->turn)
 		sd_event_source_set_enabled(devices->turn, SD_EVENT_ON);
@@ -277,7 +292,7 @@ static int link_message(const struct nlmsghdr *nlh, void *data)
 	const struct ifinfomsg *ifi = mnl_nlmsg_get_payload(nlh);
 	struct devices *devices = data;
 	struct device *device;
-	const char *name = NULL;
+	struct link_attributes link = {};
 
 	/* Of other families it tells of a bridge's ports. */
 	if (nlh->nlmsg_len < mnl_nlmsg_size(sizeof(*ifi)) || ifi->ifi_family != AF_UNSPEC)
@@ -288,9 +303,9 @@ static int link_message(const struct nlmsghdr *nlh, void *data)
 			forget(devices, device);
 		return MNL_CB_OK;
 	}
-	mnl_attr_parse(nlh, sizeof(*ifi), name_attribute, &name);
-	if (nlh->nlmsg_type == RTM_NEWLINK && name)
-		appeared(devices, ifi, name);
+	mnl_attr_parse(nlh, sizeof(*ifi), link_attribute, &link);
+	if (nlh->nlmsg_type == RTM_NEWLINK && link.name)
+		appeared(devices, ifi, &link);
 	return MNL_CB_OK;
 }
 
@@ -524,7 +539,8 @@ int devices_bind(struct devices *devices, uint32_t ifindex, const struct bh_addr
 	if (n > BH_DEVICE_ADDRESSES)
 		return -E2BIG;
 	kernel = (struct bh_device){.link_header = device->kernel.link_header, .n_addresses = n};
-	memcpy(kernel.addresses, addresses, n * sizeof(*addresses));
+	if (n)
+		memcpy(kernel.addresses, addresses, n * sizeof(*addresses));
 	r = datapath_device_set(devices->datapath, ifindex, &kernel);
 	if (r == 0)
 		device->kernel = kernel;

@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <systemd/sd-event.h>
 
 #include "datapath.h"
@@ -24,7 +25,11 @@
 struct device {
 	uint32_t ifindex;
 	char name[16];
-	uint16_t type; /* ARPHRD_* */
+	uint16_t type;	 /* ARPHRD_* */
+	uint32_t master; /* the bridge that it is a port of; 0: none */
+	ino_t behind; /* the network namespace that it was last found to lead to, when its tag was derived from there */
+	uint32_t n_left; /* addresses there that were not bound: told when it changes */
+	bool shared;	 /* that several identities are there is told */
 	bool covered;
 	bool again; /* it was covered before: its tag stays */
 	bool told;  /* that it cannot be covered */
@@ -59,6 +64,8 @@ unsigned devices_check(struct devices *devices);
 size_t devices_count(const struct devices *devices);
 /* Borrowed until the event loop runs again. */
 const struct device *devices_at(const struct devices *devices, size_t index);
+/* For what is noted of a device by who binds it. */
+struct device *devices_edit(struct devices *devices, size_t index);
 const struct device *devices_find(const struct devices *devices, const char *name);
 const struct device *devices_by_index(const struct devices *devices, uint32_t ifindex);
 /* Which device has the address; NULL: none. */

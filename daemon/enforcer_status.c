@@ -234,6 +234,11 @@ static void json_add_device(const struct enforcer *e, json_t *item, const struct
 	json_object_set_new(item, "device", json_string(tag->path + strlen(BH_DEVICE_PLACE)));
 	json_object_set_new(item, "ifindex", json_integer((uint32_t)tag->cgroup_id));
 	json_object_set_new(item, "addresses", addresses);
+	if (tag->derived) {
+		const struct tag *source = enforcer_tag_find((struct enforcer *)e, tag->source);
+
+		json_object_set_new(item, "by_cgroup", source ? json_string(source->path) : json_null());
+	}
 }
 
 int enforcer_identities(void *ctx, char **textp)
