@@ -36,6 +36,7 @@ struct daemon_config {
 	char key_hours[8];		  /* as written; config_key_hours() */
 	char metrics[CONFIG_METRICS_MAX]; /* metrics_listen.h */
 	char devices[CONFIG_DEVICES_MAX]; /* names of managed devices, with * and ?, separated by commas; "": none */
+	char device_hook[8];		  /* "auto", "tcx" or "clsact" */
 };
 
 enum config_key {
@@ -50,6 +51,7 @@ enum config_key {
 	CONFIG_KEY_KEY_HOURS,
 	CONFIG_KEY_METRICS,
 	CONFIG_KEY_DEVICES,
+	CONFIG_KEY_DEVICE_HOOK,
 	CONFIG_KEYS,
 };
 

@@ -20,8 +20,11 @@
 
 #define RECEIVE_BYTES (4 << 20)
 #define MESSAGES_PER_TURN 64
+#define LIST_TRIES 16 /* the kernel begins anew where devices came or went while it told of them */
 #define DESCRIPTORS_WANTED 65536
 #define CHECKED_PER_TURN 1024
+#define FILTERS_CHECKED_PER_TURN                                                                                       \
+	128 /* to look at one, the kernel takes a lock that all of its network configuration takes */
 #define ETHERNET_HEADER 14
 
 struct devices {
@@ -141,6 +144,23 @@ static void forget(struct devices *devices, struct device *device)
 
 /* ---- covering ---- */
 
+const char *devices_error(int error)
+{
+	switch (error) {
+	case -EOPNOTSUPP:
+		return "the kernel has no tcx (Linux 6.6 does), and `device_hook` of the configuration asks for it";
+	case -EBUSY:
+		return "our filter cannot be the first: a filter of another kind or protocol has preference 1, or the "
+		       "device has an `ingress` qdisc; give that filter another preference, or make the qdisc a clsact";
+	case -ENOENT:
+		return "the kernel has no clsact qdisc, or no bpf filter (CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_BPF)";
+	case -EPFNOSUPPORT:
+		return "devices of this kind are not understood; it carries nothing";
+	default:
+		return strerror(-error);
+	}
+}
+
 /* Who knows how the frames of another kind look? A device of one stands in no map, so it carries nothing. */
 static int kernel_entry_make(struct devices *devices, struct device *device)
 {
@@ -158,19 +178,14 @@ static int kernel_entry_make(struct devices *devices, struct device *device)
 	return datapath_device_set(devices->datapath, device->ifindex, &device->kernel);
 }
 
-/* Links that an earlier daemon left, if they are still on this device. */
+/* What an earlier daemon left, if its programs are still on this device: then it is the same one. */
 static bool adopt(struct devices *devices, struct device *device)
 {
 	struct bh_device kernel;
 
-	for (int hook = 0; hook < DEVICE_HOOKS; hook++)
-		device->links[hook] =
-			datapath_device_link_open(devices->datapath, device->ifindex, (enum device_hook)hook);
-	if (device->links[DEVICE_FROM] < 0 || device->links[DEVICE_TO] < 0 ||
-	    datapath_device_get(devices->datapath, device->ifindex, &kernel) < 0) {
-		links_close(device);
+	if (!datapath_device_is_ours(devices->datapath, device->ifindex) ||
+	    datapath_device_get(devices->datapath, device->ifindex, &kernel) < 0)
 		return false;
-	}
 	device->kernel = kernel;
 	return true;
 }
@@ -221,7 +236,7 @@ static void cover_or_say(struct devices *devices, struct device *device)
 		return;
 	/* Once: it is tried again every second. */
 	if (r < 0 && !device->told)
-		log_error("cannot cover the device %s: %s; it is tried again every second", name, strerror(-r));
+		log_error("cannot cover the device %s: %s; it is tried again every second", name, devices_error(r));
 	device->told = r < 0;
 }
 
@@ -337,15 +352,13 @@ static unsigned links_check(struct devices *devices, bool same, size_t n)
 	return n_lost;
 }
 
-/* Brings the list in line with what there is. A device that is not seen is gone; of one that is, whether its links are still on
- * it tells that it is the same one. */
-static int resync(struct devices *devices)
+/* Marks what there is as seen, and adds what is new. Returns 0 or -errno; -EINTR: it changed meanwhile. */
+static int list_read(struct devices *devices)
 {
 	__attribute__((cleanup(netlink_closep))) struct mnl_socket *nl = netlink_open(NETLINK_ROUTE);
 	char buf[MNL_NLMSG_HDRLEN + MNL_ALIGN(sizeof(struct ifinfomsg))];
 	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
 	struct ifinfomsg *ifi;
-	int r;
 
 	if (!nl)
 		return -errno;
@@ -355,7 +368,17 @@ static int resync(struct devices *devices)
 	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
 	ifi = mnl_nlmsg_put_extra_header(nlh, sizeof(*ifi));
 	ifi->ifi_family = AF_UNSPEC;
-	r = netlink_exchange(nl, nlh, link_message, devices);
+	return netlink_exchange(nl, nlh, link_message, devices);
+}
+
+/* Brings the list in line with what there is. A device that is not seen is gone; of one that is, whether its links are still on
+ * it tells that it is the same one. */
+static int resync(struct devices *devices)
+{
+	int r = -EINTR;
+
+	for (int i = 0; i < LIST_TRIES && r == -EINTR; i++)
+		r = list_read(devices);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < devices->n;) {
@@ -381,7 +404,11 @@ static int on_messages(sd_event_source *source, int fd, uint32_t events, void *d
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			break;
 		if (n < 0) {
-			devices->lost = true; /* ENOBUFS: more came than fitted */
+			/* ENOBUFS: more came than fitted. */
+			if (!devices->lost)
+				log_info("messages of network devices were lost (%s): all devices are asked for again",
+					 strerror(errno));
+			devices->lost = true;
 			continue;
 		}
 		mnl_cb_run(buf, (size_t)n, 0, 0, link_message, devices);
@@ -393,9 +420,12 @@ static int on_messages(sd_event_source *source, int fd, uint32_t events, void *d
 
 unsigned devices_check(struct devices *devices)
 {
+	size_t most =
+		datapath_device_kind(devices->datapath) == DEVICE_CLSACT ? FILTERS_CHECKED_PER_TURN : CHECKED_PER_TURN;
+
 	if (devices->lost)
 		devices->lost = resync(devices) < 0;
-	return links_check(devices, true, devices->n < CHECKED_PER_TURN ? devices->n : CHECKED_PER_TURN);
+	return links_check(devices, true, devices->n < most ? devices->n : most);
 }
 
 /* ---- start ---- */
@@ -424,6 +454,7 @@ static void release_others(struct devices *devices)
 			continue;
 		}
 		datapath_device_unpin(devices->datapath, next);
+		datapath_device_filters_remove(next);
 		datapath_device_delete(devices->datapath, next);
 		devices->ops->gone(devices->ctx, next, "");
 	}
@@ -439,6 +470,8 @@ static int cover_all(struct devices *devices, char *why, size_t why_size)
 		if (device->covered)
 			continue;
 		r = adopt(devices, device) ? cover(devices, device) : cover_new(devices, device);
+		if (r == 0)
+			datapath_device_settle(devices->datapath, device->ifindex);
 		if (r == -ENODEV || r == -EPFNOSUPPORT) {
 			if (r == -EPFNOSUPPORT)
 				log_warning(
@@ -446,13 +479,8 @@ static int cover_all(struct devices *devices, char *why, size_t why_size)
 					device->name, device->type);
 			continue;
 		}
-		if (r == -EOPNOTSUPP)
-			snprintf(why, why_size,
-				 "cannot cover the device %s: the kernel has no tcx (Linux 6.6 does); leave `devices` "
-				 "out of the configuration to run without",
-				 device->name);
-		else if (r < 0)
-			snprintf(why, why_size, "cannot cover the device %s: %s", device->name, strerror(-r));
+		if (r < 0)
+			snprintf(why, why_size, "cannot cover the device %s: %s", device->name, devices_error(r));
 		if (r < 0)
 			return r;
 	}

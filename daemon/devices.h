@@ -74,6 +74,9 @@ const struct device *devices_with_address(const struct devices *devices, const s
 /* Sets the addresses that the workload behind a covered device may have. Returns 0 or -errno. */
 int devices_bind(struct devices *devices, uint32_t ifindex, const struct bh_addr *addresses, uint32_t n);
 
+/* What a negative errno of covering a device means, as a sentence's end. */
+const char *devices_error(int error);
+
 /* May a device with this name be managed at all, and does it fit the patterns? */
 bool devices_match(const char *patterns, const char *name);
 
