@@ -996,6 +996,16 @@ void datapath_device_settle(struct datapath *dp, uint32_t ifindex)
 		datapath_device_filters_remove(ifindex);
 }
 
+int datapath_device_filters_set(struct datapath *dp, uint32_t ifindex)
+{
+	int r = 0;
+
+	for (int hook = 0; r == 0 && hook < DEVICE_HOOKS; hook++)
+		r = device_filter_set(bpf_program__fd(device_program(dp, (enum device_hook)hook)), ifindex,
+				      (enum device_hook)hook);
+	return r;
+}
+
 void datapath_device_filters_remove(uint32_t ifindex)
 {
 	for (int hook = 0; hook < DEVICE_HOOKS; hook++) {
@@ -1010,8 +1020,8 @@ bool datapath_device_holds(const struct datapath *dp, uint32_t ifindex, enum dev
 {
 	struct bpf_prog_info info = {};
 	uint32_t len = sizeof(info), id;
-	bool there = dp->config.hook_kind == DEVICE_CLSACT ? device_filter_program(ifindex, hook, &id) == 0
-							   : device_link_holds(link, ifindex, hook, &id);
+	bool there =
+		link < 0 ? device_filter_program(ifindex, hook, &id) == 0 : device_link_holds(link, ifindex, hook, &id);
 
 	return there && bpf_obj_get_info_by_fd(bpf_program__fd(device_program(dp, hook)), &info, &len) == 0 &&
 	       info.id == id;
@@ -1021,7 +1031,7 @@ int datapath_device_pin(struct datapath *dp, uint32_t ifindex, enum device_hook 
 {
 	char path[1200];
 
-	if (dp->config.hook_kind == DEVICE_CLSACT)
+	if (link < 0) /* a filter */
 		return 0;
 	device_path(dp, ifindex, hook, path, sizeof(path));
 	return pin_names(path, link) ? 0 : pin_replace(path, link);

@@ -135,9 +135,11 @@ enum device_hook_kind datapath_device_kind(const struct datapath *datapath);
 bool datapath_device_is_ours(const struct datapath *datapath, uint32_t ifindex);
 /* It is covered: takes away what an earlier daemon covered it with in the other way. */
 void datapath_device_settle(struct datapath *datapath, uint32_t ifindex);
-/* Of a device that is to be managed no more. */
+/* Covers a device by filters, whatever the kind. Returns 0 or -errno as device_filter_set(). */
+int datapath_device_filters_set(struct datapath *datapath, uint32_t ifindex);
+/* Of a device that is to be managed no more, or by links. */
 void datapath_device_filters_remove(uint32_t ifindex);
-/* Is the link, or filter, on this hook of this device, with the program of this build in it? */
+/* Is the link, or filter where there is none (-1), on this hook of this device, with the program of this build in it? */
 bool datapath_device_holds(const struct datapath *datapath, uint32_t ifindex, enum device_hook hook, int link);
 /* Pins a link again where somebody removed its pin. */
 int datapath_device_pin(struct datapath *datapath, uint32_t ifindex, enum device_hook hook, int link);

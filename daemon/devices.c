@@ -20,7 +20,8 @@
 
 #define RECEIVE_BYTES (4 << 20)
 #define MESSAGES_PER_TURN 64
-#define LIST_TRIES 16 /* the kernel begins anew where devices came or went while it told of them */
+#define STAYED_LOOKS 3 /* of the guard, more than half a second */
+#define LIST_TRIES 16  /* the kernel begins anew where devices came or went while it told of them */
 #define DESCRIPTORS_WANTED 65536
 #define CHECKED_PER_TURN 1024
 #define FILTERS_CHECKED_PER_TURN                                                                                       \
@@ -190,14 +191,31 @@ static bool adopt(struct devices *devices, struct device *device)
 	return true;
 }
 
-/* Puts both programs on the device; what is there already is replaced in place. */
-static int cover(struct devices *devices, struct device *device)
+static int links_attach(struct devices *devices, struct device *device)
 {
 	int r = 0;
 
 	for (int hook = 0; r == 0 && hook < DEVICE_HOOKS; hook++)
 		r = datapath_device_attach(devices->datapath, device->ifindex, (enum device_hook)hook,
 					   &device->links[hook]);
+	if (r == 0 && device->by_filter)
+		datapath_device_filters_remove(device->ifindex);
+	if (r == 0)
+		device->by_filter = false;
+	return r;
+}
+
+/* Puts both programs on the device; what is there already is replaced in place. `at_once`: by filters, if that can be. */
+static int cover(struct devices *devices, struct device *device, bool at_once)
+{
+	int r = -EOPNOTSUPP;
+
+	if (at_once && datapath_device_kind(devices->datapath) == DEVICE_TCX)
+		r = datapath_device_filters_set(devices->datapath, device->ifindex);
+	device->by_filter |= r == 0;
+	device->stayed = 0;
+	if (r < 0)
+		r = links_attach(devices, device);
 	if (r == 0)
 		r = kernel_entry_make(devices, device);
 	device->covered = r == 0;
@@ -208,13 +226,22 @@ static int cover(struct devices *devices, struct device *device)
 	return r;
 }
 
-static int cover_new(struct devices *devices, struct device *device)
+static int cover_new(struct devices *devices, struct device *device, bool at_once)
 {
 	/* Nothing of what had this number before. */
 	device->kernel = (struct bh_device){};
 	datapath_device_unpin(devices->datapath, device->ifindex);
 	devices->ops->gone(devices->ctx, device->ifindex, "");
-	return cover(devices, device);
+	return cover(devices, device, at_once);
+}
+
+static struct device *next_stayed(struct devices *devices)
+{
+	for (size_t i = 0; i < devices->n; i++)
+		if (devices->items[i].covered && devices->items[i].by_filter &&
+		    devices->items[i].stayed >= STAYED_LOOKS)
+			return &devices->items[i];
+	return NULL;
 }
 
 static struct device *next_waiting(struct devices *devices)
@@ -231,7 +258,7 @@ static void cover_or_say(struct devices *devices, struct device *device)
 	int r;
 
 	snprintf(name, sizeof(name), "%s", device->name);
-	r = device->again ? cover(devices, device) : cover_new(devices, device);
+	r = device->again ? cover(devices, device, false) : cover_new(devices, device, true);
 	if (r == -ENODEV) /* gone already; the message of it is under way */
 		return;
 	/* Once: it is tried again every second. */
@@ -245,9 +272,15 @@ static int on_turn(sd_event_source *source, void *data)
 	struct devices *devices = data;
 	struct device *device = next_waiting(devices);
 
-	if (device)
+	if (device) {
 		cover_or_say(devices, device);
-	if (next_waiting(devices))
+	} else {
+		device = next_stayed(devices);
+		/* Where that fails it stays as it is, and is looked at again. */
+		if (device && links_attach(devices, device) < 0)
+			device->stayed = 0;
+	}
+	if (next_waiting(devices) || next_stayed(devices))
 		return 0;
 	return sd_event_source_set_enabled(source, SD_EVENT_OFF);
 }
@@ -339,6 +372,8 @@ static unsigned links_check(struct devices *devices, bool same, size_t n)
 						      device->links[hook]) &&
 				datapath_device_pin(devices->datapath, device->ifindex, (enum device_hook)hook,
 						    device->links[hook]) == 0;
+		if (holds && device->by_filter && ++device->stayed >= STAYED_LOOKS && devices->turn)
+			sd_event_source_set_enabled(devices->turn, SD_EVENT_ON);
 		if (holds || device->error == -EPFNOSUPPORT)
 			continue;
 		n_lost += device->covered;
@@ -469,7 +504,7 @@ static int cover_all(struct devices *devices, char *why, size_t why_size)
 
 		if (device->covered)
 			continue;
-		r = adopt(devices, device) ? cover(devices, device) : cover_new(devices, device);
+		r = adopt(devices, device) ? cover(devices, device, false) : cover_new(devices, device, false);
 		if (r == 0)
 			datapath_device_settle(devices->datapath, device->ifindex);
 		if (r == -ENODEV || r == -EPFNOSUPPORT) {

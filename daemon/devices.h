@@ -2,8 +2,10 @@
 /*
  * devices.h - the managed devices: those of the daemon's network namespace whose names fit the configuration.
  *
- * rtnetlink tells of each device as it appears; it is put on a list and covered as soon as the event loop has a turn, one
- * device a turn, because putting a program on a hook waits for the kernel (RCU) and attestations shall not wait for a crowd.
+ * rtnetlink tells of each device as it appears; it is put on a list and covered as soon as the event loop has a turn. To make a
+ * link the kernel waits for a grace period, and everything waits that configures the network meanwhile; a filter takes none. So a
+ * device that comes is covered by filters at once, and by links, which cost its packets less, when it has stayed for a while; one
+ * device a turn, because attestations shall not wait for a crowd.
  * When messages are lost (ENOBUFS), all devices are asked for again. A device that is gone takes its links, its place in the
  * map and its tag with it: the next one that gets its number begins with nothing.
  *
@@ -31,10 +33,12 @@ struct device {
 	uint32_t n_left; /* addresses there that were not bound: told when it changes */
 	bool shared;	 /* that several identities are there is told */
 	bool covered;
-	bool again; /* it was covered before: its tag stays */
-	bool told;  /* that it cannot be covered */
-	bool seen;  /* while the kernel's list is read */
-	int error;  /* why it is not covered: negative errno, or 0: its turn has not come */
+	bool again;	 /* it was covered before: its tag stays */
+	bool told;	 /* that it cannot be covered */
+	bool by_filter;	 /* for now */
+	unsigned stayed; /* looks that found it covered by filters */
+	bool seen;	 /* while the kernel's list is read */
+	int error;	 /* why it is not covered: negative errno, or 0: its turn has not come */
 	int links[DEVICE_HOOKS];
 	struct bh_device kernel; /* as in the map */
 };

@@ -114,8 +114,19 @@ def pins(env):
 
 
 def covered(env, device):
+    return any(d["name"] == device and d["covered"] for d in env.status()["devices"]["items"])
+
+
+def linked(env, device):
+    """One that has stayed for a while is covered by links; until then by filters."""
     n = ifindex(env, device)
     return n and {f"device_{n}_from", f"device_{n}_to"} <= pins(env)
+
+
+def filtered(env, device):
+    process = env.nobody.spawn(["tc", "filter", "show", "dev", device, "ingress"])
+    assert process.wait() == 0, "".join(process.out)
+    return "bulkhead_from" in "".join(process.out)
 
 
 def tag_of_device(env, device):
@@ -440,6 +451,13 @@ def test_a_device_that_goes_away_takes_its_identity_with_it(env):
     assert tag_of_device(env, box.device) is None
 
 
+def test_a_new_device_is_covered_at_once_and_by_links_when_it_stays(env):
+    flow = Flow(env)
+    wait_for(lambda: linked(env, flow.box.device) and not filtered(env, flow.box.device), "links in the place of filters")
+    flow.goes_on()
+    assert flow.box.inside.tcp(f"{flow.box.host4},{OTHER}", timeout=250) == "ETIMEDOUT"
+
+
 def other_program(env, device, verdict):
     process = env.nobody.spawn([*PYTHON, f"{E2E}/tcx.py", "attach", "--dev", device, "--verdict", verdict])
     process.wait_event("ready")
@@ -475,7 +493,7 @@ def test_a_daemon_that_is_killed_leaves_the_devices_covered(env):
     finally:
         env.start()
     # What came while nobody watched is covered before the daemon says it is ready.
-    assert covered(env, late.device)
+    assert linked(env, late.device)
     assert tag_of_device(env, flow.box.device)["spiffe_id"] == flow.svid.spiffe_id
     flow.goes_on()
     assert not flow.tcp.ended()
@@ -515,6 +533,7 @@ def map_id(env, name):
 
 def test_a_program_put_into_the_place_of_ours_is_replaced(env):
     """One that lets everything pass, in the link of each side."""
+    wait_for(lambda: linked(env, env.box.device), "the device to have links")
     number = ifindex(env, env.box.device)
     theirs = tcx.load(tcx.VERDICTS["next"])
     try:
@@ -531,6 +550,7 @@ def test_a_program_put_into_the_place_of_ours_is_replaced(env):
 
 
 def test_a_link_that_somebody_takes_off_is_put_back(env):
+    wait_for(lambda: linked(env, env.box.device), "the device to have links")
     number, mark = ifindex(env, env.box.device), env.audit.mark()
     process = env.nobody.spawn(["bpftool", "link", "detach", "pinned", f"{env.pins}/device_{number}_from"])
     assert process.wait() == 0, "".join(process.out)
@@ -539,7 +559,7 @@ def test_a_link_that_somebody_takes_off_is_put_back(env):
     wait_for(lambda: env.box.inside.tcp(f"{env.box.host4},{OTHER}", timeout=200) == "ETIMEDOUT", "it to be judged again")
     assert env.box.inside.tcp(f"{env.box.host4},{PORT}") == "ok"
     os.unlink(f"{env.pins}/device_{number}_to")
-    wait_for(lambda: covered(env, env.box.device), "the pin to be made again")
+    wait_for(lambda: linked(env, env.box.device), "the pin to be made again")
 
 
 def open_files(env):
@@ -578,7 +598,9 @@ def crowd(env, n):
 def nothing_leaks(env, what, *args):
     """Of devices that came and went nothing is left: no pin, no place in the map, no descriptor, no device in the list."""
     def left():
-        return pins(env), device_entries(env), env.status()["devices"]["covered"], env.status()["devices"]["uncovered"]
+        there = {line.split(":")[0] for line in ip("-n", env.home, "-o", "link", "show").splitlines()}
+        strays = {name for name in pins(env) if name.endswith(("_from", "_to")) and name.split("_")[1] not in there}
+        return strays, device_entries(env), env.status()["devices"]["covered"], env.status()["devices"]["uncovered"]
 
     before, files = left(), open_files(env)
     result = what(env, *args)
