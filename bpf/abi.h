@@ -64,6 +64,7 @@
 #define BH_MAX_ENDPOINTS BH_CAPACITY(65536U, 64U)   /* addresses and ports that UDP sockets hold */
 #define BH_MAX_ADDRESSES BH_CAPACITY(65536U, 64U)   /* addresses of network namespaces */
 #define BH_MAX_UDP_FLOWS BH_CAPACITY(32768U, 512U)
+#define BH_MAX_FRAGMENTS 4096U			      /* datagrams of devices that are under way in fragments */
 #define BH_MAX_DEVICES BH_CAPACITY(16384U, 256U)      /* managed devices */
 #define BH_MAX_DEVICE_FLOWS BH_CAPACITY(32768U, 512U) /* TCP connections of their workloads */
 #define BH_MAX_DENIALS BH_CAPACITY(16384U, 4096U)     /* kinds of denials that are folded */
@@ -118,9 +119,12 @@ enum bh_identity {
 struct bh_tag {
 	__u64 deadline_ns; /* ~0 for a local identity: it has no certificate that could expire */
 	__u32 identity;
-	__u32 pad;
+	__u32 flags; /* BH_TAG_*: for daemons */
 	__u64 test[BH_LAYOUT_TEST];
 };
+
+/* A device's: it was not attested, but found by the cgroup of who is behind it. */
+#define BH_TAG_DERIVED 1U
 
 /* One word that every program reads once per packet: which table set is in force, and the generation of everything a
  * cached verdict rests on. It is written with one 8-byte store, so no packet sees half of a change. */
@@ -637,6 +641,21 @@ struct bh_device_key {
 	struct bh_addr remote;
 };
 
+/* A datagram whose first fragment passed: the others may follow. LRU: losing one denies them. */
+struct bh_fragment_key {
+	__u32 ifindex;
+	__u32 id;
+	struct bh_addr src;
+	struct bh_addr dst;
+	__u32 proto;
+	__u32 hook; /* BH_EGRESS: the workload sends it */
+};
+
+struct bh_fragment {
+	__u64 word; /* that it was judged under */
+	__u64 until_ns;
+};
+
 struct bh_device_flow {
 	__u64 word;
 	__u64 valid_until_ns;
@@ -796,6 +815,8 @@ BH_ASSERT_SIZE(struct bh_udp_sock, 48 + 88 * BH_UDP_RECENT);
 BH_ASSERT_SIZE(struct bh_device, 8 + 16 * BH_DEVICE_ADDRESSES);
 BH_ASSERT_SIZE(struct bh_device_key, 40);
 BH_ASSERT_SIZE(struct bh_device_flow, 48);
+BH_ASSERT_SIZE(struct bh_fragment_key, 48);
+BH_ASSERT_SIZE(struct bh_fragment, 16);
 BH_ASSERT_SIZE(struct bh_event, 120);
 BH_ASSERT_SIZE(struct bh_denial_key, 40);
 BH_ASSERT_SIZE(struct bh_denial, 24);
