@@ -121,9 +121,10 @@ static void print_json(const struct svid_verdict *verdict, const char *until)
 	for (size_t i = 0; i < sizeof(verdict->leaf_sha256); i++)
 		snprintf(digest + 2 * i, 3, "%02x", verdict->leaf_sha256[i]);
 	if (verdict->rule == 0) {
-		cli_print_json(json_pack("{s:b, s:s, s:s, s:s, s:s, s:s, s:s}", "ok", 1, "spiffe_id",
+		cli_print_json(json_pack("{s:b, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "ok", 1, "spiffe_id",
 					 verdict->spiffe_id, "trust_domain", verdict->trust_domain, "not_after", until,
-					 "serial", verdict->serial, "issuer", verdict->issuer, "leaf_sha256", digest));
+					 "serial", verdict->serial, "issuer", verdict->issuer, "leaf_sha256", digest,
+					 "note", verdict->note));
 		return;
 	}
 	svid_verdict_text(verdict, text, sizeof(text));
@@ -139,6 +140,8 @@ static void print_text(const struct cli *cli, const struct svid_verdict *verdict
 
 	if (verdict->rule == 0) {
 		printf("%sok%s %s %s\n", cli_colour(cli, "green"), cli_colour(cli, "reset"), verdict->spiffe_id, until);
+		if (verdict->note[0] != '\0')
+			cli_error("note: %s", verdict->note);
 		return;
 	}
 	svid_verdict_text(verdict, text, sizeof(text));

@@ -382,8 +382,13 @@ static int on_proof(struct attest_session *session, size_t len)
 	attempt->request = ++session->server->requests;
 	fill_request(session, &request, IPC_TAG_REQUEST);
 	request.deadline_ns = deadline_of(request.not_after);
-	if (request.deadline_ns == 0)
-		return session_refuse(session, ATTEST_E_SVID + 62, "validity (rule 62): the path expired meanwhile");
+	if (request.deadline_ns == 0) {
+		char text[512];
+
+		svid_refusal_text(62, "the path expired during the attestation", text, sizeof(text));
+		return session_refuse(session, ATTEST_E_SVID + 62, "%s", text);
+	}
+	memcpy(request.text, attempt->verdict.note, sizeof(attempt->verdict.note));
 	r = ipc_send(session->server->ipc_fd, &request, session->pidfd);
 	if (r == -EAGAIN)
 		return session_refuse(session, ATTEST_E_FULL,
