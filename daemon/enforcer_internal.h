@@ -198,6 +198,7 @@ struct enforcer {
 	sd_event_source *key_timer;
 	sd_event_source *bundle_watch; /* of the directory; NULL: there is none to watch */
 	sd_event_source *bundle_timer; /* until it is read, or a watch is tried again */
+	bool bundle_unwatched;	       /* and that was told */
 };
 
 /* ---- enforcer_policy.c ---- */
