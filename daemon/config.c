@@ -44,6 +44,7 @@ static const struct setting settings[CONFIG_KEYS] = {
 	SETTING(devices, "NAMES", "managed devices, as veth*,tap* (none)"),
 	SETTING(fips, "MODE", "require: cryptography of OpenSSL's FIPS module only (off)"),
 	SETTING(fips_config, "FILE", "what `openssl fipsinstall` wrote (OpenSSL's fipsmodule.cnf)"),
+	SETTING(device_hook, "KIND", "how devices are covered: tcx, clsact, or auto (auto)"),
 	SETTING(federation_ca, "FILE", "authorities of https_web bundle endpoints, PEM (the system's)"),
 	SETTING(workload_api, "SOCKET", "unix:///PATH of a SPIFFE Workload API to take bundles from (off)"),
 };
@@ -136,7 +137,8 @@ static const char *workload_flaw(const char *value)
 static bool is_path(enum config_key key, const char *value)
 {
 	return key != CONFIG_KEY_INSTANCE && key != CONFIG_KEY_KEY_HOURS && key != CONFIG_KEY_DEVICES &&
-	       key != CONFIG_KEY_WORKLOAD_API && key != CONFIG_KEY_FIPS && (key != CONFIG_KEY_METRICS || *value == '/');
+	       key != CONFIG_KEY_WORKLOAD_API && key != CONFIG_KEY_FIPS && key != CONFIG_KEY_DEVICE_HOOK &&
+	       (key != CONFIG_KEY_METRICS || *value == '/');
 }
 
 /* Device names with * and ?, separated by commas; blanks around them do not count. Says what is wrong, or NULL. */
@@ -196,6 +198,11 @@ static int setting_set(struct daemon_config_file *set, enum config_key key, cons
 		if (!hours_of(out)) {
 			say(why, size, "key_hours \"%s\": a whole number of hours from 1 to %d", out,
 			    CONFIG_KEY_HOURS_MAX);
+			return 1;
+		}
+	} else if (key == CONFIG_KEY_DEVICE_HOOK) {
+		if (strcmp(out, "auto") != 0 && strcmp(out, "tcx") != 0 && strcmp(out, "clsact") != 0) {
+			say(why, size, "device_hook \"%s\": auto, tcx or clsact", out);
 			return 1;
 		}
 	} else if (key == CONFIG_KEY_METRICS && !is_path(key, out)) {
@@ -280,12 +287,11 @@ static int unknown_key(struct reader *r, const char *key)
 	if (suggestion.best)
 		return flaw_at(r, &r->event.start_mark, "unknown key \"%.64s\"; did you mean \"%s\"?", key,
 			       suggestion.best);
-	return flaw_at(
-		r, &r->event.start_mark,
-		"unknown key \"%.64s\"; known: instance, subtree, run_dir, state_dir, audit_log, bundle_dir, "
-		"policy_dir, pin_dir, key_hours, metrics, devices, fips, fips_config, federation, federation_ca, "
-		"workload_api",
-		key);
+	return flaw_at(r, &r->event.start_mark,
+		       "unknown key \"%.64s\"; known: instance, subtree, run_dir, state_dir, audit_log, bundle_dir, "
+		       "policy_dir, pin_dir, key_hours, metrics, devices, fips, fips_config, device_hook, "
+		       "federation, federation_ca, workload_api",
+		       key);
 }
 
 /* The scalar under the cursor as a string without NUL bytes. Returns 0 or 1 (reported). */
@@ -514,6 +520,7 @@ enum config_action config_parse_options(int argc, char **argv, struct daemon_opt
 		{"devices", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_DEVICES},
 		{"fips", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_FIPS},
 		{"fips-config", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_FIPS_CONFIG},
+		{"device-hook", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_DEVICE_HOOK},
 		{"federation-ca", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_FEDERATION_CA},
 		{"workload-api", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_WORKLOAD_API},
 		{NULL, 0, NULL, 0},
@@ -594,6 +601,7 @@ static void config_defaults(struct daemon_config *out, const char *instance)
 	strcpy(out->key_hours, "24");
 	strcpy(out->metrics, METRICS_OFF);
 	strcpy(out->fips, "off");
+	strcpy(out->device_hook, "auto");
 	strcpy(out->workload_api, WORKLOAD_OFF);
 }
 

@@ -43,6 +43,7 @@ struct daemon_config {
 	char fips[16];			  /* "off" or "require" */
 	char fips_config
 		[CONFIG_PATH_MAX];  /* what `openssl fipsinstall` wrote; "": where OpenSSL looks (identity/crypto.h) */
+	char device_hook[8];	    /* "auto", "tcx" or "clsact" */
 	char file[CONFIG_PATH_MAX]; /* whose list of federations is read again; "": there is none */
 	char federation_ca[CONFIG_PATH_MAX];	    /* authorities for https_web; "": the system's */
 	char workload_api[CONFIG_WORKLOAD_API_MAX]; /* unix:///PATH of a SPIFFE Workload API, or "off" */
@@ -65,6 +66,7 @@ enum config_key {
 	CONFIG_KEY_DEVICES,
 	CONFIG_KEY_FIPS,
 	CONFIG_KEY_FIPS_CONFIG,
+	CONFIG_KEY_DEVICE_HOOK,
 	CONFIG_KEY_FEDERATION_CA,
 	CONFIG_KEY_WORKLOAD_API,
 	CONFIG_KEYS,

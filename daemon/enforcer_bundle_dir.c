@@ -185,14 +185,16 @@ static void watch(struct enforcer *e)
 					     IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR,
 				     on_change, e);
 
-	if (r >= 0)
+	if (r >= 0) {
+		e->bundle_unwatched = false;
 		return;
+	}
 	e->bundle_watch = NULL;
-	if (r != -ENOENT && r != -ENOTDIR)
-		log_warning("cannot watch the bundle directory %s: %s; `policyctl reload` reads it",
-			    e->config.bundle_dir, strerror(-r));
-	if (r != -ENOSPC && r != -EMFILE)
-		read_in(e, WATCH_AGAIN_USEC);
+	if (!e->bundle_unwatched)
+		log_warning("cannot watch the bundle directory %s: %s; it is tried again", e->config.bundle_dir,
+			    strerror(-r));
+	e->bundle_unwatched = true;
+	read_in(e, WATCH_AGAIN_USEC);
 }
 
 /* ---- the start ---- */

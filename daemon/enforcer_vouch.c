@@ -37,6 +37,12 @@ bool enforcer_vouch_known(const struct bh_vouchers *vouchers)
 	return false;
 }
 
+/* In force, and by an SVID. One that was derived from another tag follows that one at the next sweep. */
+static bool is_attested(const struct tag *tag)
+{
+	return tag->deadline_ns && !tag->local && !tag->derived;
+}
+
 /* ---- at an attestation ---- */
 
 bool enforcer_vouch_holds(struct enforcer *e, const struct ipc_tag_request *request)
@@ -84,7 +90,7 @@ void enforcer_vouch_more(struct enforcer *e, const struct ipc_vouch *vouch)
 	struct tag *tag = enforcer_tag_find(e, vouch->key);
 	int r;
 
-	if (!tag || tag->local || !tag->deadline_ns)
+	if (!tag || !is_attested(tag))
 		return;
 	enforcer_vouch_merge(&tag->vouchers, vouch->vouchers, false);
 	r = datapath_vouchers_set(e->datapath, tag->cgroup_id, &tag->vouchers);
@@ -189,8 +195,7 @@ void enforcer_vouch_check(struct enforcer *e, const struct bundle *bundle, const
 	for (size_t i = 0; i < e->n_tags; i++) {
 		struct tag *tag = &e->tags[i];
 
-		if (!tag->local && tag->deadline_ns &&
-		    is_of(enforcer_identity_name(e, tag->identity), bundle->trust_domain))
+		if (is_attested(tag) && is_of(enforcer_identity_name(e, tag->identity), bundle->trust_domain))
 			any |= tag_check(e, tag, bundle, former, n_former);
 	}
 	if (any)
@@ -208,7 +213,7 @@ void enforcer_vouch_check_domains(struct enforcer *e)
 		const char *name = enforcer_identity_name(e, e->tags[i].identity);
 
 		trust_domain_of(name, trust_domain, sizeof(trust_domain));
-		if (e->tags[i].local || !e->tags[i].deadline_ns || enforcer_bundle_find(e, trust_domain))
+		if (!is_attested(&e->tags[i]) || enforcer_bundle_find(e, trust_domain))
 			continue;
 		snprintf(text, sizeof(text), "the trust bundle of %s is gone", trust_domain);
 		enforcer_tag_end(e, &e->tags[i], NOTICE_IDENTITY_REVOKED, text);
