@@ -395,6 +395,7 @@ static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *si,
 	(void)source;
 	(void)si;
 	enforcer_reload(data, 0, 0, &text);
+	free(text);
 	return 0;
 }
 

@@ -304,7 +304,8 @@ int role_new(struct role **rolep, sd_event *event, enum role_kind kind, const in
 	}
 	role->event = event;
 	role->kind = kind;
-	memcpy(role->fds, fds, n * sizeof(int));
+	if (n)
+		memcpy(role->fds, fds, n * sizeof(int));
 	role->n_fds = n;
 	role->ops = ops;
 	role->ctx = ctx;
