@@ -227,9 +227,11 @@ def test_a_configuration_that_is_wrong_changes_nothing(env):
 def test_a_bundle_in_the_directory_does_not_stand_beside_a_federation(env):
     poll(env)
     intruder = env.authority("web.example", f"intruder-{env.sequence}", trust=False)
+    mark = env.audit.mark()
     write(f"{env.dir}/bundles/web.example.pem", intruder.bundle())
     env.ctl("reload", expect=0)
-    wait_error(env, "web.example", "a trust domain has one source")
+    alarm = env.audit.wait(mark, event__action="bundle-refused")
+    assert "file web.example.pem offers a bundle, which comes from https_web" in str(alarm), alarm
     assert env.workload("intruder").attest(intruder.issue("/web"), expect=1)
     os.remove(f"{env.dir}/bundles/web.example.pem")
     serve(env)

@@ -88,7 +88,8 @@ def command_in(page, command, shown, line, directory):
         fail(f"{page}:{line}: {command}\nthe page shows\n{shown}\nit prints\n{printed}")
 
 
-for page in ("README.md", "docs/policy-language.md", "docs/import.md", "docs/audit.md", "docs/coverage.md"):
+for page in ("README.md", "docs/policy-language.md", "docs/import.md", "docs/audit.md", "docs/coverage.md",
+             "docs/federation.md"):
     with tempfile.TemporaryDirectory() as directory:
         first = True
         for kind, value, line in parts((source / page).read_text(encoding="utf-8")):
