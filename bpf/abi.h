@@ -46,6 +46,7 @@
 #define BH_LAYOUT_TICKETS 3U
 #define BH_LAYOUT_ENDPOINTS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_ADDRESSES (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_UNLISTED 1U
 #define BH_LAYOUT_UDP_TICKETS 2U /* numbers, slots and what both ends keep of them */
 #define BH_LAYOUT_UDP_FLOWS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_DEVICES (1U + BH_LAYOUT_TEST)
@@ -63,6 +64,7 @@
 #define BH_MAX_ENDPOINTS BH_CAPACITY(65536U, 64U)   /* addresses and ports that UDP sockets hold */
 #define BH_MAX_ADDRESSES BH_CAPACITY(65536U, 64U)   /* addresses of network namespaces */
 #define BH_MAX_UDP_FLOWS BH_CAPACITY(32768U, 512U)
+#define BH_MAX_FRAGMENTS 4096U			      /* datagrams of devices that are under way in fragments */
 #define BH_MAX_DEVICES BH_CAPACITY(16384U, 256U)      /* managed devices */
 #define BH_MAX_DEVICE_FLOWS BH_CAPACITY(32768U, 512U) /* TCP connections of their workloads */
 #define BH_MAX_DENIALS BH_CAPACITY(16384U, 4096U)     /* kinds of denials that are folded */
@@ -117,9 +119,12 @@ enum bh_identity {
 struct bh_tag {
 	__u64 deadline_ns; /* ~0 for a local identity: it has no certificate that could expire */
 	__u32 identity;
-	__u32 pad;
+	__u32 flags; /* BH_TAG_*: for daemons */
 	__u64 test[BH_LAYOUT_TEST];
 };
+
+/* A device's: it was not attested, but found by the cgroup of who is behind it. */
+#define BH_TAG_DERIVED 1U
 
 /* One word that every program reads once per packet: which table set is in force, and the generation of everything a
  * cached verdict rests on. It is written with one 8-byte store, so no packet sees half of a change. */
@@ -153,6 +158,20 @@ struct bh_key {
 struct bh_addr {
 	__u32 w[4]; /* network order */
 };
+
+/*
+ * Addresses of this host that the map of addresses had no room for: of each, the bit that a hash names. Who is there cannot
+ * be told, and must not be taken for the world. A stranger's address can have the same bit, with a chance of one to two
+ * thousand for every 512 addresses without room: it is denied as long as there is none.
+ */
+#define BH_UNLISTED_BITS (1U << 20)
+static inline __attribute__((unused)) __u32 bh_unlisted_bit(const struct bh_addr *a)
+{
+	__u64 h = ((__u64)a->w[0] << 32 | a->w[1]) * 0x9e3779b97f4a7c15ULL;
+
+	h = (h ^ h >> 32 ^ ((__u64)a->w[2] << 32 | a->w[3])) * 0x9e3779b97f4a7c15ULL;
+	return h >> 44;
+}
 
 /* ---- compiled policy ------------------------------------------------------------------------------------------- */
 
@@ -622,6 +641,21 @@ struct bh_device_key {
 	struct bh_addr remote;
 };
 
+/* A datagram whose first fragment passed: the others may follow. LRU: losing one denies them. */
+struct bh_fragment_key {
+	__u32 ifindex;
+	__u32 id;
+	struct bh_addr src;
+	struct bh_addr dst;
+	__u32 proto;
+	__u32 hook; /* BH_EGRESS: the workload sends it */
+};
+
+struct bh_fragment {
+	__u64 word; /* that it was judged under */
+	__u64 until_ns;
+};
+
 struct bh_device_flow {
 	__u64 word;
 	__u64 valid_until_ns;
@@ -781,6 +815,8 @@ BH_ASSERT_SIZE(struct bh_udp_sock, 48 + 88 * BH_UDP_RECENT);
 BH_ASSERT_SIZE(struct bh_device, 8 + 16 * BH_DEVICE_ADDRESSES);
 BH_ASSERT_SIZE(struct bh_device_key, 40);
 BH_ASSERT_SIZE(struct bh_device_flow, 48);
+BH_ASSERT_SIZE(struct bh_fragment_key, 48);
+BH_ASSERT_SIZE(struct bh_fragment, 16);
 BH_ASSERT_SIZE(struct bh_event, 120);
 BH_ASSERT_SIZE(struct bh_denial_key, 40);
 BH_ASSERT_SIZE(struct bh_denial, 24);

@@ -23,6 +23,8 @@
 struct bh_device_room {
 	struct bh_query q;
 	struct bh_query about; /* somebody else: who sends to the workload, or the flow that an ICMP error tells of */
+	struct bh_fragment_key fragment;
+	__u64 is_first; /* the packet is the first fragment of `fragment` */
 };
 
 struct {

@@ -61,6 +61,7 @@ static __noinline struct bh_udp_flow *flow_judge(struct bh_query *q, struct bh_u
 			q->peer = f->peer;
 			q->peer_tag = f->peer_tag;
 			q->proof = f->proof;
+			q->unlisted = 0;
 			peer_cookie = f->peer_cookie;
 		}
 		known = f->peer == q->peer && f->peer_tag == q->peer_tag;
@@ -77,6 +78,10 @@ static __noinline struct bh_udp_flow *flow_judge(struct bh_query *q, struct bh_u
 				bh_report_denied(q);
 			return f;
 		}
+	}
+	if (q->unlisted) {
+		bh_refuse(q, BH_REASON_MAP_FULL);
+		return 0;
 	}
 	bh_judge_arrived(q);
 	bh_report(q);

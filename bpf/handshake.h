@@ -58,7 +58,7 @@ static __always_inline bool bh_shows_identity(const struct bh_addr *to)
 	} else if ((top >> 25) == 0x7e || (top >> 22) == 0x3fa) {
 		return true; /* fc00::/7, fe80::/10 */
 	}
-	return bpf_map_lookup_elem(&addresses, to) != 0;
+	return bpf_map_lookup_elem(&addresses, to) || bh_addr_is_unlisted(to);
 }
 
 enum bh_option_found {

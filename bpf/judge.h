@@ -42,10 +42,20 @@ struct bh_query {
 	__u8 reason;
 	__u8 proof;
 	__u8 again;
-	__u8 expired; /* the subject's tag is past its deadline */
-	__u8 host;    /* the subject is no workload */
-	__u8 stale;   /* the sender's end judged by another state word than this */
+	__u8 expired;  /* the subject's tag is past its deadline */
+	__u8 host;     /* the subject is no workload */
+	__u8 stale;    /* the sender's end judged by another state word than this */
+	__u8 unlisted; /* the destination is of this host, and the map of addresses had no room for it */
 };
+
+/* Is it an address that the map of addresses had no room for? Only for one that it does not have. */
+static __always_inline bool bh_addr_is_unlisted(const struct bh_addr *a)
+{
+	__u32 bit = bh_unlisted_bit(a), key = bit / 64;
+	__u64 *word = bpf_map_lookup_elem(&unlisted, &key);
+
+	return !word || (*word >> (bit % 64) & 1);
+}
 
 /* A tag counts while its deadline lies ahead. */
 static __always_inline void bh_subject_take(struct bh_query *q, __u64 cgroup, const struct bh_tag *tag)

@@ -155,6 +155,16 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } addresses __weak SEC(".maps");
 
+/* Bits of the addresses that found no room there (bh_unlisted_bit()). Kept by the enforcer. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, BH_UNLISTED_BITS / 64);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} unlisted __weak SEC(".maps");
+
 /* The ticket of each flow, by its number: where both ends find it that do not know it yet. `local` is the source; netns is 0
  * unless it is on a loopback device. */
 struct {

@@ -143,8 +143,41 @@ static __always_inline bool bh_way_is_old(const struct bh_handshake_bucket *b, _
 	return bh_handshake_age(b->time[way & (BH_HANDSHAKE_WAYS - 1)], now) >= BH_HANDSHAKE_AGE;
 }
 
+/* Did one of its free places hold this tuple, not long ago? */
+static __always_inline bool bh_bucket_had(const struct bh_handshake_bucket *b, const struct bh_tuple *tuple, __u64 now)
+{
+#pragma unroll
+	for (__u32 i = 0; i < BH_HANDSHAKE_WAYS; i++)
+		if (!bh_mark_of(b, i) && bh_tuple_equal(&b->item[i].tuple, tuple) && !bh_way_is_old(b, i, now))
+			return true;
+	return false;
+}
+
+/*
+ * Was there a handshake of this tuple, that is over? On a busy machine a segment can wait on one CPU while those that were sent
+ * after it go through on another, until the connection has ended: nothing is wrong with it, nobody waits for it any more. Its
+ * place is free, and says so until others have taken it.
+ */
+BH_GLOBAL int bh_pending_was(const struct bh_tuple *tuple, __u64 now)
+{
+	struct bh_handshake_bucket *b;
+	__u64 hash;
+
+	if (!tuple)
+		return 0;
+	hash = bh_tuple_hash(tuple);
+	b = bh_bucket_near(hash);
+	if (b && bh_bucket_had(b, tuple, now))
+		return 1;
+	if (!b || !bh_bucket_overflows(b))
+		return 0;
+	b = bh_bucket_far(hash);
+	return b && bh_bucket_had(b, tuple, now);
+}
+
 /* In the place of what was known of this tuple; else in a free place, or that of the oldest. `mark` is the one by which it was
- * chosen: where it is another by then, somebody else has written there. */
+ * chosen: where it is another by then, somebody else has written there. Of free places that which is free longest, for
+ * bh_pending_was(). */
 static __always_inline __u32 bh_way_for(const struct bh_handshake_bucket *b, __u64 hash, const struct bh_tuple *tuple,
 					__u64 now, __u64 *mark)
 {
@@ -154,8 +187,8 @@ static __always_inline __u32 bh_way_for(const struct bh_handshake_bucket *b, __u
 #pragma unroll
 	for (__u32 i = 0; i < BH_HANDSHAKE_WAYS; i++) {
 		__u64 seen = bh_mark_of(b, i);
-		/* Of a free place more than any. */
-		__u32 age = seen ? bh_handshake_age(b->time[i], now) >> 1 : ~0U;
+		/* Of a free place more than of any other. */
+		__u32 age = bh_handshake_age(b->time[i], now) >> 1 | (seen ? 0 : 1U << 31);
 
 		if (bh_mark_fits(seen, hash) && bh_tuple_equal(&b->item[i].tuple, tuple)) {
 			*mark = seen;

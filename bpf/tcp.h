@@ -57,7 +57,7 @@ static __always_inline int tcp_handshake_known(struct __sk_buff *skb, struct bh_
 
 	q->direction = BH_INGRESS;
 	if (!bh_pending_get(tuple, h, BH_PENDING_KEEP)) {
-		if (is_bare_reset(p))
+		if (is_bare_reset(p) || (!p->payload_len && bh_pending_was(tuple, q->now)))
 			return BH_DENY;
 		bh_refuse(q, BH_REASON_NO_FLOW);
 		return BH_DENY;
