@@ -38,40 +38,31 @@ static __always_inline struct bh_tcp *bh_tcp_find(__u64 cookie)
 	return bpf_map_lookup_elem(&tcp_more, &cookie);
 }
 
-/* Asks the processor for the entry of a socket that is made soon: cookies count up, and nothing has touched it for long. Nobody
- * waits for what is loaded here. */
-static __always_inline void bh_tcp_fetch(__u64 cookie)
+/* Where its slot is taken. */
+static __noinline int bh_tcp_make_more(__u64 cookie, __u64 netns, __u64 cgroup)
 {
-	struct bh_tcp *t = bh_tcp_slot(cookie);
+	struct bh_tcp fresh = {.cookie = cookie, .netns = netns, .cgroup = cgroup};
 
-	if (t) {
-		(void)*(const volatile __u64 *)&t->cookie;
-		(void)*(const volatile __u64 *)&t->netns;
-	}
+	fresh.use = cgroup ? BH_TCP_USE_HELD : 0;
+	if (!bpf_map_update_elem(&tcp_more, &cookie, &fresh, BPF_NOEXIST))
+		return 0;
+	BH_COUNT(map_full);
+	return -1;
 }
 
 /* Makes the entry of a socket that has none; `cgroup`: of the process that makes the socket, 0 if the kernel does. Returns 0,
  * or -1 if there is no room. */
 BH_GLOBAL int bh_tcp_make(__u64 cookie, __u64 netns, __u64 cgroup)
 {
-	struct bh_tcp *t = bh_tcp_slot(cookie), fresh = {};
+	struct bh_tcp *t = bh_tcp_slot(cookie);
 
-	bh_tcp_fetch(cookie + 2);
-	if (t && !bh_tcp_owner(t) && __sync_val_compare_and_swap(&t->cookie, 0, cookie) == 0) {
-		t->netns = netns;
-		t->cgroup = cgroup;
-		if (cgroup)
-			__sync_fetch_and_or(&t->use, BH_TCP_USE_HELD);
-		return 0;
-	}
-	fresh.cookie = cookie;
-	fresh.netns = netns;
-	fresh.cgroup = cgroup;
-	fresh.use = cgroup ? BH_TCP_USE_HELD : 0;
-	if (!bpf_map_update_elem(&tcp_more, &cookie, &fresh, BPF_NOEXIST))
-		return 0;
-	BH_COUNT(map_full);
-	return -1;
+	if (!t || bh_tcp_owner(t) || __sync_val_compare_and_swap(&t->cookie, 0, cookie) != 0)
+		return bh_tcp_make_more(cookie, netns, cgroup);
+	t->netns = netns;
+	t->cgroup = cgroup;
+	if (cgroup)
+		__sync_fetch_and_or(&t->use, BH_TCP_USE_HELD);
+	return 0;
 }
 
 /* For a socket that bh_tcp_find() has not found. */
