@@ -112,9 +112,6 @@ static __always_inline bool bh_tcp_write_begin(struct bh_tcp *t, __u64 cookie)
 	return false;
 }
 
-/* Nobody's, and not to be taken yet. */
-#define BH_TCP_LEAVING (~0ULL)
-
 /* Nothing more comes of the socket. */
 BH_GLOBAL int bh_tcp_drop(__u64 cookie)
 {
