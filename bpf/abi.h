@@ -523,7 +523,7 @@ struct bh_endpoint {
 	__u64 test[BH_LAYOUT_TEST];
 };
 
-/* A SYN or SYN-ACK under way between two sockets of this host, in the slot that its sequence number names: that is also
+/* A SYN or SYN-ACK under way between two sockets of this host, in the bucket that its sequence number names: that is also
  * there when the option was lost on the way. */
 struct bh_syn_ticket {
 	__u64 mac;
@@ -534,6 +534,12 @@ struct bh_syn_ticket {
 	__be32 ack; /* 0 in a SYN */
 };
 #define BH_SYN_TICKET_NS (1U << 20) /* about a millisecond; a ticket is void long before its time comes round */
+
+#define BH_TICKET_WAYS 4U /* a power of two */
+
+struct bh_syn_tickets {
+	struct bh_syn_ticket way[BH_TICKET_WAYS];
+};
 
 /*
  * Datagrams under way between two sockets of this host. The sender's egress gives a credit for each, the receiver's ingress
@@ -767,6 +773,7 @@ BH_ASSERT_SIZE(struct bh_handshake_bucket, 448);
 BH_ASSERT_SIZE(struct bh_endpoint_key, 32);
 BH_ASSERT_SIZE(struct bh_endpoint, 16 + 8 * BH_MAX_DEPTH);
 BH_ASSERT_SIZE(struct bh_syn_ticket, 32);
+BH_ASSERT_SIZE(struct bh_syn_tickets, 32 * BH_TICKET_WAYS);
 BH_ASSERT_SIZE(struct bh_ticket, 40);
 BH_ASSERT_SIZE(struct bh_udp_key, 48);
 BH_ASSERT_SIZE(struct bh_udp_flow, 80);

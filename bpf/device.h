@@ -179,7 +179,7 @@ static __noinline int device_peer_of_segment(struct __sk_buff *skb, const struct
 		return 0;
 	found = bh_option_find(skb, p, &option);
 	if (found == 0) {
-		if (!bh_syn_ticket_is_out(p, q->now))
+		if (!bh_syn_ticket_out(p, q->now))
 			device_peer_by_socket(skb, q, about);
 		else if (!bh_peer_of_note(p, q, &in, false))
 			q->proof = BH_PROOF_STRIPPED;

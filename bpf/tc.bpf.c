@@ -120,6 +120,7 @@ static __always_inline int device_nobody(struct bh_query *q)
 	return BH_DENY;
 }
 
+/* In the programs themselves: the verifier takes no more than eight calls deep, and the tables are the last of them. */
 static __always_inline int device_packet(struct __sk_buff *skb, __u32 hook)
 {
 	__u32 ifindex = skb->ifindex, zero = 0;
