@@ -58,7 +58,7 @@ static __always_inline bool bh_shows_identity(const struct bh_addr *to)
 	} else if ((top >> 25) == 0x7e || (top >> 22) == 0x3fa) {
 		return true; /* fc00::/7, fe80::/10 */
 	}
-	return bpf_map_lookup_elem(&addresses, to) != 0;
+	return bpf_map_lookup_elem(&addresses, to) || bh_addr_is_unlisted(to);
 }
 
 enum bh_option_found {
@@ -124,66 +124,170 @@ static __always_inline __be32 bh_ack_of(const struct bh_packet *p)
 	return p->tcp_flags & BH_TCP_ACK ? p->ack : 0;
 }
 
+/* One that nobody took (the port was closed, the host is another) is void after a moment. TCP sends again after a second at the
+ * soonest (RFC 6298, 2.1): so of one segment there is one ticket. The clock of another CPU may be a little ahead of ours. */
+static __always_inline bool bh_syn_ticket_is_fresh(const struct bh_syn_ticket *ticket, __u64 now)
+{
+	const __u32 ahead = 32, lasts = BH_SECOND / 10 * 9 / BH_SYN_TICKET_NS;
+
+	return (__u32)(now / BH_SYN_TICKET_NS) - *(const volatile __u32 *)&ticket->time + ahead <= lasts + ahead;
+}
+
 /* Initial sequence numbers are the kernel's own secret hash of the connection, and spread by themselves. */
-static __always_inline struct bh_syn_ticket *bh_syn_ticket_of(__be32 seq)
+static __always_inline struct bh_syn_ticket *bh_syn_ticket_near(__be32 seq)
 {
-	__u32 slot = bpf_ntohl(seq) % BH_TICKET_SLOTS;
+	__u32 place = bpf_ntohl(seq) & (BH_TICKET_NEAR - 1), bucket = place / BH_TICKET_WAYS;
+	struct bh_syn_tickets *t = bpf_map_lookup_elem(&tickets, &bucket);
 
-	return bpf_map_lookup_elem(&tickets, &slot);
+	return t ? &t->way[place & (BH_TICKET_WAYS - 1)] : 0;
 }
 
-/* Notes a segment that is about to leave. `ack` is 0 in a SYN. */
-static __always_inline void bh_syn_ticket_put(__be32 seq, __be32 ack, __u64 mac, __u64 tag, __u64 now)
+static __always_inline struct bh_syn_tickets *bh_syn_tickets_far(__be32 seq)
 {
-	struct bh_syn_ticket *slot = bh_syn_ticket_of(seq);
+	__u32 bucket = BH_TICKET_NEAR / BH_TICKET_WAYS + (bpf_ntohl(seq) / BH_TICKET_NEAR) % BH_TICKET_FAR_BUCKETS;
 
-	if (slot) {
-		slot->tag = tag;
-		slot->time_ns = now;
-		slot->seq = seq;
-		slot->ack = ack;
-		asm volatile("" ::: "memory");
-		*(volatile __u64 *)&slot->mac = mac;
+	return bpf_map_lookup_elem(&tickets, &bucket);
+}
+
+static __always_inline __u64 bh_syn_ticket_mac(const struct bh_syn_ticket *ticket)
+{
+	return *(const volatile __u64 *)&ticket->mac;
+}
+
+static __always_inline bool bh_syn_ticket_names(const struct bh_syn_ticket *ticket, __be32 seq, __be32 ack)
+{
+	return *(const volatile __be32 *)&ticket->segment.seq == seq &&
+	       *(const volatile __be32 *)&ticket->segment.ack == ack;
+}
+
+/* Of two that would write to one place, one does. */
+static __always_inline bool bh_syn_ticket_claim(struct bh_syn_ticket *ticket, __u64 before)
+{
+	return before != BH_TICKET_WRITING &&
+	       __sync_val_compare_and_swap(&ticket->mac, before, BH_TICKET_WRITING) == before;
+}
+
+/* In a far bucket a segment is noted in its own place if it is sent again, else in one that is free, else in that of the oldest,
+ * which is most likely one that nobody here will take. Returns NULL if somebody else writes there just now. */
+static __noinline struct bh_syn_ticket *bh_syn_ticket_far(__be32 seq, __be32 ack, __u32 time)
+{
+	struct bh_syn_tickets *t = bh_syn_tickets_far(seq);
+	__u32 best = 0, oldest = 0;
+	__u64 before = 0;
+
+	if (!t)
+		return 0;
+#pragma unroll
+	for (__u32 i = 0; i < BH_TICKET_WAYS; i++) {
+		__u64 mac = bh_syn_ticket_mac(&t->way[i]);
+		__u32 age = mac ? (time - *(const volatile __u32 *)&t->way[i].time) >> 1 : ~0U;
+
+		if (bh_syn_ticket_names(&t->way[i], seq, ack))
+			return bh_syn_ticket_claim(&t->way[i], mac) ? &t->way[i] : 0;
+		if (age >= oldest) {
+			oldest = age;
+			best = i;
+			before = mac;
+		}
 	}
+	return bh_syn_ticket_claim(&t->way[best & (BH_TICKET_WAYS - 1)], before) ? &t->way[best & (BH_TICKET_WAYS - 1)]
+										 : 0;
 }
 
-/* One that nobody took (the port was closed, the host is another) is void after a moment. */
-static __always_inline bool bh_syn_ticket_is_fresh(struct bh_syn_ticket *slot, __u64 now)
+/* A place for it, marked as being written. A near one is taken from nobody whose segment may be under way. */
+static __always_inline struct bh_syn_ticket *bh_syn_ticket_for(const struct bh_mac_input *segment, __u64 now)
 {
-	return (__s64)(now - *(volatile __u64 *)&slot->time_ns) <= (__s64)BH_SECOND;
+	struct bh_syn_ticket *near = bh_syn_ticket_near(segment->seq);
+	__u64 before;
+
+	if (!near)
+		return 0;
+	before = bh_syn_ticket_mac(near);
+	if ((!before || bh_syn_ticket_names(near, segment->seq, segment->ack) || !bh_syn_ticket_is_fresh(near, now)) &&
+	    bh_syn_ticket_claim(near, before))
+		return near;
+	return bh_syn_ticket_far(segment->seq, segment->ack, now / BH_SYN_TICKET_NS);
 }
 
-/* One receiver gets it. A tag that another segment wrote into the slot meanwhile is noticed: it carries another identity,
- * or the same one. */
-static __always_inline bool bh_syn_ticket_take(const struct bh_packet *p, __u64 mac, __u64 now, __u64 *tag)
+/* Notes a segment that is about to leave, judged under `word`. */
+static __always_inline void bh_syn_ticket_put(const struct bh_mac_input *segment, __u64 mac, __u64 tag, __u64 word,
+					      __u64 now)
 {
-	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
+	struct bh_syn_ticket *ticket = bh_syn_ticket_for(segment, now);
 
-	if (!slot || !bh_syn_ticket_is_fresh(slot, now))
-		return false;
-	*tag = *(volatile __u64 *)&slot->tag;
-	return __sync_val_compare_and_swap(&slot->mac, mac, 0) == mac;
+	if (!ticket)
+		return;
+	ticket->tag = tag;
+	ticket->time = now / BH_SYN_TICKET_NS;
+	ticket->state = word;
+	ticket->segment = *segment;
+	asm volatile("" ::: "memory");
+	*(volatile __u64 *)&ticket->mac = mac;
 }
 
-/* Did this kernel send this very segment with an identity, not yet received? The ticket stays: the genuine segment may
- * still come, and this one be a copy that an onlooker made. */
-static __always_inline bool bh_syn_ticket_is_out(const struct bh_packet *p, __u64 now)
+/* The ticket of this very segment, if this kernel sent it with an identity, and it was not received yet; else NULL. It
+ * stays: the genuine segment may still come, and this one be a copy that an onlooker made. */
+static __always_inline struct bh_syn_ticket *bh_syn_ticket_out(const struct bh_packet *p, __u64 now)
 {
-	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
+	struct bh_syn_ticket *ticket = bh_syn_ticket_near(p->seq);
+	__be32 ack = bh_ack_of(p);
+	struct bh_syn_tickets *t;
 
-	return slot && *(volatile __u64 *)&slot->mac && *(volatile __be32 *)&slot->seq == p->seq &&
-	       *(volatile __be32 *)&slot->ack == bh_ack_of(p) && bh_syn_ticket_is_fresh(slot, now);
+	if (ticket && bh_syn_ticket_mac(ticket) && bh_syn_ticket_names(ticket, p->seq, ack))
+		return bh_syn_ticket_is_fresh(ticket, now) ? ticket : 0;
+	t = bh_syn_tickets_far(p->seq);
+	if (!t)
+		return 0;
+#pragma unroll
+	for (__u32 i = 0; i < BH_TICKET_WAYS; i++) {
+		ticket = &t->way[i];
+		if (bh_syn_ticket_mac(ticket) && bh_syn_ticket_names(ticket, p->seq, ack))
+			return bh_syn_ticket_is_fresh(ticket, now) ? ticket : 0;
+	}
+	return 0;
 }
 
-/* Is it under way? For who stands between sender and receiver, and leaves it to the receiver. */
-static __always_inline bool bh_syn_ticket_peek(const struct bh_packet *p, __u64 mac, __u64 now, __u64 *tag)
+/* Is it this very segment's? Addresses, ports, sequence numbers and identity are compared, so a MAC that an onlooker saw does
+ * not vouch for anything else; and who shows it need not be asked for another proof. */
+static __always_inline bool bh_syn_ticket_is_of(const struct bh_syn_ticket *ticket, const struct bh_mac_input *segment,
+						__u64 mac)
 {
-	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
+	const __u64 *x = (const __u64 *)&ticket->segment, *y = (const __u64 *)segment;
+	__u64 differ = bh_syn_ticket_mac(ticket) ^ mac;
 
-	if (!slot || !bh_syn_ticket_is_fresh(slot, now))
-		return false;
-	*tag = *(volatile __u64 *)&slot->tag;
-	return *(volatile __u64 *)&slot->mac == mac;
+#pragma unroll
+	for (__u32 i = 0; i < sizeof(*segment) / 8; i++)
+		differ |= x[i] ^ y[i];
+	return !differ && mac > BH_TICKET_WRITING;
+}
+
+/* What a ticket says beside who may take it: by which tag its sender has its identity, and whether that end judged it under
+ * another state word. */
+static __always_inline void bh_syn_ticket_read(const struct bh_syn_ticket *ticket, struct bh_query *q)
+{
+	q->peer_tag = *(const volatile __u64 *)&ticket->tag;
+	q->stale = *(const volatile __u32 *)&ticket->state != (__u32)q->word;
+}
+
+/* Is it under way? For who stands between sender and receiver, and leaves it to the receiver. Sets peer_tag and stale. */
+static __always_inline struct bh_syn_ticket *
+bh_syn_ticket_peek(const struct bh_packet *p, const struct bh_mac_input *segment, __u64 mac, struct bh_query *q)
+{
+	struct bh_syn_ticket *ticket = bh_syn_ticket_out(p, q->now);
+
+	if (!ticket || !bh_syn_ticket_is_of(ticket, segment, mac))
+		return 0;
+	bh_syn_ticket_read(ticket, q);
+	return ticket;
+}
+
+/* One receiver gets it; none does if another segment was written to its place meanwhile. Likewise. */
+static __always_inline bool bh_syn_ticket_take(const struct bh_packet *p, const struct bh_mac_input *segment, __u64 mac,
+					       struct bh_query *q)
+{
+	struct bh_syn_ticket *ticket = bh_syn_ticket_peek(p, segment, mac, q);
+
+	return ticket && __sync_val_compare_and_swap(&ticket->mac, mac, 0) == mac;
 }
 
 /* MAC over a segment from src to dst that is sent now. */
@@ -216,12 +320,12 @@ BH_GLOBAL int bh_segment_verify(const struct bh_mac_input *input, __u64 shown)
 	return key && bh_mac(key, input) == shown;
 }
 
-/* Of a segment that arrived. */
-static __always_inline void bh_mac_input_of(struct bh_mac_input *in, const struct bh_query *q,
-					    const struct bh_packet *p, __be32 identity)
+/* Of a segment from src to dst. */
+static __always_inline void bh_mac_input_of(struct bh_mac_input *in, const struct bh_packet *p,
+					    const struct bh_addr *src, const struct bh_addr *dst, __be32 identity)
 {
-	__builtin_memcpy(in->src, q->remote.w, sizeof(in->src));
-	__builtin_memcpy(in->dst, q->local.w, sizeof(in->dst));
+	__builtin_memcpy(in->src, src->w, sizeof(in->src));
+	__builtin_memcpy(in->dst, dst->w, sizeof(in->dst));
 	in->sport = bpf_htons(p->sport);
 	in->dport = bpf_htons(p->dport);
 	in->seq = p->seq;
@@ -238,64 +342,61 @@ BH_SUBPROGRAM int bh_option_ticket(const struct bh_query *q, const struct bh_pac
 	__u64 mac;
 
 	if (found == BH_OPTION_FULL) {
+		bh_mac_input_of(&in, p, &q->local, &q->remote, option->identity);
 		mac = bh_option_mac(option);
 	} else {
-		__builtin_memcpy(in.src, q->local.w, sizeof(in.src));
-		__builtin_memcpy(in.dst, q->remote.w, sizeof(in.dst));
-		in.sport = bpf_htons(p->sport);
-		in.dport = bpf_htons(p->dport);
-		in.seq = p->seq;
-		in.ack = bh_ack_of(p);
-		in.identity = bpf_htonl(q->subject);
+		bh_mac_input_of(&in, p, &q->local, &q->remote, bpf_htonl(q->subject));
 		if (bh_segment_mac(&in, &mac))
 			return -1;
 	}
-	bh_syn_ticket_put(p->seq, bh_ack_of(p), mac, q->subject_tag, q->now);
+	bh_syn_ticket_put(&in, mac, q->subject_tag, q->word, q->now);
 	return 0;
 }
+
+/* What vouches for the SYN or SYN-ACK of a managed device's workload, in the place of an identity (below). */
+#define BH_NOTE_IDENTITY 0xffffffffU
 
 /* Fills in what a short option leaves to the ticket: from then on it is judged like a full one. Returns false without
  * ticket. */
 static __always_inline bool bh_option_lengthen(const struct bh_packet *p, struct bh_tcpopt *option, __u64 now)
 {
-	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
-	struct bh_tag *tag;
-	__u64 cgroup, mac;
+	struct bh_syn_ticket *ticket = bh_syn_ticket_out(p, now);
+	__u64 mac;
 
-	if (!bh_syn_ticket_is_out(p, now) || !slot)
+	if (!ticket)
 		return false;
-	mac = *(volatile __u64 *)&slot->mac;
-	cgroup = *(volatile __u64 *)&slot->tag;
-	tag = bpf_map_lookup_elem(&tags, &cgroup);
-	option->identity = tag ? bpf_htonl(tag->identity) : BH_ID_UNIDENTIFIED;
+	mac = bh_syn_ticket_mac(ticket);
+	option->identity = *(volatile __be32 *)&ticket->segment.identity;
 	__builtin_memcpy(option->mac, &mac, sizeof(mac));
-	return true;
+	return option->identity != BH_NOTE_IDENTITY;
 }
 
 /*
  * The workload of a managed device writes no option. What vouches for its SYN or SYN-ACK is a note of the device's program: a
  * ticket like those of sockets, under the MAC that the segment would have with this in the place of an identity.
  */
-#define BH_NOTE_IDENTITY 0xffffffffU
-
 /* Sets peer and proof by the note of a segment that arrived without option, and whose ticket is out. `in` is room. Returns
  * false if that is no note. */
 static __always_inline bool bh_peer_of_note(const struct bh_packet *p, struct bh_query *q, struct bh_mac_input *in,
 					    bool take)
 {
-	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
-	__u64 mac, device = 0;
+	struct bh_syn_ticket *ticket = bh_syn_ticket_out(p, q->now);
+	__u64 mac;
 
-	if (!slot)
+	if (!ticket)
 		return false;
-	mac = *(volatile __u64 *)&slot->mac;
-	bh_mac_input_of(in, q, p, BH_NOTE_IDENTITY);
-	if (!bh_segment_verify(in, mac))
+	mac = bh_syn_ticket_mac(ticket);
+	bh_mac_input_of(in, p, &q->remote, &q->local, BH_NOTE_IDENTITY);
+	if (take ? !bh_syn_ticket_take(p, in, mac, q) : !bh_syn_ticket_peek(p, in, mac, q))
 		return false;
-	if (take ? !bh_syn_ticket_take(p, mac, q->now, &device) : !bh_syn_ticket_peek(p, mac, q->now, &device))
-		return false;
-	bh_peer_by_device(q, device);
+	bh_peer_by_device(q, q->peer_tag);
 	return true;
+}
+
+/* Of an option: that of a workload, or of one without. */
+static __always_inline bool bh_identity_can_be(__be32 identity)
+{
+	return !identity || bpf_ntohl(identity) >= BH_ID_FIRST;
 }
 
 /*
@@ -315,7 +416,7 @@ BH_SUBPROGRAM int bh_peer_of_segment(struct __sk_buff *skb, const struct bh_pack
 	if (found == 0) {
 		q->proof = BH_PROOF_NONE;
 		/* What is under way is a device's note, or the ticket of an option that something has removed. */
-		if (bh_syn_ticket_is_out(p, q->now)) {
+		if (bh_syn_ticket_out(p, q->now)) {
 			if (bh_peer_of_note(p, q, &in, true))
 				return 0;
 			q->proof = BH_PROOF_STRIPPED;
@@ -334,16 +435,21 @@ BH_SUBPROGRAM int bh_peer_of_segment(struct __sk_buff *skb, const struct bh_pack
 		BH_COUNT(handshakes_replayed);
 		return 0;
 	}
-	bh_mac_input_of(&in, q, p, option.identity);
+	bh_mac_input_of(&in, p, &q->remote, &q->local, option.identity);
 	shown = bh_option_mac(&option);
-	if (!bh_segment_verify(&in, shown) || (option.identity && bpf_ntohl(option.identity) < BH_ID_FIRST)) {
+	if (!bh_identity_can_be(option.identity)) {
 		q->proof = BH_PROOF_FORGED;
 		BH_COUNT(handshakes_forged);
 		return 0;
 	}
-	if (!bh_syn_ticket_take(p, shown, q->now, &q->peer_tag)) {
-		q->proof = BH_PROOF_REPLAYED;
-		BH_COUNT(handshakes_replayed);
+	if (!bh_syn_ticket_take(p, &in, shown, q)) {
+		if (bh_segment_verify(&in, shown)) {
+			q->proof = BH_PROOF_REPLAYED;
+			BH_COUNT(handshakes_replayed);
+		} else {
+			q->proof = BH_PROOF_FORGED;
+			BH_COUNT(handshakes_forged);
+		}
 		return 0;
 	}
 	q->proof = BH_PROOF_VERIFIED;

@@ -2,13 +2,13 @@
 #include "attest_session.h"
 
 #include <errno.h>
+#include <openssl/rand.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -268,7 +268,7 @@ static int send_challenge(struct attest_session *session)
 	challenge->ttl_ms = ATTEST_TTL_MS;
 	memcpy(challenge->boot_id, session->server->boot_id, sizeof(challenge->boot_id));
 	memcpy(challenge->leaf_sha256, attempt->verdict.leaf_sha256, sizeof(challenge->leaf_sha256));
-	if (getrandom(challenge->nonce, sizeof(challenge->nonce), 0) != sizeof(challenge->nonce))
+	if (RAND_bytes(challenge->nonce, sizeof(challenge->nonce)) != 1)
 		return -EIO;
 	attempt->challenge_len =
 		attest_challenge_encode(attempt->challenge_packet, sizeof(attempt->challenge_packet), challenge);

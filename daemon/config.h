@@ -21,9 +21,10 @@
 #define CONFIG_KEY_HOURS_MAX 720
 #define CONFIG_METRICS_MAX 128	/* with the NUL */
 #define CONFIG_DEVICES_MAX 1024 /* with the NUL */
-#define CONFIG_RUN_DIR_MAX 92	/* leaves room for "/control.sock" in sockaddr_un */
+#define CONFIG_FIPS_REQUIRE "require"
+#define CONFIG_RUN_DIR_MAX 92 /* leaves room for "/control.sock" in sockaddr_un */
 
-/* Settings in effect. Strings are never empty, but for pin_dir and devices. */
+/* Settings in effect. Strings are never empty, but for pin_dir, devices and fips_config. */
 struct daemon_config {
 	char instance[CONFIG_INSTANCE_MAX];
 	char subtree[CONFIG_PATH_MAX]; /* managed subtree, below the cgroup2 mount; "/" is all of it */
@@ -36,6 +37,10 @@ struct daemon_config {
 	char key_hours[8];		  /* as written; config_key_hours() */
 	char metrics[CONFIG_METRICS_MAX]; /* metrics_listen.h */
 	char devices[CONFIG_DEVICES_MAX]; /* names of managed devices, with * and ?, separated by commas; "": none */
+	char fips[16];			  /* "off" or "require" */
+	char fips_config
+		[CONFIG_PATH_MAX]; /* what `openssl fipsinstall` wrote; "": where OpenSSL looks (identity/crypto.h) */
+	char device_hook[8];	   /* "auto", "tcx" or "clsact" */
 };
 
 enum config_key {
@@ -50,6 +55,9 @@ enum config_key {
 	CONFIG_KEY_KEY_HOURS,
 	CONFIG_KEY_METRICS,
 	CONFIG_KEY_DEVICES,
+	CONFIG_KEY_FIPS,
+	CONFIG_KEY_FIPS_CONFIG,
+	CONFIG_KEY_DEVICE_HOOK,
 	CONFIG_KEYS,
 };
 

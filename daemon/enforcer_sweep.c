@@ -81,7 +81,8 @@ static bool bindings_check(struct enforcer *e)
 	for (size_t i = 0; i < e->n_tags; i++) {
 		struct tag *tag = &e->tags[i];
 
-		if (tag->local || !tag->deadline_ns || !tag->path[0] ||
+		/* One derived follows the tag of its cgroup. */
+		if (tag->local || tag->derived || !tag->deadline_ns || !tag->path[0] ||
 		    policy_image_binding(e->image, enforcer_identity_name(e, tag->identity), tag->path, why,
 					 sizeof(why)))
 			continue;
@@ -174,10 +175,10 @@ static void addresses_refresh(struct enforcer *e, const struct cgroup_tree *tree
 	bool full = enforcer_addresses_refresh(e, tree) == -E2BIG;
 
 	if (full && !e->addresses_full)
-		log_error("the kernel's map addresses is full (%u entries): workloads at the addresses that it has no "
-			  "room "
-			  "for are nobody to their peers",
-			  BH_MAX_ADDRESSES);
+		log_error(
+			"the kernel's map addresses is full (%u entries): datagrams to the addresses of this host that "
+			"it has no room for are denied; take addresses away from the network namespaces of workloads",
+			BH_MAX_ADDRESSES);
 	e->addresses_full = full;
 }
 
@@ -205,6 +206,7 @@ int enforcer_sweep(struct enforcer *e, bool cut, const char *why)
 		changed |= bindings_check(e);
 		for (size_t i = 0; i < tree.n_nodes; i++)
 			changed |= local_give(e, &tree.nodes[i]);
+		changed |= enforcer_devices_derive(e, &tree);
 	}
 	/* What is known to have ended counts at once, also when the rest cannot be seen. */
 	if (changed)

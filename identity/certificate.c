@@ -13,6 +13,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "crypto.h"
 #include "der.h"
 
 static void general_names_freep(GENERAL_NAMES **names)
@@ -100,6 +101,15 @@ int certificate_check_time(X509 *certificate, int depth, time_t now, struct svid
 		return verdict_refuse(verdict, 62, depth, "the certificate expired at %s, and it is %s", limit, at);
 	}
 	return 0;
+}
+
+int certificate_check_approved(X509 *certificate, int depth, struct svid_verdict *verdict)
+{
+	char name[80];
+
+	if (crypto_lacks_key(certificate, name, sizeof(name)) == NULL)
+		return 0;
+	return verdict_refuse(verdict, 220, depth, "the public key is %s, which the FIPS module does not have", name);
 }
 
 int certificate_algorithms_differ(X509 *certificate)
@@ -247,7 +257,9 @@ int certificate_check_leaf(X509 *leaf, struct svid_verdict *verdict)
 		return 1;
 	if (check_leaf_id(leaf, verdict) != 0)
 		return 1;
-	return check_leaf_usage(leaf, verdict);
+	if (check_leaf_usage(leaf, verdict) != 0)
+		return 1;
+	return certificate_check_approved(leaf, 0, verdict);
 }
 
 /* The URI, if there is one that is or wants to be a SPIFFE ID, in whatever case. */

@@ -31,6 +31,8 @@ int certificate_check_leaf(X509 *leaf, struct svid_verdict *verdict);
 /* Reads verdict->trust_domain, the leaf's, and may set the note (rule 54). */
 int certificate_check_signer(X509 *signer, int depth, struct svid_verdict *verdict);
 int certificate_check_time(X509 *certificate, int depth, time_t now, struct svid_verdict *verdict);
+/* In FIPS mode, that the module has the kind of key. */
+int certificate_check_approved(X509 *certificate, int depth, struct svid_verdict *verdict);
 /* Rule 68: whether a certificate may be an authority of a bundle. */
 int certificate_check_anchor(X509 *anchor, struct svid_verdict *verdict);
 

@@ -259,6 +259,7 @@ static int search_issuers(struct path_search *search)
 {
 	X509 *last = search->path[search->len - 1];
 	int authorities = sk_X509_num(search->bundle->authorities), found = 0;
+	struct svid_verdict failure = {.rule = 0};
 	bool named = false;
 
 	for (int i = 0; i < authorities + (int)search->n - 1; i++) {
@@ -269,6 +270,10 @@ static int search_issuers(struct path_search *search)
 		if (!is_named_by(last, issuer) || is_on_path(search, issuer))
 			continue;
 		named = true;
+		if (certificate_check_approved(issuer, (int)search->len, &failure) != 0) {
+			search_note(search, (unsigned)search->len, &failure);
+			continue;
+		}
 		r = is_signed_by(search, last, issuer);
 		if (r < 0)
 			return r;

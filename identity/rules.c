@@ -75,6 +75,7 @@ static const struct rule rules[] = {
 	{203, "malformed-extension", "Every extension that we use can be parsed."},
 	{204, "path-validation", "The path is valid by RFC 5280."},
 	{205, "not-der", "A certificate is DER, not another form of BER (X.690 10, RFC 5280 4.1)."},
+	{220, "key-not-approved", "In FIPS mode every key is of a kind that the FIPS module has."},
 };
 
 static const struct rule *rule_find(int number)
