@@ -37,6 +37,7 @@
 #endif
 #define BH_LAYOUT_POLICY (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_TAGS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_VOUCHERS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_NAMES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_KEYS 1U
 #define BH_LAYOUT_SOCKETS (1U + BH_LAYOUT_TEST)
@@ -125,6 +126,21 @@ struct bh_tag {
 
 /* A device's: it was not attested, but found by the cgroup of who is behind it. */
 #define BH_TAG_DERIVED 1U
+
+/*
+ * Which authorities of its trust domain's bundle the chain of a tag's identity is valid by, and until when by each. No program
+ * reads it. It lives as long as the tag, so that a daemon which adopts tags can tell whom an authority takes along when it
+ * leaves the bundle, without their certificates.
+ */
+#define BH_VOUCHERS 4
+struct bh_voucher {
+	__u8 authority[16]; /* beginning of the SHA-256 of its certificate */
+	__s64 not_after;    /* UTC seconds, the earliest on the path; 0: not used */
+};
+struct bh_vouchers {
+	struct bh_voucher voucher[BH_VOUCHERS];
+	__u64 test[BH_LAYOUT_TEST];
+};
 
 /* One word that every program reads once per packet: which table set is in force, and the generation of everything a
  * cached verdict rests on. It is written with one 8-byte store, so no packet sees half of a change. */
@@ -793,6 +809,7 @@ struct bh_name {
 BH_ASSERT_SIZE(struct bh_tcpopt, BH_TCPOPT_LEN);
 BH_ASSERT_SIZE(struct bh_mac_input, 48);
 BH_ASSERT_SIZE(struct bh_tag, 16);
+BH_ASSERT_SIZE(struct bh_vouchers, 24 * BH_VOUCHERS);
 BH_ASSERT_SIZE(struct bh_state, 32);
 BH_ASSERT_SIZE(struct bh_key, 24);
 BH_ASSERT_SIZE(struct bh_tables, 72 + 4 * 48 + 3 * (8 + 9 * 32));

@@ -43,6 +43,7 @@ static const struct row {
 	{"tables", BH_LAYOUT_POLICY, MADE_ANEW, false},
 	{"who", BH_LAYOUT_POLICY, MADE_ANEW, false},
 	{"tags", BH_LAYOUT_TAGS, SETTLED, true},
+	{"vouchers", BH_LAYOUT_VOUCHERS, SETTLED, true},
 	{"names", BH_LAYOUT_NAMES, SETTLED, true},
 	{"keys", BH_LAYOUT_KEYS, SETTLED, true},
 	{"addresses", BH_LAYOUT_ADDRESSES, SETTLED, false},

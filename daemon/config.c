@@ -33,7 +33,7 @@ static const struct setting settings[CONFIG_KEYS] = {
 	SETTING(run_dir, "DIR", "sockets (/run/bulkhead)"),
 	SETTING(state_dir, "DIR", "revisions (/var/lib/bulkhead)"),
 	SETTING(audit_log, "FILE", "audit log (/var/log/bulkhead/audit.jsonl)"),
-	SETTING(bundle_dir, "DIR", "trust bundles, TRUSTDOMAIN.pem (/etc/bulkhead/bundles)"),
+	SETTING(bundle_dir, "DIR", "trust bundles, TRUSTDOMAIN.pem or .json (/etc/bulkhead/bundles)"),
 	SETTING(policy_dir, "DIR", "policy files, *.yaml (/etc/bulkhead/policy.d)"),
 	SETTING(pin_dir, "DIR", "pinned BPF objects (BPFFS/bulkhead)"),
 	SETTING(key_hours, "HOURS", "how long one key signs identities in handshakes (24)"),

@@ -67,7 +67,7 @@ static void on_started(void *ctx, enum role_kind kind, int sock, unsigned restar
 	if (!restarts)
 		return;
 	if (kind == ROLE_IDENTITY) {
-		enforcer_bundles_reload(e);
+		enforcer_bundles_tell(e);
 	} else if (kind == ROLE_AUDITOR) {
 		/* Names before the log: it writes as soon as it has one. */
 		enforcer_names_tell(e);
@@ -90,9 +90,9 @@ static void on_packet(void *ctx, enum role_kind kind, const void *packet, int ty
 	if (kind == ROLE_IDENTITY) {
 		if (type == IPC_TAG_REQUEST || type == IPC_ATTEST_REFUSED)
 			enforcer_tag_request(e, packet, fd);
-		else if (type == IPC_BUNDLE_LOADED)
-			enforcer_bundle_loaded(e, packet);
-		else if (type == IPC_READY && !e->identity_ready) {
+		else if (type != IPC_READY)
+			enforcer_bundle_packet(e, type, packet);
+		else if (!e->identity_ready) {
 			e->identity_ready = true;
 			sd_notifyf(0, "READY=1\nSTATUS=revision %u in force", e->revision);
 		}
@@ -156,7 +156,7 @@ static int roles_start(struct enforcer *e, int config_fd)
 		r = role_new(&e->metrics, e->event, ROLE_METRICS, &e->metrics_fd, 1, &role_ops, e);
 	if (r < 0)
 		return r;
-	enforcer_bundles_reload(e);
+	enforcer_bundles_start(e);
 	return 0;
 }
 
@@ -223,7 +223,12 @@ static int directories_open(struct enforcer *e)
 	if (mkdirat(e->state_fd, "revisions", 0700) < 0 && errno != EEXIST)
 		return fail("make the directory of revisions in", e->config.state_dir, -errno);
 	e->revisions_fd = openat(e->state_fd, "revisions", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return e->revisions_fd < 0 ? fail("open the revisions in", e->config.state_dir, -errno) : 0;
+	if (e->revisions_fd < 0)
+		return fail("open the revisions in", e->config.state_dir, -errno);
+	if (mkdirat(e->state_fd, "bundles", 0700) < 0 && errno != EEXIST)
+		return fail("make the directory of bundles in", e->config.state_dir, -errno);
+	e->bundles_fd = openat(e->state_fd, "bundles", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return e->bundles_fd < 0 ? fail("open the bundles in", e->config.state_dir, -errno) : 0;
 }
 
 static uint32_t depth_of(const char *path)
@@ -301,6 +306,7 @@ static const struct control_ops control_ops = {
 	.status = enforcer_status,
 	.identities = enforcer_identities,
 	.history = enforcer_history,
+	.bundles = enforcer_bundles,
 	.top = enforcer_top,
 	.revoke = enforcer_revoke,
 	.rotate_key = enforcer_rotate_key,
@@ -465,6 +471,8 @@ static void enforcer_free(struct enforcer *e)
 	sd_event_source_disable_unref(e->expiry_timer);
 	sd_event_source_disable_unref(e->queue_timer);
 	sd_event_source_disable_unref(e->key_timer);
+	sd_event_source_disable_unref(e->bundle_watch);
+	sd_event_source_disable_unref(e->bundle_timer);
 	sd_event_unref(e->event);
 	devices_freep(&e->devices);
 	enforcer_tags_free(e);
@@ -472,7 +480,7 @@ static void enforcer_free(struct enforcer *e)
 	datapath_freep(&e->datapath);
 	netns_stale_clear(&e->stale_endpoints);
 	netns_gone_clear(&e->gone_connections);
-	free(e->bundles);
+	enforcer_bundles_free(e);
 	free(e->queue);
 }
 
@@ -483,7 +491,8 @@ int enforcer_run(const struct daemon_config *config)
 			     .attest_fd = -1,
 			     .metrics_fd = -1,
 			     .state_fd = -1,
-			     .revisions_fd = -1};
+			     .revisions_fd = -1,
+			     .bundles_fd = -1};
 	int r;
 
 	e.started_ns = enforcer_boottime_ns();

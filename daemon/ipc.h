@@ -18,12 +18,17 @@
 
 enum ipc_type {
 	/* enforcer -> identity */
-	IPC_BUNDLE = 1,	   /* struct ipc_bundle, fd: PEM text; without fd: the trust domain is gone */
+	IPC_BUNDLE = 1,	   /* struct ipc_bundle, fd: its text; without fd: the trust domain is gone */
 	IPC_TAG_REPLY = 2, /* struct ipc_tag_reply */
+	IPC_TAG_ENDED = 3, /* struct ipc_tag_ended: its chain need not be kept */
 	/* identity -> enforcer */
 	IPC_BUNDLE_LOADED = 16,	 /* struct ipc_bundle_loaded */
 	IPC_TAG_REQUEST = 17,	 /* struct ipc_tag_request, fd: pidfd of the peer */
 	IPC_ATTEST_REFUSED = 18, /* struct ipc_tag_request with its refusal filled, for the audit log; no fd */
+	/* before an IPC_BUNDLE_LOADED that is no refusal, one of each for: */
+	IPC_BUNDLE_AUTHORITY = 19, /* struct ipc_bundle_authority: an authority of the bundle */
+	IPC_BUNDLE_ENTRY = 20,	   /* struct ipc_bundle_entry: an entry that is not used, or needs a word */
+	IPC_VOUCH = 21,		   /* struct ipc_vouch: an identity in force that chains to the bundle in another way */
 	/* metrics -> enforcer */
 	IPC_METRICS_ASK = 24, /* struct ipc_header: a snapshot, please */
 	/* enforcer -> auditor */
@@ -47,15 +52,64 @@ struct ipc_header {
 
 struct ipc_bundle {
 	struct ipc_header h;
+	uint64_t offer;	 /* comes back in the answer; one without a file descriptor is not answered */
+	uint32_t format; /* enum bundle_format */
+	uint32_t pad;
 	char trust_domain[256];
 };
 
 struct ipc_bundle_loaded {
 	struct ipc_header h;
-	char trust_domain[256];
+	uint64_t offer;
+	uint64_t sequence;
 	int32_t authorities; /* negative errno: not loaded, the former bundle stays */
 	uint32_t dropped;
-	char why[256];
+	uint32_t has_sequence;
+	uint32_t refresh_s;
+	uint32_t rule;	  /* that the text breaks; 0: none, or no refusal */
+	uint32_t changed; /* 0: the authorities are those that the role had before */
+	char trust_domain[256];
+	char why[400];
+};
+
+struct ipc_bundle_authority {
+	struct ipc_header h;
+	uint64_t offer;
+	int64_t not_after; /* UTC seconds */
+	uint8_t id[32];	   /* SHA-256 of the certificate */
+	char trust_domain[256];
+	char subject[256];
+	char key_id[64];
+};
+
+struct ipc_bundle_entry {
+	struct ipc_header h;
+	uint64_t offer;
+	uint32_t index; /* of the entry, from 0 */
+	uint32_t rule;
+	uint32_t dropped;
+	uint32_t pad;
+	char trust_domain[256];
+	char text[256];
+};
+
+/* By which authorities a chain is valid, and until when by each. */
+#define IPC_VOUCHERS 4 /* as of bpf/abi.h */
+
+struct ipc_voucher {
+	uint8_t authority[16]; /* beginning of the SHA-256 of its certificate */
+	int64_t not_after;     /* UTC seconds; 0: not used */
+};
+
+struct ipc_vouch {
+	struct ipc_header h;
+	uint64_t key; /* of the tag */
+	struct ipc_voucher vouchers[IPC_VOUCHERS];
+};
+
+struct ipc_tag_ended {
+	struct ipc_header h;
+	uint64_t key;
 };
 
 /* A verified SVID with its possession proved; or, as IPC_ATTEST_REFUSED, why not (then fields may be empty). */
@@ -81,6 +135,7 @@ struct ipc_tag_request {
 	uint32_t n_addresses;
 	uint32_t pad2;
 	uint8_t addresses[IPC_MAX_ADDRESSES][16];
+	struct ipc_voucher vouchers[IPC_VOUCHERS];
 };
 
 struct ipc_tag_reply {
@@ -90,6 +145,7 @@ struct ipc_tag_reply {
 	uint32_t code;	  /* enum attest_code */
 	uint32_t renewal; /* 1: the cgroup carried this identity already */
 	char text[512];
+	uint64_t key; /* of the tag: the cgroup's id, or the device's */
 };
 
 /* Revision `revision` may appear in events from now on. */
