@@ -67,6 +67,15 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, BH_MAX_TAGS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, struct bh_vouchers);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} vouchers __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, BH_MAX_IDENTITIES);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);

@@ -872,6 +872,23 @@ int datapath_tag_next(const struct datapath *dp, const uint64_t *cgroup_id, uint
 	return negative(bpf_map_get_next_key(bpf_map__fd(dp->skeleton->maps.tags), cgroup_id, next));
 }
 
+int datapath_vouchers_set(struct datapath *dp, uint64_t cgroup_id, const struct bh_vouchers *vouchers)
+{
+	return negative(bpf_map_update_elem(bpf_map__fd(dp->skeleton->maps.vouchers), &cgroup_id, vouchers, BPF_ANY));
+}
+
+int datapath_vouchers_get(const struct datapath *dp, uint64_t cgroup_id, struct bh_vouchers *vouchers)
+{
+	return negative(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.vouchers), &cgroup_id, vouchers));
+}
+
+int datapath_vouchers_delete(struct datapath *dp, uint64_t cgroup_id)
+{
+	int r = negative(bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.vouchers), &cgroup_id));
+
+	return r == -ENOENT ? 0 : r;
+}
+
 void datapath_changed(struct datapath *dp)
 {
 	word_next(dp, slot_in_force(dp));

@@ -101,6 +101,10 @@ int datapath_tag_get(const struct datapath *datapath, uint64_t cgroup_id, struct
 int datapath_tag_delete(struct datapath *datapath, uint64_t cgroup_id);
 /* Iterates: `cgroup_id` NULL starts. Returns 0 with *next, or -ENOENT at the end. */
 int datapath_tag_next(const struct datapath *datapath, const uint64_t *cgroup_id, uint64_t *next);
+/* Who vouches for the identity of a tag; kept beside it. Deleting what is not there is no error. */
+int datapath_vouchers_set(struct datapath *datapath, uint64_t cgroup_id, const struct bh_vouchers *vouchers);
+int datapath_vouchers_get(const struct datapath *datapath, uint64_t cgroup_id, struct bh_vouchers *vouchers);
+int datapath_vouchers_delete(struct datapath *datapath, uint64_t cgroup_id);
 /* What a cached verdict rests on has changed: every flow is judged again at its next packet. */
 void datapath_changed(struct datapath *datapath);
 

@@ -168,15 +168,35 @@ struct ipc_notice enforcer_tag_notice(struct enforcer *e, enum notice_kind kind,
 	return notice;
 }
 
+/* Who vouches for it goes last: a tag of which that is not known would outlive its authority. */
+static void tag_delete(struct enforcer *e, struct tag *tag)
+{
+	datapath_tag_delete(e->datapath, tag->cgroup_id);
+	datapath_vouchers_delete(e->datapath, tag->cgroup_id);
+	enforcer_tag_drop(e, tag);
+}
+
+/* The identity role need not keep its chain. */
+static void tag_ended_tell(struct enforcer *e, const struct tag *tag)
+{
+	struct ipc_tag_ended packet = {
+		.h = {.type = IPC_TAG_ENDED, .len = sizeof(packet)},
+		.key = tag->cgroup_id,
+	};
+
+	if (!tag->local && e->identity)
+		role_send(e->identity, &packet, -1);
+}
+
 /* As it was before a change that did not hold; `before` all 0: it was not there. */
 void enforcer_tag_restore(struct enforcer *e, struct tag *tag, const struct tag *before)
 {
 	if (before->cgroup_id) {
 		*tag = *before;
+		datapath_vouchers_set(e->datapath, tag->cgroup_id, &tag->vouchers);
 		enforcer_tag_write(e, tag);
 	} else {
-		datapath_tag_delete(e->datapath, tag->cgroup_id);
-		enforcer_tag_drop(e, tag);
+		tag_delete(e, tag);
 	}
 }
 
@@ -185,8 +205,8 @@ void enforcer_tag_remove(struct enforcer *e, struct tag *tag, const char *why)
 	struct ipc_notice notice = enforcer_tag_notice(e, NOTICE_IDENTITY_REMOVED, tag);
 
 	snprintf(notice.text, sizeof(notice.text), "%s", why);
-	datapath_tag_delete(e->datapath, tag->cgroup_id);
-	enforcer_tag_drop(e, tag);
+	tag_ended_tell(e, tag);
+	tag_delete(e, tag);
 	enforcer_notice_post(e, &notice);
 }
 
@@ -197,6 +217,7 @@ void enforcer_tag_end(struct enforcer *e, struct tag *tag, enum notice_kind kind
 
 	tag->deadline_ns = 0;
 	enforcer_tag_write(e, tag);
+	tag_ended_tell(e, tag);
 	snprintf(notice.text, sizeof(notice.text), "%s", text);
 	enforcer_notice_post(e, &notice);
 }
@@ -435,7 +456,7 @@ static bool identity_fits(struct enforcer *e, struct tag_attempt *a)
 		return false;
 	}
 	/* The identity role may have verified it a moment before it was told that the bundle is gone. */
-	if (!enforcer_bundle_vouches(e, a->request->spiffe_id)) {
+	if (!enforcer_vouch_holds(e, a->request)) {
 		svid_refusal_text(75, "the trust bundle went away during the attestation", a->text, sizeof(a->text));
 		a->code = ATTEST_E_SVID + 75;
 		return false;
@@ -470,6 +491,7 @@ static bool tag_give(struct enforcer *e, struct tag_attempt *a)
 	const struct ipc_tag_request *request = a->request;
 	struct tag *tag = enforcer_tag_find(e, a->key), before = {};
 	uint32_t number;
+	bool unknown;
 	int r;
 
 	r = enforcer_identity_number(e, request->spiffe_id, false, &number);
@@ -490,7 +512,10 @@ static bool tag_give(struct enforcer *e, struct tag_attempt *a)
 	tag->local = false;
 	tag->derived = false;
 	tag->source = 0;
-	if (!a->renewal || request->deadline_ns > tag->deadline_ns) {
+	/* Of one whose authority is not known it is not known what could end it: what is shown now counts. */
+	unknown = !enforcer_vouch_known(&tag->vouchers);
+	enforcer_vouch_merge(&tag->vouchers, request->vouchers, !a->renewal);
+	if (!a->renewal || unknown || request->deadline_ns > tag->deadline_ns) {
 		tag->deadline_ns = request->deadline_ns;
 		tag->not_after = request->not_after;
 	}
@@ -499,6 +524,8 @@ static bool tag_give(struct enforcer *e, struct tag_attempt *a)
 	snprintf(tag->serial, sizeof(tag->serial), "%s", request->serial);
 	/* Its addresses first: with an identity it carries what they allow. */
 	r = a->key & BH_DEVICE_BIT ? enforcer_device_bind(e, a) : 0;
+	if (r == 0)
+		r = datapath_vouchers_set(e->datapath, tag->cgroup_id, &tag->vouchers);
 	if (r == 0)
 		r = enforcer_tag_write(e, tag);
 	/* Once more: had the process moved before the tag was there, its proof was for another group. */
@@ -568,6 +595,7 @@ void enforcer_tag_request(struct enforcer *e, const struct ipc_tag_request *requ
 	reply.cgroup_id = request->cgroup_id;
 	reply.code = a.code;
 	reply.renewal = a.renewal;
+	reply.key = a.key;
 	snprintf(reply.text, sizeof(reply.text), "%s", a.text);
 	if (!a.code) {
 		bool derived = enforcer_devices_derive(e, &tree);
@@ -631,6 +659,7 @@ int enforcer_tags_start(struct enforcer *e)
 				return -ENOMEM;
 			tag->identity = kernel.identity;
 			tag->deadline_ns = kernel.deadline_ns;
+			datapath_vouchers_get(e->datapath, next, &tag->vouchers);
 			tag->derived = kernel.flags & BH_TAG_DERIVED;
 			tag->local = kernel.identity < BH_MAX_IDENTITIES && e->names[kernel.identity] &&
 				     e->names[kernel.identity]->local;
