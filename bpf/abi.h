@@ -42,8 +42,8 @@
 #define BH_LAYOUT_SOCKETS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_TCP (1U + BH_LAYOUT_TEST)	    /* TCP sockets, in both places */
 #define BH_LAYOUT_UDP_SOCKETS (1U + BH_LAYOUT_TEST) /* UDP sockets */
-#define BH_LAYOUT_HANDSHAKES 1U
-#define BH_LAYOUT_TICKETS 2U
+#define BH_LAYOUT_HANDSHAKES 2U
+#define BH_LAYOUT_TICKETS 3U
 #define BH_LAYOUT_ENDPOINTS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_ADDRESSES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_UNLISTED 1U
@@ -64,6 +64,7 @@
 #define BH_MAX_ENDPOINTS BH_CAPACITY(65536U, 64U)   /* addresses and ports that UDP sockets hold */
 #define BH_MAX_ADDRESSES BH_CAPACITY(65536U, 64U)   /* addresses of network namespaces */
 #define BH_MAX_UDP_FLOWS BH_CAPACITY(32768U, 512U)
+#define BH_MAX_FRAGMENTS 4096U			      /* datagrams of devices that are under way in fragments */
 #define BH_MAX_DEVICES BH_CAPACITY(16384U, 256U)      /* managed devices */
 #define BH_MAX_DEVICE_FLOWS BH_CAPACITY(32768U, 512U) /* TCP connections of their workloads */
 #define BH_MAX_DENIALS BH_CAPACITY(16384U, 4096U)     /* kinds of denials that are folded */
@@ -118,9 +119,12 @@ enum bh_identity {
 struct bh_tag {
 	__u64 deadline_ns; /* ~0 for a local identity: it has no certificate that could expire */
 	__u32 identity;
-	__u32 pad;
+	__u32 flags; /* BH_TAG_*: for daemons */
 	__u64 test[BH_LAYOUT_TEST];
 };
+
+/* A device's: it was not attested, but found by the cgroup of who is behind it. */
+#define BH_TAG_DERIVED 1U
 
 /* One word that every program reads once per packet: which table set is in force, and the generation of everything a
  * cached verdict rests on. It is written with one 8-byte store, so no packet sees half of a change. */
@@ -488,11 +492,15 @@ struct bh_handshake {
 };
 
 /*
- * Handshakes under way, in the bucket that a hash of the tuple names. In a bucket that is full the oldest makes room: losing
- * one denies the connection. `mark` is 0 of a free place, 1 of one that is being written, else the upper bits of the hash with
- * a count in the lower ones that makes each writing another.
+ * Handshakes under way, in the bucket that a hash of the tuple names. `mark` is 0 of a free place, 1 of one that is being
+ * written, else the upper bits of the hash with a count in the lower ones that makes each writing another.
+ *
+ * There are few near buckets, so that they stay in the processor's caches, and as many far ones as a flood needs. Who finds no
+ * place in a near bucket notes there that it overflows, and goes to the far one; there the oldest makes room: losing one
+ * denies the connection. Of a near bucket that has not overflowed for a while, nobody looks at the far one.
  */
-#define BH_HANDSHAKE_BUCKETS 4096U /* a power of two */
+#define BH_HANDSHAKE_NEAR 64U /* powers of two */
+#define BH_HANDSHAKE_FAR 4096U
 #define BH_HANDSHAKE_WAYS 4U
 #define BH_HANDSHAKE_WRITING 1ULL
 #define BH_HANDSHAKE_COUNT 0xffULL
@@ -502,7 +510,10 @@ struct bh_handshake_item {
 };
 struct bh_handshake_bucket { /* whole cache lines */
 	__u64 mark[BH_HANDSHAKE_WAYS];
-	__u64 time_ns[BH_HANDSHAKE_WAYS];
+	__u32 time[BH_HANDSHAKE_WAYS]; /* in 2^20 ns, about a millisecond; wraps */
+	__u32 overflow;		       /* likewise: when a handshake of this bucket was last written to the far one */
+	__u32 overflows;	       /* 1: it was, a while ago at most */
+	__u32 pad[2];
 	struct bh_handshake_item item[BH_HANDSHAKE_WAYS];
 };
 
@@ -523,20 +534,26 @@ struct bh_endpoint {
 	__u64 test[BH_LAYOUT_TEST];
 };
 
-/* A SYN or SYN-ACK under way between two sockets of this host, in the bucket that its sequence number names: that is also
- * there when the option was lost on the way. */
+/*
+ * A SYN or SYN-ACK under way between two sockets of this host, in a place that its sequence number names: that is also there
+ * when the option was lost on the way. There are few near places, so that they stay in the processor's caches; a segment that
+ * finds its own taken has one in a far bucket.
+ */
 struct bh_syn_ticket {
-	__u64 mac;
-	__u64 tag;   /* cgroup whose tag gave the sender its identity; 0: none */
-	__u32 time;  /* when it was sent, in BH_SYN_TICKET_NS */
-	__u32 state; /* the state word under which its sender judged it, lower half */
-	__be32 seq;
-	__be32 ack; /* 0 in a SYN */
+	__u64 mac;		     /* 0: received; BH_TICKET_WRITING: being written */
+	__u64 tag;		     /* cgroup whose tag gave the sender its identity; 0: none */
+	__u32 time;		     /* when it was sent, in BH_SYN_TICKET_NS */
+	__u32 state;		     /* the state word under which its sender judged it, lower half */
+	struct bh_mac_input segment; /* what the MAC covers */
 };
 #define BH_SYN_TICKET_NS (1U << 20) /* about a millisecond; a ticket is void long before its time comes round */
+#define BH_TICKET_WRITING 1ULL
 
-#define BH_TICKET_WAYS 4U /* a power of two */
+#define BH_TICKET_WAYS 4U /* powers of two */
+#define BH_TICKET_NEAR 256U
+#define BH_TICKET_FAR_BUCKETS 8192U
 
+/* The first buckets hold the near places, the others are the far ones. */
 struct bh_syn_tickets {
 	struct bh_syn_ticket way[BH_TICKET_WAYS];
 };
@@ -621,6 +638,21 @@ struct bh_device_key {
 	__u16 rport;
 	struct bh_addr local; /* the workload's end */
 	struct bh_addr remote;
+};
+
+/* A datagram whose first fragment passed: the others may follow. LRU: losing one denies them. */
+struct bh_fragment_key {
+	__u32 ifindex;
+	__u32 id;
+	struct bh_addr src;
+	struct bh_addr dst;
+	__u32 proto;
+	__u32 hook; /* BH_EGRESS: the workload sends it */
+};
+
+struct bh_fragment {
+	__u64 word; /* that it was judged under */
+	__u64 until_ns;
 };
 
 struct bh_device_flow {
@@ -772,8 +804,8 @@ BH_ASSERT_SIZE(struct bh_handshake, 48);
 BH_ASSERT_SIZE(struct bh_handshake_bucket, 448);
 BH_ASSERT_SIZE(struct bh_endpoint_key, 32);
 BH_ASSERT_SIZE(struct bh_endpoint, 16 + 8 * BH_MAX_DEPTH);
-BH_ASSERT_SIZE(struct bh_syn_ticket, 32);
-BH_ASSERT_SIZE(struct bh_syn_tickets, 32 * BH_TICKET_WAYS);
+BH_ASSERT_SIZE(struct bh_syn_ticket, 72);
+BH_ASSERT_SIZE(struct bh_syn_tickets, 72 * BH_TICKET_WAYS);
 BH_ASSERT_SIZE(struct bh_ticket, 40);
 BH_ASSERT_SIZE(struct bh_udp_key, 48);
 BH_ASSERT_SIZE(struct bh_udp_flow, 80);
@@ -782,6 +814,8 @@ BH_ASSERT_SIZE(struct bh_udp_sock, 48 + 88 * BH_UDP_RECENT);
 BH_ASSERT_SIZE(struct bh_device, 8 + 16 * BH_DEVICE_ADDRESSES);
 BH_ASSERT_SIZE(struct bh_device_key, 40);
 BH_ASSERT_SIZE(struct bh_device_flow, 48);
+BH_ASSERT_SIZE(struct bh_fragment_key, 48);
+BH_ASSERT_SIZE(struct bh_fragment, 16);
 BH_ASSERT_SIZE(struct bh_event, 120);
 BH_ASSERT_SIZE(struct bh_denial_key, 40);
 BH_ASSERT_SIZE(struct bh_denial, 24);

@@ -229,7 +229,8 @@ static __always_inline int tcp_syn_sent(struct __sk_buff *skb, struct bh_tcp *t,
 		return BH_DENY;
 	}
 	/* For the answer; also for the option of a retransmission, where this one left without. */
-	bh_tcp_subject_note(t, q);
+	if (!t->known || t->word != q->word || t->valid_until_ns != q->valid_until)
+		bh_tcp_subject_note(t, q);
 	t->isn = bpf_ntohl(p->seq);
 	if (!asked) {
 		bh_judge_possible(q);

@@ -41,12 +41,25 @@ static __always_inline struct bh_tcp *bh_tcp_find(__u64 cookie)
 /* Not on the stack, which is short where a connection is established. */
 static const struct bh_tcp bh_tcp_none;
 
+/* Asks the processor for the entry of a socket that is made soon: cookies count up, and nothing has touched it for long. Nobody
+ * waits for what is loaded here. */
+static __always_inline void bh_tcp_fetch(__u64 cookie)
+{
+	struct bh_tcp *t = bh_tcp_slot(cookie);
+
+	if (t) {
+		(void)*(const volatile __u64 *)&t->cookie;
+		(void)*(const volatile __u64 *)&t->netns;
+	}
+}
+
 /* Makes the entry of a socket that has none; `cgroup`: of the process that makes the socket, 0 if the kernel does. Returns 0,
  * or -1 if there is no room. */
 BH_GLOBAL int bh_tcp_make(__u64 cookie, __u64 netns, __u64 cgroup)
 {
 	struct bh_tcp *t = bh_tcp_slot(cookie);
 
+	bh_tcp_fetch(cookie + 2);
 	if (t && !bh_tcp_owner(t) && __sync_val_compare_and_swap(&t->cookie, 0, cookie) == 0) {
 		t->netns = netns;
 		t->cgroup = cgroup;
@@ -68,13 +81,10 @@ BH_GLOBAL int bh_tcp_make(__u64 cookie, __u64 netns, __u64 cgroup)
 	return 0;
 }
 
-static __always_inline struct bh_tcp *bh_tcp_get(__u64 cookie, __u64 netns)
+/* For a socket that bh_tcp_find() has not found. */
+static __always_inline struct bh_tcp *bh_tcp_new(__u64 cookie, __u64 netns)
 {
-	struct bh_tcp *t = bh_tcp_find(cookie);
-
-	if (t || bh_tcp_make(cookie, netns, 0))
-		return t;
-	return bh_tcp_find(cookie);
+	return bh_tcp_make(cookie, netns, 0) ? 0 : bh_tcp_find(cookie);
 }
 
 /* Nothing of it is for the next owner. */
@@ -168,7 +178,8 @@ BH_GLOBAL int bh_tcp_no_room(__u64 cookie)
 	return r && r != -EEXIST;
 }
 
-/* A socket starts over: nothing of a connection that it had before counts. What connect() noted stays. */
+/* A socket starts over: nothing of a connection that it had before counts. What connect() noted stays: bh_tcp_store() takes back
+ * what it says of the subject. */
 static __always_inline void bh_tcp_begin(struct bh_tcp *t, __u8 kind)
 {
 	if (t->use & BH_TCP_USE_DONE)
@@ -176,7 +187,8 @@ static __always_inline void bh_tcp_begin(struct bh_tcp *t, __u8 kind)
 	*(volatile __u64 *)&t->pass = 0;
 	t->verdict = 0;
 	t->answered = 0;
-	t->known = 0;
+	if (kind != BH_SOCK_CONNECT)
+		t->known = 0;
 	t->peer = BH_ID_WORLD;
 	t->peer_tag = 0;
 	t->proof = BH_PROOF_NONE;

@@ -41,6 +41,7 @@ static const struct setting settings[CONFIG_KEYS] = {
 	SETTING(devices, "NAMES", "managed devices, as veth*,tap* (none)"),
 	SETTING(fips, "MODE", "require: cryptography of OpenSSL's FIPS module only (off)"),
 	SETTING(fips_config, "FILE", "what `openssl fipsinstall` wrote (OpenSSL's fipsmodule.cnf)"),
+	SETTING(device_hook, "KIND", "how devices are covered: tcx, clsact, or auto (auto)"),
 };
 
 static char *setting_value(struct daemon_config *config, enum config_key key)
@@ -112,7 +113,7 @@ unsigned config_key_hours(const struct daemon_config *config)
 static bool is_path(enum config_key key, const char *value)
 {
 	return key != CONFIG_KEY_INSTANCE && key != CONFIG_KEY_KEY_HOURS && key != CONFIG_KEY_DEVICES &&
-	       key != CONFIG_KEY_FIPS && (key != CONFIG_KEY_METRICS || *value == '/');
+	       key != CONFIG_KEY_FIPS && key != CONFIG_KEY_DEVICE_HOOK && (key != CONFIG_KEY_METRICS || *value == '/');
 }
 
 /* Device names with * and ?, separated by commas; blanks around them do not count. Says what is wrong, or NULL. */
@@ -172,6 +173,11 @@ static int setting_set(struct daemon_config_file *set, enum config_key key, cons
 		if (!hours_of(out)) {
 			say(why, size, "key_hours \"%s\": a whole number of hours from 1 to %d", out,
 			    CONFIG_KEY_HOURS_MAX);
+			return 1;
+		}
+	} else if (key == CONFIG_KEY_DEVICE_HOOK) {
+		if (strcmp(out, "auto") != 0 && strcmp(out, "tcx") != 0 && strcmp(out, "clsact") != 0) {
+			say(why, size, "device_hook \"%s\": auto, tcx or clsact", out);
 			return 1;
 		}
 	} else if (key == CONFIG_KEY_METRICS && !is_path(key, out)) {
@@ -255,7 +261,7 @@ static int unknown_key(struct reader *r, const char *key)
 			       suggestion.best);
 	return flaw_at(r, &r->event.start_mark,
 		       "unknown key \"%.64s\"; known: instance, subtree, run_dir, state_dir, audit_log, bundle_dir, "
-		       "policy_dir, pin_dir, key_hours, metrics, devices, fips, fips_config",
+		       "policy_dir, pin_dir, key_hours, metrics, devices, fips, fips_config, device_hook",
 		       key);
 }
 
@@ -416,6 +422,7 @@ enum config_action config_parse_options(int argc, char **argv, struct daemon_opt
 		{"devices", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_DEVICES},
 		{"fips", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_FIPS},
 		{"fips-config", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_FIPS_CONFIG},
+		{"device-hook", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_DEVICE_HOOK},
 		{NULL, 0, NULL, 0},
 	};
 	int option;
@@ -494,6 +501,7 @@ static void config_defaults(struct daemon_config *out, const char *instance)
 	strcpy(out->key_hours, "24");
 	strcpy(out->metrics, METRICS_OFF);
 	strcpy(out->fips, "off");
+	strcpy(out->device_hook, "auto");
 }
 
 /* A set that came through a pipe may be anything: every string is checked again as if it were typed. */

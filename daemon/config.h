@@ -40,6 +40,7 @@ struct daemon_config {
 	char fips[16];			  /* "off" or "require" */
 	char fips_config
 		[CONFIG_PATH_MAX]; /* what `openssl fipsinstall` wrote; "": where OpenSSL looks (identity/crypto.h) */
+	char device_hook[8];	   /* "auto", "tcx" or "clsact" */
 };
 
 enum config_key {
@@ -56,6 +57,7 @@ enum config_key {
 	CONFIG_KEY_DEVICES,
 	CONFIG_KEY_FIPS,
 	CONFIG_KEY_FIPS_CONFIG,
+	CONFIG_KEY_DEVICE_HOOK,
 	CONFIG_KEYS,
 };
 

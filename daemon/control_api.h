@@ -53,7 +53,8 @@
  *             "waiting": {"revision", "previous", "seconds_left", "deadline": RFC 3339} | null},
  *  "roles": [{"role", "pid", "restarts"}],
  *  "identities": {"tags", "max", "nearest_deadline": RFC 3339 | null, "nearest_identity"},
- *  "devices": {"patterns", "covered", "bound", "uncovered": [{"name", "error"}]},
+ *  "devices": {"patterns", "hook": "tcx" | "clsact" | null, "covered", "bound", "uncovered": [{"name", "error"}],
+ *              "items": [{"name", "ifindex", "covered": bool, "identity": string | null, "by_cgroup": string | null}]}, at most 64,
  *  "bundles": [{"trust_domain", "authorities", "dropped", "error": string | null}],
  *  "events": {"made", "written", "lost", "notices_made", "notices_written", "notices_lost", "denials_folded"},
  *  "handshakes": {"verified", "forged", "replayed", "stripped"},
@@ -63,7 +64,7 @@
  *
  * Identities JSON: [{"spiffe_id" | "local", "identity": number, "cgroup_id", "cgroup", "deadline": RFC 3339 | null,
  *  "seconds_left": number | null, "serial", "pid"}]. Of a device, "cgroup" is "device:NAME", "cgroup_id" 0, and there are
- *  "device", "ifindex" and "addresses".
+ *  "device", "ifindex" and "addresses"; of one that has it by the cgroup of who is behind it, "by_cgroup" with the cgroup's path.
  *
  * Top JSON: {"taken_usec", "pairs_counted", "pairs_max", "pairs": [{"from", "to", "direction": "egress" | "ingress",
  *  "protocol", "flows", "denied", "sent_bytes", "received_bytes", "retransmits", "rtt_us", "rtt_samples"}]}

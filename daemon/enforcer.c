@@ -264,6 +264,9 @@ static int places_open(struct enforcer *e, struct datapath_config *config)
 		.cgroup_id = e->cgroup_id,
 		.subtree_level = depth_of(root) + depth_of(e->config.subtree),
 		.devices = e->config.devices[0] != '\0',
+		.hook_kind = strcmp(e->config.device_hook, "clsact") == 0 ? DEVICE_CLSACT
+			     : strcmp(e->config.device_hook, "tcx") == 0  ? DEVICE_TCX
+									  : DEVICE_AUTO,
 	};
 	return 0;
 }

@@ -9,6 +9,7 @@
  *   enforcer_preview.c   what a policy would cut, before it does
  *   enforcer_tags.c      identities and tags: attest, renew, expire, revoke, remove; local identities
  *   enforcer_devices.c   managed devices: their tags, addresses, and who may bind them
+ *   enforcer_behind.c    managed devices by the cgroup of who is behind them
  *   enforcer_sweep.c     tags, addresses and sockets in line with the cgroups there are
  *   enforcer_subtree.c   the managed subtree, and that the kernel still enforces on it
  *   enforcer_bundles.c   trust bundles, and the tags of who can no longer be verified
@@ -50,6 +51,8 @@ struct tag {
 	uint32_t identity;
 	uint32_t pid;
 	bool local;
+	bool derived;	 /* a device's, by the cgroup of who is behind it */
+	uint64_t source; /* of one derived: that cgroup; 0: not looked at since the start */
 	char path[1024];
 	char serial[64];
 };
@@ -267,7 +270,15 @@ bool enforcer_devices_check(struct enforcer *e);
 int enforcer_addresses_refresh(struct enforcer *e, const struct cgroup_tree *tree);
 /* May the caller bind this device, with these addresses? If not, says why. */
 bool enforcer_device_fits(struct enforcer *e, struct tag_attempt *a);
+/* No loopback, multicast or unspecified one. */
+bool enforcer_address_can_be_bound(const struct bh_addr *a);
 int enforcer_device_bind(struct enforcer *e, const struct tag_attempt *a);
+
+/* ---- enforcer_behind.c ---- */
+
+/* Gives managed devices the identity of the workload that is found behind them, and takes it away where that is no longer so.
+ * Returns whether anything changed: then flows are to be judged again. */
+bool enforcer_devices_derive(struct enforcer *e, const struct cgroup_tree *tree);
 
 /* ---- enforcer_sweep.c ---- */
 

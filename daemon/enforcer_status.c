@@ -67,24 +67,43 @@ static json_t *json_tags(const struct enforcer *e)
 			 nearest ? enforcer_identity_name(e, nearest->identity) : NULL);
 }
 
-/* Devices without identity are counted: they carry nothing. Those that are not covered are named: they carry anything. */
-static json_t *json_devices(const struct enforcer *e)
+/* More would make the answer long; `policyctl identities` has all that carry one. */
+#define DEVICES_SHOWN 64
+
+static json_t *json_device(struct enforcer *e, const struct device *device)
 {
-	json_t *uncovered = json_array();
+	const struct tag *tag = enforcer_tag_find(e, BH_DEVICE_BIT | device->ifindex);
+	const struct tag *source = tag && tag->derived ? enforcer_tag_find(e, tag->source) : NULL;
+	bool lives = tag && tag->deadline_ns > enforcer_boottime_ns();
+
+	return json_pack("{s:s, s:i, s:b, s:s?, s:s?}", "name", device->name, "ifindex", (int)device->ifindex,
+			 "covered", device->covered, "identity",
+			 lives ? enforcer_identity_name(e, tag->identity) : NULL, "by_cgroup",
+			 lives && source ? source->path : NULL);
+}
+
+/* Devices without identity carry nothing. Those that are not covered are all named: they carry anything. */
+static json_t *json_devices(struct enforcer *e)
+{
+	static const char *const kinds[] = {[DEVICE_TCX] = "tcx", [DEVICE_CLSACT] = "clsact"};
+	json_t *uncovered = json_array(), *items = json_array();
 	int n_covered = 0, n_bound = 0;
 
 	for (size_t i = 0; i < devices_count(e->devices); i++) {
 		const struct device *device = devices_at(e->devices, i);
 
+		if (i < DEVICES_SHOWN)
+			json_array_append_new(items, json_device(e, device));
 		n_covered += device->covered;
 		n_bound += device->kernel.n_addresses > 0;
 		if (!device->covered)
-			json_array_append_new(uncovered,
-					      json_pack("{s:s, s:s}", "name", device->name, "error",
-							device->error ? strerror(-device->error) : "not covered yet"));
+			json_array_append_new(
+				uncovered, json_pack("{s:s, s:s}", "name", device->name, "error",
+						     device->error ? devices_error(device->error) : "not covered yet"));
 	}
-	return json_pack("{s:s, s:i, s:i, s:o}", "patterns", e->config.devices, "covered", n_covered, "bound", n_bound,
-			 "uncovered", uncovered);
+	return json_pack("{s:s, s:s?, s:i, s:i, s:o, s:o}", "patterns", e->config.devices, "hook",
+			 kinds[datapath_device_kind(e->datapath)], "covered", n_covered, "bound", n_bound, "uncovered",
+			 uncovered, "items", items);
 }
 
 static json_t *json_bundles(const struct enforcer *e)
@@ -234,6 +253,11 @@ static void json_add_device(const struct enforcer *e, json_t *item, const struct
 	json_object_set_new(item, "device", json_string(tag->path + strlen(BH_DEVICE_PLACE)));
 	json_object_set_new(item, "ifindex", json_integer((uint32_t)tag->cgroup_id));
 	json_object_set_new(item, "addresses", addresses);
+	if (tag->derived) {
+		const struct tag *source = enforcer_tag_find((struct enforcer *)e, tag->source);
+
+		json_object_set_new(item, "by_cgroup", source ? json_string(source->path) : json_null());
+	}
 }
 
 int enforcer_identities(void *ctx, char **textp)

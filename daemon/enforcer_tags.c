@@ -148,7 +148,9 @@ void enforcer_tag_drop(struct enforcer *e, struct tag *tag)
 int enforcer_tag_write(struct enforcer *e, const struct tag *tag)
 {
 	return datapath_tag_set(e->datapath, tag->cgroup_id,
-				&(struct bh_tag){.deadline_ns = tag->deadline_ns, .identity = tag->identity});
+				&(struct bh_tag){.deadline_ns = tag->deadline_ns,
+						 .identity = tag->identity,
+						 .flags = tag->derived ? BH_TAG_DERIVED : 0});
 }
 
 struct ipc_notice enforcer_tag_notice(struct enforcer *e, enum notice_kind kind, const struct tag *tag)
@@ -449,6 +451,9 @@ static bool identity_fits(struct enforcer *e, struct tag_attempt *a)
 					"the identity was revoked at %s: an SVID issued after that is needed", at);
 		return false;
 	}
+	/* Who binds a device by hand knows better than what was found behind it. */
+	if (tag && tag->derived)
+		return true;
 	if (tag && tag->deadline_ns &&
 	    (tag->local || strcmp(enforcer_identity_name(e, tag->identity), a->request->spiffe_id) != 0)) {
 		enforcer_attempt_refuse(a, ATTEST_E_OTHER_IDENTITY, "%s%s carries the identity %s already",
@@ -483,6 +488,8 @@ static bool tag_give(struct enforcer *e, struct tag_attempt *a)
 	}
 	tag->identity = number;
 	tag->local = false;
+	tag->derived = false;
+	tag->source = 0;
 	if (!a->renewal || request->deadline_ns > tag->deadline_ns) {
 		tag->deadline_ns = request->deadline_ns;
 		tag->not_after = request->not_after;
@@ -563,7 +570,9 @@ void enforcer_tag_request(struct enforcer *e, const struct ipc_tag_request *requ
 	reply.renewal = a.renewal;
 	snprintf(reply.text, sizeof(reply.text), "%s", a.text);
 	if (!a.code) {
-		if (!a.renewal)
+		bool derived = enforcer_devices_derive(e, &tree);
+
+		if (!a.renewal || derived)
 			datapath_changed(e->datapath);
 		enforcer_addresses_refresh(e, &tree);
 		enforcer_expiry_arm(e);
@@ -622,6 +631,7 @@ int enforcer_tags_start(struct enforcer *e)
 				return -ENOMEM;
 			tag->identity = kernel.identity;
 			tag->deadline_ns = kernel.deadline_ns;
+			tag->derived = kernel.flags & BH_TAG_DERIVED;
 			tag->local = kernel.identity < BH_MAX_IDENTITIES && e->names[kernel.identity] &&
 				     e->names[kernel.identity]->local;
 			if (!tag->local && tag->deadline_ns)

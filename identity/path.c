@@ -259,7 +259,7 @@ static int search_issuers(struct path_search *search)
 {
 	X509 *last = search->path[search->len - 1];
 	int authorities = sk_X509_num(search->bundle->authorities), found = 0;
-	struct svid_verdict failure;
+	struct svid_verdict failure = {.rule = 0};
 	bool named = false;
 
 	for (int i = 0; i < authorities + (int)search->n - 1; i++) {
