@@ -44,17 +44,6 @@ uint64_t enforcer_realtime_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000ULL + (uint64_t)ts.tv_nsec;
 }
 
-int enforcer_reload(void *ctx, uid_t uid, pid_t pid, char **textp)
-{
-	struct enforcer *e = ctx;
-
-	(void)uid;
-	(void)pid;
-	(void)textp;
-	enforcer_bundles_reload(e);
-	return enforcer_audit_open(e);
-}
-
 /* ---- roles ---- */
 
 /* At the first start there is nothing to say here: role_new() has not returned yet, and roles_start() goes on. */
@@ -74,6 +63,8 @@ static void on_started(void *ctx, enum role_kind kind, int sock, unsigned restar
 		enforcer_devices_tell(e);
 		enforcer_policy_tell(e);
 		enforcer_audit_open(e);
+	} else if (kind == ROLE_FETCHER) {
+		enforcer_workload_watch(e);
 	} else {
 		e->told_ns = 0;
 	}
@@ -99,6 +90,10 @@ static void on_packet(void *ctx, enum role_kind kind, const void *packet, int ty
 	}
 	if (kind == ROLE_METRICS && type == IPC_METRICS_ASK)
 		enforcer_metrics_tell(e);
+	if (kind == ROLE_FETCHER && type == IPC_FETCHED)
+		enforcer_fetched(e, packet, fd);
+	if (kind == ROLE_FETCHER && (type == IPC_WORKLOAD_BUNDLE || type == IPC_WORKLOAD_STATE))
+		enforcer_workload_packet(e, type, packet, fd);
 	if (fd >= 0)
 		close(fd);
 }
@@ -115,6 +110,8 @@ static void on_ended(void *ctx, enum role_kind kind)
 {
 	if (kind == ROLE_AUDITOR)
 		enforcer_notice_account(ctx);
+	if (kind == ROLE_FETCHER)
+		enforcer_federation_fetcher_ended(ctx);
 }
 
 static const struct role_ops role_ops = {
@@ -137,6 +134,22 @@ static int auditor_config_fd(struct enforcer *e)
 	return ipc_memfd("bulkhead-auditor", &config, sizeof(config));
 }
 
+/* The fetcher runs as long as there is somebody to ask. */
+static int fetcher_start(struct enforcer *e)
+{
+	bool wanted = e->config.n_federation || config_workload_socket(&e->config);
+	int r = 0;
+
+	if (!wanted) {
+		role_freep(&e->fetcher);
+	} else if (!e->fetcher) {
+		r = role_new(&e->fetcher, e->event, ROLE_FETCHER, NULL, 0, &role_ops, e);
+		if (r == 0)
+			enforcer_workload_watch(e);
+	}
+	return r;
+}
+
 static int roles_start(struct enforcer *e, int config_fd)
 {
 	int fds[] = {datapath_ring_fd(e->datapath), datapath_counters_fd(e->datapath), e->cgroup_fd, config_fd};
@@ -154,10 +167,31 @@ static int roles_start(struct enforcer *e, int config_fd)
 	r = role_new(&e->identity, e->event, ROLE_IDENTITY, &e->attest_fd, 1, &role_ops, e);
 	if (r >= 0 && e->metrics_fd >= 0)
 		r = role_new(&e->metrics, e->event, ROLE_METRICS, &e->metrics_fd, 1, &role_ops, e);
+	if (r >= 0)
+		r = enforcer_federation_start(e);
+	if (r >= 0)
+		r = enforcer_workload_start(e);
+	if (r >= 0)
+		r = fetcher_start(e);
 	if (r < 0)
 		return r;
 	enforcer_bundles_start(e);
 	return 0;
+}
+
+int enforcer_reload(void *ctx, uid_t uid, pid_t pid, char **textp)
+{
+	struct enforcer *e = ctx;
+	int r, opened;
+
+	(void)uid;
+	(void)pid;
+	r = enforcer_federation_reload(e, textp);
+	if (r >= 0)
+		r = fetcher_start(e);
+	enforcer_bundles_reload(e);
+	opened = enforcer_audit_open(e);
+	return r < 0 ? r : opened;
 }
 
 /* ---- start ---- */
@@ -460,6 +494,8 @@ static void enforcer_free(struct enforcer *e)
 {
 	control_freep(&e->control);
 	role_freep(&e->metrics);
+	enforcer_federation_free(e);
+	role_freep(&e->fetcher);
 	role_freep(&e->identity);
 	role_freep(&e->auditor); /* last: it writes what the others reported */
 	e->queue_len = 0;
@@ -473,6 +509,7 @@ static void enforcer_free(struct enforcer *e)
 	sd_event_source_disable_unref(e->key_timer);
 	sd_event_source_disable_unref(e->bundle_watch);
 	sd_event_source_disable_unref(e->bundle_timer);
+	enforcer_workload_free(e);
 	sd_event_unref(e->event);
 	devices_freep(&e->devices);
 	enforcer_tags_free(e);

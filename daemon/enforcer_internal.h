@@ -15,6 +15,8 @@
  *   enforcer_bundles.c   trust bundles, wherever they come from
  *   enforcer_bundle_dir.c  those in the bundle directory
  *   enforcer_vouch.c     the tags of who can no longer be verified
+ *   enforcer_federation.c  those of bundle endpoints, and when they are asked
+ *   enforcer_workload.c  those of the SPIFFE Workload API
  *   enforcer_keys.c      the key of the handshake, and when it is replaced
  *   enforcer_notice.c    what the daemon itself has to say to the audit log
  *   enforcer_status.c    the answers of the control socket
@@ -136,6 +138,9 @@ struct enforcer {
 	struct role *identity;
 	struct role *auditor;
 	struct role *metrics; /* NULL: nobody asked for it */
+	struct role *fetcher; /* likewise */
+	struct federations *federations;
+	struct workload *workload; /* NULL: no Workload API */
 
 	char cgroup_mount[1024];
 	char pin_dir[1200];
@@ -404,6 +409,29 @@ void enforcer_vouch_check(struct enforcer *e, const struct bundle *bundle, const
 			  size_t n_former);
 /* Ends the tags of trust domains that have no bundle, and their connections. */
 void enforcer_vouch_check_domains(struct enforcer *e);
+
+/* ---- enforcer_federation.c ---- */
+
+/* Begins the relationships of the configuration, ends those that are no more in it, and asks all endpoints now. Before
+ * enforcer_bundles_start(). Returns 0 or -errno: one could not begin. */
+int enforcer_federation_start(struct enforcer *e);
+/* The same with what the configuration file says now. Returns 0, or -errno with a sentence: nothing changed. */
+int enforcer_federation_reload(struct enforcer *e, char **textp);
+void enforcer_federation_free(struct enforcer *e);
+/* What the fetcher role says. */
+void enforcer_fetched(struct enforcer *e, const struct ipc_fetched *fetched, int fd);
+void enforcer_federation_fetcher_ended(struct enforcer *e);
+/* When the endpoint is asked next, CLOCK_BOOTTIME; 0: now, or there is no endpoint. */
+uint64_t enforcer_federation_due_ns(const struct enforcer *e, const char *trust_domain);
+
+/* ---- enforcer_workload.c ---- */
+
+/* Before enforcer_bundles_start(). Returns 0 or -errno. */
+int enforcer_workload_start(struct enforcer *e);
+void enforcer_workload_free(struct enforcer *e);
+/* The fetcher role runs: it is told what to watch. */
+void enforcer_workload_watch(struct enforcer *e);
+void enforcer_workload_packet(struct enforcer *e, int type, const void *packet, int fd);
 
 /* ---- enforcer_keys.c ---- */
 

@@ -46,6 +46,10 @@ static json_t *json_roles(const struct enforcer *e)
 		json_array_append_new(roles,
 				      json_pack("{s:s, s:i, s:i}", "role", "metrics", "pid", (int)role_pid(e->metrics),
 						"restarts", (int)role_restarts(e->metrics)));
+	if (e->fetcher)
+		json_array_append_new(roles,
+				      json_pack("{s:s, s:i, s:i}", "role", "fetcher", "pid", (int)role_pid(e->fetcher),
+						"restarts", (int)role_restarts(e->fetcher)));
 	return roles;
 }
 
@@ -347,8 +351,16 @@ int enforcer_bundles(void *ctx, char **textp)
 	int64_t now = (int64_t)(enforcer_realtime_ns() / 1000000000ULL);
 	json_t *list = json_array();
 
-	for (size_t i = 0; i < e->n_bundles; i++)
-		json_array_append_new(list, json_bundle(&e->bundles[i], now));
+	for (size_t i = 0; i < e->n_bundles; i++) {
+		uint64_t due_ns = enforcer_federation_due_ns(e, e->bundles[i].trust_domain),
+			 now_ns = enforcer_boottime_ns();
+		json_t *item = json_bundle(&e->bundles[i], now);
+
+		json_object_set_new(
+			item, "next_poll",
+			json_time(due_ns > now_ns ? now + (int64_t)((due_ns - now_ns) / 1000000000ULL) : 0));
+		json_array_append_new(list, item);
+	}
 	return json_done(list, textp);
 }
 

@@ -79,6 +79,14 @@ static const struct shape shapes[] = {
 	{IPC_METRICS, sizeof(struct ipc_header), FD_MUST, {{0, 0}}},
 	{IPC_READY, sizeof(struct ipc_header), FD_NONE, {{0, 0}}},
 	{IPC_PING, sizeof(struct ipc_header), FD_NONE, {{0, 0}}},
+	{IPC_FETCH,
+	 sizeof(struct ipc_fetch),
+	 FD_MAYBE,
+	 {TEXT(ipc_fetch, url), TEXT(ipc_fetch, ca_file), TEXT(ipc_fetch, endpoint_spiffe_id)}},
+	{IPC_WORKLOAD_WATCH, sizeof(struct ipc_workload_watch), FD_NONE, {TEXT(ipc_workload_watch, path)}},
+	{IPC_FETCHED, sizeof(struct ipc_fetched), FD_MAYBE, {TEXT(ipc_fetched, why)}},
+	{IPC_WORKLOAD_BUNDLE, sizeof(struct ipc_workload_bundle), FD_MUST, {TEXT(ipc_workload_bundle, trust_domain)}},
+	{IPC_WORKLOAD_STATE, sizeof(struct ipc_workload_state), FD_NONE, {TEXT(ipc_workload_state, why)}},
 };
 
 _Static_assert(sizeof(struct ipc_notice) <= IPC_MAX_PACKET, "IPC_MAX_PACKET");

@@ -43,6 +43,14 @@ enum ipc_type {
 	IPC_READY = 48, /* struct ipc_header */
 	/* enforcer -> any role, and back: watchdog */
 	IPC_PING = 49, /* struct ipc_header */
+	/* enforcer -> fetcher */
+	IPC_FETCH = 56,		 /* struct ipc_fetch, fd: the bundle that an https_spiffe endpoint proves itself by */
+	IPC_WORKLOAD_WATCH = 57, /* struct ipc_workload_watch */
+	/* fetcher -> enforcer */
+	IPC_FETCHED = 64, /* struct ipc_fetched, fd: what came; without fd: it failed */
+	/* A message of the Workload API: one of these for each trust domain in it, and the state after the last. */
+	IPC_WORKLOAD_BUNDLE = 65, /* struct ipc_workload_bundle, fd: DER certificates */
+	IPC_WORKLOAD_STATE = 66,  /* struct ipc_workload_state */
 };
 
 struct ipc_header {
@@ -222,6 +230,46 @@ struct ipc_notice {
 	char digest[65]; /* policy: SHA-256, hex */
 	char text[512];	 /* reason, or operator's comment */
 	uint8_t leaf_sha256[32];
+};
+
+struct ipc_fetch {
+	struct ipc_header h;
+	uint64_t request; /* comes back in the answer */
+	uint32_t format;  /* enum bundle_format of what is beside it */
+	uint32_t pad;
+	char url[1024];
+	char ca_file[1024];	       /* https_web; "": the system's authorities */
+	char endpoint_spiffe_id[2049]; /* "": https_web */
+};
+
+struct ipc_fetched {
+	struct ipc_header h;
+	uint64_t request;
+	char why[400]; /* it failed */
+};
+
+/* Take bundles from the Workload API on this socket from now on; "": no more. */
+struct ipc_workload_watch {
+	struct ipc_header h;
+	char path[108];
+};
+
+struct ipc_workload_bundle {
+	struct ipc_header h;
+	char trust_domain[256];
+};
+
+enum workload_state {
+	WORKLOAD_COMPLETE = 1, /* the bundles told since the last state are all there are */
+	WORKLOAD_DENIED,       /* PermissionDenied: whatever was told is taken back */
+	WORKLOAD_LOST,	       /* no connection, or what came cannot be read: whatever was told stays */
+};
+
+struct ipc_workload_state {
+	struct ipc_header h;
+	uint32_t state; /* enum workload_state */
+	uint32_t pad;
+	char why[400];
 };
 
 /* Largest packet of all. */

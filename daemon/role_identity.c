@@ -22,6 +22,7 @@
 #include "chains.h"
 #include "identity/bundle_text.h"
 #include "identity/crypto.h"
+#include "fips.h"
 #include "log.h"
 #include "sandbox.h"
 
@@ -383,25 +384,6 @@ static int add_sources(struct identity_role *role, int listen_fd)
 	return r < 0 ? r : sd_event_source_set_enabled(role->pause_timer, SD_EVENT_OFF);
 }
 
-/* Before anything else is done with OpenSSL. */
-static int use_fips(struct identity_role *role)
-{
-	const char *config = getenv(ROLE_FIPS);
-	char why[1024];
-	int r;
-
-	if (config == NULL)
-		return 0;
-	r = crypto_fips_new(&role->crypto, config[0] != '\0' ? config : NULL, why, sizeof(why));
-	if (r == 1) {
-		log_error("identity: %s", why);
-		return -ENOPKG;
-	}
-	if (r == 0)
-		crypto_use(role->crypto);
-	return r;
-}
-
 /* Whatever a library opens when first used is opened here: OpenSSL its configuration, jansson the random seed of its hashes,
  * sd-event (for timer slack) and we the boot id. */
 static int warm_up(struct identity_role *role)
@@ -435,7 +417,7 @@ static int set_up(struct identity_role *role, int ipc_fd, int listen_fd)
 	if (r == 0)
 		r = set_non_blocking(listen_fd);
 	if (r == 0)
-		r = use_fips(role);
+		r = fips_use(&role->crypto, "identity");
 	if (r == 0)
 		r = bundle_set_new(&role->server.bundles);
 	if (r == 0)
