@@ -26,7 +26,6 @@
  *   - Values only grow, at the end; zero in a new field means what its absence meant. So any build reads any layout, newer
  *     or older: the common part is copied, what is new is 0, what is unknown is dropped.
  *   - Keys and types of maps never change: a map that needs another one gets another name.
- *   - Values kept with sockets begin with the state word of the cached verdict.
  *   - Events carry their length in the ring: they may grow without a new number, and are read as far as they go.
  *   - Maps that one store switches together (state, tables, who) have one number.
  *
@@ -42,13 +41,14 @@
 #define BH_LAYOUT_NAMES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_KEYS 1U
 #define BH_LAYOUT_SOCKETS (1U + BH_LAYOUT_TEST)
-#define BH_LAYOUT_TCP 1U /* TCP sockets, in both places */
-#define BH_LAYOUT_HANDSHAKES 2U
+#define BH_LAYOUT_TCP (1U + BH_LAYOUT_TEST)	    /* TCP sockets, in both places */
+#define BH_LAYOUT_UDP_SOCKETS (1U + BH_LAYOUT_TEST) /* UDP sockets */
+#define BH_LAYOUT_HANDSHAKES 3U
 #define BH_LAYOUT_TICKETS 3U
 #define BH_LAYOUT_ENDPOINTS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_ADDRESSES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_UNLISTED 1U
-#define BH_LAYOUT_UDP_TICKETS 2U /* numbers, slots and what both ends keep of them */
+#define BH_LAYOUT_UDP_TICKETS 2U /* numbers and slots */
 #define BH_LAYOUT_UDP_FLOWS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_DEVICES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_DEVICE_FLOWS (1U + BH_LAYOUT_TEST)
@@ -153,10 +153,6 @@ struct bh_state {
 	__u64 test[BH_LAYOUT_TEST];
 };
 #define BH_WORD_SLOT(word) ((__u32)((word)&1))
-/* No state word, in values that begin with one: nothing is cached; carried over and not touched since; being carried. */
-#define BH_WORD_NONE (~0ULL)
-#define BH_WORD_CARRIED (~0ULL - 1)
-#define BH_WORD_CARRYING (~0ULL - 2)
 
 /*
  * Key of the handshake MAC. An epoch's key stands in slot epoch % BH_KEY_SLOTS; bh_state.key_epoch, one 8-byte store, makes
@@ -396,10 +392,9 @@ enum bh_sock_kind {
 	BH_SOCK_EARLY = 6,   /* accepted by its SYN (Fast Open), not yet by the peer's ACK */
 };
 
-/* Kept with each socket that is neither TCP nor UDP (BPF_MAP_TYPE_SK_STORAGE). Nothing is cached: `word` marks what was carried
- * over from another layout. */
+/* Kept with each socket that is neither TCP nor UDP (BPF_MAP_TYPE_SK_STORAGE). Nothing is cached. */
 struct bh_sock {
-	__u64 word;
+	__u64 unused;
 	__u64 netns; /* cookie of the socket's network namespace */
 	__u8 host;   /* 1: of no workload, lives in the root of the hierarchy */
 	__u8 pad[7];
@@ -439,6 +434,7 @@ struct bh_udp_sock {
 	__u32 more; /* 1: it had more flows at a time than `recent` has room for */
 	__u32 pad;
 	struct bh_udp_recent recent[BH_UDP_RECENT];
+	__u64 test[BH_LAYOUT_TEST];
 };
 
 /*
@@ -473,7 +469,10 @@ struct bh_tcp {
 	__u32 use; /* bits of BH_TCP_USE_: how it is being written */
 	struct bh_addr local;
 	struct bh_addr remote;
+	__u64 test[BH_LAYOUT_TEST];
 };
+
+#define BH_TCP_LEAVING (~0ULL) /* in the place of a cookie: nobody's, and not to be taken yet */
 
 #define BH_TCP_USE_WRITING 1U /* by a program that does not hold the socket's lock */
 #define BH_TCP_USE_LEAVING 2U /* to be let go, by whoever writes just now */
@@ -516,7 +515,7 @@ struct bh_handshake {
  * place in a near bucket notes there that it overflows, and goes to the far one; there the oldest makes room: losing one
  * denies the connection. Of a near bucket that has not overflowed for a while, nobody looks at the far one.
  */
-#define BH_HANDSHAKE_NEAR 64U /* powers of two */
+#define BH_HANDSHAKE_NEAR 256U /* powers of two */
 #define BH_HANDSHAKE_FAR 4096U
 #define BH_HANDSHAKE_WAYS 4U
 #define BH_HANDSHAKE_WRITING 1ULL

@@ -63,7 +63,7 @@ static __always_inline struct bh_tcp *ops_sock(struct bpf_sock_ops *ops)
 }
 
 /* Room in SYN and SYN-ACK. What is not used is filled with padding. */
-static __always_inline void option_reserve(struct bpf_sock_ops *ops)
+static __noinline int option_reserve(struct bpf_sock_ops *ops)
 {
 	struct bh_addr remote;
 
@@ -71,11 +71,12 @@ static __always_inline void option_reserve(struct bpf_sock_ops *ops)
 		/* Where the handshake went on after the socket was accepted (Fast Open), it is over now. */
 		if (ops->skb_tcp_flags)
 			flags_set(ops, ops->bpf_sock_ops_cb_flags & ESTABLISHED_FLAGS);
-		return;
+		return 0;
 	}
 	ops_remote(ops, &remote);
 	if (bh_shows_identity(&remote) && bpf_reserve_hdr_opt(ops, BH_TCPOPT_LEN, 0))
 		bpf_reserve_hdr_opt(ops, BH_TCPOPT_SHORT_LEN, 0);
+	return 0;
 }
 
 /* Who this end is in the handshake under way: the connecting socket's subject, or the listener's that accepted. Returns
@@ -113,7 +114,7 @@ static __noinline int cookie_sent(const struct bh_tuple *tuple, const struct bh_
 	return bh_pending_put(tuple, &h, now);
 }
 
-static __always_inline void option_write(struct bpf_sock_ops *ops)
+static __noinline int option_write(struct bpf_sock_ops *ops)
 {
 	struct bh_tcpopt option = {.kind = BH_TCPOPT_KIND, .len = BH_TCPOPT_LEN, .exid = bpf_htons(BH_TCPOPT_EXID)};
 	struct tcphdr *th = ops->skb_data;
@@ -123,12 +124,12 @@ static __always_inline void option_write(struct bpf_sock_ops *ops)
 	__u64 mac;
 
 	if ((void *)(th + 1) > ops->skb_data_end)
-		return;
+		return 0;
 	in.seq = th->seq;
 	in.ack = ops->skb_tcp_flags & BH_TCP_ACK ? th->ack_seq : 0;
 	ops_addresses(ops, &t);
 	if (!own_identity(ops, &t, &identity))
-		return;
+		return 0;
 	option.identity = bpf_htonl(identity);
 	in.identity = option.identity;
 	__builtin_memcpy(in.src, t.local.w, sizeof(in.src));
@@ -136,15 +137,16 @@ static __always_inline void option_write(struct bpf_sock_ops *ops)
 	in.sport = bpf_htons(t.lport);
 	in.dport = bpf_htons(t.rport);
 	if (bh_segment_mac(&in, &mac))
-		return;
+		return 0;
 	__builtin_memcpy(option.mac, &mac, sizeof(option.mac));
 	if (bpf_store_hdr_opt(ops, &option, sizeof(option), 0)) {
 		option.len = BH_TCPOPT_SHORT_LEN;
 		if (bpf_store_hdr_opt(ops, &option, BH_TCPOPT_SHORT_LEN, 0))
-			return;
+			return 0;
 	}
 	if (ops->args[0] == BPF_WRITE_HDR_TCP_SYNACK_COOKIE)
 		cookie_sent(&t, &in, mac);
+	return 0;
 }
 
 /* The accepted socket takes over what its listener's handshake found out. */

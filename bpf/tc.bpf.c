@@ -111,6 +111,15 @@ static __always_inline bool asks_for_address(const struct bh_query *q, __u32 hoo
 	       bh_addr_is_v4(&q->local) && !q->local.w[3] && bh_addr_is_v4(&q->remote) && q->remote.w[3] == 0xffffffff;
 }
 
+/* Parses a packet in q's direction; by itself, so that what that needs of the stack is free when it is judged. */
+static __noinline int device_parse(struct __sk_buff *skb, __u32 link_header, __be16 protocol, struct bh_packet *p,
+				   struct bh_query *q)
+{
+	bool out = q->direction == BH_EGRESS;
+
+	return bh_parse_at(skb, link_header, protocol, p, out ? &q->local : &q->remote, out ? &q->remote : &q->local);
+}
+
 /* An IP packet. */
 static __noinline int device_ip(struct __sk_buff *skb, const struct bh_device *dev, struct bh_query *q, __be16 protocol,
 				__u32 hook)
@@ -120,8 +129,7 @@ static __noinline int device_ip(struct __sk_buff *skb, const struct bh_device *d
 
 	if (!dev || !q)
 		return BH_DENY;
-	err = bh_parse_at(skb, dev->link_header, protocol, &p, hook == BH_EGRESS ? &q->local : &q->remote,
-			  hook == BH_EGRESS ? &q->remote : &q->local);
+	err = device_parse(skb, dev->link_header, protocol, &p, q);
 	if (err == BH_REASON_FRAGMENT)
 		err = device_fragment(skb, dev, &p, q, protocol);
 	if (err == FRAGMENT_FOLLOWS)
@@ -144,8 +152,10 @@ static __noinline int device_ip(struct __sk_buff *skb, const struct bh_device *d
 	if (p.proto == IPPROTO_ICMP || p.proto == IPPROTO_ICMPV6) {
 		if (device_is_echo(&p))
 			return device_echo(skb, &p, q, hook);
-		if (device_is_error(&p))
-			return device_error(skb, &p, q, hook);
+		if (device_is_error(&p)) {
+			err = device_error(skb, &p, q, hook);
+			return err ? device_deny(q, err) : BH_ALLOW;
+		}
 		q->rport = p.icmp_type;
 		return device_deny(q, BH_REASON_PROTO);
 	}

@@ -37,6 +37,14 @@ SIGNER = {
 }
 
 
+# What `openssl genpkey` is told.
+KEYS = {
+    "P-256": ("EC", "-pkeyopt", "ec_paramgen_curve:P-256"),
+    "RSA-2048": ("RSA", "-pkeyopt", "rsa_keygen_bits:2048"),
+    "Ed25519": ("ED25519",),
+}
+
+
 def openssl(*args):
     result = subprocess.run(["openssl", *args], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if result.returncode:
@@ -67,9 +75,10 @@ class Svid:
 
 
 class Authority:
-    """A root, or with `parent` an intermediate, of one trust domain."""
+    """A root, or with `parent` an intermediate, of one trust domain. `kind` of its key and those of its SVIDs."""
 
-    def __init__(self, directory, trust_domain, parent=None, seconds=86400):
+    def __init__(self, directory, trust_domain, parent=None, seconds=86400, kind="P-256"):
+        self.kind = kind
         self.dir = directory
         self.trust_domain = trust_domain
         self.parent = parent
@@ -90,7 +99,7 @@ class Authority:
         with open(ext, "w", encoding="ascii") as f:
             f.writelines(f"{name} = {value}\n" for name, value in extensions.items() if value is not None)
         if not reuse_key:
-            openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", key)
+            openssl("genpkey", "-algorithm", *KEYS[self.kind], "-out", key)
         openssl("req", "-new", "-config", f"{self.dir}/ca.cnf", "-key", key, "-subj", subject, "-out", f"{cert}.csr")
         by = signer or self
         sign = ["-selfsign", "-keyfile", key] if own and not signer else ["-cert", by.cert, "-keyfile", by.key]

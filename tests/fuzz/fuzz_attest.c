@@ -208,9 +208,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size == 0)
 		return 0;
 	/* Of exactly this length, so that AddressSanitizer sees a read behind it. */
-	packet = malloc(size);
+	packet = malloc(size > 1 ? size - 1 : 1);
 	memcpy(packet, data + 1, size - 1);
-	packet = realloc(packet, size > 1 ? size - 1 : 1);
 	kinds[data[0] % (sizeof(kinds) / sizeof(kinds[0]))](packet, size - 1);
 	free(packet);
 	ERR_clear_error();
