@@ -88,7 +88,9 @@ static void on_packet(void *ctx, enum role_kind kind, const void *packet, int ty
 	struct enforcer *e = ctx;
 
 	if (kind == ROLE_IDENTITY) {
-		if (type == IPC_TAG_REQUEST || type == IPC_ATTEST_REFUSED)
+		if (type == IPC_PEER_QUERY)
+			enforcer_peer_query(e, packet, fd);
+		else if (type == IPC_TAG_REQUEST || type == IPC_ATTEST_REFUSED)
 			enforcer_tag_request(e, packet, fd);
 		else if (type == IPC_BUNDLE_LOADED)
 			enforcer_bundle_loaded(e, packet);
@@ -245,6 +247,11 @@ static int places_open(struct enforcer *e, struct datapath_config *config)
 	if (mount_find("cgroup2", e->cgroup_mount, sizeof(e->cgroup_mount), root, sizeof(root)) < 0) {
 		log_error("no cgroup2 file system is mounted: Bulkhead needs cgroup v2");
 		return -ENOENT;
+	}
+	if (config_is_true(e->config.allow_proc_fallback)) {
+		e->cgroup_mount_fd = open(e->cgroup_mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (e->cgroup_mount_fd < 0)
+			return fail("open", e->cgroup_mount, -errno);
 	}
 	r = enforcer_subtree_open(e);
 	if (r < 0)
@@ -477,6 +484,7 @@ int enforcer_run(const struct daemon_config *config)
 {
 	struct enforcer e = {.config = *config,
 			     .cgroup_fd = -1,
+			     .cgroup_mount_fd = -1,
 			     .attest_fd = -1,
 			     .metrics_fd = -1,
 			     .state_fd = -1,

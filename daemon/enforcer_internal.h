@@ -8,6 +8,7 @@
  *   enforcer_confirm.c   a policy on trial: confirmed, or gone back from
  *   enforcer_preview.c   what a policy would cut, before it does
  *   enforcer_tags.c      identities and tags: attest, renew, expire, revoke, remove; local identities
+ *   enforcer_peers.c     which process, of which cgroup
  *   enforcer_devices.c   managed devices: their tags, addresses, and who may bind them
  *   enforcer_sweep.c     tags, addresses and sockets in line with the cgroups there are
  *   enforcer_subtree.c   the managed subtree, and that the kernel still enforces on it
@@ -30,6 +31,7 @@
 #include "control.h"
 #include "datapath.h"
 #include "devices.h"
+#include "identity/process.h"
 #include "id_index.h"
 #include "ipc.h"
 #include "netns.h"
@@ -85,6 +87,7 @@ struct enforcer {
 	char subtree_path[2100];
 	int cgroup_fd; /* managed subtree; the number never changes */
 	uint64_t cgroup_id;
+	int cgroup_mount_fd;   /* of the whole cgroup2 file system; -1 unless /proc may be looked into */
 	bool enforcement_lost; /* and not restored yet */
 	uint64_t held_ns;      /* CLOCK_BOOTTIME, when everything was last seen in its place */
 	int attest_fd;
@@ -255,6 +258,11 @@ struct tag_attempt {
 
 __attribute__((format(printf, 3, 4))) void enforcer_attempt_refuse(struct tag_attempt *a, uint32_t code,
 								   const char *format, ...);
+
+/* What the kernel says of a process; or /proc, where it cannot and the configuration allows it. As process_query(). */
+int enforcer_process_query(struct enforcer *e, int pidfd, struct process_facts *facts);
+/* Answers the identity role, which cannot tell who connected. */
+void enforcer_peer_query(struct enforcer *e, const struct ipc_peer_query *query, int fd);
 
 /* ---- enforcer_devices.c ---- */
 

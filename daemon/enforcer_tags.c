@@ -364,10 +364,10 @@ void enforcer_attempt_refuse(struct tag_attempt *a, uint32_t code, const char *f
 
 /* The process is alive and in the cgroup that it signed for. The kernel is asked here once more: what the identity role
  * says of a process is not believed. */
-static bool peer_holds(struct tag_attempt *a)
+static bool peer_holds(struct enforcer *e, struct tag_attempt *a)
 {
 	struct process_facts facts;
-	int r = process_query(a->pidfd, &facts);
+	int r = enforcer_process_query(e, a->pidfd, &facts);
 
 	if (r == -ESRCH)
 		enforcer_attempt_refuse(a, ATTEST_E_PEER_GONE, "the process ended during the attestation");
@@ -408,9 +408,10 @@ static bool cgroup_fits(struct enforcer *e, struct tag_attempt *a)
 		enforcer_attempt_refuse(a, ATTEST_E_CGROUP_DEPTH,
 					"cgroup %s is more than %u levels below the managed subtree", a->node->path,
 					BH_MAX_DEPTH);
-	else if (is_delegated(e, a->node))
+	else if (!config_is_true(e->config.allow_delegated) && is_delegated(e, a->node))
 		enforcer_attempt_refuse(a, ATTEST_E_CGROUP_DELEGATED,
-					"cgroup %s can be entered by others than root, who would gain its identity",
+					"cgroup %s can be entered by others than root, who would gain its identity "
+					"(allow_delegated: true permits that)",
 					a->node->path);
 	else if (!policy_image_binding(e->image, a->request->spiffe_id, a->node->path, why, sizeof(why)))
 		enforcer_attempt_refuse(a, ATTEST_E_BINDING, "cgroup %s may not carry this identity: %s", a->node->path,
@@ -493,7 +494,7 @@ static bool tag_give(struct enforcer *e, struct tag_attempt *a)
 	if (r == 0)
 		r = enforcer_tag_write(e, tag);
 	/* Once more: had the process moved before the tag was there, its proof was for another group. */
-	if (r == 0 && peer_holds(a))
+	if (r == 0 && peer_holds(e, a))
 		return true;
 	if (r < 0)
 		enforcer_attempt_refuse(a, ATTEST_E_FULL, "the kernel's map of tags (%u entries) takes no more: %s",
@@ -551,7 +552,7 @@ void enforcer_tag_request(struct enforcer *e, const struct ipc_tag_request *requ
 
 	if (r < 0)
 		enforcer_attempt_refuse(&a, ATTEST_E_INTERNAL, "the managed subtree cannot be read: %s", strerror(-r));
-	else if (peer_holds(&a) && (request->device[0] ? enforcer_device_fits(e, &a) : cgroup_fits(e, &a)) &&
+	else if (peer_holds(e, &a) && (request->device[0] ? enforcer_device_fits(e, &a) : cgroup_fits(e, &a)) &&
 		 identity_fits(e, &a) && tag_give(e, &a))
 		snprintf(a.text, sizeof(a.text), "%s", a.renewal ? "renewed" : "attested");
 	reply.request = request->request;

@@ -40,6 +40,8 @@ struct shape {
 static const struct shape shapes[] = {
 	{IPC_BUNDLE, sizeof(struct ipc_bundle), FD_MAYBE, {TEXT(ipc_bundle, trust_domain)}},
 	{IPC_TAG_REPLY, sizeof(struct ipc_tag_reply), FD_NONE, {TEXT(ipc_tag_reply, text)}},
+	{IPC_PEER_FACTS, sizeof(struct ipc_peer_facts), FD_MAYBE, {{0, 0}}},
+	{IPC_PEER_QUERY, sizeof(struct ipc_peer_query), FD_MUST, {{0, 0}}},
 	{IPC_BUNDLE_LOADED,
 	 sizeof(struct ipc_bundle_loaded),
 	 FD_NONE,

@@ -18,12 +18,14 @@
 
 enum ipc_type {
 	/* enforcer -> identity */
-	IPC_BUNDLE = 1,	   /* struct ipc_bundle, fd: PEM text; without fd: the trust domain is gone */
-	IPC_TAG_REPLY = 2, /* struct ipc_tag_reply */
+	IPC_BUNDLE = 1,	    /* struct ipc_bundle, fd: PEM text; without fd: the trust domain is gone */
+	IPC_TAG_REPLY = 2,  /* struct ipc_tag_reply */
+	IPC_PEER_FACTS = 3, /* struct ipc_peer_facts, fd: pidfd of the peer, unless it was refused */
 	/* identity -> enforcer */
 	IPC_BUNDLE_LOADED = 16,	 /* struct ipc_bundle_loaded */
 	IPC_TAG_REQUEST = 17,	 /* struct ipc_tag_request, fd: pidfd of the peer */
 	IPC_ATTEST_REFUSED = 18, /* struct ipc_tag_request with its refusal filled, for the audit log; no fd */
+	IPC_PEER_QUERY = 19,	 /* struct ipc_peer_query, fd: the connection */
 	/* metrics -> enforcer */
 	IPC_METRICS_ASK = 24, /* struct ipc_header: a snapshot, please */
 	/* enforcer -> auditor */
@@ -90,6 +92,23 @@ struct ipc_tag_reply {
 	uint32_t code;	  /* enum attest_code */
 	uint32_t renewal; /* 1: the cgroup carried this identity already */
 	char text[512];
+};
+
+/* Who connected? Asked where the kernel cannot tell the identity role, which has no /proc to look in (Linux before 6.13). */
+struct ipc_peer_query {
+	struct ipc_header h;
+	uint64_t request;
+	uint64_t accepted_ns; /* CLOCK_BOOTTIME */
+};
+
+struct ipc_peer_facts {
+	struct ipc_header h;
+	uint64_t request;
+	uint64_t cgroup_id;
+	int32_t error; /* 0, or -errno; -EOPNOTSUPP: the configuration does not allow looking there */
+	uint32_t pid;
+	uint32_t uid;
+	uint32_t pad;
 };
 
 /* Revision `revision` may appear in events from now on. */

@@ -116,6 +116,9 @@ static int on_ipc(sd_event_source *source, int ipc_fd, uint32_t events, void *us
 	case IPC_TAG_REPLY:
 		attest_session_reply(&role->server, (const struct ipc_tag_reply *)packet);
 		break;
+	case IPC_PEER_FACTS:
+		attest_session_peer(&role->server, (const struct ipc_peer_facts *)packet, fd);
+		return 0;
 	case IPC_PING:
 		tell_enforcer(ipc_fd, packet);
 		break;
