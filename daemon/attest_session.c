@@ -17,10 +17,10 @@
 #include "attest_message.h"
 #include "identity/process.h"
 #include "log.h"
+#include "tag_request.h"
 
 #define NS_PER_S 1000000000ULL
 #define STEP_USEC 5000000ULL
-#define MAX_LIFE_S (100LL * 365 * 86400) /* keeps a deadline of the year 9999 within 64 bits of nanoseconds */
 
 enum session_state {
 	WAIT_PEER, /* for the enforcer, where only it can tell who connected */
@@ -152,22 +152,11 @@ static void session_answer_no(struct attest_session *session, unsigned code, con
 
 static void fill_request(const struct attest_session *session, struct ipc_tag_request *request, uint32_t type)
 {
-	const struct svid_verdict *verdict = &session->attempt->verdict;
-
-	memset(request, 0, sizeof(*request));
-	request->h.type = type;
-	request->h.len = sizeof(*request);
+	tag_request_begin(request, type, &session->attempt->verdict);
 	request->request = session->attempt->request;
 	request->cgroup_id = session->peer.cgroup_id;
-	request->not_before = verdict->not_before;
-	request->not_after = verdict->not_after;
 	request->pid = (uint32_t)session->peer.pid;
 	request->uid = session->uid;
-	memcpy(request->spiffe_id, verdict->spiffe_id, sizeof(request->spiffe_id));
-	memcpy(request->trust_domain, verdict->trust_domain, sizeof(request->trust_domain));
-	memcpy(request->serial, verdict->serial, sizeof(request->serial));
-	memcpy(request->issuer, verdict->issuer, sizeof(request->issuer));
-	memcpy(request->leaf_sha256, verdict->leaf_sha256, sizeof(request->leaf_sha256));
 	memcpy(request->device, session->attempt->device.name, sizeof(request->device));
 	request->n_addresses = session->attempt->device.n_addresses;
 	memcpy(request->addresses, session->attempt->device.addresses, sizeof(request->addresses));
@@ -375,19 +364,6 @@ static int check_proof(struct attest_session *session, size_t len)
 	return 0;
 }
 
-/* The earlier of two readings: a deadline may come a little too soon, never too late. Returns 0 if it is past. */
-static uint64_t deadline_of(int64_t not_after)
-{
-	uint64_t boot = clock_ns(CLOCK_BOOTTIME), real = clock_ns(CLOCK_REALTIME);
-	int64_t now = (int64_t)(real / NS_PER_S), left = not_after - now;
-
-	if (left <= 0)
-		return 0;
-	if (left > MAX_LIFE_S)
-		left = MAX_LIFE_S;
-	return boot + (uint64_t)left * NS_PER_S - real % NS_PER_S;
-}
-
 static int on_proof(struct attest_session *session, size_t len)
 {
 	struct attempt *attempt = session->attempt;
@@ -412,7 +388,7 @@ static int on_proof(struct attest_session *session, size_t len)
 
 	attempt->request = ++session->server->requests;
 	fill_request(session, &request, IPC_TAG_REQUEST);
-	request.deadline_ns = deadline_of(request.not_after);
+	request.deadline_ns = tag_request_deadline(request.not_after);
 	if (request.deadline_ns == 0)
 		return session_refuse(session, ATTEST_E_SVID + 62, "validity (rule 62): the path expired meanwhile");
 	r = ipc_send(session->server->ipc_fd, &request, session->pidfd);
@@ -429,7 +405,7 @@ static void session_answer_ok(struct attest_session *session, const struct ipc_t
 	struct attest_server *server = session->server;
 	struct attest_result result = {
 		.code = ATTEST_OK,
-		.valid_until = (uint64_t)session->attempt->verdict.not_after,
+		.valid_until = (uint64_t)reply->not_after,
 		.cgroup_id = reply->cgroup_id,
 	};
 	uint64_t now = (uint64_t)time(NULL);

@@ -92,6 +92,8 @@ static void on_packet(void *ctx, enum role_kind kind, const void *packet, int ty
 			enforcer_peer_query(e, packet, fd);
 		else if (type == IPC_TAG_REQUEST || type == IPC_ATTEST_REFUSED)
 			enforcer_tag_request(e, packet, fd);
+		else if (type == IPC_SVID_PROVED)
+			enforcer_svid_proved(e, packet);
 		else if (type == IPC_BUNDLE_LOADED)
 			enforcer_bundle_loaded(e, packet);
 		else if (type == IPC_READY && !e->identity_ready) {
@@ -438,9 +440,11 @@ static int enforcer_start(struct enforcer *e)
 	r = roles_start(e, config_fd);
 	if (r < 0)
 		return fail("start", "the roles", r);
-	r = enforcer_clock_watch(e);
+	r = enforcer_svids_start(e);
+	if (r >= 0)
+		r = enforcer_clock_watch(e);
 	if (r < 0)
-		return fail("watch", "the clock", r);
+		return fail("watch", "the clock and the SVIDs", r);
 	r = sd_event_add_time_relative(e->event, &e->sweep_timer, CLOCK_MONOTONIC, SWEEP_USEC, 0, on_sweep, e);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(e->sweep_timer, SD_EVENT_ON);
@@ -469,6 +473,7 @@ static void enforcer_free(struct enforcer *e)
 	sd_event_source_disable_unref(e->expiry_timer);
 	sd_event_source_disable_unref(e->queue_timer);
 	sd_event_source_disable_unref(e->key_timer);
+	enforcer_svids_free(e);
 	sd_event_unref(e->event);
 	devices_freep(&e->devices);
 	enforcer_tags_free(e);

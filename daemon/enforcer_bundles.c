@@ -199,6 +199,7 @@ void enforcer_bundle_loaded(struct enforcer *e, const struct ipc_bundle_loaded *
 		bundle_failed(e, bundle, loaded->why);
 		return;
 	}
+	enforcer_svids_again(e);
 	bundle->authorities = loaded->authorities;
 	bundle->empty = loaded->authorities == 0;
 	bundle->dropped = loaded->dropped;

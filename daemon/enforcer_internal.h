@@ -8,6 +8,8 @@
  *   enforcer_confirm.c   a policy on trial: confirmed, or gone back from
  *   enforcer_preview.c   what a policy would cut, before it does
  *   enforcer_tags.c      identities and tags: attest, renew, expire, revoke, remove; local identities
+ *   enforcer_lifetimes.c how long tags live: limits, warnings, the clock
+ *   enforcer_svids.c     SVIDs in directories, proved on behalf of workloads
  *   enforcer_peers.c     which process, of which cgroup
  *   enforcer_devices.c   managed devices: their tags, addresses, and who may bind them
  *   enforcer_sweep.c     tags, addresses and sockets in line with the cgroups there are
@@ -21,6 +23,7 @@
 #ifndef BULKHEAD_DAEMON_ENFORCER_INTERNAL_H
 #define BULKHEAD_DAEMON_ENFORCER_INTERNAL_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <systemd/sd-event.h>
@@ -48,7 +51,12 @@ struct tag {
 	uint64_t cgroup_id; /* or BH_DEVICE_BIT with a device's index */
 	uint64_t
 		deadline_ns; /* 0: expired or revoked; it stays so that the workload does not fall back to its parent's */
-	int64_t not_after;   /* UTC seconds; 0: local or unknown */
+	int64_t not_after;   /* UTC seconds: when deadline_ns is; 0: local or unknown */
+	int64_t svid_not_after; /* of the SVID's chain, which may be later */
+	int64_t not_before;	/* of the SVID; 0: unknown */
+	uint64_t proved_ns;	/* CLOCK_BOOTTIME of the last proof, or of the start that adopted it */
+	uint64_t extended_ns;	/* of the last one that made it live longer */
+	bool warned;		/* that it is about to end */
 	uint32_t identity;
 	uint32_t pid;
 	bool local;
@@ -130,6 +138,9 @@ struct enforcer {
 	size_t n_revocations;
 	struct bundle *bundles;
 	size_t n_bundles;
+	struct bound_svid *svids;
+	size_t n_svids;
+	uint64_t svid_requests; /* number of the last one */
 
 	struct ipc_notice *queue; /* NOTICE_QUEUE items, waiting for the auditor to run */
 	size_t queue_head, queue_len;
@@ -140,6 +151,7 @@ struct enforcer {
 	sd_event_source *expiry_timer;
 	sd_event_source *queue_timer;
 	sd_event_source *key_timer;
+	sd_event_source *svid_timer;
 };
 
 /* ---- enforcer_policy.c ---- */
@@ -248,7 +260,8 @@ struct tag_attempt {
 	const struct cgroup_node *node; /* of the caller */
 	uint64_t key;			/* what shall carry the identity: cgroup id, or device */
 	const char *place;		/* its name: the cgroup's path, or device:NAME */
-	int pidfd;
+	int pidfd;			/* of the caller; -1: nobody, the daemon speaks for the cgroup */
+	int64_t until;			/* UTC seconds: end of the tag that was given */
 	uint32_t code;
 	bool renewal;
 	bool taken_back; /* a tag that was in force for a moment */
@@ -258,6 +271,38 @@ struct tag_attempt {
 
 __attribute__((format(printf, 3, 4))) void enforcer_attempt_refuse(struct tag_attempt *a, uint32_t code,
 								   const char *format, ...);
+
+/* Gives the tag that an attempt, verified so far, is about, if nothing is against it. With pidfd -1 nobody has to be there: the
+ * daemon speaks for the cgroup. */
+bool enforcer_attempt_make(struct enforcer *e, struct tag_attempt *a);
+/* Into the audit log. */
+void enforcer_attempt_tell(struct enforcer *e, const struct tag_attempt *a);
+
+/* ---- enforcer_lifetimes.c ---- */
+
+/* Sets how long the tag lives from now on; a renewal only extends. */
+void enforcer_tag_proved(struct enforcer *e, struct tag *tag, const struct ipc_tag_request *request, bool renewal);
+/* Is little of its life left? */
+bool enforcer_tag_is_ending(const struct tag *tag, uint64_t now_ns);
+/* Tells of those, once each. */
+void enforcer_tags_warn(struct enforcer *e);
+/* The clock was set. Returns whether a tag ended. */
+bool enforcer_tags_follow_clock(struct enforcer *e);
+
+/* ---- enforcer_svids.c ---- */
+
+/* Begins to look into the directories of the configuration. Returns 0 or -errno. */
+int enforcer_svids_start(struct enforcer *e);
+/* Has all of them proved anew. */
+void enforcer_svids_again(struct enforcer *e);
+/* What the identity role says of one. */
+void enforcer_svid_proved(struct enforcer *e, const struct ipc_tag_request *proved);
+/* Tags the cgroups there are with what was proved for them. Returns whether a tag is new. */
+bool enforcer_svids_give(struct enforcer *e, const struct cgroup_tree *tree);
+json_t *enforcer_svids_json(const struct enforcer *e);
+void enforcer_svids_free(struct enforcer *e);
+
+/* ---- enforcer_peers.c ---- */
 
 /* What the kernel says of a process; or /proc, where it cannot and the configuration allows it. As process_query(). */
 int enforcer_process_query(struct enforcer *e, int pidfd, struct process_facts *facts);

@@ -197,6 +197,7 @@ int enforcer_sweep(struct enforcer *e, bool cut, const char *why)
 	bool changed = enforcer_tags_expire(e);
 	int destroyed = 0, r;
 
+	enforcer_tags_warn(e);
 	privileges_raise();
 	r = cgroup_tree_read(&tree, e->cgroup_fd, 1);
 	privileges_lower();
@@ -205,6 +206,7 @@ int enforcer_sweep(struct enforcer *e, bool cut, const char *why)
 		changed |= bindings_check(e);
 		for (size_t i = 0; i < tree.n_nodes; i++)
 			changed |= local_give(e, &tree.nodes[i]);
+		changed |= enforcer_svids_give(e, &tree);
 	}
 	/* What is known to have ended counts at once, also when the rest cannot be seen. */
 	if (changed)

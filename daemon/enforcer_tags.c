@@ -482,10 +482,7 @@ static bool tag_give(struct enforcer *e, struct tag_attempt *a)
 	}
 	tag->identity = number;
 	tag->local = false;
-	if (!a->renewal || request->deadline_ns > tag->deadline_ns) {
-		tag->deadline_ns = request->deadline_ns;
-		tag->not_after = request->not_after;
-	}
+	enforcer_tag_proved(e, tag, request, a->renewal);
 	tag->pid = request->pid;
 	snprintf(tag->path, sizeof(tag->path), "%s", a->place);
 	snprintf(tag->serial, sizeof(tag->serial), "%s", request->serial);
@@ -494,8 +491,10 @@ static bool tag_give(struct enforcer *e, struct tag_attempt *a)
 	if (r == 0)
 		r = enforcer_tag_write(e, tag);
 	/* Once more: had the process moved before the tag was there, its proof was for another group. */
-	if (r == 0 && peer_holds(e, a))
+	if (r == 0 && (a->pidfd < 0 || peer_holds(e, a))) {
+		a->until = tag->not_after;
 		return true;
+	}
 	if (r < 0)
 		enforcer_attempt_refuse(a, ATTEST_E_FULL, "the kernel's map of tags (%u entries) takes no more: %s",
 					BH_MAX_TAGS, enforcer_full_text(r));
@@ -505,7 +504,15 @@ static bool tag_give(struct enforcer *e, struct tag_attempt *a)
 	return false;
 }
 
-static void attempt_notice(struct enforcer *e, const struct tag_attempt *a)
+bool enforcer_attempt_make(struct enforcer *e, struct tag_attempt *a)
+{
+	if (a->pidfd >= 0 && !peer_holds(e, a))
+		return false;
+	return (a->request->device[0] ? enforcer_device_fits(e, a) : cgroup_fits(e, a)) && identity_fits(e, a) &&
+	       tag_give(e, a);
+}
+
+void enforcer_attempt_tell(struct enforcer *e, const struct tag_attempt *a)
 {
 	const struct ipc_tag_request *request = a->request;
 	struct ipc_notice notice = enforcer_notice(a->code	? NOTICE_IDENTITY_REFUSED
@@ -546,19 +553,19 @@ void enforcer_tag_request(struct enforcer *e, const struct ipc_tag_request *requ
 		a.place = a.node->path;
 	if (request->h.type == IPC_ATTEST_REFUSED) {
 		enforcer_attempt_refuse(&a, request->code ? request->code : ATTEST_E_INTERNAL, "%s", request->text);
-		attempt_notice(e, &a);
+		enforcer_attempt_tell(e, &a);
 		return;
 	}
 
 	if (r < 0)
 		enforcer_attempt_refuse(&a, ATTEST_E_INTERNAL, "the managed subtree cannot be read: %s", strerror(-r));
-	else if (peer_holds(e, &a) && (request->device[0] ? enforcer_device_fits(e, &a) : cgroup_fits(e, &a)) &&
-		 identity_fits(e, &a) && tag_give(e, &a))
+	else if (enforcer_attempt_make(e, &a))
 		snprintf(a.text, sizeof(a.text), "%s", a.renewal ? "renewed" : "attested");
 	reply.request = request->request;
 	reply.cgroup_id = request->cgroup_id;
 	reply.code = a.code;
 	reply.renewal = a.renewal;
+	reply.not_after = a.until;
 	snprintf(reply.text, sizeof(reply.text), "%s", a.text);
 	if (!a.code) {
 		if (!a.renewal)
@@ -570,7 +577,7 @@ void enforcer_tag_request(struct enforcer *e, const struct ipc_tag_request *requ
 		enforcer_sweep(e, true, "an attestation did not hold");
 	}
 	/* The notice first: who sees the answer can expect to find it. */
-	attempt_notice(e, &a);
+	enforcer_attempt_tell(e, &a);
 	role_send(e->identity, &reply, -1);
 }
 
@@ -626,6 +633,8 @@ int enforcer_tags_start(struct enforcer *e)
 				tag->not_after = (int64_t)((enforcer_realtime_ns() + tag->deadline_ns -
 							    enforcer_boottime_ns() + 500000000ULL) /
 							   1000000000ULL); /* two clocks: rounded */
+			tag->svid_not_after = tag->not_after;
+			tag->proved_ns = tag->extended_ns = enforcer_boottime_ns();
 		}
 		key = next;
 		at = &key;

@@ -21,11 +21,13 @@ enum ipc_type {
 	IPC_BUNDLE = 1,	    /* struct ipc_bundle, fd: PEM text; without fd: the trust domain is gone */
 	IPC_TAG_REPLY = 2,  /* struct ipc_tag_reply */
 	IPC_PEER_FACTS = 3, /* struct ipc_peer_facts, fd: pidfd of the peer, unless it was refused */
+	IPC_SVID_FILES = 4, /* struct ipc_svid_files, fd: see svid_prove.h */
 	/* identity -> enforcer */
 	IPC_BUNDLE_LOADED = 16,	 /* struct ipc_bundle_loaded */
 	IPC_TAG_REQUEST = 17,	 /* struct ipc_tag_request, fd: pidfd of the peer */
 	IPC_ATTEST_REFUSED = 18, /* struct ipc_tag_request with its refusal filled, for the audit log; no fd */
 	IPC_PEER_QUERY = 19,	 /* struct ipc_peer_query, fd: the connection */
+	IPC_SVID_PROVED = 20,	 /* struct ipc_tag_request, with the number in `request`, or a refusal; no fd */
 	/* metrics -> enforcer */
 	IPC_METRICS_ASK = 24, /* struct ipc_header: a snapshot, please */
 	/* enforcer -> auditor */
@@ -92,6 +94,13 @@ struct ipc_tag_reply {
 	uint32_t code;	  /* enum attest_code */
 	uint32_t renewal; /* 1: the cgroup carried this identity already */
 	char text[512];
+	int64_t not_after; /* UTC seconds: until when the tag holds, which may be less than the SVID */
+};
+
+/* An SVID in files, to be proved for the cgroup that the configuration binds it to. */
+struct ipc_svid_files {
+	struct ipc_header h;
+	uint64_t number; /* comes back with the answer */
 };
 
 /* Who connected? Asked where the kernel cannot tell the identity role, which has no /proc to look in (Linux before 6.13). */
@@ -157,6 +166,7 @@ enum notice_kind {
 	NOTICE_POLICY_REVERTED,	   /* nobody confirmed the policy in time */
 	NOTICE_KEY_ROTATED,	   /* the handshake is signed by a new key */
 	NOTICE_BUNDLE_REMOVED,
+	NOTICE_IDENTITY_ENDING, /* soon, and nobody has renewed it */
 };
 
 /* An event of the daemon itself. Fields that a kind has no use for are 0 or "". */

@@ -19,6 +19,7 @@
 #include "attest_session.h"
 #include "log.h"
 #include "sandbox.h"
+#include "svid_prove.h"
 
 #define BUNDLE_MAX_BYTES (4U << 20)
 #define ACCEPTS_PER_TURN 16
@@ -96,6 +97,14 @@ static void on_bundle(struct identity_role *role, const struct ipc_bundle *bundl
 	tell_enforcer(role->server.ipc_fd, &loaded);
 }
 
+static void on_svid_files(struct identity_role *role, const struct ipc_svid_files *files, int fd)
+{
+	struct ipc_tag_request proved;
+
+	svid_prove(role->server.bundles, files, fd, &proved);
+	tell_enforcer(role->server.ipc_fd, &proved);
+}
+
 static int on_ipc(sd_event_source *source, int ipc_fd, uint32_t events, void *userdata)
 {
 	struct identity_role *role = userdata;
@@ -115,6 +124,9 @@ static int on_ipc(sd_event_source *source, int ipc_fd, uint32_t events, void *us
 		break;
 	case IPC_TAG_REPLY:
 		attest_session_reply(&role->server, (const struct ipc_tag_reply *)packet);
+		break;
+	case IPC_SVID_FILES:
+		on_svid_files(role, (const struct ipc_svid_files *)packet, fd);
 		break;
 	case IPC_PEER_FACTS:
 		attest_session_peer(&role->server, (const struct ipc_peer_facts *)packet, fd);

@@ -78,6 +78,7 @@ static struct ipc_tag_request *answer_tag_request(struct world *world, unsigned 
 	*pidfdp = expect_packet(world, IPC_TAG_REQUEST);
 	reply.request = request->request;
 	reply.cgroup_id = request->cgroup_id;
+	reply.not_after = request->not_after;
 	strcpy(reply.text, text);
 	assert_int_equal(ipc_send(world->ipc, &reply, -1), 0);
 	return request;
