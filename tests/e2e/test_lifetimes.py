@@ -2,9 +2,11 @@
 """How identities are kept alive, by whom, and what ends them: SVIDs in directories that the daemon looks into, files that are
 rotated under a client, the longest life that the configuration allows, warnings, and a clock that is set."""
 import os
+import re
 import shutil
 import time
 
+import harness
 from common import POLICY, TRUST_DOMAIN, ready as common_ready, setup as common_setup, spiffe
 from harness import Skip, read, wait_for, write
 
@@ -194,6 +196,22 @@ def test_a_key_of_another_certificate_does_not_leave_the_client(env):
     result = env.workload("mixed").attest(svid, expect=1)
     assert "the key is not that of the certificate" in result.out, str(result)
     assert not env.audit.find(mark, event__action="identity-refused"), "nothing was asked of the daemon"
+
+
+def test_the_unit_of_the_documentation_attests_its_own_cgroup(env):
+    """Its ExecStartPre as systemd would run it: in the unit's cgroup, as its user, with its credentials."""
+    unit = re.search(r"^# \S*/web.service\n(.*?)^```", read(f"{harness.REPO}/docs/attestation.md"), re.M | re.S).group(1)
+    credentials = re.findall(r"^LoadCredential=(\S+?):\S+$", unit, re.M)
+    line = re.search(r"^ExecStartPre=/usr/bin/policyctl (.*)$", unit, re.M).group(1)
+    svid, workload, directory = env.ca.issue("/web"), env.workload("system.slice/web.service"), f"{env.dir}/credentials"
+    os.mkdir(directory, 0o700)
+    os.chown(directory, 65534, 65534)
+    for name, path in zip(credentials, (svid.cert, svid.key)):
+        shutil.copyfile(path, f"{directory}/{name}")
+        os.chown(f"{directory}/{name}", 65534, 65534)
+    process = workload.spawn(env.ctl_argv(*line.replace("${CREDENTIALS_DIRECTORY}", directory).split()), uid=65534)
+    assert process.wait() == 0, "".join(process.out)
+    assert env.tag_of(workload)["spiffe_id"] == svid.spiffe_id
 
 
 # ---- limits, warnings, the clock ----
