@@ -43,10 +43,11 @@
 #define BH_LAYOUT_SOCKETS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_TCP 1U /* TCP sockets, in both places */
 #define BH_LAYOUT_HANDSHAKES 1U
-#define BH_LAYOUT_TICKETS 1U
+#define BH_LAYOUT_TICKETS 2U
 #define BH_LAYOUT_ENDPOINTS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_ADDRESSES (1U + BH_LAYOUT_TEST)
-#define BH_LAYOUT_UDP_TICKETS 1U /* numbers, slots and what both ends keep of them */
+#define BH_LAYOUT_UNLISTED 1U
+#define BH_LAYOUT_UDP_TICKETS 2U /* numbers, slots and what both ends keep of them */
 #define BH_LAYOUT_UDP_FLOWS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_DEVICES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_DEVICE_FLOWS (1U + BH_LAYOUT_TEST)
@@ -153,6 +154,20 @@ struct bh_key {
 struct bh_addr {
 	__u32 w[4]; /* network order */
 };
+
+/*
+ * Addresses of this host that the map of addresses had no room for: of each, the bit that a hash names. Who is there cannot
+ * be told, and must not be taken for the world. A stranger's address can have the same bit, with a chance of one to two
+ * thousand for every 512 addresses without room: it is denied as long as there is none.
+ */
+#define BH_UNLISTED_BITS (1U << 20)
+static inline __attribute__((unused)) __u32 bh_unlisted_bit(const struct bh_addr *a)
+{
+	__u64 h = ((__u64)a->w[0] << 32 | a->w[1]) * 0x9e3779b97f4a7c15ULL;
+
+	h = (h ^ h >> 32 ^ ((__u64)a->w[2] << 32 | a->w[3])) * 0x9e3779b97f4a7c15ULL;
+	return h >> 44;
+}
 
 /* ---- compiled policy ------------------------------------------------------------------------------------------- */
 
@@ -328,6 +343,7 @@ enum bh_reason {
 	BH_REASON_NEW_ADDRESS = 16,  /* to an own address that is not known yet */
 	BH_REASON_ADDRESS = 17,	     /* the local address is not bound to the managed device */
 	BH_REASON_OPTION = 18,	     /* a device's segment shows an identity that no managed socket gave it */
+	BH_REASON_OVERTAKEN = 19,    /* sent under another policy; by the one in force, its sender's end denies it */
 	BH_REASON_MAX
 };
 
@@ -508,14 +524,22 @@ struct bh_endpoint {
 	__u64 test[BH_LAYOUT_TEST];
 };
 
-/* A SYN or SYN-ACK under way between two sockets of this host, in the slot that its sequence number names: that is also
+/* A SYN or SYN-ACK under way between two sockets of this host, in the bucket that its sequence number names: that is also
  * there when the option was lost on the way. */
 struct bh_syn_ticket {
-	__u64 time_ns;
 	__u64 mac;
-	__u64 tag; /* cgroup whose tag gave the sender its identity; 0: none */
+	__u64 tag;   /* cgroup whose tag gave the sender its identity; 0: none */
+	__u32 time;  /* when it was sent, in BH_SYN_TICKET_NS */
+	__u32 state; /* the state word under which its sender judged it, lower half */
 	__be32 seq;
 	__be32 ack; /* 0 in a SYN */
+};
+#define BH_SYN_TICKET_NS (1U << 20) /* about a millisecond; a ticket is void long before its time comes round */
+
+#define BH_TICKET_WAYS 4U /* a power of two */
+
+struct bh_syn_tickets {
+	struct bh_syn_ticket way[BH_TICKET_WAYS];
 };
 
 /*
@@ -525,6 +549,9 @@ struct bh_syn_ticket {
  * `word` is the number of the ticket << BH_TICKET_BITS | credits. A number is given once, and stands for one flow (addresses,
  * ports, device), one socket that sends and the identity it has; it also says which slot it is in. Both ends keep the
  * number with their flow, so nothing has to be searched; a slot that another flow has got meanwhile has another number.
+ *
+ * `state` says under which state word the sender's end last allowed the flow. A receiver that judges by another one judges
+ * for the sender's end, too: a datagram that is under way while the policy is replaced is not judged by a half of each.
  */
 struct bh_ticket {
 	__u64 word;
@@ -532,13 +559,16 @@ struct bh_ticket {
 	__u64 tag;     /* cgroup whose tag gave the sender its identity; 0: none */
 	__u64 cookie;  /* of the sender's socket */
 	__u32 identity;
-	__u32 pad;
+	__u32 state; /* BH_TICKET_STATE() */
 };
 #define BH_TICKET_BITS 20
 #define BH_TICKET_CREDITS(word) ((__u32)((word) & ((1ULL << BH_TICKET_BITS) - 1)))
 #define BH_TICKET_NUMBER(word) ((word) >> BH_TICKET_BITS)
 #define BH_TICKET_NONE 1ULL /* no number: nothing is to be shown. As the word of a slot: being written */
 #define BH_UDP_SLOTS 32768U /* a power of two */
+/* A state word and the number of a ticket, so that one written late, into a slot that has got another number meanwhile, says
+ * nothing of that one. */
+#define BH_TICKET_STATE(ticket, word) ((__u32)(word) ^ (__u32)(BH_TICKET_NUMBER(ticket) / BH_UDP_SLOTS) << 20)
 
 /* One flow of anything but TCP, seen from one socket; of ICMP the ports hold identifier and type (icmp.h). LRU: losing one
  * means the next packet is judged as a new flow. */
@@ -744,6 +774,7 @@ BH_ASSERT_SIZE(struct bh_handshake_bucket, 448);
 BH_ASSERT_SIZE(struct bh_endpoint_key, 32);
 BH_ASSERT_SIZE(struct bh_endpoint, 16 + 8 * BH_MAX_DEPTH);
 BH_ASSERT_SIZE(struct bh_syn_ticket, 32);
+BH_ASSERT_SIZE(struct bh_syn_tickets, 32 * BH_TICKET_WAYS);
 BH_ASSERT_SIZE(struct bh_ticket, 40);
 BH_ASSERT_SIZE(struct bh_udp_key, 48);
 BH_ASSERT_SIZE(struct bh_udp_flow, 80);

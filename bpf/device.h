@@ -115,7 +115,7 @@ static __always_inline int device_note(const struct bh_packet *p, const struct b
 	in.identity = BH_NOTE_IDENTITY;
 	if (bh_segment_mac(&in, &mac))
 		return -1;
-	bh_syn_ticket_put(p->seq, in.ack, mac, q->subject_tag, q->now);
+	bh_syn_ticket_put(p->seq, in.ack, mac, q->subject_tag, q->word, q->now);
 	return 0;
 }
 
@@ -132,7 +132,7 @@ static __always_inline int device_option_check(const struct bh_packet *p, struct
 	shown = bh_option_mac(option);
 	if (!bh_segment_verify(in, shown) || (option->identity && bpf_ntohl(option->identity) < BH_ID_FIRST))
 		return BH_PROOF_FORGED;
-	return bh_syn_ticket_peek(p, shown, q->now, &q->peer_tag) ? BH_PROOF_VERIFIED : BH_PROOF_REPLAYED;
+	return bh_syn_ticket_peek(p, shown, q) ? BH_PROOF_VERIFIED : BH_PROOF_REPLAYED;
 }
 
 /*
@@ -158,6 +158,7 @@ static __noinline int device_vouch(struct __sk_buff *skb, const struct bh_packet
 	in.ack = bh_ack_of(p);
 	proof = device_option_check(p, q, &in, &option, found);
 	q->peer_tag = peer_tag;
+	q->stale = 0;
 	return proof == BH_PROOF_VERIFIED ? 0 : BH_REASON_OPTION;
 }
 
@@ -178,7 +179,7 @@ static __noinline int device_peer_of_segment(struct __sk_buff *skb, const struct
 		return 0;
 	found = bh_option_find(skb, p, &option);
 	if (found == 0) {
-		if (!bh_syn_ticket_is_out(p, q->now))
+		if (!bh_syn_ticket_out(p, q->now))
 			device_peer_by_socket(skb, q, about);
 		else if (!bh_peer_of_note(p, q, &in, false))
 			q->proof = BH_PROOF_STRIPPED;

@@ -83,7 +83,7 @@ static __always_inline int device_syn_in(struct __sk_buff *skb, const struct bh_
 	device_peer_of_segment(skb, p, q, device_about(q));
 	/* Sent again: the flow is judged already. */
 	q->again = f && !f->initiator && f->isn == bpf_ntohl(p->seq);
-	bh_judge(q);
+	bh_judge_arrived(q);
 	bh_report(q);
 	if (!q->allow)
 		return BH_DENY;
@@ -126,7 +126,7 @@ static __always_inline int device_answered(struct __sk_buff *skb, struct bh_devi
 		return device_deny(q, BH_REASON_NO_FLOW);
 	q->direction = BH_EGRESS;
 	device_peer_of_segment(skb, p, q, device_about(q));
-	bh_judge(q);
+	bh_judge_arrived(q);
 	device_flow_store(f, q);
 	f->answered = q->allow;
 	bh_report(q);

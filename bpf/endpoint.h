@@ -102,18 +102,27 @@ static __always_inline struct bh_endpoint *bh_endpoint_find(const struct bh_addr
 	return bpf_map_lookup_elem(&endpoints, &key);
 }
 
+/* What is known of an address. */
+enum bh_known {
+	BH_KNOWN_NOT,	   /* it is none of this host */
+	BH_KNOWN_OWNER,	   /* of one namespace or device, or of several that have it */
+	BH_KNOWN_UNLISTED, /* there was no room to say whose */
+};
+
 /* The namespace, or managed device, that holds an address: the own one on the loopback device, else as the enforcer found it.
- * 0: none, or several. *knownp: it is an address of this host. */
-static __always_inline __u64 bh_netns_of(const struct bh_addr *addr, __u64 own, __u32 loopback, bool *knownp)
+ * 0: none, or several, or not known. */
+static __always_inline __u64 bh_netns_of(const struct bh_addr *addr, __u64 own, __u32 loopback, enum bh_known *knownp)
 {
 	__u64 *other;
 
-	*knownp = true;
+	*knownp = BH_KNOWN_OWNER;
 	if (loopback || bh_addr_is_loopback(addr))
 		return own;
 	other = bpf_map_lookup_elem(&addresses, addr);
-	*knownp = other != 0;
-	return other ? *other : 0;
+	if (other)
+		return *other;
+	*knownp = bh_addr_is_unlisted(addr) ? BH_KNOWN_UNLISTED : BH_KNOWN_NOT;
+	return 0;
 }
 
 /* Where q's UDP flow goes: sets peer, proof and lowers valid_until to the peer's deadline. `loopback`: the packet is on
@@ -121,8 +130,8 @@ static __always_inline __u64 bh_netns_of(const struct bh_addr *addr, __u64 own, 
 BH_GLOBAL __u64 bh_peer_of_destination(struct bh_query *q, __u64 own_netns, __u32 loopback)
 {
 	struct bh_endpoint *e = 0;
+	enum bh_known known;
 	__u64 netns, cookie;
-	bool known;
 	__u32 i;
 
 	if (!q)
@@ -137,7 +146,8 @@ BH_GLOBAL __u64 bh_peer_of_destination(struct bh_query *q, __u64 own_netns, __u3
 		e = bh_endpoint_find(&q->remote, q->rport, netns);
 	if (!e) {
 		/* Of an address that several namespaces have, nobody knows who is meant. */
-		q->peer = !known ? BH_ID_WORLD : netns ? BH_ID_HOST : BH_ID_UNIDENTIFIED;
+		q->peer = known == BH_KNOWN_NOT ? BH_ID_WORLD : netns ? BH_ID_HOST : BH_ID_UNIDENTIFIED;
+		q->unlisted = known == BH_KNOWN_UNLISTED;
 		return 0;
 	}
 	cookie = e->cookie;
@@ -172,8 +182,8 @@ BH_GLOBAL __u64 bh_peer_of_destination(struct bh_query *q, __u64 own_netns, __u3
  */
 BH_GLOBAL __u64 bh_peer_of_source(struct bh_query *q, __u64 own_netns, __u32 loopback, __u32 segments)
 {
+	enum bh_known known;
 	__u64 netns, cookie;
-	bool known;
 
 	if (!q)
 		return 0;
@@ -182,7 +192,8 @@ BH_GLOBAL __u64 bh_peer_of_source(struct bh_query *q, __u64 own_netns, __u32 loo
 		return cookie;
 	q->proof = BH_PROOF_NONE;
 	netns = bh_netns_of(&q->remote, own_netns, loopback, &known);
-	if (known && (!netns || (netns & BH_DEVICE_BIT) || bh_endpoint_find(&q->remote, q->rport, netns)))
+	if (known != BH_KNOWN_NOT &&
+	    (!netns || (netns & BH_DEVICE_BIT) || bh_endpoint_find(&q->remote, q->rport, netns)))
 		q->peer = BH_ID_UNIDENTIFIED;
 	else
 		q->peer = loopback ? BH_ID_HOST : BH_ID_WORLD;

@@ -61,6 +61,7 @@ static __noinline struct bh_udp_flow *flow_judge(struct bh_query *q, struct bh_u
 			q->peer = f->peer;
 			q->peer_tag = f->peer_tag;
 			q->proof = f->proof;
+			q->unlisted = 0;
 			peer_cookie = f->peer_cookie;
 		}
 		known = f->peer == q->peer && f->peer_tag == q->peer_tag;
@@ -70,24 +71,32 @@ static __noinline struct bh_udp_flow *flow_judge(struct bh_query *q, struct bh_u
 				f->seen_ns = q->now;
 			q->allow = f->verdict;
 			q->valid_until = f->valid_until_ns;
-			if (f->verdict)
-				return f;
 			q->cell = f->cell;
 			q->reason = f->reason;
-			bh_report_denied(q);
+			bh_judge_sender(q);
+			if (!q->allow)
+				bh_report_denied(q);
 			return f;
 		}
 	}
-	bh_judge(q);
+	if (q->unlisted) {
+		bh_refuse(q, BH_REASON_MAP_FULL);
+		return 0;
+	}
+	bh_judge_arrived(q);
 	bh_report(q);
+	/* The verifier has to see the pointer compared, not what the compiler remembers of an earlier comparison. */
+	BH_OPAQUE(f);
+	if (!f) {
+		if (q->allow)
+			flow_add(q, key, peer_cookie);
+		return 0;
+	}
 	/* A flow that is denied keeps its direction: else the next answer would open it anew the other way round. And who is
 	 * not its peer has no say in it. */
-	if (f && (q->allow || known))
+	if (q->allow || known)
 		udp_flow_store(f, q, peer_cookie);
-	if (f || !q->allow)
-		return f;
-	flow_add(q, key, peer_cookie);
-	return 0;
+	return f;
 }
 
 static __always_inline int flow_packet(struct bh_query *q, struct bh_udp_key *key, __u64 peer_cookie, __u32 hook)

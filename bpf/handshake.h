@@ -58,7 +58,7 @@ static __always_inline bool bh_shows_identity(const struct bh_addr *to)
 	} else if ((top >> 25) == 0x7e || (top >> 22) == 0x3fa) {
 		return true; /* fc00::/7, fe80::/10 */
 	}
-	return bpf_map_lookup_elem(&addresses, to) != 0;
+	return bpf_map_lookup_elem(&addresses, to) || bh_addr_is_unlisted(to);
 }
 
 enum bh_option_found {
@@ -125,65 +125,111 @@ static __always_inline __be32 bh_ack_of(const struct bh_packet *p)
 }
 
 /* Initial sequence numbers are the kernel's own secret hash of the connection, and spread by themselves. */
-static __always_inline struct bh_syn_ticket *bh_syn_ticket_of(__be32 seq)
+static __always_inline struct bh_syn_tickets *bh_syn_tickets_of(__be32 seq)
 {
-	__u32 slot = bpf_ntohl(seq) % BH_TICKET_SLOTS;
+	__u32 bucket = bpf_ntohl(seq) % BH_TICKET_BUCKETS;
 
-	return bpf_map_lookup_elem(&tickets, &slot);
+	return bpf_map_lookup_elem(&tickets, &bucket);
+}
+
+/* One that nobody took (the port was closed, the host is another) is void after a moment. The clock of another CPU may be a
+ * little ahead of ours. */
+static __always_inline bool bh_syn_ticket_is_fresh(const struct bh_syn_ticket *ticket, __u64 now)
+{
+	const __u32 ahead = 32, lasts = BH_SECOND / BH_SYN_TICKET_NS;
+
+	return (__u32)(now / BH_SYN_TICKET_NS) - *(const volatile __u32 *)&ticket->time + ahead <= lasts + ahead;
+}
+
+/* Where a segment that is about to leave is noted: in its own place if it is sent again, else in one that is free, else in that
+ * of the oldest, which is most likely one that nobody here will take. */
+static __always_inline __u32 bh_syn_ticket_way(const struct bh_syn_tickets *t, __be32 seq, __be32 ack, __u32 time)
+{
+	__u32 best = 0, oldest = 0;
+
+#pragma unroll
+	for (__u32 i = 0; i < BH_TICKET_WAYS; i++) {
+		const struct bh_syn_ticket *ticket = &t->way[i];
+		__u32 age = *(const volatile __u64 *)&ticket->mac ? time - *(const volatile __u32 *)&ticket->time : ~0U;
+
+		if (*(const volatile __be32 *)&ticket->seq == seq && *(const volatile __be32 *)&ticket->ack == ack)
+			return i;
+		if (age > oldest) {
+			oldest = age;
+			best = i;
+		}
+	}
+	return best;
 }
 
 /* Notes a segment that is about to leave. `ack` is 0 in a SYN. */
-static __always_inline void bh_syn_ticket_put(__be32 seq, __be32 ack, __u64 mac, __u64 tag, __u64 now)
+static __always_inline void bh_syn_ticket_put(__be32 seq, __be32 ack, __u64 mac, __u64 tag, __u64 word, __u64 now)
 {
-	struct bh_syn_ticket *slot = bh_syn_ticket_of(seq);
+	struct bh_syn_tickets *t = bh_syn_tickets_of(seq);
+	__u32 time = now / BH_SYN_TICKET_NS;
+	struct bh_syn_ticket *ticket;
 
-	if (slot) {
-		slot->tag = tag;
-		slot->time_ns = now;
-		slot->seq = seq;
-		slot->ack = ack;
-		asm volatile("" ::: "memory");
-		*(volatile __u64 *)&slot->mac = mac;
+	if (!t)
+		return;
+	ticket = &t->way[bh_syn_ticket_way(t, seq, ack, time) & (BH_TICKET_WAYS - 1)];
+	ticket->tag = tag;
+	ticket->time = time;
+	ticket->state = word;
+	ticket->seq = seq;
+	ticket->ack = ack;
+	asm volatile("" ::: "memory");
+	*(volatile __u64 *)&ticket->mac = mac;
+}
+
+/* The ticket of this very segment, if this kernel sent it with an identity, and it was not received yet; else NULL. It
+ * stays: the genuine segment may still come, and this one be a copy that an onlooker made. */
+static __always_inline struct bh_syn_ticket *bh_syn_ticket_out(const struct bh_packet *p, __u64 now)
+{
+	struct bh_syn_tickets *t = bh_syn_tickets_of(p->seq);
+	__be32 ack = bh_ack_of(p);
+
+	if (!t)
+		return 0;
+#pragma unroll
+	for (__u32 i = 0; i < BH_TICKET_WAYS; i++) {
+		struct bh_syn_ticket *ticket = &t->way[i];
+
+		if (*(volatile __u64 *)&ticket->mac && *(volatile __be32 *)&ticket->seq == p->seq &&
+		    *(volatile __be32 *)&ticket->ack == ack)
+			return bh_syn_ticket_is_fresh(ticket, now) ? ticket : 0;
 	}
+	return 0;
 }
 
-/* One that nobody took (the port was closed, the host is another) is void after a moment. */
-static __always_inline bool bh_syn_ticket_is_fresh(struct bh_syn_ticket *slot, __u64 now)
+/* What a ticket says beside who may take it: by which tag its sender has its identity, and whether that end judged it under
+ * another state word. */
+static __always_inline void bh_syn_ticket_read(const struct bh_syn_ticket *ticket, struct bh_query *q)
 {
-	return (__s64)(now - *(volatile __u64 *)&slot->time_ns) <= (__s64)BH_SECOND;
+	q->peer_tag = *(const volatile __u64 *)&ticket->tag;
+	q->stale = *(const volatile __u32 *)&ticket->state != (__u32)q->word;
 }
 
-/* One receiver gets it. A tag that another segment wrote into the slot meanwhile is noticed: it carries another identity,
- * or the same one. */
-static __always_inline bool bh_syn_ticket_take(const struct bh_packet *p, __u64 mac, __u64 now, __u64 *tag)
+/* One receiver gets it. A tag that another segment wrote into the place meanwhile is noticed: it carries another identity,
+ * or the same one. Sets peer_tag and stale. */
+static __always_inline bool bh_syn_ticket_take(const struct bh_packet *p, __u64 mac, struct bh_query *q)
 {
-	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
+	struct bh_syn_ticket *ticket = bh_syn_ticket_out(p, q->now);
 
-	if (!slot || !bh_syn_ticket_is_fresh(slot, now))
+	if (!ticket)
 		return false;
-	*tag = *(volatile __u64 *)&slot->tag;
-	return __sync_val_compare_and_swap(&slot->mac, mac, 0) == mac;
+	bh_syn_ticket_read(ticket, q);
+	return __sync_val_compare_and_swap(&ticket->mac, mac, 0) == mac;
 }
 
-/* Did this kernel send this very segment with an identity, not yet received? The ticket stays: the genuine segment may
- * still come, and this one be a copy that an onlooker made. */
-static __always_inline bool bh_syn_ticket_is_out(const struct bh_packet *p, __u64 now)
+/* Is it under way? For who stands between sender and receiver, and leaves it to the receiver. Likewise. */
+static __always_inline bool bh_syn_ticket_peek(const struct bh_packet *p, __u64 mac, struct bh_query *q)
 {
-	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
+	struct bh_syn_ticket *ticket = bh_syn_ticket_out(p, q->now);
 
-	return slot && *(volatile __u64 *)&slot->mac && *(volatile __be32 *)&slot->seq == p->seq &&
-	       *(volatile __be32 *)&slot->ack == bh_ack_of(p) && bh_syn_ticket_is_fresh(slot, now);
-}
-
-/* Is it under way? For who stands between sender and receiver, and leaves it to the receiver. */
-static __always_inline bool bh_syn_ticket_peek(const struct bh_packet *p, __u64 mac, __u64 now, __u64 *tag)
-{
-	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
-
-	if (!slot || !bh_syn_ticket_is_fresh(slot, now))
+	if (!ticket)
 		return false;
-	*tag = *(volatile __u64 *)&slot->tag;
-	return *(volatile __u64 *)&slot->mac == mac;
+	bh_syn_ticket_read(ticket, q);
+	return *(volatile __u64 *)&ticket->mac == mac;
 }
 
 /* MAC over a segment from src to dst that is sent now. */
@@ -250,7 +296,7 @@ BH_SUBPROGRAM int bh_option_ticket(const struct bh_query *q, const struct bh_pac
 		if (bh_segment_mac(&in, &mac))
 			return -1;
 	}
-	bh_syn_ticket_put(p->seq, bh_ack_of(p), mac, q->subject_tag, q->now);
+	bh_syn_ticket_put(p->seq, bh_ack_of(p), mac, q->subject_tag, q->word, q->now);
 	return 0;
 }
 
@@ -258,14 +304,14 @@ BH_SUBPROGRAM int bh_option_ticket(const struct bh_query *q, const struct bh_pac
  * ticket. */
 static __always_inline bool bh_option_lengthen(const struct bh_packet *p, struct bh_tcpopt *option, __u64 now)
 {
-	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
+	struct bh_syn_ticket *ticket = bh_syn_ticket_out(p, now);
 	struct bh_tag *tag;
 	__u64 cgroup, mac;
 
-	if (!bh_syn_ticket_is_out(p, now) || !slot)
+	if (!ticket)
 		return false;
-	mac = *(volatile __u64 *)&slot->mac;
-	cgroup = *(volatile __u64 *)&slot->tag;
+	mac = *(volatile __u64 *)&ticket->mac;
+	cgroup = *(volatile __u64 *)&ticket->tag;
 	tag = bpf_map_lookup_elem(&tags, &cgroup);
 	option->identity = tag ? bpf_htonl(tag->identity) : BH_ID_UNIDENTIFIED;
 	__builtin_memcpy(option->mac, &mac, sizeof(mac));
@@ -283,18 +329,18 @@ static __always_inline bool bh_option_lengthen(const struct bh_packet *p, struct
 static __always_inline bool bh_peer_of_note(const struct bh_packet *p, struct bh_query *q, struct bh_mac_input *in,
 					    bool take)
 {
-	struct bh_syn_ticket *slot = bh_syn_ticket_of(p->seq);
-	__u64 mac, device = 0;
+	struct bh_syn_ticket *ticket = bh_syn_ticket_out(p, q->now);
+	__u64 mac;
 
-	if (!slot)
+	if (!ticket)
 		return false;
-	mac = *(volatile __u64 *)&slot->mac;
+	mac = *(volatile __u64 *)&ticket->mac;
 	bh_mac_input_of(in, q, p, BH_NOTE_IDENTITY);
 	if (!bh_segment_verify(in, mac))
 		return false;
-	if (take ? !bh_syn_ticket_take(p, mac, q->now, &device) : !bh_syn_ticket_peek(p, mac, q->now, &device))
+	if (take ? !bh_syn_ticket_take(p, mac, q) : !bh_syn_ticket_peek(p, mac, q))
 		return false;
-	bh_peer_by_device(q, device);
+	bh_peer_by_device(q, q->peer_tag);
 	return true;
 }
 
@@ -315,7 +361,7 @@ BH_SUBPROGRAM int bh_peer_of_segment(struct __sk_buff *skb, const struct bh_pack
 	if (found == 0) {
 		q->proof = BH_PROOF_NONE;
 		/* What is under way is a device's note, or the ticket of an option that something has removed. */
-		if (bh_syn_ticket_is_out(p, q->now)) {
+		if (bh_syn_ticket_out(p, q->now)) {
 			if (bh_peer_of_note(p, q, &in, true))
 				return 0;
 			q->proof = BH_PROOF_STRIPPED;
@@ -341,7 +387,7 @@ BH_SUBPROGRAM int bh_peer_of_segment(struct __sk_buff *skb, const struct bh_pack
 		BH_COUNT(handshakes_forged);
 		return 0;
 	}
-	if (!bh_syn_ticket_take(p, shown, q->now, &q->peer_tag)) {
+	if (!bh_syn_ticket_take(p, shown, q)) {
 		q->proof = BH_PROOF_REPLAYED;
 		BH_COUNT(handshakes_replayed);
 		return 0;

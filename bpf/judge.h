@@ -42,9 +42,20 @@ struct bh_query {
 	__u8 reason;
 	__u8 proof;
 	__u8 again;
-	__u8 expired; /* the subject's tag is past its deadline */
-	__u8 host;    /* the subject is no workload */
+	__u8 expired;  /* the subject's tag is past its deadline */
+	__u8 host;     /* the subject is no workload */
+	__u8 stale;    /* the sender's end judged by another state word than this */
+	__u8 unlisted; /* the destination is of this host, and the map of addresses had no room for it */
 };
+
+/* Is it an address that the map of addresses had no room for? Only for one that it does not have. */
+static __always_inline bool bh_addr_is_unlisted(const struct bh_addr *a)
+{
+	__u32 bit = bh_unlisted_bit(a), key = bit / 64;
+	__u64 *word = bpf_map_lookup_elem(&unlisted, &key);
+
+	return !word || (*word >> (bit % 64) & 1);
+}
 
 /* A tag counts while its deadline lies ahead. */
 static __always_inline void bh_subject_take(struct bh_query *q, __u64 cgroup, const struct bh_tag *tag)
@@ -269,6 +280,62 @@ BH_GLOBAL int bh_judge(struct bh_query *q)
 	else if (alive != q->peer)
 		q->reason = BH_REASON_PEER_ENDED;
 	return 0;
+}
+
+/* The flow as its other end sees it; twice, as it was. */
+BH_GLOBAL int bh_ends_swap(struct bh_query *q)
+{
+	struct bh_addr addr;
+	__u32 identity;
+	__u16 port;
+	__u64 tag;
+
+	if (!q)
+		return 0;
+	addr = q->local;
+	q->local = q->remote;
+	q->remote = addr;
+	port = q->lport;
+	q->lport = q->rport;
+	q->rport = port;
+	identity = q->subject;
+	q->subject = q->peer;
+	q->peer = identity;
+	tag = q->subject_tag;
+	q->subject_tag = q->peer_tag;
+	q->peer_tag = tag;
+	q->direction = !q->direction;
+	return 0;
+}
+
+/*
+ * What has arrived was judged by its sender's end under a state word that is no longer in force, or not yet in force here:
+ * it passes if the word of this packet allows it at both ends. q holds this end's verdict; changes it where the other end's is
+ * due and denies. Lowers valid_until. In the caller's frame, because the chain of calls below is as long as it may be.
+ */
+static __always_inline void bh_judge_sender(struct bh_query *q)
+{
+	__u32 cell = q->cell, peer = q->peer;
+
+	/* Who shows nothing is no workload of this host, and judges nothing. */
+	if (!q->allow || !q->stale || q->proof != BH_PROOF_VERIFIED)
+		return;
+	q->peer = bh_peer_alive(q);
+	bh_ends_swap(q);
+	bh_judge(q);
+	bh_ends_swap(q);
+	q->peer = peer;
+	if (q->allow)
+		q->cell = cell;
+	else
+		q->reason = BH_REASON_OVERTAKEN;
+}
+
+/* Judges what has just arrived: as bh_judge(), and for the sender's end where that is due. */
+static __always_inline void bh_judge_arrived(struct bh_query *q)
+{
+	bh_judge(q);
+	bh_judge_sender(q);
 }
 
 /* By itself, so that what it needs of the stack is free again when it has returned. */

@@ -125,14 +125,14 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } handshakes __weak SEC(".maps");
 
-/* A SYN or SYN-ACK that this kernel sent for a managed socket, in the slot that its sequence number names, taken by the first
- * receiver. What is replayed finds no ticket; what lost its slot to another one under way is sent again. */
-#define BH_TICKET_SLOTS 32768U
+/* A SYN or SYN-ACK that this kernel sent for a managed socket, in the bucket that its sequence number names, taken by the first
+ * receiver. What is replayed finds no ticket; what lost its place to others under way is sent again, a second later. */
+#define BH_TICKET_BUCKETS 8192U
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, BH_TICKET_SLOTS);
+	__uint(max_entries, BH_TICKET_BUCKETS);
 	__type(key, __u32);
-	__type(value, struct bh_syn_ticket);
+	__type(value, struct bh_syn_tickets);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } tickets __weak SEC(".maps");
 
@@ -155,6 +155,16 @@ struct {
 	__type(value, __u64);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } addresses __weak SEC(".maps");
+
+/* Bits of the addresses that found no room there (bh_unlisted_bit()). Kept by the enforcer. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, BH_UNLISTED_BITS / 64);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} unlisted __weak SEC(".maps");
 
 /* The ticket of each flow, by its number: where both ends find it that do not know it yet. `local` is the source; netns is 0
  * unless it is on a loopback device. */

@@ -102,8 +102,32 @@ BH_GLOBAL int bh_pending_get(const struct bh_tuple *tuple, struct bh_handshake *
 	return bh_mark_fits(mark, hash) && bh_mark_of(b, way) == mark;
 }
 
+/*
+ * Was there a handshake of this tuple, that is over? On a busy machine a segment can wait on one CPU while those that were sent
+ * after it go through on another, until the connection has ended: nothing is wrong with it, nobody waits for it any more. Its
+ * place is free, and says so until others have taken it.
+ */
+BH_GLOBAL int bh_pending_was(const struct bh_tuple *tuple, __u64 now)
+{
+	struct bh_handshake_bucket *b;
+
+	if (!tuple)
+		return 0;
+	b = bh_bucket_of(bh_tuple_hash(tuple));
+	if (!b)
+		return 0;
+#pragma unroll
+	for (__u32 i = 0; i < BH_HANDSHAKE_WAYS; i++)
+		if (!bh_mark_of(b, i) && bh_tuple_equal(&b->item[i].tuple, tuple) &&
+		    now - b->time_ns[i] < BH_HANDSHAKE_NS)
+			return 1;
+	return 0;
+}
+
 /* In the place of what was known of this tuple; else in a free place, or that of the oldest. `mark` is the one by which it was
- * chosen: where it is another by then, somebody else has written there. */
+ * chosen: where it is another by then, somebody else has written there. Of free places that which is free longest, for
+ * bh_pending_was(). */
+#define BH_TAKEN (1ULL << 63) /* beyond any time: taken places come last */
 static __always_inline __u32 bh_way_for(const struct bh_handshake_bucket *b, __u64 hash, const struct bh_tuple *tuple,
 					__u64 *mark)
 {
@@ -113,7 +137,7 @@ static __always_inline __u32 bh_way_for(const struct bh_handshake_bucket *b, __u
 	*mark = BH_HANDSHAKE_WRITING;
 #pragma unroll
 	for (__u32 i = 0; i < BH_HANDSHAKE_WAYS; i++) {
-		__u64 seen = bh_mark_of(b, i), time = seen ? b->time_ns[i] : 0;
+		__u64 seen = bh_mark_of(b, i), time = b->time_ns[i] | (seen ? BH_TAKEN : 0);
 
 		if (bh_mark_fits(seen, hash) && bh_tuple_equal(&b->item[i].tuple, tuple)) {
 			*mark = seen;

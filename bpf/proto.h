@@ -60,7 +60,9 @@ static __always_inline void peer_by_address(struct __sk_buff *skb, struct bh_que
 	if (skb->ifindex == 1)
 		return;
 	owner = bpf_map_lookup_elem(&addresses, &q->remote);
-	if (!owner)
+	if (!owner && bh_addr_is_unlisted(&q->remote))
+		q->unlisted = q->direction == BH_EGRESS;
+	else if (!owner)
 		q->peer = BH_ID_WORLD;
 	else if (!(*owner & BH_DEVICE_BIT))
 		return;

@@ -93,7 +93,7 @@ static __noinline int cookie_sent(const struct bh_tuple *tuple, const struct bh_
 
 	if (!tuple || !in || !bh_pending_get(tuple, &h, BH_PENDING_KEEP))
 		return 0;
-	bh_syn_ticket_put(in->seq, in->ack, mac, h.subject_tag, now);
+	bh_syn_ticket_put(in->seq, in->ack, mac, h.subject_tag, h.word, now);
 	h.shown = 1;
 	return bh_pending_put(tuple, &h, now);
 }

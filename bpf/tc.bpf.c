@@ -120,7 +120,8 @@ static __always_inline int device_nobody(struct bh_query *q)
 	return BH_DENY;
 }
 
-static __noinline int device_packet(struct __sk_buff *skb, __u32 hook)
+/* In the programs themselves: the verifier takes no more than eight calls deep, and the tables are the last of them. */
+static __always_inline int device_packet(struct __sk_buff *skb, __u32 hook)
 {
 	__u32 ifindex = skb->ifindex, zero = 0;
 	struct bh_device *dev = bpf_map_lookup_elem(&devices, &ifindex);

@@ -57,7 +57,7 @@ static __always_inline int tcp_handshake_known(struct __sk_buff *skb, struct bh_
 
 	q->direction = BH_INGRESS;
 	if (!bh_pending_get(tuple, h, BH_PENDING_KEEP)) {
-		if (is_bare_reset(p))
+		if (is_bare_reset(p) || (!p->payload_len && bh_pending_was(tuple, q->now)))
 			return BH_DENY;
 		bh_refuse(q, BH_REASON_NO_FLOW);
 		return BH_DENY;
@@ -114,7 +114,7 @@ static __always_inline int tcp_listener(struct __sk_buff *skb, __u64 netns, cons
 
 	q->direction = BH_INGRESS;
 	bh_peer_of_segment(skb, p, q);
-	bh_judge(q);
+	bh_judge_arrived(q);
 	bh_report(q);
 	if (!q->allow)
 		return BH_DENY;
@@ -221,7 +221,7 @@ static __always_inline int tcp_answer(struct __sk_buff *skb, struct bh_tcp *t, c
 		return BH_DENY;
 	}
 	bh_peer_of_segment(skb, p, q);
-	bh_judge(q);
+	bh_judge_arrived(q);
 	if (!bh_tcp_store(t, q))
 		return BH_DENY;
 	bh_report(q);

@@ -125,6 +125,7 @@ static __always_inline __u64 bh_ticket_new(const struct bh_query *q)
 		t->tag = q->subject_tag;
 		t->cookie = q->cookie;
 		t->identity = q->subject;
+		t->state = BH_TICKET_STATE(ticket, q->word);
 		/* Who sees the number sees what it stands for. */
 		__sync_lock_test_and_set(&t->word, ticket);
 		return ticket;
@@ -160,6 +161,8 @@ static __always_inline bool bh_ticket_go_on(__u64 ticket, const struct bh_query 
 
 	if (!t || !bh_ticket_is_of(t, ticket, q))
 		return false;
+	if (t->state != BH_TICKET_STATE(ticket, q->word))
+		*(volatile __u32 *)&t->state = BH_TICKET_STATE(ticket, q->word);
 	if (!bh_ticket_is_void(t, q->now))
 		return bh_ticket_give(ticket, segments, q->now);
 	word = bh_ticket_word(t);
@@ -215,7 +218,7 @@ BH_GLOBAL __u64 bh_ticket_look(struct bh_query *q, __u16 sport, __u16 dport)
 	__u64 ticket, *found, word, cookie, tag;
 	struct bh_ticket *t;
 	struct bh_tuple key;
-	__u32 identity;
+	__u32 identity, state;
 
 	if (!q)
 		return 0;
@@ -234,11 +237,13 @@ BH_GLOBAL __u64 bh_ticket_look(struct bh_query *q, __u16 sport, __u16 dport)
 	cookie = t->cookie;
 	identity = t->identity;
 	tag = t->tag;
+	state = *(volatile __u32 *)&t->state;
 	if (BH_TICKET_NUMBER(__sync_fetch_and_add(&t->word, 0)) != BH_TICKET_NUMBER(ticket))
 		return 0;
 	q->proof = BH_PROOF_VERIFIED;
 	q->peer = identity;
 	q->peer_tag = tag;
+	q->stale = state != BH_TICKET_STATE(ticket, q->word);
 	return cookie;
 }
 
@@ -250,7 +255,7 @@ BH_GLOBAL __u64 bh_ticket_take(struct bh_query *q, __u64 netns, __u32 segments)
 	struct bh_ticket *t;
 	struct bh_tuple key;
 	__u64 ticket, *found, cookie, tag;
-	__u32 identity;
+	__u32 identity, state;
 
 	if (!q)
 		return 0;
@@ -267,6 +272,7 @@ BH_GLOBAL __u64 bh_ticket_take(struct bh_query *q, __u64 netns, __u32 segments)
 	cookie = t->cookie;
 	identity = t->identity;
 	tag = t->tag;
+	state = *(volatile __u32 *)&t->state;
 	/* To a group, one datagram arrives many times. */
 	multicast = bh_addr_is_multicast(&q->local);
 	if (multicast && (bh_ticket_is_void(t, q->now) ||
@@ -277,6 +283,7 @@ BH_GLOBAL __u64 bh_ticket_take(struct bh_query *q, __u64 netns, __u32 segments)
 	q->proof = BH_PROOF_VERIFIED;
 	q->peer = identity;
 	q->peer_tag = tag;
+	q->stale = state != BH_TICKET_STATE(ticket, q->word);
 	q->ticket = multicast ? 0 : ticket;
 	return cookie;
 }

@@ -6,6 +6,8 @@
 
 #include "cli/bus.h"
 #include "cli/cli.h"
+#include "cli/svid.h"
+#include "identity/crypto.h"
 #include "identity/rules.h"
 #include "identity/svid.h"
 #include "policy/instant.h"
@@ -17,6 +19,8 @@ struct svid_arguments {
 	const char *bundle;
 	const char *trust_domain;
 	const char *chain;
+	const char *fips_config;
+	bool fips;
 	time_t at;
 };
 
@@ -39,16 +43,20 @@ static time_t parse_time(const char *text)
 
 static int parse_arguments(struct svid_arguments *arguments, int argc, char **argv)
 {
+	bool verify = strcmp(argv[1], "verify") == 0;
+
 	*arguments = (struct svid_arguments){.at = time(NULL)};
-	if (argc < 2 || strcmp(argv[1], "verify") != 0)
-		return cli_usage_error(&cmd_svid, "\"svid\" has one subcommand: verify");
 	for (int i = 2; i < argc; i++) {
 		bool more = i + 1 < argc;
 
-		if (strcmp(argv[i], "--bundle") == 0 && more) {
+		if (strcmp(argv[i], "--bundle") == 0 && verify && more) {
 			arguments->bundle = argv[++i];
-		} else if (strcmp(argv[i], "--trust-domain") == 0 && more) {
+		} else if (strcmp(argv[i], "--trust-domain") == 0 && verify && more) {
 			arguments->trust_domain = argv[++i];
+		} else if (strcmp(argv[i], "--fips") == 0 && verify) {
+			arguments->fips = true;
+		} else if (strcmp(argv[i], "--fips-config") == 0 && verify && more) {
+			arguments->fips_config = argv[++i];
 		} else if (strcmp(argv[i], "--at") == 0 && more) {
 			arguments->at = parse_time(argv[++i]);
 			if (arguments->at == -1)
@@ -59,6 +67,10 @@ static int parse_arguments(struct svid_arguments *arguments, int argc, char **ar
 			return cli_usage_error(&cmd_svid, "unexpected argument %s, or its value is missing", argv[i]);
 		}
 	}
+	if (!verify)
+		return arguments->chain != NULL ? CLI_OK : cli_usage_error(&cmd_svid, "which FILE is to be shown?");
+	if (arguments->fips_config != NULL && !arguments->fips)
+		return cli_usage_error(&cmd_svid, "--fips-config goes with --fips");
 	if (arguments->bundle == NULL || arguments->trust_domain == NULL || arguments->chain == NULL)
 		return cli_usage_error(&cmd_svid, "--bundle FILE, --trust-domain NAME and CHAIN.pem are needed");
 	if (spiffe_trust_domain_check(arguments->trust_domain, strlen(arguments->trust_domain)) != 0)
@@ -109,9 +121,10 @@ static void print_json(const struct svid_verdict *verdict, const char *until)
 	for (size_t i = 0; i < sizeof(verdict->leaf_sha256); i++)
 		snprintf(digest + 2 * i, 3, "%02x", verdict->leaf_sha256[i]);
 	if (verdict->rule == 0) {
-		cli_print_json(json_pack("{s:b, s:s, s:s, s:s, s:s, s:s, s:s}", "ok", 1, "spiffe_id",
+		cli_print_json(json_pack("{s:b, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "ok", 1, "spiffe_id",
 					 verdict->spiffe_id, "trust_domain", verdict->trust_domain, "not_after", until,
-					 "serial", verdict->serial, "issuer", verdict->issuer, "leaf_sha256", digest));
+					 "serial", verdict->serial, "issuer", verdict->issuer, "leaf_sha256", digest,
+					 "note", verdict->note));
 		return;
 	}
 	svid_verdict_text(verdict, text, sizeof(text));
@@ -127,6 +140,8 @@ static void print_text(const struct cli *cli, const struct svid_verdict *verdict
 
 	if (verdict->rule == 0) {
 		printf("%sok%s %s %s\n", cli_colour(cli, "green"), cli_colour(cli, "reset"), verdict->spiffe_id, until);
+		if (verdict->note[0] != '\0')
+			cli_error("note: %s", verdict->note);
 		return;
 	}
 	svid_verdict_text(verdict, text, sizeof(text));
@@ -135,13 +150,27 @@ static void print_text(const struct cli *cli, const struct svid_verdict *verdict
 	fprintf(stderr, "  the rule: %s\n", svid_rule_text(verdict->rule));
 }
 
-static int run(struct cli *cli, int argc, char **argv)
+static int use_fips(const struct svid_arguments *arguments, struct crypto **cryptop)
 {
+	char why[1024];
+	int r = arguments->fips ? crypto_fips_new(cryptop, arguments->fips_config, why, sizeof(why)) : 0;
+
+	if (r != 0) {
+		cli_error("%s", r == 1 ? why : "out of memory");
+		return CLI_NO;
+	}
+	if (*cryptop != NULL)
+		crypto_use(*cryptop);
+	return CLI_OK;
+}
+
+static int run_verify(struct cli *cli, const struct svid_arguments *arguments)
+{
+	__attribute__((cleanup(crypto_freep))) struct crypto *crypto = NULL;
 	__attribute__((cleanup(bundle_set_freep))) struct bundle_set *bundles = NULL;
-	struct svid_arguments arguments;
 	struct svid_verdict verdict = {0};
 	char until[32];
-	int code = parse_arguments(&arguments, argc, argv);
+	int code = use_fips(arguments, &crypto);
 
 	if (code != CLI_OK)
 		return code;
@@ -149,10 +178,10 @@ static int run(struct cli *cli, int argc, char **argv)
 		cli_error("out of memory");
 		return CLI_NO;
 	}
-	code = load_bundle(bundles, &arguments);
+	code = load_bundle(bundles, arguments);
 	if (code != CLI_OK)
 		return code;
-	code = verify(bundles, &arguments, &verdict);
+	code = verify(bundles, arguments, &verdict);
 	if (code == CLI_USAGE || (code == CLI_NO && verdict.rule == 0))
 		return code;
 	cli_format_time((uint64_t)verdict.not_after, until, sizeof(until));
@@ -163,18 +192,50 @@ static int run(struct cli *cli, int argc, char **argv)
 	return code;
 }
 
+static int run(struct cli *cli, int argc, char **argv)
+{
+	struct svid_arguments arguments;
+	int code;
+
+	if (argc > 2 && strcmp(argv[1], "id") == 0 && strcmp(argv[2], "check") == 0)
+		return argc > 3 ? svid_id_check(cli, argv + 3, (size_t)argc - 3)
+				: cli_usage_error(&cmd_svid, "which IDs are to be checked?");
+	if (argc < 2 || (strcmp(argv[1], "verify") != 0 && strcmp(argv[1], "show") != 0))
+		return cli_usage_error(&cmd_svid, "\"svid\" has the subcommands verify, show and id check");
+	code = parse_arguments(&arguments, argc, argv);
+	if (code != CLI_OK)
+		return code;
+	if (strcmp(argv[1], "show") == 0)
+		return svid_show(cli, arguments.chain, arguments.at);
+	return run_verify(cli, &arguments);
+}
+
 const struct cli_command cmd_svid = {
 	.name = "svid",
-	.summary = "Verifies an X.509-SVID offline, as the daemon would",
-	.usage = "verify --bundle FILE --trust-domain NAME [--at TIME] CHAIN.pem",
-	.help = "  --bundle FILE         authorities of the trust domain in PEM\n"
-		"  --trust-domain NAME   whose bundle it is\n"
-		"  --at TIME             verify as of this time (2026-01-31T12:00:00Z or seconds since 1970)\n"
-		"  CHAIN.pem             certificates in PEM, leaf first; - for standard input\n\n"
-		"Prints \"ok SPIFFE-ID UNTIL\", where UNTIL is the earliest end of validity on the path, or \"refused: "
+	.summary = "Verifies and shows X.509-SVIDs offline, and checks SPIFFE IDs",
+	.usage = "verify|show|id check ...",
+	.help = "  verify --bundle FILE --trust-domain NAME CHAIN.pem     verifies it as the daemon would\n"
+		"  show FILE                       shows the certificates of a chain or bundle, PEM or DER, and the "
+		"rules\n"
+		"                                  that each breaks on its own\n"
+		"  id check ID...                  whether these are SPIFFE IDs of workloads, and where not\n"
+		"      --bundle FILE               authorities of the trust domain in PEM\n"
+		"      --trust-domain NAME         whose bundle it is\n"
+		"      --at TIME                   as of this time (2026-01-31T12:00:00Z or seconds since 1970)\n"
+		"      --fips                      with OpenSSL's FIPS module only, as with `fips: require`\n"
+		"      --fips-config FILE          what `openssl fipsinstall` wrote for it\n"
+		"      CHAIN.pem                   certificates in PEM, leaf first; - for standard input\n\n"
+		"verify prints \"ok SPIFFE-ID UNTIL\", where UNTIL is the earliest end of validity on the path, or "
+		"\"refused: "
 		"NAME\n"
-		"(rule N): WHY; certificate D\", where D counts from the leaf (0) towards the authority.\n\n"
-		"Exit codes: 0 valid; 1 refused, or the bundle is not usable; 2 usage, or a file cannot be read.\n\n"
-		"Example: policyctl svid verify --bundle ca.pem --trust-domain prod.example web.pem\n",
+		"(rule N): WHY; certificate D\", where D counts from the leaf (0) towards the authority. show needs no "
+		"bundle,\n"
+		"so it cannot say whether a certificate counts. docs/spiffe-rules.md has the rules.\n\n"
+		"Exit codes: 0 valid, or no problem; 1 refused, invalid, or the bundle or the FIPS module is not "
+		"usable; 2\n"
+		"usage, or a file cannot be read.\n\n"
+		"Example: policyctl svid verify --bundle ca.pem --trust-domain prod.example web.pem\n"
+		"         policyctl svid show web.pem\n"
+		"         policyctl svid id check spiffe://prod.example/web\n",
 	.run = run,
 };

@@ -2,13 +2,13 @@
 #include "attest_session.h"
 
 #include <errno.h>
+#include <openssl/rand.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -289,7 +289,7 @@ static int send_challenge(struct attest_session *session)
 	challenge->ttl_ms = ATTEST_TTL_MS;
 	memcpy(challenge->boot_id, session->server->boot_id, sizeof(challenge->boot_id));
 	memcpy(challenge->leaf_sha256, attempt->verdict.leaf_sha256, sizeof(challenge->leaf_sha256));
-	if (getrandom(challenge->nonce, sizeof(challenge->nonce), 0) != sizeof(challenge->nonce))
+	if (RAND_bytes(challenge->nonce, sizeof(challenge->nonce)) != 1)
 		return -EIO;
 	attempt->challenge_len =
 		attest_challenge_encode(attempt->challenge_packet, sizeof(attempt->challenge_packet), challenge);
@@ -389,8 +389,13 @@ static int on_proof(struct attest_session *session, size_t len)
 	attempt->request = ++session->server->requests;
 	fill_request(session, &request, IPC_TAG_REQUEST);
 	request.deadline_ns = tag_request_deadline(request.not_after);
-	if (request.deadline_ns == 0)
-		return session_refuse(session, ATTEST_E_SVID + 62, "validity (rule 62): the path expired meanwhile");
+	if (request.deadline_ns == 0) {
+		char text[512];
+
+		svid_refusal_text(62, "the path expired during the attestation", text, sizeof(text));
+		return session_refuse(session, ATTEST_E_SVID + 62, "%s", text);
+	}
+	memcpy(request.text, attempt->verdict.note, sizeof(attempt->verdict.note));
 	r = ipc_send(session->server->ipc_fd, &request, session->pidfd);
 	if (r == -EAGAIN)
 		return session_refuse(session, ATTEST_E_FULL,

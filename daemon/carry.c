@@ -44,6 +44,7 @@ static const struct row {
 	{"names", BH_LAYOUT_NAMES, SETTLED, true},
 	{"keys", BH_LAYOUT_KEYS, SETTLED, true},
 	{"addresses", BH_LAYOUT_ADDRESSES, SETTLED, false},
+	{"unlisted", BH_LAYOUT_UNLISTED, SETTLED, false},
 	{"sockets", BH_LAYOUT_SOCKETS, BY_SOCKET, true},
 	{"tcp_slots", BH_LAYOUT_TCP, LIVE, false},
 	{"tcp_more", BH_LAYOUT_TCP, LIVE, false},

@@ -39,6 +39,8 @@ static const struct setting settings[CONFIG_KEYS] = {
 	SETTING(key_hours, "HOURS", "how long one key signs identities in handshakes (24)"),
 	SETTING(metrics, "WHERE", "tell metrics on a socket PATH, or 127.0.0.1:PORT (off)"),
 	SETTING(devices, "NAMES", "managed devices, as veth*,tap* (none)"),
+	SETTING(fips, "MODE", "require: cryptography of OpenSSL's FIPS module only (off)"),
+	SETTING(fips_config, "FILE", "what `openssl fipsinstall` wrote (OpenSSL's fipsmodule.cnf)"),
 	SETTING(allow_proc_fallback, "true", "before Linux 6.13, attest by /proc (false: not at all)"),
 	SETTING(allow_delegated, "true", "give identities to cgroups that others than root can enter (false)"),
 	SETTING(max_lifetime, "TIME", "longest life of an identity by one proof, as 12h (none)"),
@@ -114,7 +116,8 @@ unsigned config_key_hours(const struct daemon_config *config)
 static bool is_path(enum config_key key, const char *value)
 {
 	return key != CONFIG_KEY_INSTANCE && key != CONFIG_KEY_KEY_HOURS && key != CONFIG_KEY_DEVICES &&
-	       key < CONFIG_KEY_ALLOW_PROC_FALLBACK && (key != CONFIG_KEY_METRICS || *value == '/');
+	       key != CONFIG_KEY_FIPS && key < CONFIG_KEY_ALLOW_PROC_FALLBACK &&
+	       (key != CONFIG_KEY_METRICS || *value == '/');
 }
 
 bool config_is_true(const char *value)
@@ -276,6 +279,11 @@ static int setting_set(struct daemon_config_file *set, enum config_key key, cons
 			    out);
 			return 1;
 		}
+	} else if (key == CONFIG_KEY_FIPS) {
+		if (strcmp(out, "off") != 0 && strcmp(out, CONFIG_FIPS_REQUIRE) != 0) {
+			say(why, size, "fips \"%s\": off or " CONFIG_FIPS_REQUIRE, out);
+			return 1;
+		}
 	} else {
 		flaw = word_flaw(key, out);
 		if (flaw) {
@@ -344,8 +352,8 @@ static int unknown_key(struct reader *r, const char *key)
 			       suggestion.best);
 	return flaw_at(r, &r->event.start_mark,
 		       "unknown key \"%.64s\"; known: instance, subtree, run_dir, state_dir, audit_log, bundle_dir, "
-		       "policy_dir, pin_dir, key_hours, metrics, devices, allow_proc_fallback, allow_delegated, "
-		       "max_lifetime, svids",
+		       "policy_dir, pin_dir, key_hours, metrics, devices, fips, fips_config, allow_proc_fallback, "
+		       "allow_delegated, max_lifetime, svids",
 		       key);
 }
 
@@ -568,6 +576,8 @@ enum config_action config_parse_options(int argc, char **argv, struct daemon_opt
 		{"key-hours", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_KEY_HOURS},
 		{"metrics", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_METRICS},
 		{"devices", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_DEVICES},
+		{"fips", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_FIPS},
+		{"fips-config", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_FIPS_CONFIG},
 		{"allow-proc-fallback", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_ALLOW_PROC_FALLBACK},
 		{"allow-delegated", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_ALLOW_DELEGATED},
 		{"max-lifetime", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_MAX_LIFETIME},
@@ -649,6 +659,7 @@ static void config_defaults(struct daemon_config *out, const char *instance)
 	strcpy(out->policy_dir, "/etc/bulkhead/policy.d");
 	strcpy(out->key_hours, "24");
 	strcpy(out->metrics, METRICS_OFF);
+	strcpy(out->fips, "off");
 	strcpy(out->allow_proc_fallback, "false");
 	strcpy(out->allow_delegated, "false");
 	strcpy(out->max_lifetime, "none");

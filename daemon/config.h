@@ -22,11 +22,12 @@
 #define CONFIG_KEY_HOURS_MAX 720
 #define CONFIG_METRICS_MAX 128	/* with the NUL */
 #define CONFIG_DEVICES_MAX 1024 /* with the NUL */
-#define CONFIG_SVIDS_MAX 4096	/* with the NUL */
+#define CONFIG_FIPS_REQUIRE "require"
+#define CONFIG_SVIDS_MAX 4096 /* with the NUL */
 #define CONFIG_LIFETIME_MAX_S (100ULL * 365 * 86400)
 #define CONFIG_RUN_DIR_MAX 92 /* leaves room for "/control.sock" in sockaddr_un */
 
-/* Settings in effect. Strings are never empty, but for pin_dir and devices. */
+/* Settings in effect. Strings are never empty, but for pin_dir, devices and fips_config. */
 struct daemon_config {
 	char instance[CONFIG_INSTANCE_MAX];
 	char subtree[CONFIG_PATH_MAX]; /* managed subtree, below the cgroup2 mount; "/" is all of it */
@@ -39,6 +40,9 @@ struct daemon_config {
 	char key_hours[8];		  /* as written; config_key_hours() */
 	char metrics[CONFIG_METRICS_MAX]; /* metrics_listen.h */
 	char devices[CONFIG_DEVICES_MAX]; /* names of managed devices, with * and ?, separated by commas; "": none */
+	char fips[16];			  /* "off" or "require" */
+	char fips_config
+		[CONFIG_PATH_MAX]; /* what `openssl fipsinstall` wrote; "": where OpenSSL looks (identity/crypto.h) */
 	char allow_proc_fallback[8];	  /* as written: true or false; config_is_true() */
 	char allow_delegated[8];
 	char max_lifetime[16]; /* as written; config_max_lifetime_s() */
@@ -58,6 +62,8 @@ enum config_key {
 	CONFIG_KEY_KEY_HOURS,
 	CONFIG_KEY_METRICS,
 	CONFIG_KEY_DEVICES,
+	CONFIG_KEY_FIPS,
+	CONFIG_KEY_FIPS_CONFIG,
 	CONFIG_KEY_ALLOW_PROC_FALLBACK,
 	CONFIG_KEY_ALLOW_DELEGATED,
 	CONFIG_KEY_MAX_LIFETIME,

@@ -44,6 +44,7 @@ struct datapath {
 	const uint8_t *tables;	      /* mapped read-only, both slots; for user space's own judgements */
 	bool settled;		      /* all programs that run have begun since the last swap */
 	struct bh_tcp *tcp;	      /* mapped: BH_TCP_SLOTS */
+	uint64_t *unlisted;	      /* mapped: BH_UNLISTED_BITS */
 };
 
 /* Attached in this order: what only notes comes before what denies by what was noted. */
@@ -137,6 +138,8 @@ void datapath_freep(struct datapath **datapathp)
 		munmap((void *)dp->tables, 2UL * BH_TABLES_BYTES);
 	if (dp->tcp)
 		munmap(dp->tcp, BH_TCP_SLOTS * sizeof(*dp->tcp));
+	if (dp->unlisted)
+		munmap(dp->unlisted, BH_UNLISTED_BITS / 8);
 	for (size_t i = 0; i < N_PROGRAMS; i++)
 		if (dp->links[i] >= 0)
 			close(dp->links[i]);
@@ -176,7 +179,8 @@ static int maps_map(struct datapath *dp)
 	dp->who = map_memory(bpf_map__fd(s->maps.who), 2 * BH_MAX_IDENTITIES * 8, PROT_READ | PROT_WRITE);
 	dp->tables = map_memory(bpf_map__fd(s->maps.tables), 2UL * BH_TABLES_BYTES, PROT_READ);
 	dp->tcp = map_memory(bpf_map__fd(s->maps.tcp_slots), BH_TCP_SLOTS * sizeof(*dp->tcp), PROT_READ | PROT_WRITE);
-	return dp->state && dp->counters && dp->who && dp->tables && dp->tcp ? 0 : -errno;
+	dp->unlisted = map_memory(bpf_map__fd(s->maps.unlisted), BH_UNLISTED_BITS / 8, PROT_READ | PROT_WRITE);
+	return dp->state && dp->counters && dp->who && dp->tables && dp->tcp && dp->unlisted ? 0 : -errno;
 }
 
 /* Likewise the seed of the handshakes' hash. */
@@ -873,6 +877,16 @@ int datapath_address_next(const struct datapath *dp, const struct bh_addr *addre
 	if (bpf_map_get_next_key(fd, address, next) < 0)
 		return -errno;
 	return negative(bpf_map_lookup_elem(fd, next, netns_cookie));
+}
+
+void datapath_unlisted_set(struct datapath *dp, const uint64_t *bits, bool add)
+{
+	for (size_t i = 0; i < BH_UNLISTED_BITS / 64; i++) {
+		uint64_t word = (bits ? bits[i] : 0) | (add ? dp->unlisted[i] : 0);
+
+		if (dp->unlisted[i] != word)
+			__atomic_store_n(&dp->unlisted[i], word, __ATOMIC_RELAXED);
+	}
 }
 
 /* ---- managed devices ---- */

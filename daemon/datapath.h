@@ -115,6 +115,9 @@ int datapath_address_delete(struct datapath *datapath, const struct bh_addr *add
 int datapath_address_get(const struct datapath *datapath, const struct bh_addr *address, uint64_t *netns_cookie);
 int datapath_address_next(const struct datapath *datapath, const struct bh_addr *address, struct bh_addr *next,
 			  uint64_t *netns_cookie);
+/* The bits (bh_unlisted_bit()) of the addresses that found no room: BH_UNLISTED_BITS / 64 words, or NULL for none. `add`: beside
+ * those that there are. */
+void datapath_unlisted_set(struct datapath *datapath, const uint64_t *bits, bool add);
 
 /* ---- managed devices: their places in the map, and the pinned links ---- */
 

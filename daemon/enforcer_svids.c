@@ -87,8 +87,8 @@ static bool give(struct enforcer *e, struct bound_svid *bound, const struct cgro
 	    strcmp(enforcer_identity_name(e, tag->identity), bound->grant.spiffe_id) == 0)
 		return false;
 	if (enforcer_attempt_make(e, &a)) {
-		snprintf(a.text, sizeof(a.text), "%s by the SVID in %.300s", a.renewal ? "renewed" : "attested",
-			 bound->config.dir);
+		snprintf(a.text, sizeof(a.text), "%s by the SVID in %.250s%s%.200s", a.renewal ? "renewed" : "attested",
+			 bound->config.dir, bound->grant.text[0] ? "; " : "", bound->grant.text);
 		bound->refused_code = 0;
 	} else if (bound->refused_cgroup == node->id && bound->refused_code == a.code) {
 		return false;

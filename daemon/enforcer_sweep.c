@@ -174,10 +174,10 @@ static void addresses_refresh(struct enforcer *e, const struct cgroup_tree *tree
 	bool full = enforcer_addresses_refresh(e, tree) == -E2BIG;
 
 	if (full && !e->addresses_full)
-		log_error("the kernel's map addresses is full (%u entries): workloads at the addresses that it has no "
-			  "room "
-			  "for are nobody to their peers",
-			  BH_MAX_ADDRESSES);
+		log_error(
+			"the kernel's map addresses is full (%u entries): datagrams to the addresses of this host that "
+			"it has no room for are denied; take addresses away from the network namespaces of workloads",
+			BH_MAX_ADDRESSES);
 	e->addresses_full = full;
 }
 

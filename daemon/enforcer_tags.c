@@ -429,12 +429,14 @@ static bool identity_fits(struct enforcer *e, struct tag_attempt *a)
 	int64_t revoked = revoked_at(e, a->request->spiffe_id);
 
 	if (a->request->deadline_ns <= enforcer_boottime_ns()) {
-		enforcer_attempt_refuse(a, ATTEST_E_SVID + 62, "the SVID has expired");
+		svid_refusal_text(62, "the path expired during the attestation", a->text, sizeof(a->text));
+		a->code = ATTEST_E_SVID + 62;
 		return false;
 	}
 	/* The identity role may have verified it a moment before it was told that the bundle is gone. */
 	if (!enforcer_bundle_vouches(e, a->request->spiffe_id)) {
-		enforcer_attempt_refuse(a, ATTEST_E_SVID + 75, "no trust bundle vouches for the identity any more");
+		svid_refusal_text(75, "the trust bundle went away during the attestation", a->text, sizeof(a->text));
+		a->code = ATTEST_E_SVID + 75;
 		return false;
 	}
 	if (revoked && a->request->not_before <= revoked) {
@@ -560,7 +562,8 @@ void enforcer_tag_request(struct enforcer *e, const struct ipc_tag_request *requ
 	if (r < 0)
 		enforcer_attempt_refuse(&a, ATTEST_E_INTERNAL, "the managed subtree cannot be read: %s", strerror(-r));
 	else if (enforcer_attempt_make(e, &a))
-		snprintf(a.text, sizeof(a.text), "%s", a.renewal ? "renewed" : "attested");
+		snprintf(a.text, sizeof(a.text), "%s%s%.200s", a.renewal ? "renewed" : "attested",
+			 request->text[0] ? "; " : "", request->text); /* a note, if any */
 	reply.request = request->request;
 	reply.cgroup_id = request->cgroup_id;
 	reply.code = a.code;

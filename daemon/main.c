@@ -11,6 +11,7 @@
 #include "config.h"
 #include "enforcer.h"
 #include "files.h"
+#include "fips.h"
 #include "roles.h"
 
 /* The file's settings. Returns 0, or 1 after saying what is wrong. */
@@ -69,5 +70,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "bulkheadd: %s\n", why);
 		return EXIT_FAILURE;
 	}
+	if (fips_prepare(&config))
+		return EXIT_FAILURE;
 	return enforcer_run(&config);
 }

@@ -220,11 +220,24 @@ static int addresses_read(void *ctx)
 	return netlink_exchange(nl, nlh, address_message, c);
 }
 
+static int unlisted_add(uint64_t **bitsp, const struct bh_addr *address)
+{
+	uint32_t bit = bh_unlisted_bit(address);
+
+	if (!*bitsp)
+		*bitsp = calloc(BH_UNLISTED_BITS / 64, sizeof(**bitsp));
+	if (!*bitsp)
+		return -ENOMEM;
+	(*bitsp)[bit / 64] |= 1ULL << (bit % 64);
+	return 0;
+}
+
 /* `complete`: every namespace was read; only then is what was not seen known to be gone. */
 static int addresses_write(struct datapath *dp, struct collection *c, bool complete)
 {
 	const struct bh_addr *at = NULL;
 	struct address key, next = {};
+	uint64_t *unlisted = NULL;
 	int r = 0;
 
 	/* Gone ones first: their room may be needed. The next key is read before this one is deleted. */
@@ -240,9 +253,16 @@ static int addresses_write(struct datapath *dp, struct collection *c, bool compl
 		key = next;
 		at = &key.addr;
 	}
-	for (size_t i = 0; i < c->n && r == 0; i++)
-		if (!c->items[i].is_there)
+	for (size_t i = 0; i < c->n && (r == 0 || r == -E2BIG); i++) {
+		if (c->items[i].is_there)
+			continue;
+		if (r == 0)
 			r = datapath_address_set(dp, &c->items[i].addr, c->items[i].cookie);
+		if (r == -E2BIG && unlisted_add(&unlisted, &c->items[i].addr) < 0)
+			r = -ENOMEM;
+	}
+	datapath_unlisted_set(dp, unlisted, !complete || (r && r != -E2BIG));
+	free(unlisted);
 	return r;
 }
 

@@ -27,7 +27,8 @@ struct netns_address {
 /*
  * Brings the map of addresses up to date with what the namespaces have now. Only namespaces of the enforcer's own user
  * namespace count: in one that a workload made for itself, it can add any address, and so take a stranger's name away or
- * fill the map. The same reason bounds the addresses of one namespace. Returns 0 or -errno.
+ * fill the map. The same reason bounds the addresses of one namespace. Where the map is full, nobody is known at the addresses
+ * that it has no room for, and what goes there is denied, but not taken for the world: -E2BIG. Returns 0 or -errno.
  */
 int netns_addresses_refresh(struct datapath *datapath, const struct cgroup_tree *tree,
 			    const struct netns_address *bound, size_t n_bound);

@@ -40,6 +40,8 @@ static const struct {
 		{"NEW_ADDRESS", "the destination is an own address that was added a moment ago: try again in a second"},
 	[BH_REASON_ADDRESS] = {"ADDRESS",
 			       "the workload's end of the packet is no address that its device was bound with"},
+	[BH_REASON_OVERTAKEN] = {"OVERTAKEN", "it was sent under the policy before, and the one in force now, which it "
+					      "met on arrival, denies it at its sender's end"},
 	[BH_REASON_OPTION] =
 		{"OPTION", "the segment came from a managed device and shows an identity that no socket of this host "
 			   "gave it"},

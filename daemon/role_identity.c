@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "attest_session.h"
+#include "identity/crypto.h"
 #include "log.h"
 #include "sandbox.h"
 #include "svid_prove.h"
@@ -33,6 +34,7 @@ struct identity_role {
 	sd_event *event;
 	sd_event_source *listen_source;
 	sd_event_source *pause_timer;
+	struct crypto *crypto; /* of the FIPS module; NULL: what every process has */
 };
 
 static void role_freep(struct identity_role **rolep)
@@ -46,6 +48,7 @@ static void role_freep(struct identity_role **rolep)
 	sd_event_source_disable_unref(role->listen_source);
 	sd_event_source_disable_unref(role->pause_timer);
 	sd_event_unref(role->event);
+	crypto_freep(&role->crypto);
 	free(role);
 }
 
@@ -220,6 +223,25 @@ static int add_sources(struct identity_role *role, int listen_fd)
 	return r < 0 ? r : sd_event_source_set_enabled(role->pause_timer, SD_EVENT_OFF);
 }
 
+/* Before anything else is done with OpenSSL. */
+static int use_fips(struct identity_role *role)
+{
+	const char *config = getenv(ROLE_FIPS);
+	char why[1024];
+	int r;
+
+	if (config == NULL)
+		return 0;
+	r = crypto_fips_new(&role->crypto, config[0] != '\0' ? config : NULL, why, sizeof(why));
+	if (r == 1) {
+		log_error("identity: %s", why);
+		return -ENOPKG;
+	}
+	if (r == 0)
+		crypto_use(role->crypto);
+	return r;
+}
+
 /* Whatever a library opens when first used is opened here: OpenSSL its configuration, sd-event (for timer slack) and we
  * the boot id. */
 static int warm_up(struct identity_role *role)
@@ -251,6 +273,8 @@ static int set_up(struct identity_role *role, int ipc_fd, int listen_fd)
 	role->server.idle_max = raise_descriptor_limit();
 	if (r == 0)
 		r = set_non_blocking(listen_fd);
+	if (r == 0)
+		r = use_fips(role);
 	if (r == 0)
 		r = bundle_set_new(&role->server.bundles);
 	if (r == 0)

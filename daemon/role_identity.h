@@ -9,6 +9,10 @@
 #ifndef BULKHEAD_DAEMON_ROLE_IDENTITY_H
 #define BULKHEAD_DAEMON_ROLE_IDENTITY_H
 
+/* In the environment of a role that is to use the FIPS module only (identity/crypto.h): the file of its configuration, or
+ * "". Without the module the role does not start. */
+#define ROLE_FIPS "BULKHEAD_ROLE_FIPS"
+
 /* Runs the role in this process until the enforcer closes its end of `ipc_fd`. `listen_fd` is the listening SOCK_SEQPACKET
  * attestation socket. Answers IPC_BUNDLE by IPC_BUNDLE_LOADED (a removed trust domain by 0 authorities). Returns the exit
  * status. */

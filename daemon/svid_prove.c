@@ -134,10 +134,13 @@ static void prove(const struct bundle_set *bundles, int fd, struct ipc_tag_reque
 		return;
 	}
 	out->deadline_ns = tag_request_deadline(out->not_after);
-	if (out->deadline_ns == 0)
-		refuse(out, ATTEST_E_SVID + 62, "validity (rule 62): the path expired meanwhile");
-	else
-		prove_possession(&body, chain, out);
+	if (out->deadline_ns == 0) {
+		svid_refusal_text(62, "the path expired during the attestation", out->text, sizeof(out->text));
+		out->code = ATTEST_E_SVID + 62;
+		return;
+	}
+	memcpy(out->text, verdict.note, sizeof(verdict.note));
+	prove_possession(&body, chain, out);
 }
 
 void svid_prove(const struct bundle_set *bundles, const struct ipc_svid_files *files, int fd,

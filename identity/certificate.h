@@ -18,10 +18,21 @@
 int verdict_refuse(struct svid_verdict *verdict, int rule, int depth, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
 
-/* Each returns 0, or 1 with `verdict` filled. The leaf's also sets spiffe_id and trust_domain. */
+/* Each returns 0, or 1 with `verdict` filled. */
+/* Rule 205: `der` is what `certificate` was decoded from. */
+int certificate_check_encoding(X509 *certificate, const uint8_t *der, size_t len, int depth,
+			       struct svid_verdict *verdict);
+/* Rule 202: the key of a stranger's certificate may not be one that keeps us busy. */
+int certificate_check_cost(X509 *certificate, int depth, struct svid_verdict *verdict);
+/* Rule 70, as far as it concerns the key. */
+int certificate_check_key(X509 *certificate, int depth, struct svid_verdict *verdict);
+/* Sets spiffe_id and trust_domain. */
 int certificate_check_leaf(X509 *leaf, struct svid_verdict *verdict);
+/* Reads verdict->trust_domain, the leaf's, and may set the note (rule 54). */
 int certificate_check_signer(X509 *signer, int depth, struct svid_verdict *verdict);
 int certificate_check_time(X509 *certificate, int depth, time_t now, struct svid_verdict *verdict);
+/* In FIPS mode, that the module has the kind of key. */
+int certificate_check_approved(X509 *certificate, int depth, struct svid_verdict *verdict);
 /* Rule 68: whether a certificate may be an authority of a bundle. */
 int certificate_check_anchor(X509 *anchor, struct svid_verdict *verdict);
 

@@ -6,6 +6,7 @@
 #include <openssl/x509_vfy.h>
 #include <openssl/x509v3.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "certificate.h"
@@ -21,6 +22,8 @@ struct path_search {
 	X509 *path[SVID_MAX_CERTIFICATES + 1]; /* leaf first; the last one may be an authority */
 	size_t len;
 	unsigned signatures_left;
+	const char *trust_domain; /* the leaf's */
+	char note[sizeof(((struct svid_verdict *)0)->note)];
 	/* The most telling failure so far: a whole path that broke a rule over a dead end, a long dead end over a short. */
 	unsigned rank;
 	struct svid_verdict failure;
@@ -143,7 +146,11 @@ static int validate_with_openssl(const struct path_search *search, struct svid_v
 	    X509_STORE_CTX_init(ctx, store, search->path[0], between) != 1)
 		return -ENOMEM;
 	param = X509_STORE_CTX_get0_param(ctx);
-	X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_PARTIAL_CHAIN | X509_V_FLAG_X509_STRICT);
+	/* We ask for no policy; but certificates may ask for one in those below them. */
+	X509_VERIFY_PARAM_set_flags(param,
+				    X509_V_FLAG_PARTIAL_CHAIN | X509_V_FLAG_X509_STRICT | X509_V_FLAG_POLICY_CHECK);
+	if (X509_VERIFY_PARAM_add0_policy(param, OBJ_nid2obj(NID_any_policy)) != 1)
+		return -ENOMEM;
 	X509_VERIFY_PARAM_set_auth_level(param, 2);
 	X509_VERIFY_PARAM_set_time(param, search->now);
 	X509_STORE_CTX_set_verify_cb(ctx, tolerate_issuer_duties);
@@ -159,20 +166,33 @@ static int validate_with_openssl(const struct path_search *search, struct svid_v
 			      X509_verify_cert_error_string(error));
 }
 
+static int check_part(const struct path_search *search, size_t i, struct svid_verdict *failure)
+{
+	X509 *certificate = search->path[i];
+	int depth = (int)i;
+
+	if (i > 0 && certificate_check_signer(certificate, depth, failure) != 0)
+		return 1;
+	if (certificate_check_key(certificate, depth, failure) != 0)
+		return 1;
+	return certificate_check_time(certificate, depth, search->now, failure);
+}
+
 static int check_whole_path(struct path_search *search)
 {
-	struct svid_verdict failure;
-	int r = certificate_check_time(search->path[0], 0, search->now, &failure);
+	struct svid_verdict failure = {.rule = 0};
+	int r = 0;
 
-	for (size_t i = 1; r == 0 && i < search->len; i++) {
-		r = certificate_check_signer(search->path[i], (int)i, &failure);
-		if (r == 0)
-			r = certificate_check_time(search->path[i], (int)i, search->now, &failure);
-	}
+	snprintf(failure.trust_domain, sizeof(failure.trust_domain), "%s", search->trust_domain);
+	for (size_t i = 0; r == 0 && i < search->len; i++)
+		r = check_part(search, i, &failure);
 	if (r == 0)
 		r = validate_with_openssl(search, &failure);
+	failure.at_authority = failure.depth == (int)search->len - 1;
 	if (r == 1)
 		search_note(search, RANK_WHOLE_PATH, &failure);
+	if (r == 0)
+		memcpy(search->note, failure.note, sizeof(search->note));
 	return r;
 }
 
@@ -209,7 +229,7 @@ static int note_dead_end(struct path_search *search, bool named)
 {
 	X509 *last = search->path[search->len - 1];
 	int depth = (int)search->len - 1, self_signed = 0;
-	struct svid_verdict failure;
+	struct svid_verdict failure = {.rule = 0};
 	char issuer[120];
 
 	certificate_name(X509_get_issuer_name(last), issuer, sizeof(issuer));
@@ -239,6 +259,7 @@ static int search_issuers(struct path_search *search)
 {
 	X509 *last = search->path[search->len - 1];
 	int authorities = sk_X509_num(search->bundle->authorities), found = 0;
+	struct svid_verdict failure;
 	bool named = false;
 
 	for (int i = 0; i < authorities + (int)search->n - 1; i++) {
@@ -249,6 +270,10 @@ static int search_issuers(struct path_search *search)
 		if (!is_named_by(last, issuer) || is_on_path(search, issuer))
 			continue;
 		named = true;
+		if (certificate_check_approved(issuer, (int)search->len, &failure) != 0) {
+			search_note(search, (unsigned)search->len, &failure);
+			continue;
+		}
 		r = is_signed_by(search, last, issuer);
 		if (r < 0)
 			return r;
@@ -272,6 +297,7 @@ int path_validate(X509 *const *certificates, size_t n, const struct bundle *bund
 		.n = n,
 		.bundle = bundle,
 		.now = now,
+		.trust_domain = verdict->trust_domain,
 		.path = {certificates[0]},
 		.len = 1,
 		.signatures_left = PATH_MAX_SIGNATURES,
@@ -280,10 +306,13 @@ int path_validate(X509 *const *certificates, size_t n, const struct bundle *bund
 
 	if (r == -E2BIG)
 		return verdict_refuse(verdict, 202, -1, "the certificates can be ordered in too many ways");
-	if (r == 1)
+	if (r == 1) {
+		verdict->at_authority = search.failure.at_authority;
 		return verdict_refuse(verdict, search.failure.rule, search.failure.depth, "%s", search.failure.detail);
+	}
 	if (r < 0)
 		return r;
+	memcpy(verdict->note, search.note, sizeof(verdict->note));
 	for (size_t i = 0; i < search.len; i++) {
 		time_t not_after = certificate_not_after(search.path[i]);
 

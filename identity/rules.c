@@ -49,6 +49,9 @@ static const struct rule rules[] = {
 	{49, "signer-no-key-usage", "A signing certificate has a key usage extension (X509-SVID 4.3)."},
 	{50, "signer-key-usage-not-critical", "A signing certificate's key usage is critical (X509-SVID 4.3)."},
 	{52, "signer-id-path", "The SPIFFE ID of a signing certificate has no path (X509-SVID 3.2)."},
+	{54, "signer-other-trust-domain",
+	 "The SPIFFE ID of a signing certificate should be of the leaf's trust domain; another is noted (X509-SVID "
+	 "3.2)."},
 	{55, "signer-many-uris", "A signing certificate has at most one URI name (X509-SVID 2)."},
 	{58, "path-length",
 	 "No more signing certificates follow than a path length constraint allows (RFC 5280 6.1.4)."},
@@ -56,7 +59,7 @@ static const struct rule rules[] = {
 	{60, "signer-version", "A signing certificate is X.509 version 3 (RFC 5280 6.1.4)."},
 	{61, "signature", "Each certificate is signed by the next one (RFC 5280 6.1.3)."},
 	{62, "validity", "The time is within the validity of each certificate on the path (RFC 5280 6.1.3)."},
-	{63, "critical-extension", "Every critical extension is one we know (RFC 5280 4.2)."},
+	{63, "critical-extension", "Every critical extension is one that we act on (RFC 5280 4.2)."},
 	{64, "duplicate-extension", "An extension appears once in a certificate (RFC 5280 4.2)."},
 	{65, "own-root", "A self-signed root counts only if the bundle has it (RFC 5280 6.1)."},
 	{68, "anchor-not-ca", "An authority of a bundle is a CA that may sign certificates (X509-SVID 6.1)."},
@@ -67,9 +70,12 @@ static const struct rule rules[] = {
 	{75, "no-bundle",
 	 "The bundle is that of the ID's trust domain, and one is configured (Trust Domain and Bundle 3)."},
 	{201, "malformed", "A chain is a sequence of DER or PEM certificates."},
-	{202, "chain-limits", "A chain has at most 8 certificates in 64 KiB, and few ways to order them."},
+	{202, "chain-limits",
+	 "A chain has at most 8 certificates in 64 KiB, few ways to order them, and keys of usual size."},
 	{203, "malformed-extension", "Every extension that we use can be parsed."},
 	{204, "path-validation", "The path is valid by RFC 5280."},
+	{205, "not-der", "A certificate is DER, not another form of BER (X.690 10, RFC 5280 4.1)."},
+	{220, "key-not-approved", "In FIPS mode every key is of a kind that the FIPS module has."},
 };
 
 static const struct rule *rule_find(int number)

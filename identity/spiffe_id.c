@@ -77,11 +77,10 @@ static int path_check(const char *path, size_t len)
 	return 0;
 }
 
-int spiffe_id_check(const char *id, size_t len)
+/* What holds for every ID. Then *tdp is where its trust domain stands, *restp what follows that: "" or a path. */
+static int id_split(const char *id, size_t len, const char **tdp, size_t *td_lenp, const char **restp)
 {
-	const char *authority, *path;
-	size_t authority_len;
-	int rule;
+	const char *path;
 
 	if (len < SCHEME_LEN || memcmp(id, SCHEME, SCHEME_LEN) != 0)
 		return len >= SCHEME_LEN && strncasecmp(id, SCHEME, SCHEME_LEN) == 0 ? 8 : 1;
@@ -93,16 +92,33 @@ int spiffe_id_check(const char *id, size_t len)
 		if (id[i] == '#')
 			return 4;
 	}
+	*tdp = id + SCHEME_LEN;
+	path = memchr(*tdp, '/', len - SCHEME_LEN);
+	*td_lenp = path != NULL ? (size_t)(path - *tdp) : len - SCHEME_LEN;
+	*restp = *tdp + *td_lenp;
+	return spiffe_trust_domain_check(*tdp, *td_lenp);
+}
 
-	authority = id + SCHEME_LEN;
-	path = memchr(authority, '/', len - SCHEME_LEN);
-	authority_len = path != NULL ? (size_t)(path - authority) : len - SCHEME_LEN;
-	rule = spiffe_trust_domain_check(authority, authority_len);
+int spiffe_id_check(const char *id, size_t len)
+{
+	const char *td, *path;
+	size_t td_len;
+	int rule = id_split(id, len, &td, &td_len, &path);
+
 	if (rule != 0)
 		return rule;
-	if (path == NULL)
-		return 29;
-	return path_check(path, len - SCHEME_LEN - authority_len);
+	return path == id + len ? 29 : path_check(path, (size_t)(id + len - path));
+}
+
+int spiffe_signer_id_check(const char *id, size_t len)
+{
+	const char *td, *path;
+	size_t td_len;
+	int rule = id_split(id, len, &td, &td_len, &path);
+
+	if (rule != 0)
+		return rule;
+	return id + len - path > 1 ? 52 : 0;
 }
 
 void spiffe_id_trust_domain(const char *id, char *out)

@@ -15,8 +15,11 @@
 
 /* Rule numbers of the conformance table (see docs); 0 is "valid". */
 int spiffe_id_check(const char *id, size_t len); /* a workload's ID: a path is required (rule 29) */
+/* The ID of a signing certificate: a trust domain alone, which the specification's own example writes with a '/' (rules 52,
+ * 53). */
+int spiffe_signer_id_check(const char *id, size_t len);
 int spiffe_trust_domain_check(const char *name, size_t len);
-/* Copies the trust domain of a valid ID. `out` has SPIFFE_TRUST_DOMAIN_MAX + 1 bytes. */
+/* Copies the trust domain of an ID that one of them found valid. `out` has SPIFFE_TRUST_DOMAIN_MAX + 1 bytes. */
 void spiffe_id_trust_domain(const char *id, char *out);
 
 #endif

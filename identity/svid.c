@@ -88,6 +88,9 @@ int svid_chain_parse_der(struct svid_chain **chainp, const uint8_t *const *der, 
 		if (at != der[i] + len[i])
 			return verdict_refuse(verdict, 72, (int)i, "%zu bytes follow certificate %zu of the chain",
 					      (size_t)(der[i] + len[i] - at), i);
+		if (certificate_check_encoding(certificate, der[i], len[i], (int)i, verdict) != 0 ||
+		    certificate_check_cost(certificate, (int)i, verdict) != 0)
+			return 1;
 		memcpy(into, der[i], len[i]);
 		chain->der[i] = into;
 		chain->len[i] = len[i];
@@ -191,12 +194,25 @@ int svid_verify(const struct svid_chain *chain, const struct bundle_set *bundles
 	return path_validate(chain->certificates, chain->n, bundle, now, verdict);
 }
 
+static const char *place_name(const struct svid_verdict *verdict)
+{
+	return verdict->depth == 0 ? " (leaf)" : verdict->at_authority ? " (authority of the bundle)" : "";
+}
+
 void svid_verdict_text(const struct svid_verdict *verdict, char *out, size_t size)
 {
-	char where[40] = "";
+	char where[60] = "";
 
 	if (verdict->depth >= 0)
-		snprintf(where, sizeof(where), "; certificate %d%s", verdict->depth,
-			 verdict->depth == 0 ? " (leaf)" : "");
+		snprintf(where, sizeof(where), "; certificate %d%s", verdict->depth, place_name(verdict));
 	snprintf(out, size, "%s (rule %d): %s%s", svid_rule_name(verdict->rule), verdict->rule, verdict->detail, where);
+}
+
+void svid_refusal_text(int rule, const char *detail, char *out, size_t size)
+{
+	struct svid_verdict verdict;
+
+	verdict_reset(&verdict);
+	verdict_refuse(&verdict, rule, -1, "%s", detail);
+	svid_verdict_text(&verdict, out, size);
 }

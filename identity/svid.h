@@ -11,6 +11,7 @@
 #define BULKHEAD_IDENTITY_SVID_H
 
 #include <openssl/evp.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <time.h>
@@ -41,9 +42,11 @@ struct svid_chain; /* parsed, not yet verified */
 
 /* Result of a verification. */
 struct svid_verdict {
-	int rule;			   /* 0: valid; else the rule that was broken */
-	int depth;			   /* certificate it was found in: 0 leaf; -1 the chain or bundle as a whole */
-	char detail[320];		   /* one sentence: what was found */
+	int rule;	   /* 0: valid; else the rule that was broken */
+	int depth;	   /* certificate it was found in: 0 leaf; -1 the chain or bundle as a whole */
+	bool at_authority; /* that certificate is the bundle's authority, which need not be in the chain */
+	char detail[320];  /* one sentence: what was found */
+	char note[160];	   /* valid, but worth a line in the log (rule 54); else "" */
 	char spiffe_id[SPIFFE_ID_MAX + 1]; /* "" if none could be read */
 	char trust_domain[SPIFFE_TRUST_DOMAIN_MAX + 1];
 	time_t not_after;  /* earliest notAfter on the validated path (rule 74) */
@@ -69,7 +72,10 @@ EVP_PKEY *svid_chain_leaf_key(const struct svid_chain *chain);
 int svid_verify(const struct svid_chain *chain, const struct bundle_set *bundles, time_t now,
 		struct svid_verdict *verdict);
 
-/* The sentence of a refusal, the same wherever it is told: "NAME (rule N): DETAIL; certificate D". */
+/* The sentence of a refusal, the same wherever it is told: in the answer to the workload, in the audit log and by `policyctl
+ * svid verify`: "NAME (rule N): DETAIL; certificate D (leaf)". */
 void svid_verdict_text(const struct svid_verdict *verdict, char *out, size_t size);
+/* The same for a rule that something else than a verification found broken. */
+void svid_refusal_text(int rule, const char *detail, char *out, size_t size);
 
 #endif

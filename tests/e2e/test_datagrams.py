@@ -471,7 +471,7 @@ def credits_left(env, port):
     for item in bpftool(env, "dump", "udp_tickets"):
         key, word = bytes_of(item["key"]), struct.unpack("=Q", bytes_of(item["value"]))[0]
         if struct.unpack_from("=H", key, 40)[0] == port:
-            slot = struct.pack("=I", word >> 20 & 0xFFFF)
+            slot = struct.pack("=I", word >> 20 & 0x7FFF)  # BH_UDP_SLOTS
             value = bpftool(env, "lookup", "udp_slots", "key", *map(str, slot))["value"]
             left.append(struct.unpack("=Q", bytes_of(value)[:8])[0] & 0xFFFFF)
     return left

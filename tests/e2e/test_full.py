@@ -134,18 +134,57 @@ def test_a_udp_socket_that_finds_no_room_for_its_endpoint_is_denied(env):
     wait_for(lambda: env.web.udp(DB) == "ok", "room", 5)
 
 
-def test_addresses_that_find_no_room_are_told(env):
+SENDS = """
+import errno, socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for address in sys.argv[1:]:
+    try:
+        s.sendto(b"x", (address, 5432))
+        print("sent", address)
+    except OSError as e:
+        print(errno.errorcode[e.errno])
+"""
+
+# probe may send to the world, and to web.
+TO_THE_WORLD = POLICY.replace("  - name: probe-sends", f"""\
+  - {{name: probe-to-world, action: allow, from: probe, to: world, direction: egress}}
+  - {{name: probe-to-web, action: allow, from: probe, to: web}}
+  - {{name: all-to-db, action: allow, from: any, to: db, service: [tcp/5432, udp/5432], direction: ingress}}
+  - name: some-sends""").replace("    from: probe\n    to: any\n", "    from: web\n    to: any\n", 1)
+
+
+def test_addresses_that_find_no_room_are_told_and_not_taken_for_the_world(env):
     other = env.network.namespace("many")
-    resident = env.workload("resident", netns=other)
-    resident.traffic("tcp-server", "--listen", "127.0.0.1,1")
-    for i in range(80):
-        ip("-n", other, "addr", "add", f"203.0.113.{i + 1}/32", "dev", "lo")
+    resident = env.workload("resident", svid=env.ca.issue("/db/resident"), netns=other)
+    veth = env.network.veth(env.home, other)
+    ip("-n", env.home, "route", "add", "203.0.113.0/24", "via", veth["4"][1])
+    env.apply(TO_THE_WORLD)
+    resident.tcp_server("0.0.0.0,5432")
+    server = resident.udp_server("0.0.0.0,5432")
+    addresses = [f"203.0.113.{i + 1}" for i in range(80)]
+    for address in addresses:
+        ip("-n", other, "addr", "add", f"{address}/32", "dev", "lo")
     wait_for(lambda: "map addresses is full (64 entries)" in read(env.log_path), "the error", 5)
     assert fill_of(env, "addresses")["entries"] == 64
     nobody_gains(env)
-    for i in range(80):
-        ip("-n", other, "addr", "del", f"203.0.113.{i + 1}/32", "dev", "lo")
+    # Neither where there was room nor where there was none is the world.
+    mark = env.audit.mark()
+    sends = env.probe.spawn(["/usr/bin/python3", "-c", SENDS, *addresses])
+    assert sends.wait() == 0 and set("".join(sends.out).split()) == {"EPERM"}, sends.out
+    env.audit.wait(mark, event__action="flow-denied", event__code="MAP_FULL", destination__ip=lambda a: a in addresses)
+    assert not server.stat()["streams"], "it went to a workload as to the world"
+    # In a handshake each shows who it is.
+    mark = env.audit.mark()
+    for address in (addresses[0], addresses[40], addresses[-1]):
+        assert env.probe.tcp(f"{address},5432", timeout=200) == "ETIMEDOUT", address
+        assert env.web.tcp(f"{address},5432") == "ok", address
+    env.audit.wait(mark, event__action="flow-allowed", zt__source__spiffe_id=env.svid["web"].spiffe_id,
+                   zt__destination__spiffe_id="spiffe://e2e.example/db/resident")
+    for address in addresses:
+        ip("-n", other, "addr", "del", f"{address}/32", "dev", "lo")
     wait_for(lambda: fill_of(env, "addresses")["entries"] < 64, "room", 5)
+    assert env.probe.udp("203.0.113.200,5432", count=1, timeout=50) == "no-echo", "the world is the world again"
+    env.apply(POLICY)
 
 
 def test_handshakes_whose_places_are_all_taken_give_the_oldest_and_never_allow(env):

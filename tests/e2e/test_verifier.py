@@ -15,7 +15,7 @@ ALARM_INSTRUCTIONS = LIMIT_INSTRUCTIONS // 2
 ALARM_STACK = LIMIT_STACK - 16
 # The least that must be there, or the list is not the programs.
 EXPECTED = {"bh_ingress", "bh_egress", "bh_sockops", "bh_connect4", "bh_connect6", "bh_sendmsg4", "bh_sendmsg6", "bh_post_bind4",
-            "bh_post_bind6", "bh_sock_create", "bh_sock_release", "carry_sockets"}
+            "bh_post_bind6", "bh_sock_create", "bh_sock_release", "carry_sockets", "bh_from_device", "bh_to_device"}
 
 
 def programs():

@@ -49,8 +49,15 @@ struct cert_spec {
 	long version;	      /* 1 for X.509 v1; 0 is v3 */
 	long from;	      /* seconds from now; 0: an hour ago */
 	long until;	      /* seconds from now; 0: a day (leaf), ten days (authority) */
+	time_t base;	      /* what `from` and `until` count from; 0: now */
 	const EVP_MD *digest; /* SHA-256 */
 	EVP_PKEY *key;	      /* a new P-256 key */
+	EVP_PKEY *signer;     /* signs in place of the issuer's key */
+	const char *issuer;   /* common name of the issuer in place of its real one */
+	struct {
+		int nid;
+		const char *value; /* extension text */
+	} more[2];		   /* further extensions */
 };
 
 struct cert {
@@ -68,14 +75,17 @@ __attribute__((unused)) static EVP_PKEY *certs_key(const char *curve)
 
 static void certs_add_extension(X509 *x509, X509 *issuer, int nid, const char *value)
 {
+	CONF *config = NCONF_new(NULL);
 	X509V3_CTX ctx;
 	X509_EXTENSION *extension;
 
 	X509V3_set_ctx(&ctx, issuer, x509, NULL, NULL, 0);
-	extension = X509V3_EXT_conf_nid(NULL, &ctx, nid, value);
+	X509V3_set_nconf(&ctx, config); /* an empty one; policies are not made without */
+	extension = X509V3_EXT_nconf_nid(config, &ctx, nid, value);
 	CERTS_MUST(extension != NULL);
 	CERTS_MUST(X509_add_ext(x509, extension, -1) == 1);
 	X509_EXTENSION_free(extension);
+	NCONF_free(config);
 }
 
 static void certs_add_raw_uri(X509 *x509, const char *bytes, size_t len)
@@ -142,10 +152,39 @@ static void certs_add_extensions(X509 *x509, X509 *issuer, const struct cert_spe
 		if (X509_get_ext_by_NID(issuer, NID_subject_key_identifier, -1) >= 0)
 			certs_add_extension(x509, issuer, NID_authority_key_identifier, "keyid");
 	}
+	for (size_t i = 0; i < 2 && spec->more[i].nid != 0; i++)
+		certs_add_extension(x509, issuer, spec->more[i].nid, spec->more[i].value);
 	if (spec->unknown_critical)
 		certs_add_unknown_critical(x509);
 	if (spec->twice != 0)
 		certs_add_twice(x509, spec->twice);
+}
+
+static void certs_set_name(X509_NAME *name, const char *common_name)
+{
+	if (common_name[0] != '\0')
+		CERTS_MUST(X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)common_name, -1,
+						      -1, 0) == 1);
+}
+
+static void certs_set_issuer(X509 *x509, const X509 *issuer, const char *common_name)
+{
+	X509_NAME *name = common_name != NULL ? X509_NAME_new() : X509_NAME_dup(X509_get_subject_name(issuer));
+
+	if (common_name != NULL)
+		certs_set_name(name, common_name);
+	CERTS_MUST(X509_set_issuer_name(x509, name) == 1);
+	X509_NAME_free(name);
+}
+
+/* Keys that bring their own digest take none. */
+static const EVP_MD *certs_digest(const EVP_PKEY *key, const EVP_MD *wanted)
+{
+	int kind = EVP_PKEY_get_base_id(key);
+
+	if (kind == EVP_PKEY_ED25519 || kind == EVP_PKEY_ED448)
+		return NULL;
+	return wanted != NULL ? wanted : EVP_sha256();
 }
 
 /* Makes a certificate, signed by `issuer`, or by itself if that is NULL. */
@@ -153,6 +192,7 @@ static struct cert certs_make(const struct cert *issuer, const struct cert_spec 
 {
 	struct cert cert = {.x509 = X509_new(), .key = spec->key};
 	const char *subject = certs_or(spec->subject, ca ? "authority" : "workload");
+	time_t base = spec->base != 0 ? spec->base : time(NULL);
 	EVP_PKEY *signer;
 	int serial;
 
@@ -163,20 +203,16 @@ static struct cert certs_make(const struct cert *issuer, const struct cert_spec 
 	CERTS_MUST(RAND_bytes((unsigned char *)&serial, sizeof(serial)) == 1);
 	X509_set_version(cert.x509, spec->version == 1 ? X509_VERSION_1 : X509_VERSION_3);
 	ASN1_INTEGER_set(X509_get_serialNumber(cert.x509), serial & 0x7fffffff);
-	X509_gmtime_adj(X509_getm_notBefore(cert.x509), spec->from != 0 ? spec->from : -3600);
-	X509_gmtime_adj(X509_getm_notAfter(cert.x509), spec->until != 0 ? spec->until : (ca ? 10 : 1) * CERTS_DAY);
-	if (subject[0] != '\0')
-		X509_NAME_add_entry_by_txt(X509_get_subject_name(cert.x509), "CN", MBSTRING_ASC,
-					   (const unsigned char *)subject, -1, -1, 0);
-	X509_set_issuer_name(cert.x509, X509_get_subject_name(issuer != NULL ? issuer->x509 : cert.x509));
+	X509_time_adj_ex(X509_getm_notBefore(cert.x509), 0, spec->from != 0 ? spec->from : -3600, &base);
+	X509_time_adj_ex(X509_getm_notAfter(cert.x509), 0, spec->until != 0 ? spec->until : (ca ? 10 : 1) * CERTS_DAY,
+			 &base);
+	certs_set_name(X509_get_subject_name(cert.x509), subject);
+	certs_set_issuer(cert.x509, issuer != NULL ? issuer->x509 : cert.x509, spec->issuer);
 	X509_set_pubkey(cert.x509, cert.key);
 	if (spec->version != 1)
 		certs_add_extensions(cert.x509, issuer != NULL ? issuer->x509 : cert.x509, spec, ca);
-	signer = issuer != NULL ? issuer->key : cert.key;
-	if (EVP_PKEY_get_base_id(signer) == EVP_PKEY_ED25519)
-		CERTS_MUST(X509_sign(cert.x509, signer, NULL) > 0);
-	else
-		CERTS_MUST(X509_sign(cert.x509, signer, spec->digest != NULL ? spec->digest : EVP_sha256()) > 0);
+	signer = spec->signer != NULL ? spec->signer : issuer != NULL ? issuer->key : cert.key;
+	CERTS_MUST(X509_sign(cert.x509, signer, certs_digest(signer, spec->digest)) > 0);
 	return cert;
 }
 

@@ -64,6 +64,24 @@ static void metrics_are_told_where_the_file_or_an_option_says(void **state)
 	assert_string_equal(config.metrics, "off");
 }
 
+static void a_fips_module_is_required_by_that_word_only(void **state)
+{
+	struct daemon_config_file file;
+	struct daemon_config config;
+
+	(void)state;
+	assert_int_equal(config_merge(&config, NULL, NULL, why, sizeof(why)), 0);
+	assert_string_equal(config.fips, "off");
+	assert_string_equal(config.fips_config, "");
+	assert_int_equal(parse("fips: require\nfips_config: /etc/ssl/fipsmodule.cnf\n", &file), 0);
+	assert_int_equal(config_merge(&config, &file, NULL, why, sizeof(why)), 0);
+	assert_string_equal(config.fips, CONFIG_FIPS_REQUIRE);
+	assert_string_equal(config.fips_config, "/etc/ssl/fipsmodule.cnf");
+	refused("fips: on\n", "b.yaml:1:7: error: fips \"on\": off or require");
+	refused("fips: required\n", "fips \"required\": off or require");
+	refused("fips_config: fipsmodule.cnf\n", "is not an absolute path");
+}
+
 static void an_empty_file_is_all_defaults(void **state)
 {
 	static const char *const texts[] = {"", "\n", "# only a comment\n", "---\n", "{}\n"};
@@ -251,6 +269,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_file_sets_what_it_names_and_nothing_else),
 		cmocka_unit_test(metrics_are_told_where_the_file_or_an_option_says),
+		cmocka_unit_test(a_fips_module_is_required_by_that_word_only),
 		cmocka_unit_test(an_empty_file_is_all_defaults),
 		cmocka_unit_test(errors_name_file_line_and_column),
 		cmocka_unit_test(devices_are_a_list_or_a_text),
