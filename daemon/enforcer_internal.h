@@ -59,6 +59,7 @@ struct tag {
 	bool warned;		/* that it is about to end */
 	uint32_t identity;
 	uint32_t pid;
+	uint32_t uid; /* of who proved it; POLICY_ANY_UID: not known any more */
 	bool local;
 	char path[1024];
 	char serial[64];
@@ -260,6 +261,7 @@ struct tag_attempt {
 	const struct cgroup_node *node; /* of the caller */
 	uint64_t key;			/* what shall carry the identity: cgroup id, or device */
 	const char *place;		/* its name: the cgroup's path, or device:NAME */
+	uint32_t uid;			/* of the caller; root's where there is none: files of root's are what proves */
 	int pidfd;			/* of the caller; -1: nobody, the daemon speaks for the cgroup */
 	int64_t until;			/* UTC seconds: end of the tag that was given */
 	uint32_t code;

@@ -377,8 +377,10 @@ static bool peer_holds(struct enforcer *e, struct tag_attempt *a)
 	else if (facts.cgroup_id != a->request->cgroup_id)
 		enforcer_attempt_refuse(a, ATTEST_E_CGROUP_MOVED,
 					"the process moved to another cgroup during the attestation");
-	else
+	else {
+		a->uid = facts.uid;
 		return true;
+	}
 	return false;
 }
 
@@ -413,7 +415,7 @@ static bool cgroup_fits(struct enforcer *e, struct tag_attempt *a)
 					"cgroup %s can be entered by others than root, who would gain its identity "
 					"(allow_delegated: true permits that)",
 					a->node->path);
-	else if (!policy_image_binding(e->image, a->request->spiffe_id, a->node->path, why, sizeof(why)))
+	else if (!policy_image_binding_of(e->image, a->request->spiffe_id, a->node->path, a->uid, why, sizeof(why)))
 		enforcer_attempt_refuse(a, ATTEST_E_BINDING, "cgroup %s may not carry this identity: %s", a->node->path,
 					why);
 	else {
@@ -486,6 +488,7 @@ static bool tag_give(struct enforcer *e, struct tag_attempt *a)
 	tag->local = false;
 	enforcer_tag_proved(e, tag, request, a->renewal);
 	tag->pid = request->pid;
+	tag->uid = a->uid;
 	snprintf(tag->path, sizeof(tag->path), "%s", a->place);
 	snprintf(tag->serial, sizeof(tag->serial), "%s", request->serial);
 	/* Its addresses first: with an identity it carries what they allow. */
@@ -636,6 +639,7 @@ int enforcer_tags_start(struct enforcer *e)
 				tag->not_after = (int64_t)((enforcer_realtime_ns() + tag->deadline_ns -
 							    enforcer_boottime_ns() + 500000000ULL) /
 							   1000000000ULL); /* two clocks: rounded */
+			tag->uid = POLICY_ANY_UID;
 			tag->svid_not_after = tag->not_after;
 			tag->proved_ns = tag->extended_ns = enforcer_boottime_ns();
 		}

@@ -17,6 +17,7 @@ SHIFT_S = 2
 
 BOUND = POLICY.replace("networks:\n", f"""\
   bound: {{spiffe: {spiffe('bound')}, only: {{cgroup: /vault}}}}
+  byuid: {{spiffe: {spiffe('byuid')}, only: {{uid: 65534}}}}
 networks:
 """, 1)
 
@@ -134,6 +135,18 @@ def test_an_svid_that_the_policy_binds_elsewhere_is_an_alarm(env):
     assert event["log"]["level"] == "critical" and "/vault" in event["event"]["reason"], event
     assert not env.tag_of(batch)
     assert len(env.audit.find(mark, event__code="binding")) == 1, "told once"
+
+
+def test_an_svid_may_be_bound_to_the_user_who_proves_it(env):
+    svid, workload, mark = env.ca.issue("/byuid"), env.workload("byuid"), env.audit.mark()
+    result = workload.attest(svid, expect=1)
+    assert "bound to uid 65534; uid 0 proved it" in result.out, str(result)
+    event = env.audit.wait(mark, event__action="identity-refused", event__code="binding")
+    assert event["event"]["kind"] == "alert", event
+    os.chmod(svid.key, 0o644)
+    process = workload.spawn(env.ctl_argv("attest", "--svid", svid.cert, "--key", svid.key), uid=65534)
+    assert process.wait() == 0, "".join(process.out)
+    assert env.tag_of(workload)["spiffe_id"] == svid.spiffe_id
 
 
 def test_an_svid_in_a_directory_ends_with_its_authority(env):
