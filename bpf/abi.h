@@ -26,7 +26,6 @@
  *   - Values only grow, at the end; zero in a new field means what its absence meant. So any build reads any layout, newer
  *     or older: the common part is copied, what is new is 0, what is unknown is dropped.
  *   - Keys and types of maps never change: a map that needs another one gets another name.
- *   - Values kept with sockets begin with the state word of the cached verdict.
  *   - Events carry their length in the ring: they may grow without a new number, and are read as far as they go.
  *   - Maps that one store switches together (state, tables, who) have one number.
  *
@@ -38,16 +37,18 @@
 #endif
 #define BH_LAYOUT_POLICY (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_TAGS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_VOUCHERS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_NAMES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_KEYS 1U
 #define BH_LAYOUT_SOCKETS (1U + BH_LAYOUT_TEST)
-#define BH_LAYOUT_TCP 1U /* TCP sockets, in both places */
-#define BH_LAYOUT_HANDSHAKES 1U
-#define BH_LAYOUT_TICKETS 2U
+#define BH_LAYOUT_TCP (1U + BH_LAYOUT_TEST)	    /* TCP sockets, in both places */
+#define BH_LAYOUT_UDP_SOCKETS (1U + BH_LAYOUT_TEST) /* UDP sockets */
+#define BH_LAYOUT_HANDSHAKES 2U
+#define BH_LAYOUT_TICKETS 3U
 #define BH_LAYOUT_ENDPOINTS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_ADDRESSES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_UNLISTED 1U
-#define BH_LAYOUT_UDP_TICKETS 2U /* numbers, slots and what both ends keep of them */
+#define BH_LAYOUT_UDP_TICKETS 2U /* numbers and slots */
 #define BH_LAYOUT_UDP_FLOWS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_DEVICES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_DEVICE_FLOWS (1U + BH_LAYOUT_TEST)
@@ -64,6 +65,7 @@
 #define BH_MAX_ENDPOINTS BH_CAPACITY(65536U, 64U)   /* addresses and ports that UDP sockets hold */
 #define BH_MAX_ADDRESSES BH_CAPACITY(65536U, 64U)   /* addresses of network namespaces */
 #define BH_MAX_UDP_FLOWS BH_CAPACITY(32768U, 512U)
+#define BH_MAX_FRAGMENTS 4096U			      /* datagrams of devices that are under way in fragments */
 #define BH_MAX_DEVICES BH_CAPACITY(16384U, 256U)      /* managed devices */
 #define BH_MAX_DEVICE_FLOWS BH_CAPACITY(32768U, 512U) /* TCP connections of their workloads */
 #define BH_MAX_DENIALS BH_CAPACITY(16384U, 4096U)     /* kinds of denials that are folded */
@@ -118,7 +120,25 @@ enum bh_identity {
 struct bh_tag {
 	__u64 deadline_ns; /* ~0 for a local identity: it has no certificate that could expire */
 	__u32 identity;
-	__u32 pad;
+	__u32 flags; /* BH_TAG_*: for daemons */
+	__u64 test[BH_LAYOUT_TEST];
+};
+
+/* A device's: it was not attested, but found by the cgroup of who is behind it. */
+#define BH_TAG_DERIVED 1U
+
+/*
+ * Which authorities of its trust domain's bundle the chain of a tag's identity is valid by, and until when by each. No program
+ * reads it. It lives as long as the tag, so that a daemon which adopts tags can tell whom an authority takes along when it
+ * leaves the bundle, without their certificates.
+ */
+#define BH_VOUCHERS 4
+struct bh_voucher {
+	__u8 authority[16]; /* beginning of the SHA-256 of its certificate */
+	__s64 not_after;    /* UTC seconds, the earliest on the path; 0: not used */
+};
+struct bh_vouchers {
+	struct bh_voucher voucher[BH_VOUCHERS];
 	__u64 test[BH_LAYOUT_TEST];
 };
 
@@ -133,10 +153,6 @@ struct bh_state {
 	__u64 test[BH_LAYOUT_TEST];
 };
 #define BH_WORD_SLOT(word) ((__u32)((word)&1))
-/* No state word, in values that begin with one: nothing is cached; carried over and not touched since; being carried. */
-#define BH_WORD_NONE (~0ULL)
-#define BH_WORD_CARRIED (~0ULL - 1)
-#define BH_WORD_CARRYING (~0ULL - 2)
 
 /*
  * Key of the handshake MAC. An epoch's key stands in slot epoch % BH_KEY_SLOTS; bh_state.key_epoch, one 8-byte store, makes
@@ -376,10 +392,9 @@ enum bh_sock_kind {
 	BH_SOCK_EARLY = 6,   /* accepted by its SYN (Fast Open), not yet by the peer's ACK */
 };
 
-/* Kept with each socket that is neither TCP nor UDP (BPF_MAP_TYPE_SK_STORAGE). Nothing is cached: `word` marks what was carried
- * over from another layout. */
+/* Kept with each socket that is neither TCP nor UDP (BPF_MAP_TYPE_SK_STORAGE). Nothing is cached. */
 struct bh_sock {
-	__u64 word;
+	__u64 unused;
 	__u64 netns; /* cookie of the socket's network namespace */
 	__u8 host;   /* 1: of no workload, lives in the root of the hierarchy */
 	__u8 pad[7];
@@ -419,6 +434,7 @@ struct bh_udp_sock {
 	__u32 more; /* 1: it had more flows at a time than `recent` has room for */
 	__u32 pad;
 	struct bh_udp_recent recent[BH_UDP_RECENT];
+	__u64 test[BH_LAYOUT_TEST];
 };
 
 /*
@@ -453,7 +469,10 @@ struct bh_tcp {
 	__u32 use; /* bits of BH_TCP_USE_: how it is being written */
 	struct bh_addr local;
 	struct bh_addr remote;
+	__u64 test[BH_LAYOUT_TEST];
 };
+
+#define BH_TCP_LEAVING (~0ULL) /* in the place of a cookie: nobody's, and not to be taken yet */
 
 #define BH_TCP_USE_WRITING 1U /* by a program that does not hold the socket's lock */
 #define BH_TCP_USE_LEAVING 2U /* to be let go, by whoever writes just now */
@@ -489,11 +508,15 @@ struct bh_handshake {
 };
 
 /*
- * Handshakes under way, in the bucket that a hash of the tuple names. In a bucket that is full the oldest makes room: losing
- * one denies the connection. `mark` is 0 of a free place, 1 of one that is being written, else the upper bits of the hash with
- * a count in the lower ones that makes each writing another.
+ * Handshakes under way, in the bucket that a hash of the tuple names. `mark` is 0 of a free place, 1 of one that is being
+ * written, else the upper bits of the hash with a count in the lower ones that makes each writing another.
+ *
+ * There are few near buckets, so that they stay in the processor's caches, and as many far ones as a flood needs. Who finds no
+ * place in a near bucket notes there that it overflows, and goes to the far one; there the oldest makes room: losing one
+ * denies the connection. Of a near bucket that has not overflowed for a while, nobody looks at the far one.
  */
-#define BH_HANDSHAKE_BUCKETS 4096U /* a power of two */
+#define BH_HANDSHAKE_NEAR 64U /* powers of two */
+#define BH_HANDSHAKE_FAR 4096U
 #define BH_HANDSHAKE_WAYS 4U
 #define BH_HANDSHAKE_WRITING 1ULL
 #define BH_HANDSHAKE_COUNT 0xffULL
@@ -503,7 +526,10 @@ struct bh_handshake_item {
 };
 struct bh_handshake_bucket { /* whole cache lines */
 	__u64 mark[BH_HANDSHAKE_WAYS];
-	__u64 time_ns[BH_HANDSHAKE_WAYS];
+	__u32 time[BH_HANDSHAKE_WAYS]; /* in 2^20 ns, about a millisecond; wraps */
+	__u32 overflow;		       /* likewise: when a handshake of this bucket was last written to the far one */
+	__u32 overflows;	       /* 1: it was, a while ago at most */
+	__u32 pad[2];
 	struct bh_handshake_item item[BH_HANDSHAKE_WAYS];
 };
 
@@ -524,20 +550,26 @@ struct bh_endpoint {
 	__u64 test[BH_LAYOUT_TEST];
 };
 
-/* A SYN or SYN-ACK under way between two sockets of this host, in the bucket that its sequence number names: that is also
- * there when the option was lost on the way. */
+/*
+ * A SYN or SYN-ACK under way between two sockets of this host, in a place that its sequence number names: that is also there
+ * when the option was lost on the way. There are few near places, so that they stay in the processor's caches; a segment that
+ * finds its own taken has one in a far bucket.
+ */
 struct bh_syn_ticket {
-	__u64 mac;
-	__u64 tag;   /* cgroup whose tag gave the sender its identity; 0: none */
-	__u32 time;  /* when it was sent, in BH_SYN_TICKET_NS */
-	__u32 state; /* the state word under which its sender judged it, lower half */
-	__be32 seq;
-	__be32 ack; /* 0 in a SYN */
+	__u64 mac;		     /* 0: received; BH_TICKET_WRITING: being written */
+	__u64 tag;		     /* cgroup whose tag gave the sender its identity; 0: none */
+	__u32 time;		     /* when it was sent, in BH_SYN_TICKET_NS */
+	__u32 state;		     /* the state word under which its sender judged it, lower half */
+	struct bh_mac_input segment; /* what the MAC covers */
 };
 #define BH_SYN_TICKET_NS (1U << 20) /* about a millisecond; a ticket is void long before its time comes round */
+#define BH_TICKET_WRITING 1ULL
 
-#define BH_TICKET_WAYS 4U /* a power of two */
+#define BH_TICKET_WAYS 4U /* powers of two */
+#define BH_TICKET_NEAR 256U
+#define BH_TICKET_FAR_BUCKETS 8192U
 
+/* The first buckets hold the near places, the others are the far ones. */
 struct bh_syn_tickets {
 	struct bh_syn_ticket way[BH_TICKET_WAYS];
 };
@@ -622,6 +654,21 @@ struct bh_device_key {
 	__u16 rport;
 	struct bh_addr local; /* the workload's end */
 	struct bh_addr remote;
+};
+
+/* A datagram whose first fragment passed: the others may follow. LRU: losing one denies them. */
+struct bh_fragment_key {
+	__u32 ifindex;
+	__u32 id;
+	struct bh_addr src;
+	struct bh_addr dst;
+	__u32 proto;
+	__u32 hook; /* BH_EGRESS: the workload sends it */
+};
+
+struct bh_fragment {
+	__u64 word; /* that it was judged under */
+	__u64 until_ns;
 };
 
 struct bh_device_flow {
@@ -762,6 +809,7 @@ struct bh_name {
 BH_ASSERT_SIZE(struct bh_tcpopt, BH_TCPOPT_LEN);
 BH_ASSERT_SIZE(struct bh_mac_input, 48);
 BH_ASSERT_SIZE(struct bh_tag, 16);
+BH_ASSERT_SIZE(struct bh_vouchers, 24 * BH_VOUCHERS);
 BH_ASSERT_SIZE(struct bh_state, 32);
 BH_ASSERT_SIZE(struct bh_key, 24);
 BH_ASSERT_SIZE(struct bh_tables, 72 + 4 * 48 + 3 * (8 + 9 * 32));
@@ -773,8 +821,8 @@ BH_ASSERT_SIZE(struct bh_handshake, 48);
 BH_ASSERT_SIZE(struct bh_handshake_bucket, 448);
 BH_ASSERT_SIZE(struct bh_endpoint_key, 32);
 BH_ASSERT_SIZE(struct bh_endpoint, 16 + 8 * BH_MAX_DEPTH);
-BH_ASSERT_SIZE(struct bh_syn_ticket, 32);
-BH_ASSERT_SIZE(struct bh_syn_tickets, 32 * BH_TICKET_WAYS);
+BH_ASSERT_SIZE(struct bh_syn_ticket, 72);
+BH_ASSERT_SIZE(struct bh_syn_tickets, 72 * BH_TICKET_WAYS);
 BH_ASSERT_SIZE(struct bh_ticket, 40);
 BH_ASSERT_SIZE(struct bh_udp_key, 48);
 BH_ASSERT_SIZE(struct bh_udp_flow, 80);
@@ -783,6 +831,8 @@ BH_ASSERT_SIZE(struct bh_udp_sock, 48 + 88 * BH_UDP_RECENT);
 BH_ASSERT_SIZE(struct bh_device, 8 + 16 * BH_DEVICE_ADDRESSES);
 BH_ASSERT_SIZE(struct bh_device_key, 40);
 BH_ASSERT_SIZE(struct bh_device_flow, 48);
+BH_ASSERT_SIZE(struct bh_fragment_key, 48);
+BH_ASSERT_SIZE(struct bh_fragment, 16);
 BH_ASSERT_SIZE(struct bh_event, 120);
 BH_ASSERT_SIZE(struct bh_denial_key, 40);
 BH_ASSERT_SIZE(struct bh_denial, 24);

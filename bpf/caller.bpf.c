@@ -59,7 +59,9 @@ static __always_inline int on_connect(struct bpf_sock_addr *ctx, const struct bh
 	if (ctx->type != BH_SOCK_STREAM || ctx->protocol != IPPROTO_TCP)
 		return BH_PROCEED;
 	q.cookie = bpf_get_socket_cookie(ctx);
-	t = bh_tcp_get(q.cookie, bpf_get_netns_cookie(ctx));
+	t = bh_tcp_find(q.cookie);
+	if (!t)
+		t = bh_tcp_new(q.cookie, bpf_get_netns_cookie(ctx));
 	if (!t)
 		return BH_PROCEED;
 	t->asked = 0;
@@ -73,12 +75,17 @@ static __always_inline int on_connect(struct bpf_sock_addr *ctx, const struct bh
 	t->identity = q.subject;
 	t->valid_until_ns = q.valid_until;
 	r = caller_asks(ctx, &q);
-	if (r == BH_PROCEED && !is_unspecified(remote)) {
+	if (r != BH_PROCEED)
+		return r;
+	if (!is_unspecified(remote)) {
 		t->remote = *remote;
 		t->rport = q.rport;
-		t->word = q.word;
 		t->asked = 1;
 	}
+	/* A socket belongs to the cgroup that created it: this one. */
+	t->subject_tag = q.subject_tag;
+	t->known = t->cgroup && !q.expired;
+	t->word = q.word;
 	return r;
 }
 

@@ -4,7 +4,7 @@
  *
  * Loaded only by a daemon that finds such a map. An iterator runs the program for each value of the old map; the program
  * makes the value of the same socket in this build's map. It runs twice, before and after the packet programs are replaced,
- * because the old ones go on writing until then: the second time, what the new ones have touched stays.
+ * because sockets are made until then: the second time for those.
  */
 #include "maps.h"
 
@@ -18,48 +18,57 @@ struct bpf_iter__bpf_sk_storage_map {
 	void *value;
 } __attribute__((preserve_access_index));
 
-#define WORD_BYTES sizeof(__u64)
-
 /*
- * Copies the common part of a value, but not its word, which says who has touched it: the marks are set by exchange. A program
- * that begins a connection on the socket meanwhile sets the word first. Then half of what stands there may be of the
- * connection before, so the value goes, and the socket with it: denied, not mistaken.
+ * One program for each map that keeps something with sockets: its name is carry_ and the map's. The value is made whole, beside the
+ * stack, and put into the map at once: a program that finds it finds all of it. What is there already stays: the programs of
+ * this build may have written to it. Only the daemon that holds the pins reads the iterator, so the room is its alone.
  */
-static __always_inline int value_copy(__u64 *to, __u32 to_bytes, const void *from, __u32 from_bytes)
-{
-	__u32 bytes = from_bytes < to_bytes ? from_bytes : to_bytes;
-	__u64 found = *(volatile __u64 *)to;
-
-	/* 0: just made. Programs of this build store a word that is never 0, or BH_WORD_NONE. */
-	if (found != 0 && found != BH_WORD_CARRIED)
-		return 0;
-	if (__sync_val_compare_and_swap(to, found, BH_WORD_CARRYING) != found)
-		return 0;
-	if (bytes < WORD_BYTES || bytes > to_bytes)
-		return -1;
-	if (bpf_probe_read_kernel((void *)to + WORD_BYTES, bytes - WORD_BYTES, from + WORD_BYTES))
-		return -1;
-	return __sync_val_compare_and_swap(to, BH_WORD_CARRYING, BH_WORD_CARRIED) == BH_WORD_CARRYING ? 0 : -1;
-}
-
-/* One program for each map that keeps something with sockets: its name is carry_ and the map's. */
-#define CARRY(name, type)                                                                                              \
+#define CARRY(name, held, after)                                                                                       \
+	struct {                                                                                                       \
+		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);                                                               \
+		__uint(max_entries, 1);                                                                                \
+		__type(key, __u32);                                                                                    \
+		__type(value, held);                                                                                   \
+	} made_##name SEC(".maps");                                                                                    \
+                                                                                                                       \
 	SEC("?iter/bpf_sk_storage_map")                                                                                \
 	int carry_##name(struct bpf_iter__bpf_sk_storage_map *ctx)                                                     \
 	{                                                                                                              \
 		struct bpf_map *map = ctx->map;                                                                        \
 		struct sock *sk = ctx->sk;                                                                             \
 		void *value = ctx->value;                                                                              \
-		type *to;                                                                                              \
+		__u32 zero = 0, bytes;                                                                                 \
+		held *made;                                                                                            \
                                                                                                                        \
 		if (!map || !sk || !value)                                                                             \
 			return 0;                                                                                      \
-		to = bpf_sk_storage_get(&name, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);                                    \
-		if (to && value_copy((__u64 *)to, sizeof(*to), value, map->value_size))                                \
-			bpf_sk_storage_delete(&name, sk);                                                              \
+		made = bpf_map_lookup_elem(&made_##name, &zero);                                                       \
+		if (!made)                                                                                             \
+			return 0;                                                                                      \
+		__builtin_memset(made, 0, sizeof(*made));                                                              \
+		bytes = map->value_size; /* read once: the verifier has to see what is compared */                     \
+		asm volatile("" : "+r"(bytes));                                                                        \
+		if (bytes > sizeof(*made))                                                                             \
+			bytes = sizeof(*made);                                                                         \
+		if (bpf_probe_read_kernel(made, bytes, value))                                                         \
+			return 0;                                                                                      \
+		after(made);                                                                                           \
+		bpf_sk_storage_get(&name, sk, made, BPF_SK_STORAGE_GET_F_CREATE);                                      \
 		return 0;                                                                                              \
 	}
 
-CARRY(sockets, struct bh_sock)
+static __always_inline void sock_made(struct bh_sock *ss)
+{
+	(void)ss;
+}
+
+/* What it used a moment ago was found under tables and tickets that are not this build's. */
+static __always_inline void udp_sock_made(struct bh_udp_sock *us)
+{
+	__builtin_memset(us->recent, 0, sizeof(us->recent));
+}
+
+CARRY(sockets, struct bh_sock, sock_made)
+CARRY(udp_sockets, struct bh_udp_sock, udp_sock_made)
 
 char LICENSE[] SEC("license") __weak = "Dual BSD/GPL";

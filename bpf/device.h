@@ -23,6 +23,8 @@
 struct bh_device_room {
 	struct bh_query q;
 	struct bh_query about; /* somebody else: who sends to the workload, or the flow that an ICMP error tells of */
+	struct bh_fragment_key fragment;
+	__u64 is_first; /* the packet is the first fragment of `fragment` */
 };
 
 struct {
@@ -106,16 +108,10 @@ static __always_inline int device_note(const struct bh_packet *p, const struct b
 	struct bh_mac_input in;
 	__u64 mac = 0;
 
-	__builtin_memcpy(in.src, q->local.w, sizeof(in.src));
-	__builtin_memcpy(in.dst, q->remote.w, sizeof(in.dst));
-	in.sport = bpf_htons(p->sport);
-	in.dport = bpf_htons(p->dport);
-	in.seq = p->seq;
-	in.ack = bh_ack_of(p);
-	in.identity = BH_NOTE_IDENTITY;
+	bh_mac_input_of(&in, p, &q->local, &q->remote, BH_NOTE_IDENTITY);
 	if (bh_segment_mac(&in, &mac))
 		return -1;
-	bh_syn_ticket_put(p->seq, in.ack, mac, q->subject_tag, q->word, q->now);
+	bh_syn_ticket_put(&in, mac, q->subject_tag, q->word, q->now);
 	return 0;
 }
 
@@ -130,9 +126,11 @@ static __always_inline int device_option_check(const struct bh_packet *p, struct
 		return BH_PROOF_REPLAYED;
 	in->identity = option->identity;
 	shown = bh_option_mac(option);
-	if (!bh_segment_verify(in, shown) || (option->identity && bpf_ntohl(option->identity) < BH_ID_FIRST))
+	if (!bh_identity_can_be(option->identity))
 		return BH_PROOF_FORGED;
-	return bh_syn_ticket_peek(p, shown, q) ? BH_PROOF_VERIFIED : BH_PROOF_REPLAYED;
+	if (bh_syn_ticket_peek(p, in, shown, q))
+		return BH_PROOF_VERIFIED;
+	return bh_segment_verify(in, shown) ? BH_PROOF_REPLAYED : BH_PROOF_FORGED;
 }
 
 /*
@@ -150,12 +148,7 @@ static __noinline int device_vouch(struct __sk_buff *skb, const struct bh_packet
 		return BH_REASON_PARSE;
 	if (found == 0)
 		return device_note(p, q) ? BH_REASON_MAP_FULL : 0;
-	__builtin_memcpy(in.src, q->local.w, sizeof(in.src));
-	__builtin_memcpy(in.dst, q->remote.w, sizeof(in.dst));
-	in.sport = bpf_htons(p->sport);
-	in.dport = bpf_htons(p->dport);
-	in.seq = p->seq;
-	in.ack = bh_ack_of(p);
+	bh_mac_input_of(&in, p, &q->local, &q->remote, 0);
 	proof = device_option_check(p, q, &in, &option, found);
 	q->peer_tag = peer_tag;
 	q->stale = 0;
@@ -189,7 +182,7 @@ static __noinline int device_peer_of_segment(struct __sk_buff *skb, const struct
 		q->proof = BH_PROOF_MALFORMED;
 		return 0;
 	}
-	bh_mac_input_of(&in, q, p, 0);
+	bh_mac_input_of(&in, p, &q->remote, &q->local, 0);
 	q->proof = device_option_check(p, q, &in, &option, found);
 	if (q->proof == BH_PROOF_VERIFIED)
 		q->peer = bpf_ntohl(option.identity);

@@ -290,7 +290,7 @@ static __always_inline bool device_flow_lives(const struct bh_query *q, const st
 	return f && f->verdict && f->word == q->word && q->now < f->valid_until_ns;
 }
 
-/* An error belongs to the flow that it tells of; whoever sends it. */
+/* An error belongs to the flow that it tells of; whoever sends it. Returns 0 or the enum bh_reason to deny with. */
 static __noinline int device_error(struct __sk_buff *skb, const struct bh_packet *p, struct bh_query *q, __u32 hook)
 {
 	struct bh_query *about = device_about(q);
@@ -299,7 +299,7 @@ static __noinline int device_error(struct __sk_buff *skb, const struct bh_packet
 	__u32 sent = !hook;
 
 	if (device_quote_read(skb, p->transport + 8, p->proto == IPPROTO_ICMPV6, &quote))
-		return device_deny(q, BH_REASON_PARSE);
+		return BH_REASON_PARSE;
 	about->word = q->word;
 	about->now = q->now;
 	about->cookie = q->cookie;
@@ -309,8 +309,8 @@ static __noinline int device_error(struct __sk_buff *skb, const struct bh_packet
 	about->rport = sent == BH_EGRESS ? quote.dport : quote.sport;
 	about->proto = quote.proto;
 	if (bh_addr_equal(&about->local, &q->local) && device_flow_lives(about, &quote, sent))
-		return BH_ALLOW;
-	return device_deny(q, BH_REASON_NO_FLOW);
+		return 0;
+	return BH_REASON_NO_FLOW;
 }
 
 static __always_inline bool device_is_error(const struct bh_packet *p)

@@ -124,59 +124,103 @@ static __always_inline __be32 bh_ack_of(const struct bh_packet *p)
 	return p->tcp_flags & BH_TCP_ACK ? p->ack : 0;
 }
 
-/* Initial sequence numbers are the kernel's own secret hash of the connection, and spread by themselves. */
-static __always_inline struct bh_syn_tickets *bh_syn_tickets_of(__be32 seq)
-{
-	__u32 bucket = bpf_ntohl(seq) % BH_TICKET_BUCKETS;
-
-	return bpf_map_lookup_elem(&tickets, &bucket);
-}
-
-/* One that nobody took (the port was closed, the host is another) is void after a moment. The clock of another CPU may be a
- * little ahead of ours. */
+/* One that nobody took (the port was closed, the host is another) is void after a moment. TCP sends again after a second at the
+ * soonest (RFC 6298, 2.1): so of one segment there is one ticket. The clock of another CPU may be a little ahead of ours. */
 static __always_inline bool bh_syn_ticket_is_fresh(const struct bh_syn_ticket *ticket, __u64 now)
 {
-	const __u32 ahead = 32, lasts = BH_SECOND / BH_SYN_TICKET_NS;
+	const __u32 ahead = 32, lasts = BH_SECOND / 10 * 9 / BH_SYN_TICKET_NS;
 
 	return (__u32)(now / BH_SYN_TICKET_NS) - *(const volatile __u32 *)&ticket->time + ahead <= lasts + ahead;
 }
 
-/* Where a segment that is about to leave is noted: in its own place if it is sent again, else in one that is free, else in that
- * of the oldest, which is most likely one that nobody here will take. */
-static __always_inline __u32 bh_syn_ticket_way(const struct bh_syn_tickets *t, __be32 seq, __be32 ack, __u32 time)
+/* Initial sequence numbers are the kernel's own secret hash of the connection, and spread by themselves. */
+static __always_inline struct bh_syn_ticket *bh_syn_ticket_near(__be32 seq)
 {
-	__u32 best = 0, oldest = 0;
+	__u32 place = bpf_ntohl(seq) & (BH_TICKET_NEAR - 1), bucket = place / BH_TICKET_WAYS;
+	struct bh_syn_tickets *t = bpf_map_lookup_elem(&tickets, &bucket);
 
-#pragma unroll
-	for (__u32 i = 0; i < BH_TICKET_WAYS; i++) {
-		const struct bh_syn_ticket *ticket = &t->way[i];
-		__u32 age = *(const volatile __u64 *)&ticket->mac ? time - *(const volatile __u32 *)&ticket->time : ~0U;
-
-		if (*(const volatile __be32 *)&ticket->seq == seq && *(const volatile __be32 *)&ticket->ack == ack)
-			return i;
-		if (age > oldest) {
-			oldest = age;
-			best = i;
-		}
-	}
-	return best;
+	return t ? &t->way[place & (BH_TICKET_WAYS - 1)] : 0;
 }
 
-/* Notes a segment that is about to leave. `ack` is 0 in a SYN. */
-static __always_inline void bh_syn_ticket_put(__be32 seq, __be32 ack, __u64 mac, __u64 tag, __u64 word, __u64 now)
+static __always_inline struct bh_syn_tickets *bh_syn_tickets_far(__be32 seq)
 {
-	struct bh_syn_tickets *t = bh_syn_tickets_of(seq);
-	__u32 time = now / BH_SYN_TICKET_NS;
-	struct bh_syn_ticket *ticket;
+	__u32 bucket = BH_TICKET_NEAR / BH_TICKET_WAYS + (bpf_ntohl(seq) / BH_TICKET_NEAR) % BH_TICKET_FAR_BUCKETS;
+
+	return bpf_map_lookup_elem(&tickets, &bucket);
+}
+
+static __always_inline __u64 bh_syn_ticket_mac(const struct bh_syn_ticket *ticket)
+{
+	return *(const volatile __u64 *)&ticket->mac;
+}
+
+static __always_inline bool bh_syn_ticket_names(const struct bh_syn_ticket *ticket, __be32 seq, __be32 ack)
+{
+	return *(const volatile __be32 *)&ticket->segment.seq == seq &&
+	       *(const volatile __be32 *)&ticket->segment.ack == ack;
+}
+
+/* Of two that would write to one place, one does. */
+static __always_inline bool bh_syn_ticket_claim(struct bh_syn_ticket *ticket, __u64 before)
+{
+	return before != BH_TICKET_WRITING &&
+	       __sync_val_compare_and_swap(&ticket->mac, before, BH_TICKET_WRITING) == before;
+}
+
+/* In a far bucket a segment is noted in its own place if it is sent again, else in one that is free, else in that of the oldest,
+ * which is most likely one that nobody here will take. Returns NULL if somebody else writes there just now. */
+static __noinline struct bh_syn_ticket *bh_syn_ticket_far(__be32 seq, __be32 ack, __u32 time)
+{
+	struct bh_syn_tickets *t = bh_syn_tickets_far(seq);
+	__u32 best = 0, oldest = 0;
+	__u64 before = 0;
 
 	if (!t)
+		return 0;
+#pragma unroll
+	for (__u32 i = 0; i < BH_TICKET_WAYS; i++) {
+		__u64 mac = bh_syn_ticket_mac(&t->way[i]);
+		__u32 age = mac ? (time - *(const volatile __u32 *)&t->way[i].time) >> 1 : ~0U;
+
+		if (bh_syn_ticket_names(&t->way[i], seq, ack))
+			return bh_syn_ticket_claim(&t->way[i], mac) ? &t->way[i] : 0;
+		if (age >= oldest) {
+			oldest = age;
+			best = i;
+			before = mac;
+		}
+	}
+	return bh_syn_ticket_claim(&t->way[best & (BH_TICKET_WAYS - 1)], before) ? &t->way[best & (BH_TICKET_WAYS - 1)]
+										 : 0;
+}
+
+/* A place for it, marked as being written. A near one is taken from nobody whose segment may be under way. */
+static __always_inline struct bh_syn_ticket *bh_syn_ticket_for(const struct bh_mac_input *segment, __u64 now)
+{
+	struct bh_syn_ticket *near = bh_syn_ticket_near(segment->seq);
+	__u64 before;
+
+	if (!near)
+		return 0;
+	before = bh_syn_ticket_mac(near);
+	if ((!before || bh_syn_ticket_names(near, segment->seq, segment->ack) || !bh_syn_ticket_is_fresh(near, now)) &&
+	    bh_syn_ticket_claim(near, before))
+		return near;
+	return bh_syn_ticket_far(segment->seq, segment->ack, now / BH_SYN_TICKET_NS);
+}
+
+/* Notes a segment that is about to leave, judged under `word`. */
+static __always_inline void bh_syn_ticket_put(const struct bh_mac_input *segment, __u64 mac, __u64 tag, __u64 word,
+					      __u64 now)
+{
+	struct bh_syn_ticket *ticket = bh_syn_ticket_for(segment, now);
+
+	if (!ticket)
 		return;
-	ticket = &t->way[bh_syn_ticket_way(t, seq, ack, time) & (BH_TICKET_WAYS - 1)];
 	ticket->tag = tag;
-	ticket->time = time;
+	ticket->time = now / BH_SYN_TICKET_NS;
 	ticket->state = word;
-	ticket->seq = seq;
-	ticket->ack = ack;
+	ticket->segment = *segment;
 	asm volatile("" ::: "memory");
 	*(volatile __u64 *)&ticket->mac = mac;
 }
@@ -185,20 +229,36 @@ static __always_inline void bh_syn_ticket_put(__be32 seq, __be32 ack, __u64 mac,
  * stays: the genuine segment may still come, and this one be a copy that an onlooker made. */
 static __always_inline struct bh_syn_ticket *bh_syn_ticket_out(const struct bh_packet *p, __u64 now)
 {
-	struct bh_syn_tickets *t = bh_syn_tickets_of(p->seq);
+	struct bh_syn_ticket *ticket = bh_syn_ticket_near(p->seq);
 	__be32 ack = bh_ack_of(p);
+	struct bh_syn_tickets *t;
 
+	if (ticket && bh_syn_ticket_mac(ticket) && bh_syn_ticket_names(ticket, p->seq, ack))
+		return bh_syn_ticket_is_fresh(ticket, now) ? ticket : 0;
+	t = bh_syn_tickets_far(p->seq);
 	if (!t)
 		return 0;
 #pragma unroll
 	for (__u32 i = 0; i < BH_TICKET_WAYS; i++) {
-		struct bh_syn_ticket *ticket = &t->way[i];
-
-		if (*(volatile __u64 *)&ticket->mac && *(volatile __be32 *)&ticket->seq == p->seq &&
-		    *(volatile __be32 *)&ticket->ack == ack)
+		ticket = &t->way[i];
+		if (bh_syn_ticket_mac(ticket) && bh_syn_ticket_names(ticket, p->seq, ack))
 			return bh_syn_ticket_is_fresh(ticket, now) ? ticket : 0;
 	}
 	return 0;
+}
+
+/* Is it this very segment's? Addresses, ports, sequence numbers and identity are compared, so a MAC that an onlooker saw does
+ * not vouch for anything else; and who shows it need not be asked for another proof. */
+static __always_inline bool bh_syn_ticket_is_of(const struct bh_syn_ticket *ticket, const struct bh_mac_input *segment,
+						__u64 mac)
+{
+	const __u64 *x = (const __u64 *)&ticket->segment, *y = (const __u64 *)segment;
+	__u64 differ = bh_syn_ticket_mac(ticket) ^ mac;
+
+#pragma unroll
+	for (__u32 i = 0; i < sizeof(*segment) / 8; i++)
+		differ |= x[i] ^ y[i];
+	return !differ && mac > BH_TICKET_WRITING;
 }
 
 /* What a ticket says beside who may take it: by which tag its sender has its identity, and whether that end judged it under
@@ -209,27 +269,25 @@ static __always_inline void bh_syn_ticket_read(const struct bh_syn_ticket *ticke
 	q->stale = *(const volatile __u32 *)&ticket->state != (__u32)q->word;
 }
 
-/* One receiver gets it. A tag that another segment wrote into the place meanwhile is noticed: it carries another identity,
- * or the same one. Sets peer_tag and stale. */
-static __always_inline bool bh_syn_ticket_take(const struct bh_packet *p, __u64 mac, struct bh_query *q)
+/* Is it under way? For who stands between sender and receiver, and leaves it to the receiver. Sets peer_tag and stale. */
+static __always_inline struct bh_syn_ticket *
+bh_syn_ticket_peek(const struct bh_packet *p, const struct bh_mac_input *segment, __u64 mac, struct bh_query *q)
 {
 	struct bh_syn_ticket *ticket = bh_syn_ticket_out(p, q->now);
 
-	if (!ticket)
-		return false;
+	if (!ticket || !bh_syn_ticket_is_of(ticket, segment, mac))
+		return 0;
 	bh_syn_ticket_read(ticket, q);
-	return __sync_val_compare_and_swap(&ticket->mac, mac, 0) == mac;
+	return ticket;
 }
 
-/* Is it under way? For who stands between sender and receiver, and leaves it to the receiver. Likewise. */
-static __always_inline bool bh_syn_ticket_peek(const struct bh_packet *p, __u64 mac, struct bh_query *q)
+/* One receiver gets it; none does if another segment was written to its place meanwhile. Likewise. */
+static __always_inline bool bh_syn_ticket_take(const struct bh_packet *p, const struct bh_mac_input *segment, __u64 mac,
+					       struct bh_query *q)
 {
-	struct bh_syn_ticket *ticket = bh_syn_ticket_out(p, q->now);
+	struct bh_syn_ticket *ticket = bh_syn_ticket_peek(p, segment, mac, q);
 
-	if (!ticket)
-		return false;
-	bh_syn_ticket_read(ticket, q);
-	return *(volatile __u64 *)&ticket->mac == mac;
+	return ticket && __sync_val_compare_and_swap(&ticket->mac, mac, 0) == mac;
 }
 
 /* MAC over a segment from src to dst that is sent now. */
@@ -262,12 +320,12 @@ BH_GLOBAL int bh_segment_verify(const struct bh_mac_input *input, __u64 shown)
 	return key && bh_mac(key, input) == shown;
 }
 
-/* Of a segment that arrived. */
-static __always_inline void bh_mac_input_of(struct bh_mac_input *in, const struct bh_query *q,
-					    const struct bh_packet *p, __be32 identity)
+/* Of a segment from src to dst. */
+static __always_inline void bh_mac_input_of(struct bh_mac_input *in, const struct bh_packet *p,
+					    const struct bh_addr *src, const struct bh_addr *dst, __be32 identity)
 {
-	__builtin_memcpy(in->src, q->remote.w, sizeof(in->src));
-	__builtin_memcpy(in->dst, q->local.w, sizeof(in->dst));
+	__builtin_memcpy(in->src, src->w, sizeof(in->src));
+	__builtin_memcpy(in->dst, dst->w, sizeof(in->dst));
 	in->sport = bpf_htons(p->sport);
 	in->dport = bpf_htons(p->dport);
 	in->seq = p->seq;
@@ -284,46 +342,39 @@ BH_SUBPROGRAM int bh_option_ticket(const struct bh_query *q, const struct bh_pac
 	__u64 mac;
 
 	if (found == BH_OPTION_FULL) {
+		bh_mac_input_of(&in, p, &q->local, &q->remote, option->identity);
 		mac = bh_option_mac(option);
 	} else {
-		__builtin_memcpy(in.src, q->local.w, sizeof(in.src));
-		__builtin_memcpy(in.dst, q->remote.w, sizeof(in.dst));
-		in.sport = bpf_htons(p->sport);
-		in.dport = bpf_htons(p->dport);
-		in.seq = p->seq;
-		in.ack = bh_ack_of(p);
-		in.identity = bpf_htonl(q->subject);
+		bh_mac_input_of(&in, p, &q->local, &q->remote, bpf_htonl(q->subject));
 		if (bh_segment_mac(&in, &mac))
 			return -1;
 	}
-	bh_syn_ticket_put(p->seq, bh_ack_of(p), mac, q->subject_tag, q->word, q->now);
+	bh_syn_ticket_put(&in, mac, q->subject_tag, q->word, q->now);
 	return 0;
 }
+
+/* What vouches for the SYN or SYN-ACK of a managed device's workload, in the place of an identity (below). */
+#define BH_NOTE_IDENTITY 0xffffffffU
 
 /* Fills in what a short option leaves to the ticket: from then on it is judged like a full one. Returns false without
  * ticket. */
 static __always_inline bool bh_option_lengthen(const struct bh_packet *p, struct bh_tcpopt *option, __u64 now)
 {
 	struct bh_syn_ticket *ticket = bh_syn_ticket_out(p, now);
-	struct bh_tag *tag;
-	__u64 cgroup, mac;
+	__u64 mac;
 
 	if (!ticket)
 		return false;
-	mac = *(volatile __u64 *)&ticket->mac;
-	cgroup = *(volatile __u64 *)&ticket->tag;
-	tag = bpf_map_lookup_elem(&tags, &cgroup);
-	option->identity = tag ? bpf_htonl(tag->identity) : BH_ID_UNIDENTIFIED;
+	mac = bh_syn_ticket_mac(ticket);
+	option->identity = *(volatile __be32 *)&ticket->segment.identity;
 	__builtin_memcpy(option->mac, &mac, sizeof(mac));
-	return true;
+	return option->identity != BH_NOTE_IDENTITY;
 }
 
 /*
  * The workload of a managed device writes no option. What vouches for its SYN or SYN-ACK is a note of the device's program: a
  * ticket like those of sockets, under the MAC that the segment would have with this in the place of an identity.
  */
-#define BH_NOTE_IDENTITY 0xffffffffU
-
 /* Sets peer and proof by the note of a segment that arrived without option, and whose ticket is out. `in` is room. Returns
  * false if that is no note. */
 static __always_inline bool bh_peer_of_note(const struct bh_packet *p, struct bh_query *q, struct bh_mac_input *in,
@@ -334,14 +385,18 @@ static __always_inline bool bh_peer_of_note(const struct bh_packet *p, struct bh
 
 	if (!ticket)
 		return false;
-	mac = *(volatile __u64 *)&ticket->mac;
-	bh_mac_input_of(in, q, p, BH_NOTE_IDENTITY);
-	if (!bh_segment_verify(in, mac))
-		return false;
-	if (take ? !bh_syn_ticket_take(p, mac, q) : !bh_syn_ticket_peek(p, mac, q))
+	mac = bh_syn_ticket_mac(ticket);
+	bh_mac_input_of(in, p, &q->remote, &q->local, BH_NOTE_IDENTITY);
+	if (take ? !bh_syn_ticket_take(p, in, mac, q) : !bh_syn_ticket_peek(p, in, mac, q))
 		return false;
 	bh_peer_by_device(q, q->peer_tag);
 	return true;
+}
+
+/* Of an option: that of a workload, or of one without. */
+static __always_inline bool bh_identity_can_be(__be32 identity)
+{
+	return !identity || bpf_ntohl(identity) >= BH_ID_FIRST;
 }
 
 /*
@@ -380,16 +435,21 @@ BH_SUBPROGRAM int bh_peer_of_segment(struct __sk_buff *skb, const struct bh_pack
 		BH_COUNT(handshakes_replayed);
 		return 0;
 	}
-	bh_mac_input_of(&in, q, p, option.identity);
+	bh_mac_input_of(&in, p, &q->remote, &q->local, option.identity);
 	shown = bh_option_mac(&option);
-	if (!bh_segment_verify(&in, shown) || (option.identity && bpf_ntohl(option.identity) < BH_ID_FIRST)) {
+	if (!bh_identity_can_be(option.identity)) {
 		q->proof = BH_PROOF_FORGED;
 		BH_COUNT(handshakes_forged);
 		return 0;
 	}
-	if (!bh_syn_ticket_take(p, shown, q)) {
-		q->proof = BH_PROOF_REPLAYED;
-		BH_COUNT(handshakes_replayed);
+	if (!bh_syn_ticket_take(p, &in, shown, q)) {
+		if (bh_segment_verify(&in, shown)) {
+			q->proof = BH_PROOF_REPLAYED;
+			BH_COUNT(handshakes_replayed);
+		} else {
+			q->proof = BH_PROOF_FORGED;
+			BH_COUNT(handshakes_forged);
+		}
 		return 0;
 	}
 	q->proof = BH_PROOF_VERIFIED;

@@ -354,13 +354,30 @@ BH_GLOBAL int bh_flow_possible(const struct bh_query *q)
 			   bh_service_point(q->proto, q->rport));
 }
 
+/* The same, if it was asked before. The answer does not depend on time, or on the local address. */
+static __always_inline bool bh_possible_known(struct bh_query *q)
+{
+	struct bh_judged *j = bh_judged_of(q, 0, q->rport);
+	__u32 cell = q->cell, possible;
+
+	if (!bh_judged_get(j, q, 0, q->rport)) {
+		q->cell = bh_flow_possible(q) ? BH_CELL_ALLOW : 0;
+		bh_judged_put(j, q, 0, q->rport, ~0ULL);
+	}
+	/* Of no judgement yet. */
+	possible = q->cell;
+	q->cell = cell;
+	return !!(possible & BH_CELL_ALLOW);
+}
+
 /* Can any egress rule allow q's flow, whoever answers? If not, sets the verdict that the caller is told. */
 BH_GLOBAL int bh_judge_possible(struct bh_query *q)
 {
 	if (!q)
 		return 0;
+	q->direction = BH_POSSIBLE;
+	q->allow = bh_possible_known(q);
 	q->direction = BH_EGRESS;
-	q->allow = bh_flow_possible(q);
 	if (q->allow)
 		return 0;
 	/* For the log: what would be said of a peer that shows nothing. */

@@ -67,6 +67,15 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, BH_MAX_TAGS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, struct bh_vouchers);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} vouchers __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, BH_MAX_IDENTITIES);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
@@ -119,18 +128,17 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, BH_HANDSHAKE_BUCKETS);
+	__uint(max_entries, BH_HANDSHAKE_NEAR + BH_HANDSHAKE_FAR);
 	__type(key, __u32);
 	__type(value, struct bh_handshake_bucket);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } handshakes __weak SEC(".maps");
 
-/* A SYN or SYN-ACK that this kernel sent for a managed socket, in the bucket that its sequence number names, taken by the first
- * receiver. What is replayed finds no ticket; what lost its place to others under way is sent again, a second later. */
-#define BH_TICKET_BUCKETS 8192U
+/* A SYN or SYN-ACK that this kernel sent for a managed socket, taken by the first receiver. What is replayed finds no ticket;
+ * what lost its far place to others under way is sent again, a second later. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, BH_TICKET_BUCKETS);
+	__uint(max_entries, BH_TICKET_NEAR / BH_TICKET_WAYS + BH_TICKET_FAR_BUCKETS);
 	__type(key, __u32);
 	__type(value, struct bh_syn_tickets);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);

@@ -13,41 +13,8 @@
 #include <linux/in.h>
 #include <stdbool.h>
 
+#include "kernel.h"
 #include "maps.h"
-
-/* The kernel's own types, as far as they are read here; CO-RE finds the fields. */
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-struct sock_common {
-	unsigned char skc_state;
-	unsigned long skc_flags;
-};
-
-struct sock {
-	struct sock_common __sk_common;
-};
-
-struct inet_sock {
-	struct sock sk;
-};
-
-struct inet_connection_sock {
-	struct inet_sock icsk_inet;
-};
-
-struct tcp_sock {
-	struct inet_connection_sock inet_conn;
-	__u64 bytes_received;
-	__u64 bytes_acked;
-	__u32 srtt_us;
-	__u32 total_retrans;
-};
-
-struct bpf_iter_meta;
-struct bpf_iter__tcp {
-	struct bpf_iter_meta *meta;
-	struct sock_common *sk_common;
-};
-#pragma clang attribute pop
 
 #define BH_SOCK_DONE 2UL /* 1 << SOCK_DONE of enum sock_flags: the peer's FIN has come */
 

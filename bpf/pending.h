@@ -5,16 +5,22 @@
  * A table of buckets in place of a hash map: a connection looks here five times, and nothing is allocated, hashed at
  * length, locked, or kept in an order of use. A place has a mark, which names its tuple and the writing: who writes takes the
  * mark away first, and who reads copies and then sees whether the mark is still the same, so nobody sees two handshakes
- * mixed. A bucket that is full gives up its oldest: that handshake is then denied, never allowed by another's verdict,
+ * mixed. A far bucket that is full gives up its oldest: that handshake is then denied, never allowed by another's verdict,
  * because the whole tuple is compared.
+ *
+ * A tuple stands in one place: as long as a near bucket overflows, what is new goes to the far one, also when the near one
+ * has room again; and when nobody looks at the far one any more, what stands there has long been given up.
  */
 #ifndef BULKHEAD_BPF_PENDING_H
 #define BULKHEAD_BPF_PENDING_H
 
 #include "tcp_state.h"
 
-/* An incomplete handshake is given up by both ends after about a minute. */
-#define BH_HANDSHAKE_NS (64 * BH_SECOND)
+/* An incomplete handshake is given up by both ends after about a minute; a cookie is taken for two. */
+#define BH_HANDSHAKE_TIME(now) ((__u32)((now) >> 20))
+#define BH_HANDSHAKE_AGE (64U * 954)	   /* a minute */
+#define BH_HANDSHAKE_SLACK 64U		   /* another CPU may have read its clock later */
+#define BH_HANDSHAKE_OVERFLOW (256U * 954) /* four */
 
 /* Seeded: from outside nobody can tell who shares a bucket with whom. */
 static __always_inline __u64 bh_tuple_hash(const struct bh_tuple *tuple)
@@ -43,11 +49,28 @@ static __always_inline bool bh_tuple_equal(const struct bh_tuple *a, const struc
 	return !differ;
 }
 
-static __always_inline struct bh_handshake_bucket *bh_bucket_of(__u64 hash)
+static __always_inline struct bh_handshake_bucket *bh_bucket_near(__u64 hash)
 {
-	__u32 key = (hash >> 32) & (BH_HANDSHAKE_BUCKETS - 1);
+	__u32 key = (hash >> 32) & (BH_HANDSHAKE_NEAR - 1);
 
 	return bpf_map_lookup_elem(&handshakes, &key);
+}
+
+static __always_inline struct bh_handshake_bucket *bh_bucket_far(__u64 hash)
+{
+	__u32 key = BH_HANDSHAKE_NEAR + ((hash >> 32) & (BH_HANDSHAKE_FAR - 1));
+
+	return bpf_map_lookup_elem(&handshakes, &key);
+}
+
+static __always_inline __u32 bh_handshake_age(__u32 time, __u64 now)
+{
+	return BH_HANDSHAKE_TIME(now) + BH_HANDSHAKE_SLACK - time;
+}
+
+static __always_inline bool bh_bucket_overflows(const struct bh_handshake_bucket *near)
+{
+	return *(const volatile __u32 *)&near->overflows;
 }
 
 static __always_inline __u64 bh_mark_of(const struct bh_handshake_bucket *b, __u32 way)
@@ -75,31 +98,59 @@ enum bh_pending_after {
 	BH_PENDING_REMOVE = 1,
 };
 
-/* Copies out what is known of a handshake, and forgets it if asked to. Returns whether there was anything. */
-BH_GLOBAL int bh_pending_get(const struct bh_tuple *tuple, struct bh_handshake *out, __u32 after)
+/* Of one bucket. */
+static __always_inline bool bh_bucket_get(struct bh_handshake_bucket *b, __u64 hash, const struct bh_tuple *tuple,
+					  struct bh_handshake *out, __u32 after)
 {
-	struct bh_handshake_bucket *b;
-	__u64 hash, mark;
-	__u32 way;
+	__u32 way = bh_way_of(b, hash, tuple);
+	__u64 mark;
 
-	if (!tuple || !out)
-		return 0;
-	hash = bh_tuple_hash(tuple);
-	b = bh_bucket_of(hash);
-	if (!b)
-		return 0;
-	way = bh_way_of(b, hash, tuple);
 	if (way >= BH_HANDSHAKE_WAYS)
-		return 0;
+		return false;
 	mark = bh_mark_of(b, way);
 	asm volatile("" ::: "memory");
 	*out = b->item[way].handshake;
 	if (!bh_tuple_equal(&b->item[way].tuple, tuple))
-		return 0;
+		return false;
 	asm volatile("" ::: "memory");
 	if (after == BH_PENDING_REMOVE)
 		return bh_mark_fits(mark, hash) && __sync_val_compare_and_swap(&b->mark[way], mark, 0) == mark;
 	return bh_mark_fits(mark, hash) && bh_mark_of(b, way) == mark;
+}
+
+/* Copies out what is known of a handshake, and forgets it if asked to. Returns whether there was anything. */
+BH_GLOBAL int bh_pending_get(const struct bh_tuple *tuple, struct bh_handshake *out, __u32 after)
+{
+	struct bh_handshake_bucket *b;
+	__u64 hash;
+
+	if (!tuple || !out)
+		return 0;
+	hash = bh_tuple_hash(tuple);
+	b = bh_bucket_near(hash);
+	if (!b)
+		return 0;
+	if (bh_bucket_get(b, hash, tuple, out, after))
+		return 1;
+	if (!bh_bucket_overflows(b))
+		return 0;
+	b = bh_bucket_far(hash);
+	return b && bh_bucket_get(b, hash, tuple, out, after);
+}
+
+static __always_inline bool bh_way_is_old(const struct bh_handshake_bucket *b, __u32 way, __u64 now)
+{
+	return bh_handshake_age(b->time[way & (BH_HANDSHAKE_WAYS - 1)], now) >= BH_HANDSHAKE_AGE;
+}
+
+/* Did one of its free places hold this tuple, not long ago? */
+static __always_inline bool bh_bucket_had(const struct bh_handshake_bucket *b, const struct bh_tuple *tuple, __u64 now)
+{
+#pragma unroll
+	for (__u32 i = 0; i < BH_HANDSHAKE_WAYS; i++)
+		if (!bh_mark_of(b, i) && bh_tuple_equal(&b->item[i].tuple, tuple) && !bh_way_is_old(b, i, now))
+			return true;
+	return false;
 }
 
 /*
@@ -110,46 +161,92 @@ BH_GLOBAL int bh_pending_get(const struct bh_tuple *tuple, struct bh_handshake *
 BH_GLOBAL int bh_pending_was(const struct bh_tuple *tuple, __u64 now)
 {
 	struct bh_handshake_bucket *b;
+	__u64 hash;
 
 	if (!tuple)
 		return 0;
-	b = bh_bucket_of(bh_tuple_hash(tuple));
-	if (!b)
+	hash = bh_tuple_hash(tuple);
+	b = bh_bucket_near(hash);
+	if (b && bh_bucket_had(b, tuple, now))
+		return 1;
+	if (!b || !bh_bucket_overflows(b))
 		return 0;
-#pragma unroll
-	for (__u32 i = 0; i < BH_HANDSHAKE_WAYS; i++)
-		if (!bh_mark_of(b, i) && bh_tuple_equal(&b->item[i].tuple, tuple) &&
-		    now - b->time_ns[i] < BH_HANDSHAKE_NS)
-			return 1;
-	return 0;
+	b = bh_bucket_far(hash);
+	return b && bh_bucket_had(b, tuple, now);
 }
 
 /* In the place of what was known of this tuple; else in a free place, or that of the oldest. `mark` is the one by which it was
  * chosen: where it is another by then, somebody else has written there. Of free places that which is free longest, for
  * bh_pending_was(). */
-#define BH_TAKEN (1ULL << 63) /* beyond any time: taken places come last */
 static __always_inline __u32 bh_way_for(const struct bh_handshake_bucket *b, __u64 hash, const struct bh_tuple *tuple,
-					__u64 *mark)
+					__u64 now, __u64 *mark)
 {
-	__u64 oldest = ~0ULL;
-	__u32 best = 0;
+	__u32 best = 0, oldest = 0;
 
 	*mark = BH_HANDSHAKE_WRITING;
 #pragma unroll
 	for (__u32 i = 0; i < BH_HANDSHAKE_WAYS; i++) {
-		__u64 seen = bh_mark_of(b, i), time = b->time_ns[i] | (seen ? BH_TAKEN : 0);
+		__u64 seen = bh_mark_of(b, i);
+		/* Of a free place more than of any other. */
+		__u32 age = bh_handshake_age(b->time[i], now) >> 1 | (seen ? 0 : 1U << 31);
 
 		if (bh_mark_fits(seen, hash) && bh_tuple_equal(&b->item[i].tuple, tuple)) {
 			*mark = seen;
 			return i;
 		}
-		if (seen != BH_HANDSHAKE_WRITING && time < oldest) {
-			oldest = time;
+		if (seen != BH_HANDSHAKE_WRITING && (age > oldest || *mark == BH_HANDSHAKE_WRITING)) {
+			oldest = age;
 			*mark = seen;
 			best = i;
 		}
 	}
 	return best;
+}
+
+/* Returns 0, or -1 if another handshake is being written to the same place. */
+static __always_inline int bh_way_write(struct bh_handshake_bucket *b, __u32 way, __u64 mark, __u64 hash,
+					const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now)
+{
+	way &= BH_HANDSHAKE_WAYS - 1;
+	if (mark == BH_HANDSHAKE_WRITING ||
+	    __sync_val_compare_and_swap(&b->mark[way], mark, BH_HANDSHAKE_WRITING) != mark)
+		return -1;
+	b->time[way] = BH_HANDSHAKE_TIME(now);
+	b->item[way].tuple = *tuple;
+	b->item[way].handshake = *h;
+	asm volatile("" ::: "memory");
+	*(volatile __u64 *)&b->mark[way] = (hash & ~BH_HANDSHAKE_COUNT) | ((mark + 1) & BH_HANDSHAKE_COUNT);
+	return 0;
+}
+
+/* The near bucket has no place, or had none a while ago. */
+static __noinline int bh_far_put(const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now)
+{
+	struct bh_handshake_bucket *b;
+	__u64 hash, mark;
+	__u32 way;
+
+	if (!tuple || !h)
+		return -1;
+	hash = bh_tuple_hash(tuple);
+	b = bh_bucket_far(hash);
+	if (!b)
+		return -1;
+	way = bh_way_for(b, hash, tuple, now, &mark);
+	if (mark > BH_HANDSHAKE_WRITING && !bh_mark_fits(mark, hash) && !bh_way_is_old(b, way, now))
+		BH_COUNT(map_full);
+	return bh_way_write(b, way, mark, hash, tuple, h, now);
+}
+
+/* May what is new be written there? What overflowed long ago does no more. */
+static __always_inline bool bh_near_has_room(struct bh_handshake_bucket *b, __u32 way, __u64 mark, __u64 now)
+{
+	if (bh_bucket_overflows(b)) {
+		if (bh_handshake_age(*(volatile __u32 *)&b->overflow, now) < BH_HANDSHAKE_OVERFLOW)
+			return false;
+		*(volatile __u32 *)&b->overflows = 0;
+	}
+	return !mark || (mark != BH_HANDSHAKE_WRITING && bh_way_is_old(b, way, now));
 }
 
 /* Returns 0, or -1 if another handshake is being written to the same place: the segment comes again. */
@@ -162,21 +259,15 @@ BH_GLOBAL int bh_pending_put(const struct bh_tuple *tuple, const struct bh_hands
 	if (!tuple || !h)
 		return -1;
 	hash = bh_tuple_hash(tuple);
-	b = bh_bucket_of(hash);
+	b = bh_bucket_near(hash);
 	if (!b)
 		return -1;
-	way = bh_way_for(b, hash, tuple, &mark) & (BH_HANDSHAKE_WAYS - 1);
-	if (mark == BH_HANDSHAKE_WRITING ||
-	    __sync_val_compare_and_swap(&b->mark[way], mark, BH_HANDSHAKE_WRITING) != mark)
-		return -1;
-	if (mark && !bh_mark_fits(mark, hash) && now - b->time_ns[way] < BH_HANDSHAKE_NS)
-		BH_COUNT(map_full);
-	b->time_ns[way] = now;
-	b->item[way].tuple = *tuple;
-	b->item[way].handshake = *h;
-	asm volatile("" ::: "memory");
-	*(volatile __u64 *)&b->mark[way] = (hash & ~BH_HANDSHAKE_COUNT) | ((mark + 1) & BH_HANDSHAKE_COUNT);
-	return 0;
+	way = bh_way_for(b, hash, tuple, now, &mark);
+	if (bh_mark_fits(mark, hash) || bh_near_has_room(b, way, mark, now))
+		return bh_way_write(b, way, mark, hash, tuple, h, now);
+	*(volatile __u32 *)&b->overflow = BH_HANDSHAKE_TIME(now);
+	*(volatile __u32 *)&b->overflows = 1;
+	return bh_far_put(tuple, h, now);
 }
 
 #endif

@@ -183,27 +183,25 @@ static __always_inline int tcp_hook(struct __sk_buff *skb, struct bh_tcp *t, __u
 	return direction == BH_EGRESS ? tcp_packet_out(skb, t, word, now) : tcp_packet_in(skb, t, word, now);
 }
 
-static __always_inline int hook(struct __sk_buff *skb, __u32 direction)
+/* Is this a datagram, as far as one byte tells? It says only where to look first. */
+static __always_inline bool looks_like_udp(struct __sk_buff *skb)
+{
+	const __u8 *data = (const __u8 *)(long)skb->data;
+
+	if (data + sizeof(struct iphdr) > (const __u8 *)(long)skb->data_end)
+		return false;
+	return data[skb->protocol == bpf_htons(ETH_P_IP) ? 9 : 6] == IPPROTO_UDP;
+}
+
+/* A packet of a socket that is not in its TCP slot. */
+static __always_inline int hook_other(struct __sk_buff *skb, struct bh_udp_sock *us, __u64 word, __u64 now,
+				      __u32 direction)
 {
 	struct bpf_sock *sk = skb->sk;
-	struct bh_udp_sock *us;
 	struct bh_sock *ss = 0;
-	__u64 word, now, cookie;
-	struct bh_tcp *t;
 
 	if (!sk)
 		return BH_DENY;
-	word = bh_state_word();
-	now = bh_now();
-	cookie = bpf_get_socket_cookie(skb);
-	t = bh_tcp_slot(cookie);
-	if (!t)
-		return BH_DENY;
-	if (tcp_passes(t, cookie, word, now))
-		return BH_ALLOW;
-	if (bh_tcp_owner(t) == cookie)
-		return tcp_hook(skb, t, cookie, word, now, direction);
-	us = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
 	if (us) {
 		if (hook_udp(skb, us, word, now, direction))
 			return BH_ALLOW;
@@ -211,13 +209,49 @@ static __always_inline int hook(struct __sk_buff *skb, __u32 direction)
 		ss = bpf_sk_storage_get(&sockets, sk, 0, 0);
 		if (ss && ss->host)
 			return BH_ALLOW;
-		t = ss ? 0 : bpf_map_lookup_elem(&tcp_more, &cookie);
-		if (t && tcp_passes(t, cookie, word, now))
-			return BH_ALLOW;
-		if (t)
-			return tcp_hook(skb, t, cookie, word, now, direction);
 	}
 	return direction == BH_EGRESS ? packet_out(skb, ss, us, word, now) : packet_in(skb, ss, us, word, now);
+}
+
+/* Its key takes no stack from the rest. */
+static __noinline struct bh_tcp *tcp_more_of(__u64 cookie)
+{
+	return bpf_map_lookup_elem(&tcp_more, &cookie);
+}
+
+static __always_inline int hook(struct __sk_buff *skb, __u32 direction)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct bh_udp_sock *us;
+	__u64 word, now, cookie;
+	struct bh_tcp *t;
+
+	if (!sk)
+		return BH_DENY;
+	word = bh_state_word();
+	now = bh_now();
+	if (looks_like_udp(skb)) {
+		us = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
+		if (us)
+			return hook_other(skb, us, word, now, direction);
+	}
+	cookie = bh_skb_cookie(skb);
+	if (!cookie)
+		cookie = bpf_get_socket_cookie(skb);
+	t = bh_tcp_slot(cookie);
+	if (!t)
+		return BH_DENY;
+	if (tcp_passes(t, cookie, word, now))
+		return BH_ALLOW;
+	if (bh_tcp_owner(t) == cookie)
+		return tcp_hook(skb, t, cookie, word, now, direction);
+	t = tcp_more_of(cookie);
+	if (t && tcp_passes(t, cookie, word, now))
+		return BH_ALLOW;
+	if (t)
+		return tcp_hook(skb, t, cookie, word, now, direction);
+	us = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
+	return hook_other(skb, us, word, now, direction);
 }
 
 SEC("cgroup_skb/ingress")

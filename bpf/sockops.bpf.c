@@ -20,47 +20,63 @@ static __always_inline void flags_set(struct bpf_sock_ops *ops, __u32 on)
 	bpf_sock_ops_cb_flags_set(ops, (ops->bpf_sock_ops_cb_flags & ~LISTEN_FLAGS) | on);
 }
 
+/* The fields of IPv4 are loaded apart from those of IPv6: merged, the loads would go through a modified context pointer. */
+static __always_inline void ops_remote(struct bpf_sock_ops *ops, struct bh_addr *remote)
+{
+	__u32 remote4 = ops->remote_ip4;
+
+	BH_OPAQUE(remote4);
+	bh_addr_v4(remote, remote4);
+	if (ops->family == BH_AF_INET6)
+		for (int i = 0; i < 4; i++)
+			remote->w[i] = ops->remote_ip6[i];
+}
+
+static __always_inline void ops_local(struct bpf_sock_ops *ops, struct bh_addr *local)
+{
+	__u32 local4 = ops->local_ip4;
+
+	BH_OPAQUE(local4);
+	bh_addr_v4(local, local4);
+	if (ops->family == BH_AF_INET6)
+		for (int i = 0; i < 4; i++)
+			local->w[i] = ops->local_ip6[i];
+}
+
 static __always_inline void ops_addresses(struct bpf_sock_ops *ops, struct bh_tuple *t)
 {
-	__u32 local4 = ops->local_ip4, remote4 = ops->remote_ip4;
-
-	/* Loaded apart from the IPv6 fields: merged, the loads would go through a modified context pointer. */
-	BH_OPAQUE(local4);
-	BH_OPAQUE(remote4);
-	__builtin_memset(t, 0, sizeof(*t));
-	bh_addr_v4(&t->local, local4);
-	bh_addr_v4(&t->remote, remote4);
-	if (ops->family == BH_AF_INET6) {
-		for (int i = 0; i < 4; i++) {
-			t->local.w[i] = ops->local_ip6[i];
-			t->remote.w[i] = ops->remote_ip6[i];
-		}
-	}
+	ops_local(ops, &t->local);
+	ops_remote(ops, &t->remote);
 	t->lport = ops->local_port;
 	t->rport = bpf_ntohl(ops->remote_port);
+	t->pad = 0;
 	t->netns = bpf_get_netns_cookie(ops);
 }
 
 /* What is kept for the socket of this callback; MPTCP subflows are made by the kernel and get theirs here. */
 static __always_inline struct bh_tcp *ops_sock(struct bpf_sock_ops *ops)
 {
-	return bh_tcp_get(bpf_get_socket_cookie(ops), bpf_get_netns_cookie(ops));
+	__u64 cookie = bh_ops_cookie(ops);
+	struct bh_tcp *t = bh_tcp_find(cookie);
+
+	return t ? t : bh_tcp_new(cookie, bpf_get_netns_cookie(ops));
 }
 
 /* Room in SYN and SYN-ACK. What is not used is filled with padding. */
-static __always_inline void option_reserve(struct bpf_sock_ops *ops)
+static __noinline int option_reserve(struct bpf_sock_ops *ops)
 {
-	struct bh_tuple t;
+	struct bh_addr remote;
 
 	if (!(ops->skb_tcp_flags & BH_TCP_SYN)) {
 		/* Where the handshake went on after the socket was accepted (Fast Open), it is over now. */
 		if (ops->skb_tcp_flags)
 			flags_set(ops, ops->bpf_sock_ops_cb_flags & ESTABLISHED_FLAGS);
-		return;
+		return 0;
 	}
-	ops_addresses(ops, &t);
-	if (bh_shows_identity(&t.remote) && bpf_reserve_hdr_opt(ops, BH_TCPOPT_LEN, 0))
+	ops_remote(ops, &remote);
+	if (bh_shows_identity(&remote) && bpf_reserve_hdr_opt(ops, BH_TCPOPT_LEN, 0))
 		bpf_reserve_hdr_opt(ops, BH_TCPOPT_SHORT_LEN, 0);
+	return 0;
 }
 
 /* Who this end is in the handshake under way: the connecting socket's subject, or the listener's that accepted. Returns
@@ -77,7 +93,7 @@ static __always_inline bool own_identity(struct bpf_sock_ops *ops, const struct 
 		*identity = now < h.valid_until_ns ? h.identity : BH_ID_UNIDENTIFIED;
 		return true;
 	}
-	t = bh_tcp_find(bpf_get_socket_cookie(ops));
+	t = bh_tcp_find(bh_ops_cookie(ops));
 	/* Who called connect() is outside any workload; whether the socket is, its first packet tells. */
 	if (!t || t->kind != BH_SOCK_CONNECT || t->identity == BH_ID_HOST)
 		return false;
@@ -93,12 +109,12 @@ static __noinline int cookie_sent(const struct bh_tuple *tuple, const struct bh_
 
 	if (!tuple || !in || !bh_pending_get(tuple, &h, BH_PENDING_KEEP))
 		return 0;
-	bh_syn_ticket_put(in->seq, in->ack, mac, h.subject_tag, h.word, now);
+	bh_syn_ticket_put(in, mac, h.subject_tag, h.word, now);
 	h.shown = 1;
 	return bh_pending_put(tuple, &h, now);
 }
 
-static __always_inline void option_write(struct bpf_sock_ops *ops)
+static __noinline int option_write(struct bpf_sock_ops *ops)
 {
 	struct bh_tcpopt option = {.kind = BH_TCPOPT_KIND, .len = BH_TCPOPT_LEN, .exid = bpf_htons(BH_TCPOPT_EXID)};
 	struct tcphdr *th = ops->skb_data;
@@ -108,12 +124,12 @@ static __always_inline void option_write(struct bpf_sock_ops *ops)
 	__u64 mac;
 
 	if ((void *)(th + 1) > ops->skb_data_end)
-		return;
+		return 0;
 	in.seq = th->seq;
 	in.ack = ops->skb_tcp_flags & BH_TCP_ACK ? th->ack_seq : 0;
 	ops_addresses(ops, &t);
 	if (!own_identity(ops, &t, &identity))
-		return;
+		return 0;
 	option.identity = bpf_htonl(identity);
 	in.identity = option.identity;
 	__builtin_memcpy(in.src, t.local.w, sizeof(in.src));
@@ -121,15 +137,16 @@ static __always_inline void option_write(struct bpf_sock_ops *ops)
 	in.sport = bpf_htons(t.lport);
 	in.dport = bpf_htons(t.rport);
 	if (bh_segment_mac(&in, &mac))
-		return;
+		return 0;
 	__builtin_memcpy(option.mac, &mac, sizeof(option.mac));
 	if (bpf_store_hdr_opt(ops, &option, sizeof(option), 0)) {
 		option.len = BH_TCPOPT_SHORT_LEN;
 		if (bpf_store_hdr_opt(ops, &option, BH_TCPOPT_SHORT_LEN, 0))
-			return;
+			return 0;
 	}
 	if (ops->args[0] == BPF_WRITE_HDR_TCP_SYNACK_COOKIE)
 		cookie_sent(&t, &in, mac);
+	return 0;
 }
 
 /* The accepted socket takes over what its listener's handshake found out. */
@@ -143,7 +160,7 @@ static __noinline int passive_established(struct bpf_sock_ops *ops)
 
 	flags_set(ops, early ? EARLY_FLAGS : ESTABLISHED_FLAGS);
 	ops_addresses(ops, &tuple);
-	t = bh_tcp_get(bpf_get_socket_cookie(ops), tuple.netns);
+	t = ops_sock(ops);
 	if (!t)
 		return 0;
 	bh_tcp_begin(t, BH_SOCK_NEW);
@@ -190,7 +207,7 @@ static __noinline int pair_end(struct bpf_sock_ops *ops)
 	struct bh_counted *before;
 	struct tcp_sock *tp;
 
-	if (!sk || !bh_pair_of_sock(&key, bh_tcp_find(bpf_get_socket_cookie(ops))))
+	if (!sk || !bh_pair_of_sock(&key, bh_tcp_find(bh_ops_cookie(ops))))
 		return 0;
 	before = bpf_sk_storage_get(&counted, sk, 0, 0);
 	tp = bpf_skc_to_tcp_sock(sk);
@@ -204,7 +221,7 @@ static __always_inline void closed(struct bpf_sock_ops *ops)
 {
 	if (ops->args[0] != BPF_TCP_CLOSE)
 		pair_end(ops);
-	bh_tcp_done(bpf_get_socket_cookie(ops));
+	bh_tcp_done(bh_ops_cookie(ops));
 }
 
 SEC("sockops")

@@ -4,15 +4,19 @@
  * (AF_PACKET) meets these.
  *
  * A device without identity carries nothing, not even ARP. One with identity carries what its workload may send and get, from
- * and to the addresses that it was bound with, and what the link needs: ARP and neighbour discovery for those addresses.
- * Everything else is denied: tagged frames, fragments (they carry no ports), other Ethernet protocols.
+ * and to the addresses that it was bound with, and what the link needs: ARP and neighbour discovery for those addresses, and the
+ * question for a router with its answer. Everything else is denied: tagged frames, other Ethernet protocols, fragments that do not
+ * follow an allowed one.
  */
 #include "device_flow.h"
+#include "device_fragment.h"
 
 /* Verdicts of the TC hook. What is allowed goes on to the next program: others may deny it still. */
 #define TC_NEXT (-1)
 #define TC_DROP 2
 
+#define ND_ROUTER_SOLICITATION 133
+#define ND_ROUTER_ADVERTISEMENT 134
 #define ND_SOLICITATION 135
 #define ND_ADVERTISEMENT 136
 
@@ -53,6 +57,29 @@ static __noinline int device_arp(struct __sk_buff *skb, const struct bh_device *
 	return device_deny(q, BH_REASON_ADDRESS);
 }
 
+static __always_inline bool is_unspecified(const struct bh_addr *a)
+{
+	return !(a->w[0] | a->w[1] | a->w[2] | a->w[3]);
+}
+
+static __always_inline bool is_neighbour_discovery(const struct bh_packet *p)
+{
+	return p->proto == IPPROTO_ICMPV6 && p->icmp_type >= ND_ROUTER_SOLICITATION && p->icmp_type <= ND_ADVERTISEMENT;
+}
+
+/* A workload asks for routers, and is told of them; it is none. */
+static __always_inline int device_router(const struct bh_device *dev, const struct bh_packet *p, struct bh_query *q,
+					 __u32 hook)
+{
+	if (p->icmp_type != (hook == BH_EGRESS ? ND_ROUTER_SOLICITATION : ND_ROUTER_ADVERTISEMENT)) {
+		q->rport = p->icmp_type;
+		return device_deny(q, BH_REASON_PROTO);
+	}
+	if (hook == BH_INGRESS || is_unspecified(&q->local) || device_has(dev, &q->local))
+		return BH_ALLOW;
+	return device_deny(q, BH_REASON_ADDRESS);
+}
+
 /* Likewise with IPv6. */
 static __noinline int device_neighbour(struct __sk_buff *skb, const struct bh_device *dev, const struct bh_packet *p,
 				       struct bh_query *q, __u32 hook)
@@ -60,18 +87,37 @@ static __noinline int device_neighbour(struct __sk_buff *skb, const struct bh_de
 	struct bh_addr target;
 	__u8 hops;
 
-	if (!dev || bpf_skb_load_bytes(skb, dev->link_header + 7, &hops, 1) || hops != 255 ||
-	    bpf_skb_load_bytes(skb, p->transport + 8, &target, sizeof(target)))
+	/* From this link and no other. */
+	if (!dev || bpf_skb_load_bytes(skb, dev->link_header + 7, &hops, 1) || hops != 255)
+		return device_deny(q, BH_REASON_PARSE);
+	if (p->icmp_type <= ND_ROUTER_ADVERTISEMENT)
+		return device_router(dev, p, q, hook);
+	if (bpf_skb_load_bytes(skb, p->transport + 8, &target, sizeof(target)))
 		return device_deny(q, BH_REASON_PARSE);
 	if (hook == BH_INGRESS)
 		return BH_ALLOW;
 	if (p->icmp_type == ND_SOLICITATION && device_has(dev, &q->local))
 		return BH_ALLOW;
 	/* Of what it says, and of what it asks from no address ("is mine free?"), it has to be the owner. */
-	if ((p->icmp_type == ND_ADVERTISEMENT || !(q->local.w[0] | q->local.w[1] | q->local.w[2] | q->local.w[3])) &&
-	    device_has(dev, &target))
+	if ((p->icmp_type == ND_ADVERTISEMENT || is_unspecified(&q->local)) && device_has(dev, &target))
 		return BH_ALLOW;
 	return device_deny(q, BH_REASON_ADDRESS);
+}
+
+/* Who has no address yet asks for one (RFC 2131, 4.1): that is judged like any other datagram. */
+static __always_inline bool asks_for_address(const struct bh_query *q, __u32 hook)
+{
+	return hook == BH_EGRESS && q->proto == IPPROTO_UDP && q->lport == 68 && q->rport == 67 &&
+	       bh_addr_is_v4(&q->local) && !q->local.w[3] && bh_addr_is_v4(&q->remote) && q->remote.w[3] == 0xffffffff;
+}
+
+/* Parses a packet in q's direction; by itself, so that what that needs of the stack is free when it is judged. */
+static __noinline int device_parse(struct __sk_buff *skb, __u32 link_header, __be16 protocol, struct bh_packet *p,
+				   struct bh_query *q)
+{
+	bool out = q->direction == BH_EGRESS;
+
+	return bh_parse_at(skb, link_header, protocol, p, out ? &q->local : &q->remote, out ? &q->remote : &q->local);
 }
 
 /* An IP packet. */
@@ -83,31 +129,40 @@ static __noinline int device_ip(struct __sk_buff *skb, const struct bh_device *d
 
 	if (!dev || !q)
 		return BH_DENY;
-	err = bh_parse_at(skb, dev->link_header, protocol, &p, hook == BH_EGRESS ? &q->local : &q->remote,
-			  hook == BH_EGRESS ? &q->remote : &q->local);
+	err = device_parse(skb, dev->link_header, protocol, &p, q);
+	if (err == BH_REASON_FRAGMENT)
+		err = device_fragment(skb, dev, &p, q, protocol);
+	if (err == FRAGMENT_FOLLOWS)
+		return BH_ALLOW;
 	/* The identifier of an ICMP request is no port. */
 	if (p.proto == IPPROTO_ICMP || p.proto == IPPROTO_ICMPV6)
 		p.sport = 0;
 	q->proto = p.proto;
 	q->lport = hook == BH_EGRESS ? p.sport : p.dport;
 	q->rport = hook == BH_EGRESS ? p.dport : p.sport;
-	if (!err && p.proto == IPPROTO_ICMPV6 && (p.icmp_type == ND_SOLICITATION || p.icmp_type == ND_ADVERTISEMENT))
+	if (!err && is_neighbour_discovery(&p))
 		return device_neighbour(skb, dev, &p, q, hook);
 	if (err)
 		return device_deny(q, err);
-	if (!device_has(dev, &q->local) && !(hook == BH_INGRESS && bh_addr_is_multicast(&q->local)))
+	if (!device_has(dev, &q->local) && !(hook == BH_INGRESS && bh_addr_is_multicast(&q->local)) &&
+	    !asks_for_address(q, hook))
 		return device_deny(q, BH_REASON_ADDRESS);
 	if (p.proto == IPPROTO_TCP)
 		return device_tcp(skb, &p, q, hook);
 	if (p.proto == IPPROTO_ICMP || p.proto == IPPROTO_ICMPV6) {
 		if (device_is_echo(&p))
 			return device_echo(skb, &p, q, hook);
-		if (device_is_error(&p))
-			return device_error(skb, &p, q, hook);
+		if (device_is_error(&p)) {
+			err = device_error(skb, &p, q, hook);
+			return err ? device_deny(q, err) : BH_ALLOW;
+		}
 		q->rport = p.icmp_type;
 		return device_deny(q, BH_REASON_PROTO);
 	}
-	return device_datagram(skb, q, hook);
+	if (device_datagram(skb, q, hook) != BH_ALLOW)
+		return BH_DENY;
+	device_fragment_first(q);
+	return BH_ALLOW;
 }
 
 /* Nothing passes without identity, whatever the policy says of `unidentified`. */
@@ -134,6 +189,7 @@ static __always_inline int device_packet(struct __sk_buff *skb, __u32 hook)
 		return BH_DENY;
 	q = &room->q;
 	__builtin_memset(q, 0, sizeof(*q));
+	room->is_first = 0;
 	q->now = bh_now();
 	q->word = bh_state_word();
 	q->direction = hook;

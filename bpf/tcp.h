@@ -47,66 +47,131 @@ static __always_inline int tcp_established(struct bh_tcp *t, const struct bh_pac
 	return BH_DENY;
 }
 
-/* A packet of a handshake that the listener accepted before: judged again only if something changed since. */
-static __always_inline int tcp_handshake_known(struct __sk_buff *skb, struct bh_tuple *tuple, struct bh_handshake *h,
-					       const struct bh_packet *p, struct bh_query *q)
+/*
+ * The handshakes of a listener. What is kept of one is read, and written, by functions of their own: while the policy is asked, all
+ * of it stands in the query, and what they need of the stack is free.
+ */
+
+/* Keeps q's handshake, which was allowed. Returns 0, or -1 if it cannot be: the segment comes again. */
+BH_GLOBAL int handshake_keep(const struct bh_query *q, __u64 netns, __u32 shown)
+{
+	struct bh_handshake h = {};
+	struct bh_tuple tuple;
+
+	if (!q)
+		return -1;
+	tuple_of(&tuple, q, netns);
+	h.word = q->word;
+	h.valid_until_ns = q->valid_until;
+	h.identity = q->subject;
+	h.subject_tag = q->subject_tag;
+	h.peer = q->peer;
+	h.peer_tag = q->peer_tag;
+	h.cell = q->cell;
+	h.proof = q->proof;
+	h.shown = shown;
+	return bh_pending_put(&tuple, &h, q->now);
+}
+
+BH_GLOBAL int handshake_forget(const struct bh_query *q, __u64 netns)
+{
+	struct bh_handshake h;
+	struct bh_tuple tuple;
+
+	if (!q)
+		return 0;
+	tuple_of(&tuple, q, netns);
+	return bh_pending_get(&tuple, &h, BH_PENDING_REMOVE);
+}
+
+/* Does this SYN-ACK show who sends it? Then its ticket is made. */
+BH_GLOBAL int handshake_shows(struct __sk_buff *skb, const struct bh_packet *p, const struct bh_query *q)
 {
 	struct bh_tcpopt option;
-	bool first = false;
 	int found;
 
+	if (!p || !q)
+		return 0;
+	found = bh_option_find(skb, p, &option);
+	return found > 0 && !bh_option_ticket(q, p, &option, found);
+}
+
+/* What handshake_look() answers. Below 0: the reason to refuse the packet for; 0: not for anybody to know. */
+#define HANDSHAKE_KNOWN 1
+#define HANDSHAKE_JUDGE 2 /* something has changed since it was judged */
+#define HANDSHAKE_SHOWN 4 /* as `shown` */
+
+/* A handshake that the listener accepted before: takes over what is kept of it. */
+BH_GLOBAL int handshake_look(__u64 netns, const struct bh_packet *p, struct bh_query *q)
+{
+	struct bh_handshake h;
+	struct bh_tuple tuple;
+	int known;
+
+	if (!p || !q)
+		return 0;
+	tuple_of(&tuple, q, netns);
+	if (!bh_pending_get(&tuple, &h, BH_PENDING_KEEP)) {
+		if (is_bare_reset(p) || (!p->payload_len && bh_pending_was(&tuple, q->now)))
+			return 0;
+		return -BH_REASON_NO_FLOW;
+	}
+	q->peer = h.peer;
+	q->peer_tag = h.peer_tag;
+	q->proof = h.proof;
+	known = h.shown ? HANDSHAKE_KNOWN | HANDSHAKE_SHOWN : HANDSHAKE_KNOWN;
+	/* The listener may be another than the one that accepted (SO_REUSEPORT): then it is judged for this one. */
+	if (h.word != q->word || q->now >= h.valid_until_ns || h.identity != q->subject)
+		return known | HANDSHAKE_JUDGE;
+	q->valid_until = h.valid_until_ns;
+	q->cell = h.cell;
+	return known;
+}
+
+/* A packet of a handshake that the listener accepted before: judged again only if something changed since. */
+static __always_inline int tcp_handshake_known(struct __sk_buff *skb, __u64 netns, const struct bh_packet *p,
+					       struct bh_query *q)
+{
+	bool syn = p->tcp_flags & BH_TCP_SYN, show, first = false;
+	int known;
+
 	q->direction = BH_INGRESS;
-	if (!bh_pending_get(tuple, h, BH_PENDING_KEEP)) {
-		if (is_bare_reset(p) || (!p->payload_len && bh_pending_was(tuple, q->now)))
-			return BH_DENY;
-		bh_refuse(q, BH_REASON_NO_FLOW);
+	known = handshake_look(netns, p, q);
+	if (known <= 0) {
+		if (known)
+			bh_refuse(q, -known);
 		return BH_DENY;
 	}
-	q->peer = h->peer;
-	q->peer_tag = h->peer_tag;
-	q->proof = h->proof;
-	/* A SYN-ACK that cannot say who we are would make us somebody else to the peer. One that is a cookie comes from no
-	 * socket and passes no hook: then nothing goes on from there. */
-	if (!(p->tcp_flags & BH_TCP_SYN) && !h->shown && (bh_shows_identity(&q->remote) || skb->ifindex == 1)) {
+	/* A SYN-ACK has to say who we are, or we would be somebody else to the peer. One that is a cookie comes from no socket and
+	 * passes no hook: then nothing goes on from there. */
+	show = (syn || !(known & HANDSHAKE_SHOWN)) && (bh_shows_identity(&q->remote) || skb->ifindex == 1);
+	if (show && !(syn && handshake_shows(skb, p, q))) {
 		bh_refuse(q, BH_REASON_UNPROVEN);
 		return BH_DENY;
 	}
-	if ((p->tcp_flags & BH_TCP_SYN) && (bh_shows_identity(&q->remote) || skb->ifindex == 1)) {
-		found = bh_option_find(skb, p, &option);
-		if (found <= 0 || bh_option_ticket(q, p, &option, found)) {
-			bh_refuse(q, BH_REASON_UNPROVEN);
+	if (show && !(known & HANDSHAKE_SHOWN)) {
+		first = true;
+		known |= HANDSHAKE_SHOWN;
+	}
+	if (known & HANDSHAKE_JUDGE) {
+		q->again = 1;
+		bh_judge(q);
+		bh_report(q);
+		if (!q->allow) {
+			handshake_forget(q, netns);
 			return BH_DENY;
 		}
-		first = !h->shown;
-		h->shown = 1;
+	} else if (!first) {
+		return BH_ALLOW;
 	}
-	/* The listener may be another than the one that accepted (SO_REUSEPORT): then it is judged for this one. */
-	if (h->word == q->word && q->now < h->valid_until_ns && h->identity == q->subject)
-		return first && bh_pending_put(tuple, h, q->now) ? BH_DENY : BH_ALLOW;
-	q->again = 1;
-	bh_judge(q);
-	bh_report(q);
-	if (!q->allow) {
-		bh_pending_get(tuple, h, BH_PENDING_REMOVE);
-		return BH_DENY;
-	}
-	h->valid_until_ns = q->valid_until;
-	h->identity = q->subject;
-	h->subject_tag = q->subject_tag;
-	h->cell = q->cell;
-	h->word = q->word;
-	return bh_pending_put(tuple, h, q->now) ? BH_DENY : BH_ALLOW;
+	return handshake_keep(q, netns, !!(known & HANDSHAKE_SHOWN)) ? BH_DENY : BH_ALLOW;
 }
 
 static __always_inline int tcp_listener(struct __sk_buff *skb, __u64 netns, const struct bh_packet *p,
 					struct bh_query *q, __u32 hook)
 {
-	struct bh_handshake h = {};
-	struct bh_tuple tuple;
-
-	tuple_of(&tuple, q, netns);
 	if (hook == BH_EGRESS || !(p->tcp_flags & BH_TCP_SYN))
-		return tcp_handshake_known(skb, &tuple, &h, p, q);
+		return tcp_handshake_known(skb, netns, p, q);
 	if (p->tcp_flags & BH_TCP_ACK) { /* a listener asked nobody */
 		bh_refuse(q, BH_REASON_NO_FLOW);
 		return BH_DENY;
@@ -118,15 +183,7 @@ static __always_inline int tcp_listener(struct __sk_buff *skb, __u64 netns, cons
 	bh_report(q);
 	if (!q->allow)
 		return BH_DENY;
-	h.word = q->word;
-	h.valid_until_ns = q->valid_until;
-	h.identity = q->subject;
-	h.subject_tag = q->subject_tag;
-	h.peer = q->peer;
-	h.peer_tag = q->peer_tag;
-	h.cell = q->cell;
-	h.proof = q->proof;
-	return bh_pending_put(&tuple, &h, q->now) ? BH_DENY : BH_ALLOW;
+	return handshake_keep(q, netns, 0) ? BH_DENY : BH_ALLOW;
 }
 
 /* Has connect() asked the same already? */
@@ -139,14 +196,10 @@ static __always_inline bool is_asked(const struct bh_tcp *t, const struct bh_que
 /* The peer's ACK has come: nothing more of the handshake is to be sent. */
 static __noinline int tcp_early_over(struct bh_tcp *t, __u64 netns, const struct bh_query *q)
 {
-	struct bh_handshake h;
-	struct bh_tuple tuple;
-
 	if (!t || !q)
 		return 0;
 	bh_tcp_accepted(t, q->cookie);
-	tuple_of(&tuple, q, netns);
-	return bh_pending_get(&tuple, &h, BH_PENDING_REMOVE);
+	return handshake_forget(q, netns);
 }
 
 /* Accepted by its SYN (Fast Open, RFC 7413). What it sends before the peer has acknowledged its SYN-ACK, the peer does not
@@ -176,7 +229,8 @@ static __always_inline int tcp_syn_sent(struct __sk_buff *skb, struct bh_tcp *t,
 		return BH_DENY;
 	}
 	/* For the answer; also for the option of a retransmission, where this one left without. */
-	bh_tcp_subject_note(t, q);
+	if (!t->known || t->word != q->word || t->valid_until_ns != q->valid_until)
+		bh_tcp_subject_note(t, q);
 	t->isn = bpf_ntohl(p->seq);
 	if (!asked) {
 		bh_judge_possible(q);

@@ -38,12 +38,28 @@ static __always_inline struct bh_tcp *bh_tcp_find(__u64 cookie)
 	return bpf_map_lookup_elem(&tcp_more, &cookie);
 }
 
+/* Asks the processor for the entry of a socket that is made soon: cookies count up, and nothing has touched it for long. Nobody
+ * waits for what is loaded here. */
+static __always_inline void bh_tcp_fetch(__u64 cookie)
+{
+	struct bh_tcp *t = bh_tcp_slot(cookie);
+
+	if (t) {
+		(void)*(const volatile __u64 *)&t->cookie;
+		(void)*(const volatile __u64 *)&t->netns;
+	}
+}
+
+/* Not on the stack, which is short where a connection is established. */
+static const struct bh_tcp bh_tcp_none;
+
 /* Makes the entry of a socket that has none; `cgroup`: of the process that makes the socket, 0 if the kernel does. Returns 0,
  * or -1 if there is no room. */
 BH_GLOBAL int bh_tcp_make(__u64 cookie, __u64 netns, __u64 cgroup)
 {
-	struct bh_tcp *t = bh_tcp_slot(cookie), fresh = {};
+	struct bh_tcp *t = bh_tcp_slot(cookie);
 
+	bh_tcp_fetch(cookie + 2);
 	if (t && !bh_tcp_owner(t) && __sync_val_compare_and_swap(&t->cookie, 0, cookie) == 0) {
 		t->netns = netns;
 		t->cgroup = cgroup;
@@ -51,23 +67,24 @@ BH_GLOBAL int bh_tcp_make(__u64 cookie, __u64 netns, __u64 cgroup)
 			__sync_fetch_and_or(&t->use, BH_TCP_USE_HELD);
 		return 0;
 	}
-	fresh.cookie = cookie;
-	fresh.netns = netns;
-	fresh.cgroup = cgroup;
-	fresh.use = cgroup ? BH_TCP_USE_HELD : 0;
-	if (!bpf_map_update_elem(&tcp_more, &cookie, &fresh, BPF_NOEXIST))
-		return 0;
-	BH_COUNT(map_full);
-	return -1;
+	t = bpf_map_update_elem(&tcp_more, &cookie, &bh_tcp_none, BPF_NOEXIST)
+		    ? 0
+		    : bpf_map_lookup_elem(&tcp_more, &cookie);
+	if (!t) {
+		BH_COUNT(map_full);
+		return -1;
+	}
+	t->netns = netns;
+	t->cgroup = cgroup;
+	t->use = cgroup ? BH_TCP_USE_HELD : 0;
+	*(volatile __u64 *)&t->cookie = cookie;
+	return 0;
 }
 
-static __always_inline struct bh_tcp *bh_tcp_get(__u64 cookie, __u64 netns)
+/* For a socket that bh_tcp_find() has not found. */
+static __always_inline struct bh_tcp *bh_tcp_new(__u64 cookie, __u64 netns)
 {
-	struct bh_tcp *t = bh_tcp_find(cookie);
-
-	if (t || bh_tcp_make(cookie, netns, 0))
-		return t;
-	return bh_tcp_find(cookie);
+	return bh_tcp_make(cookie, netns, 0) ? 0 : bh_tcp_find(cookie);
 }
 
 /* Nothing of it is for the next owner. */
@@ -112,9 +129,6 @@ static __always_inline bool bh_tcp_write_begin(struct bh_tcp *t, __u64 cookie)
 	return false;
 }
 
-/* Nobody's, and not to be taken yet. */
-#define BH_TCP_LEAVING (~0ULL)
-
 /* Nothing more comes of the socket. */
 BH_GLOBAL int bh_tcp_drop(__u64 cookie)
 {
@@ -153,18 +167,19 @@ static __always_inline void bh_tcp_released(__u64 cookie, bool over)
 /* A packet of a socket without entry: is it that there was no room for one? */
 BH_GLOBAL int bh_tcp_no_room(__u64 cookie)
 {
-	struct bh_tcp *t = bh_tcp_slot(cookie), fresh = {.cookie = cookie};
+	struct bh_tcp *t = bh_tcp_slot(cookie);
 	int r;
 
 	if (t && !bh_tcp_owner(t))
 		return 0;
-	r = bpf_map_update_elem(&tcp_more, &cookie, &fresh, BPF_NOEXIST);
+	r = bpf_map_update_elem(&tcp_more, &cookie, &bh_tcp_none, BPF_NOEXIST);
 	if (!r)
 		bpf_map_delete_elem(&tcp_more, &cookie);
 	return r && r != -EEXIST;
 }
 
-/* A socket starts over: nothing of a connection that it had before counts. What connect() noted stays. */
+/* A socket starts over: nothing of a connection that it had before counts. What connect() noted stays: bh_tcp_store() takes back
+ * what it says of the subject. */
 static __always_inline void bh_tcp_begin(struct bh_tcp *t, __u8 kind)
 {
 	if (t->use & BH_TCP_USE_DONE)
@@ -172,7 +187,8 @@ static __always_inline void bh_tcp_begin(struct bh_tcp *t, __u8 kind)
 	*(volatile __u64 *)&t->pass = 0;
 	t->verdict = 0;
 	t->answered = 0;
-	t->known = 0;
+	if (kind != BH_SOCK_CONNECT)
+		t->known = 0;
 	t->peer = BH_ID_WORLD;
 	t->peer_tag = 0;
 	t->proof = BH_PROOF_NONE;

@@ -131,8 +131,15 @@ static struct svid_chain *chain_read(struct attester *a)
 	if (read_again(a, a->svid_path, 2 * SVID_MAX_CHAIN_BYTES, &pem.text, &pem.len))
 		return NULL;
 	rc = svid_chain_parse_pem(&chain, pem.text, pem.len, &verdict);
-	if (rc) {
-		complain(a, "%s: %s", a->svid_path, rc > 0 ? verdict.detail : strerror(-rc));
+	if (rc < 0) {
+		complain(a, "%s: %s", a->svid_path, strerror(-rc));
+		return NULL;
+	}
+	if (rc > 0) {
+		char text[512];
+
+		svid_verdict_text(&verdict, text, sizeof(text));
+		complain(a, "%s refused: %s", a->svid_path, text);
 		return NULL;
 	}
 	read_spiffe_id(a, chain);
@@ -219,9 +226,9 @@ static int prove(struct attester *a)
 	if (a->result.code != ATTEST_OK) {
 		/* The text of a broken SVID rule begins with the rule's name. */
 		if (a->result.code > ATTEST_E_SVID)
-			complain(a, "%s refused: %s", a->spiffe_id, a->result.text);
+			complain(a, "%.256s refused: %s", a->spiffe_id, a->result.text);
 		else
-			complain(a, "%s refused: %s: %s", a->spiffe_id, attest_code_name(a->result.code),
+			complain(a, "%.256s refused: %s: %s", a->spiffe_id, attest_code_name(a->result.code),
 				 a->result.text);
 		return CLI_NO;
 	}
@@ -229,8 +236,17 @@ static int prove(struct attester *a)
 	return CLI_OK;
 }
 
+/* "attested; NOTE": the daemon says what is odd though accepted. */
+static const char *note_of(const struct attester *a)
+{
+	const char *semicolon = strstr(a->result.text, "; ");
+
+	return semicolon ? semicolon + 2 : NULL;
+}
+
 void attester_print(const struct attester *a)
 {
+	const char *note = note_of(a);
 	char until[32];
 
 	cli_format_time(a->result.valid_until, until, sizeof(until));
@@ -240,6 +256,8 @@ void attester_print(const struct attester *a)
 
 		if (a->device.name[0])
 			json_object_set_new(line, "device", json_string(a->device.name));
+		if (note)
+			json_object_set_new(line, "note", json_string(note));
 		json_dumpf(line, stdout, JSON_COMPACT);
 		json_decref(line);
 		putchar('\n');
@@ -249,6 +267,8 @@ void attester_print(const struct attester *a)
 		printf("attested %s until %s (cgroup %" PRIu64 ")\n", a->spiffe_id, until, a->result.cgroup_id);
 	}
 	fflush(stdout);
+	if (note && !a->cli->json)
+		cli_error("note: %s", note);
 }
 
 static int64_t boottime_s(void)

@@ -25,7 +25,7 @@ struct attester {
 	char spiffe_id[SPIFFE_ID_MAX + 1];
 	struct attest_result result;
 	struct stat socket; /* st_ino 0: not there */
-	char problem[640];  /* last one told, so that a repeated one is not told again */
+	char problem[1024]; /* last one told, so that a repeated one is not told again */
 	int code;	    /* of the last attester_prove */
 	int64_t proved_s;   /* CLOCK_BOOTTIME of it */
 	int64_t backoff_s;

@@ -105,6 +105,23 @@ static void print_svids(struct cli *cli, const json_t *status)
 	}
 }
 
+/* Those that carry something; the first of many. */
+static void print_device_list(const json_t *items)
+{
+	const json_t *device;
+	size_t i, shown = 0;
+
+	json_array_foreach((json_t *)items, i, device)
+	{
+		const char *identity = cli_json_string(device, "identity"), *by = cli_json_string(device, "by_cgroup");
+
+		if (!*identity || shown++ >= 16)
+			continue;
+		printf("  %-12s %s carries %s%s%s\n", "", cli_json_string(device, "name"), identity,
+		       *by ? ", the identity of cgroup " : "", by);
+	}
+}
+
 static void print_devices(struct cli *cli, const json_t *status)
 {
 	const json_t *uncovered = cli_json_get(status, "devices.uncovered"), *device;
@@ -112,13 +129,15 @@ static void print_devices(struct cli *cli, const json_t *status)
 
 	if (!*cli_json_string(status, "devices.patterns"))
 		return;
-	printf("  %-12s " NUMBER " covered (%s), " NUMBER " with an identity", "devices",
+	printf("  %-12s " NUMBER " covered (%s) by %s, " NUMBER " with an identity", "devices",
 	       cli_json_int(status, "devices.covered"), cli_json_string(status, "devices.patterns"),
+	       !strcmp(cli_json_string(status, "devices.hook"), "clsact") ? "clsact filters" : "tcx links",
 	       cli_json_int(status, "devices.bound"));
 	json_array_foreach((json_t *)uncovered, i, device)
 		printf("; %s%s is NOT: %s%s", cli_colour(cli, "red"), cli_json_string(device, "name"),
 		       cli_json_string(device, "error"), cli_colour(cli, "reset"));
 	putchar('\n');
+	print_device_list(cli_json_get(status, "devices.items"));
 }
 
 static void print_bundles(struct cli *cli, const json_t *status)

@@ -7,12 +7,12 @@
 #include "cli/bus.h"
 #include "cli/cli.h"
 #include "cli/svid.h"
+#include "identity/bundle_text.h"
 #include "identity/crypto.h"
 #include "identity/rules.h"
 #include "identity/svid.h"
 #include "policy/instant.h"
 
-#define BUNDLE_MAX_BYTES (4U << 20)
 #define CHAIN_MAX_BYTES (1U << 20) /* PEM of 64 KiB DER and what people write around it */
 
 struct svid_arguments {
@@ -78,21 +78,30 @@ static int parse_arguments(struct svid_arguments *arguments, int argc, char **ar
 	return CLI_OK;
 }
 
+/* The name says what is in it, as in the bundle directory. */
+static enum bundle_format format_of(const char *path)
+{
+	size_t len = strlen(path);
+
+	return len > 5 && strcmp(path + len - 5, ".json") == 0 ? BUNDLE_JWKS : BUNDLE_PEM;
+}
+
 static int load_bundle(struct bundle_set *bundles, const struct svid_arguments *arguments)
 {
-	__attribute__((cleanup(freep))) char *pem = NULL;
-	char why[256];
-	unsigned dropped;
+	__attribute__((cleanup(freep))) char *text = NULL;
+	struct bundle_report report;
 	size_t len;
 
-	if (cli_read_file(arguments->bundle, BUNDLE_MAX_BYTES, &pem, &len) < 0)
+	if (cli_read_file(arguments->bundle, BUNDLE_MAX_BYTES, &text, &len) < 0)
 		return CLI_USAGE;
-	if (bundle_set_load_pem(bundles, arguments->trust_domain, pem, len, &dropped, why, sizeof(why)) < 0) {
-		cli_error("bundle %s: %s", arguments->bundle, why);
+	if (bundle_set_load(bundles, arguments->trust_domain, format_of(arguments->bundle), text, len, &report) < 0) {
+		cli_error("bundle %s: %s", arguments->bundle, report.why);
 		return CLI_NO;
 	}
-	if (dropped > 0)
-		cli_error("bundle %s: %u entries are not used; the last one: %s", arguments->bundle, dropped, why);
+	for (unsigned i = 0; i < report.n_entries; i++)
+		cli_error("bundle %s: entry %u%s: %s (rule %d)", arguments->bundle, report.entries[i].index,
+			  report.entries[i].dropped ? " is not used" : "", report.entries[i].text,
+			  report.entries[i].rule);
 	return CLI_OK;
 }
 
@@ -219,7 +228,8 @@ const struct cli_command cmd_svid = {
 		"rules\n"
 		"                                  that each breaks on its own\n"
 		"  id check ID...                  whether these are SPIFFE IDs of workloads, and where not\n"
-		"      --bundle FILE               authorities of the trust domain in PEM\n"
+		"      --bundle FILE               authorities of the trust domain: PEM, or, as .json, a SPIFFE "
+		"bundle\n"
 		"      --trust-domain NAME         whose bundle it is\n"
 		"      --at TIME                   as of this time (2026-01-31T12:00:00Z or seconds since 1970)\n"
 		"      --fips                      with OpenSSL's FIPS module only, as with `fips: require`\n"

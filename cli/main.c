@@ -10,10 +10,11 @@
 
 /* In the order of a policy's life: written, tried, in force, watched. */
 static const struct cli_command *const commands[] = {
-	&cmd_check,   &cmd_test,       &cmd_prove,  &cmd_explain, &cmd_diff,	   &cmd_lint,	 &cmd_fmt,
-	&cmd_graph,   &cmd_schema,     &cmd_import, &cmd_learn,	  &cmd_apply,	   &cmd_confirm, &cmd_rollback,
-	&cmd_history, &cmd_show,       &cmd_status, &cmd_attest,  &cmd_run,	   &cmd_svid,	 &cmd_identities,
-	&cmd_revoke,  &cmd_rotate_key, &cmd_reload, &cmd_monitor, &cmd_why_denied, &cmd_top,	 &cmd_ca,
+	&cmd_check,   &cmd_test,     &cmd_prove,      &cmd_explain, &cmd_diff,	 &cmd_lint,
+	&cmd_fmt,     &cmd_graph,    &cmd_schema,     &cmd_import,  &cmd_learn,	 &cmd_apply,
+	&cmd_confirm, &cmd_rollback, &cmd_history,    &cmd_show,    &cmd_status, &cmd_attest,
+	&cmd_run,     &cmd_svid,     &cmd_identities, &cmd_bundles, &cmd_revoke, &cmd_rotate_key,
+	&cmd_reload,  &cmd_monitor,  &cmd_why_denied, &cmd_top,	    &cmd_ca,
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))

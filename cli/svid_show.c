@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -142,8 +141,8 @@ static json_t *certificate_json(const struct certificate_description *d, time_t 
 int svid_show(struct cli *cli, const char *path, time_t at)
 {
 	__attribute__((cleanup(certificate_list_freep))) struct certificate_list *list = NULL;
-	__attribute__((cleanup(freep))) struct certificate_description *d = calloc(1, sizeof(*d));
 	__attribute__((cleanup(freep))) char *text = NULL;
+	struct certificate_description d;
 	json_t *certificates;
 	int code = CLI_OK, r;
 	char why[200];
@@ -151,20 +150,20 @@ int svid_show(struct cli *cli, const char *path, time_t at)
 
 	if (cli_read_file(path, MAX_BYTES, &text, &len) < 0)
 		return CLI_USAGE;
-	r = d != NULL ? certificate_list_parse(&list, text, len, why, sizeof(why)) : -ENOMEM;
+	r = certificate_list_parse(&list, text, len, why, sizeof(why));
 	if (r != 0) {
 		cli_error("%s: %s", strcmp(path, "-") == 0 ? "standard input" : path, r == 1 ? why : "out of memory");
 		return CLI_NO;
 	}
 	certificates = json_array();
 	for (size_t i = 0; i < certificate_list_count(list); i++) {
-		certificate_describe(list, i, at, d);
-		if (d->n_problems > 0)
+		certificate_describe(list, i, at, &d);
+		if (d.n_problems > 0)
 			code = CLI_NO;
 		if (cli->json)
-			json_array_append_new(certificates, certificate_json(d, at));
+			json_array_append_new(certificates, certificate_json(&d, at));
 		else
-			print_certificate(cli, i, d, at);
+			print_certificate(cli, i, &d, at);
 	}
 	if (cli->json)
 		cli_print_json(json_pack("{s:b, s:O}", "ok", code == CLI_OK, "certificates", certificates));

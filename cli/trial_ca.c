@@ -14,7 +14,7 @@
 #include "cli/new_file.h"
 
 #define FILE_MAX_BYTES 65536
-#define BACKDATED_SECONDS 60 /* clocks differ */
+#define BACKDATED_SECONDS 60 /* of authorities: clocks differ */
 
 struct path {
 	char text[PATH_MAX];
@@ -427,7 +427,7 @@ int trial_ca_issue(const struct trial_ca *ca, const char *id, enum trial_key key
 						   .uri = id,
 						   .path_len = -1,
 						   .key = key,
-						   .from = time(NULL) - BACKDATED_SECONDS,
+						   .from = time(NULL), /* so that it is newer than a revocation */
 						   .until = until,
 					   });
 	if (r == 0)

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "attest_message.h"
+#include "chains.h"
 #include "identity/process.h"
 #include "log.h"
 #include "tag_request.h"
@@ -150,6 +151,14 @@ static void session_answer_no(struct attest_session *session, unsigned code, con
 	session_free(session);
 }
 
+void attest_vouchers(const struct svid_verdict *verdict, struct ipc_voucher vouchers[IPC_VOUCHERS])
+{
+	for (unsigned i = 0; i < verdict->n_anchors && i < IPC_VOUCHERS; i++) {
+		memcpy(vouchers[i].authority, verdict->anchors[i].id, sizeof(vouchers[i].authority));
+		vouchers[i].not_after = verdict->anchors[i].not_after;
+	}
+}
+
 static void fill_request(const struct attest_session *session, struct ipc_tag_request *request, uint32_t type)
 {
 	tag_request_begin(request, type, &session->attempt->verdict);
@@ -160,6 +169,7 @@ static void fill_request(const struct attest_session *session, struct ipc_tag_re
 	memcpy(request->device, session->attempt->device.name, sizeof(request->device));
 	request->n_addresses = session->attempt->device.n_addresses;
 	memcpy(request->addresses, session->attempt->device.addresses, sizeof(request->addresses));
+	attest_vouchers(&session->attempt->verdict, request->vouchers);
 }
 
 /* Tells the peer and, for the audit log, the enforcer; ends the session. The queue to the enforcer may be full of such
@@ -405,6 +415,19 @@ static int on_proof(struct attest_session *session, size_t len)
 	return r < 0 ? session_refuse_fault(session, "cannot ask the enforcer for the tag", r) : 0;
 }
 
+static void keep_chain(struct attest_session *session, uint64_t key)
+{
+	struct attest_server *server = session->server;
+	int r = chains_keep(server->chains, key, session->attempt->chain, &session->attempt->verdict);
+
+	if (r < 0 && !server->chains_full)
+		log_warning(
+			"identity: the chain of %s is not kept (%s), nor may others be: where an authority is issued "
+			"anew, such workloads have to attest again",
+			session->attempt->verdict.spiffe_id, r == -ENOSPC ? "there is no room" : strerror(-r));
+	server->chains_full = r < 0;
+}
+
 static void session_answer_ok(struct attest_session *session, const struct ipc_tag_reply *reply)
 {
 	struct attest_server *server = session->server;
@@ -415,6 +438,7 @@ static void session_answer_ok(struct attest_session *session, const struct ipc_t
 	};
 	uint64_t now = (uint64_t)time(NULL);
 
+	keep_chain(session, reply->key);
 	result.renew_after = result.valid_until > now ? now + (result.valid_until - now) / 2 : now;
 	memcpy(result.text, reply->text, sizeof(result.text));
 	if (session_send_result(session, &result) < 0 || server->idle >= server->idle_max) {

@@ -14,6 +14,7 @@
 #ifndef BULKHEAD_DAEMON_ATTEST_SESSION_H
 #define BULKHEAD_DAEMON_ATTEST_SESSION_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <systemd/sd-event.h>
 
@@ -33,6 +34,8 @@ struct attest_server {
 	sd_event *event; /* borrowed */
 	int ipc_fd;	 /* to the enforcer, non-blocking; borrowed */
 	struct bundle_set *bundles;
+	struct chains *chains;	 /* of identities in force */
+	bool chains_full;	 /* and that was told */
 	unsigned bundle_changes; /* counts; a chain verified before the last one is verified again */
 	uint8_t boot_id[16];
 	struct attest_session *sessions;
@@ -48,6 +51,8 @@ struct attest_server {
 int attest_socket_prepare(int sock);
 /* Serves a connection; takes `fd`. */
 void attest_session_new(struct attest_server *server, int fd);
+/* Who vouches for a verified chain. `vouchers` is all 0. */
+void attest_vouchers(const struct svid_verdict *verdict, struct ipc_voucher vouchers[IPC_VOUCHERS]);
 /* Passes what the enforcer found out about a peer to the session that asked; takes `pidfd` (-1: none). */
 void attest_session_peer(struct attest_server *server, const struct ipc_peer_facts *facts, int pidfd);
 /* Passes the enforcer's answer to the session that waits for it, if it still does. */

@@ -15,6 +15,7 @@
 
 #include "bpf/abi.h"
 #include "carry_entries.h"
+#include "carry_tcp.h"
 #include "log.h"
 #include "pins.h"
 
@@ -22,11 +23,12 @@
 #define MAX_NUMBER 1000000U
 
 enum how {
-	MADE_ANEW, /* what is lost costs a retransmission, or is made again by the daemon */
-	SETTLED,   /* only daemons write it: copied once */
-	LIVE, /* programs write it: copied before and after they are replaced; what is there stays. An array: before */
-	SUMS, /* 64-bit sums that programs add to: what was added meanwhile is added */
+	MADE_ANEW,  /* what is lost costs a retransmission, or is made again by the daemon */
+	SETTLED,    /* only daemons write it: copied once */
+	LIVE,	    /* a hash that programs write: copied before and after they are replaced; what is there stays */
+	SUMS,	    /* 64-bit sums that programs add to: what was added meanwhile is added */
 	BY_SOCKET,  /* kept with sockets: by a program (bpf/carry.bpf.c), before and after */
+	BY_COOKIE,  /* kept of TCP sockets, in two maps: before and after (carry_tcp.h) */
 	EVENT_RING, /* what nobody has read when the old programs have ended is counted as lost */
 };
 
@@ -41,13 +43,14 @@ static const struct row {
 	{"tables", BH_LAYOUT_POLICY, MADE_ANEW, false},
 	{"who", BH_LAYOUT_POLICY, MADE_ANEW, false},
 	{"tags", BH_LAYOUT_TAGS, SETTLED, true},
+	{"vouchers", BH_LAYOUT_VOUCHERS, SETTLED, true},
 	{"names", BH_LAYOUT_NAMES, SETTLED, true},
 	{"keys", BH_LAYOUT_KEYS, SETTLED, true},
 	{"addresses", BH_LAYOUT_ADDRESSES, SETTLED, false},
 	{"unlisted", BH_LAYOUT_UNLISTED, SETTLED, false},
 	{"sockets", BH_LAYOUT_SOCKETS, BY_SOCKET, true},
-	{"tcp_slots", BH_LAYOUT_TCP, LIVE, false},
-	{"tcp_more", BH_LAYOUT_TCP, LIVE, false},
+	{"tcp_slots", BH_LAYOUT_TCP, BY_COOKIE, false},
+	{"tcp_more", BH_LAYOUT_TCP, BY_COOKIE, false},
 	{"handshakes", BH_LAYOUT_HANDSHAKES, MADE_ANEW, false},
 	{"endpoints", BH_LAYOUT_ENDPOINTS, LIVE, false},
 	{"udp_flows", BH_LAYOUT_UDP_FLOWS, LIVE, false},
@@ -55,7 +58,7 @@ static const struct row {
 	{"device_flows", BH_LAYOUT_DEVICE_FLOWS, LIVE, false},
 	{"denials", BH_LAYOUT_DENIALS, LIVE, false},
 	{"tickets", BH_LAYOUT_TICKETS, MADE_ANEW, false},
-	{"udp_sockets", BH_LAYOUT_UDP_TICKETS, MADE_ANEW, false},
+	{"udp_sockets", BH_LAYOUT_UDP_SOCKETS, BY_SOCKET, true},
 	{"udp_tickets", BH_LAYOUT_UDP_TICKETS, MADE_ANEW, false},
 	{"udp_slots", BH_LAYOUT_UDP_TICKETS, MADE_ANEW, false},
 	{"udp_serial", BH_LAYOUT_UDP_TICKETS, MADE_ANEW, false},
@@ -91,6 +94,7 @@ struct carry {
 	struct bpf_object *object;
 	struct item *items;
 	size_t n_items;
+	struct carry_tcp *tcp; /* what of TCP sockets was copied before */
 };
 
 static const struct row *row_of(const char *name)
@@ -119,6 +123,7 @@ void carry_freep(struct carry **carryp)
 			close(carry->items[i].source);
 		free(carry->items[i].taken);
 	}
+	carry_tcp_freep(&carry->tcp);
 	free(carry->items);
 	free(carry);
 	*carryp = NULL;
@@ -490,6 +495,39 @@ static int by_socket_carry(const struct carry *carry, const struct item *item, c
 	return r;
 }
 
+static const struct item *item_of(const struct carry *carry, const char *name)
+{
+	for (size_t i = 0; i < carry->n_items; i++)
+		if (strcmp(bpf_map__name(carry->items[i].map), name) == 0)
+			return &carry->items[i];
+	return NULL;
+}
+
+/* The two have one number, and so one build made both. */
+static int tcp_carry(struct carry *carry, enum carry_pass pass, char *why, size_t why_size)
+{
+	const struct item *slots = item_of(carry, "tcp_slots"), *more = item_of(carry, "tcp_more");
+	struct carry_tcp_maps from, to;
+	size_t left = 0;
+	int r;
+
+	if (!slots || !more || slots->source < 0 || more->source < 0)
+		return 0;
+	from = (struct carry_tcp_maps){slots->source, more->source, slots->from.value_size, more->from.value_size};
+	to = (struct carry_tcp_maps){bpf_map__fd(slots->map), bpf_map__fd(more->map), bpf_map__value_size(slots->map),
+				     bpf_map__value_size(more->map)};
+	r = carry_tcp(&carry->tcp, &from, &to, pass, &left);
+	if (r < 0)
+		snprintf(why, why_size, "cannot carry over what is kept of TCP sockets in layout %u: %s", slots->number,
+			 strerror(-r));
+	if (left)
+		log_warning(
+			"the map tcp_more (%u entries) is full: %zu TCP sockets of layout %u were left behind, and are "
+			"denied until they are opened again",
+			bpf_map__max_entries(more->map), left, slots->number);
+	return r;
+}
+
 static int sums_carry(struct item *item, char *why, size_t why_size)
 {
 	int r = carry_sums(item->source, &item->from, bpf_map__fd(item->map), bpf_map__value_size(item->map),
@@ -522,16 +560,13 @@ int carry_settled(struct carry *carry, char *why, size_t why_size)
 static int ring_account(const struct carry *carry, const struct item *ring)
 {
 	int64_t unread = carry_ring_unread(ring->source);
-	struct bh_counters *counters = NULL;
+	const struct item *item = item_of(carry, "counters");
+	struct bh_counters *counters;
 
-	if (unread <= 0)
+	if (unread <= 0 || !item)
 		return (int)unread;
-	for (size_t i = 0; i < carry->n_items && !counters; i++) {
-		if (strcmp(bpf_map__name(carry->items[i].map), "counters") == 0)
-			counters = mmap(NULL, sizeof(*counters), PROT_READ | PROT_WRITE, MAP_SHARED,
-					bpf_map__fd(carry->items[i].map), 0);
-	}
-	if (!counters || counters == MAP_FAILED)
+	counters = mmap(NULL, sizeof(*counters), PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(item->map), 0);
+	if (counters == MAP_FAILED)
 		return -errno;
 	__atomic_fetch_add(&counters->events_lost, (uint64_t)unread, __ATOMIC_RELAXED);
 	munmap(counters, sizeof(*counters));
@@ -540,22 +575,16 @@ static int ring_account(const struct carry *carry, const struct item *ring)
 	return 0;
 }
 
-/* Of an array, nobody can say whether a place is still as it was copied, or the new programs have written there. */
-static bool is_to_copy(const struct item *item, enum carry_pass pass)
-{
-	return item->from.type != BPF_MAP_TYPE_ARRAY || (item->fresh && pass == CARRY_BEFORE);
-}
-
 int carry_live(struct carry *carry, enum carry_pass pass, char *why, size_t why_size)
 {
-	int r = 0;
+	int r = tcp_carry(carry, pass, why, why_size);
 
 	for (size_t i = 0; i < carry->n_items && r == 0; i++) {
 		struct item *item = &carry->items[i];
 
 		if (item->source < 0)
 			continue;
-		if (item->row->how == LIVE && is_to_copy(item, pass))
+		if (item->row->how == LIVE)
 			r = entries_carry(item, why, why_size);
 		else if (item->row->how == BY_SOCKET)
 			r = by_socket_carry(carry, item, why, why_size);

@@ -59,10 +59,8 @@ static int copy_array(struct copy *copy, int from_fd, uint32_t from_n, uint32_t 
 	return r;
 }
 
-typedef int (*entry_fn)(void *ctx, const void *key, const void *value);
-
-/* Reads a hash bucket by bucket: unlike a walk from key to key, that ends also while entries come and go. */
-static int hash_each(int fd, uint32_t key_bytes, uint32_t value_bytes, entry_fn entry, void *ctx)
+/* A hash is read bucket by bucket: unlike a walk from key to key, that ends also while entries come and go. */
+int carry_each(int fd, uint32_t key_bytes, uint32_t value_bytes, carry_entry_fn entry, void *ctx)
 {
 	__attribute__((cleanup(freep))) uint8_t *keys = calloc(BATCH, key_bytes);
 	__attribute__((cleanup(freep))) uint8_t *values = calloc(BATCH, value_bytes);
@@ -103,7 +101,7 @@ int carry_entries(int from_fd, const struct bpf_map_info *from, int to_fd, uint3
 	if (r == 0 && from->type == BPF_MAP_TYPE_ARRAY)
 		r = copy_array(&copy, from_fd, from->max_entries, to_max_entries);
 	else if (r == 0)
-		r = hash_each(from_fd, copy.key_bytes, copy.from_bytes, copy_hash_entry, &copy);
+		r = carry_each(from_fd, copy.key_bytes, copy.from_bytes, copy_hash_entry, &copy);
 	free(copy.value);
 	*leftp = copy.left;
 	return r;
@@ -126,7 +124,7 @@ int64_t carry_entries_count(int fd)
 
 	if (bpf_obj_get_info_by_fd(fd, &info, &len))
 		return -errno;
-	r = hash_each(fd, info.key_size, info.value_size, count_entry, &n);
+	r = carry_each(fd, info.key_size, info.value_size, count_entry, &n);
 	return r < 0 ? r : n;
 }
 

@@ -24,6 +24,10 @@ int carry_sums(int from_fd, const struct bpf_map_info *from, int to_fd, uint32_t
 int carry_sockets(const struct bpf_program *program, int from_fd);
 /* How many records stand unread in a ring that nobody writes to any more. Returns the number or -errno. */
 int64_t carry_ring_unread(int ring_fd);
+/* Calls `entry` with a copy of each entry of a hash or an array, until it returns something else than 0. Returns that, or
+ * -errno. */
+typedef int (*carry_entry_fn)(void *ctx, const void *key, const void *value);
+int carry_each(int fd, uint32_t key_bytes, uint32_t value_bytes, carry_entry_fn entry, void *ctx);
 /* How many entries a hash holds. Returns the number or -errno. */
 int64_t carry_entries_count(int fd);
 

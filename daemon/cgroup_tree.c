@@ -17,6 +17,8 @@ struct walk {
 	struct cgroup_tree *tree;
 	size_t nodes_room;
 	size_t pids_room;
+	size_t presences_room;
+	uint64_t cgroup_id;	    /* being read */
 	struct id_index namespaces; /* of the pids */
 	ino_t own;
 	int with_processes;
@@ -42,14 +44,32 @@ static ino_t netns_of(pid_t pid)
 	return stat(path, &st) == 0 ? st.st_ino : 0;
 }
 
+static int presence_note(struct walk *w, ino_t ns)
+{
+	struct cgroup_tree *tree = w->tree;
+	struct cgroup_presence *last = tree->n_presences ? &tree->presences[tree->n_presences - 1] : NULL, *more;
+
+	/* The processes of a cgroup mostly live in one namespace. */
+	if (last && last->netns == ns && last->cgroup_id == w->cgroup_id)
+		return 0;
+	more = grow(tree->presences, tree->n_presences, &w->presences_room, sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	tree->presences = more;
+	more[tree->n_presences++] = (struct cgroup_presence){.netns = ns, .cgroup_id = w->cgroup_id};
+	return 0;
+}
+
 static int process_note(struct walk *w, pid_t pid)
 {
 	ino_t ns = netns_of(pid);
-	size_t room = w->pids_room;
+	size_t room = w->pids_room, at;
 
-	size_t at;
-
-	if (!ns || ns == w->own || id_index_get(&w->namespaces, ns, &at))
+	if (!ns || ns == w->own)
+		return 0;
+	if (presence_note(w, ns) < 0)
+		return -ENOMEM;
+	if (id_index_get(&w->namespaces, ns, &at))
 		return 0;
 	pid_t *pids = grow(w->tree->pids, w->tree->n_pids, &room, sizeof(*pids));
 
@@ -127,6 +147,8 @@ static int walk_directory(struct walk *w, int fd, uint64_t parent, uint32_t dept
 	int r;
 
 	r = node_add(w, fd, parent, depth, path, &leaf);
+	if (!r)
+		w->cgroup_id = w->tree->nodes[w->tree->n_nodes - 1].id;
 	if (!r && w->with_processes)
 		r = processes_read(w, fd);
 	dir = r || leaf ? NULL : fdopendir(fd);
@@ -173,6 +195,7 @@ void cgroup_tree_clear(struct cgroup_tree *tree)
 		free(tree->nodes[i].path);
 	free(tree->nodes);
 	free(tree->pids);
+	free(tree->presences);
 	id_index_clear(&tree->index);
 	*tree = (struct cgroup_tree){};
 }

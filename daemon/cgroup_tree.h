@@ -29,12 +29,20 @@ struct cgroup_node {
 	char *path; /* relative to the managed subtree, "/" first */
 };
 
+/* Somebody in a network namespace other than the caller's own. */
+struct cgroup_presence {
+	ino_t netns;
+	uint64_t cgroup_id;
+};
+
 struct cgroup_tree {
 	struct cgroup_node *nodes; /* parents before children */
 	size_t n_nodes;
 	struct id_index index; /* of the nodes */
 	pid_t *pids;	       /* one process for each network namespace, other than the caller's own */
 	size_t n_pids;
+	struct cgroup_presence *presences; /* who is where; the same may come again */
+	size_t n_presences;
 };
 
 /* Walks the subtree below the open directory. `with_processes` also looks at the processes' namespaces. Cgroups that

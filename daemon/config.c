@@ -12,6 +12,9 @@
 #include "daemon/metrics_listen.h"
 #include "policy/suggestion.h"
 
+#define WORKLOAD_SCHEME "unix://"
+#define WORKLOAD_OFF "off"
+
 struct setting {
 	const char *key; /* in the file; the option is the same with '-' */
 	const char *argument;
@@ -33,7 +36,7 @@ static const struct setting settings[CONFIG_KEYS] = {
 	SETTING(run_dir, "DIR", "sockets (/run/bulkhead)"),
 	SETTING(state_dir, "DIR", "revisions (/var/lib/bulkhead)"),
 	SETTING(audit_log, "FILE", "audit log (/var/log/bulkhead/audit.jsonl)"),
-	SETTING(bundle_dir, "DIR", "trust bundles, TRUSTDOMAIN.pem (/etc/bulkhead/bundles)"),
+	SETTING(bundle_dir, "DIR", "trust bundles, TRUSTDOMAIN.pem or .json (/etc/bulkhead/bundles)"),
 	SETTING(policy_dir, "DIR", "policy files, *.yaml (/etc/bulkhead/policy.d)"),
 	SETTING(pin_dir, "DIR", "pinned BPF objects (BPFFS/bulkhead)"),
 	SETTING(key_hours, "HOURS", "how long one key signs identities in handshakes (24)"),
@@ -41,6 +44,9 @@ static const struct setting settings[CONFIG_KEYS] = {
 	SETTING(devices, "NAMES", "managed devices, as veth*,tap* (none)"),
 	SETTING(fips, "MODE", "require: cryptography of OpenSSL's FIPS module only (off)"),
 	SETTING(fips_config, "FILE", "what `openssl fipsinstall` wrote (OpenSSL's fipsmodule.cnf)"),
+	SETTING(device_hook, "KIND", "how devices are covered: tcx, clsact, or auto (auto)"),
+	SETTING(federation_ca, "FILE", "authorities of https_web bundle endpoints, PEM (the system's)"),
+	SETTING(workload_api, "SOCKET", "unix:///PATH of a SPIFFE Workload API to take bundles from (off)"),
 	SETTING(allow_proc_fallback, "true", "before Linux 6.13, attest by /proc (false: not at all)"),
 	SETTING(allow_delegated, "true", "give identities to cgroups that others than root can enter (false)"),
 	SETTING(max_lifetime, "TIME", "longest life of an identity by one proof, as 12h (none)"),
@@ -112,12 +118,31 @@ unsigned config_key_hours(const struct daemon_config *config)
 	return hours_of(config->key_hours);
 }
 
+const char *config_workload_socket(const struct daemon_config *config)
+{
+	return strcmp(config->workload_api, WORKLOAD_OFF) != 0 ? config->workload_api + strlen(WORKLOAD_SCHEME) : NULL;
+}
+
+/* unix:///PATH as in SPIFFE_Workload_Endpoint.md 4, of a path that fits into a socket's address. Says what is wrong, or NULL. */
+static const char *workload_flaw(const char *value)
+{
+	if (!strcmp(value, WORKLOAD_OFF))
+		return NULL;
+	if (strncmp(value, WORKLOAD_SCHEME, strlen(WORKLOAD_SCHEME)) || value[strlen(WORKLOAD_SCHEME)] != '/')
+		return "is neither off nor unix:///PATH; other transports would not tell who serves it";
+	if (strlen(value + strlen(WORKLOAD_SCHEME)) >= 108)
+		return "has a path that is too long for a socket";
+	if (strpbrk(value, "?#%@ "))
+		return "has a character that a socket's URI cannot have";
+	return NULL;
+}
+
 /* Where metrics are told may be a path. */
 static bool is_path(enum config_key key, const char *value)
 {
 	return key != CONFIG_KEY_INSTANCE && key != CONFIG_KEY_KEY_HOURS && key != CONFIG_KEY_DEVICES &&
-	       key != CONFIG_KEY_FIPS && key < CONFIG_KEY_ALLOW_PROC_FALLBACK &&
-	       (key != CONFIG_KEY_METRICS || *value == '/');
+	       key != CONFIG_KEY_WORKLOAD_API && key != CONFIG_KEY_FIPS && key != CONFIG_KEY_DEVICE_HOOK &&
+	       key < CONFIG_KEY_ALLOW_PROC_FALLBACK && (key != CONFIG_KEY_METRICS || *value == '/');
 }
 
 bool config_is_true(const char *value)
@@ -232,6 +257,8 @@ static const char *word_flaw(enum config_key key, char *value)
 		return strcmp(value, "none") && !lifetime_of(value) ? "is no time like 30m, 12h or 7d, nor none" : NULL;
 	case CONFIG_KEY_SVIDS:
 		return svids_flaw(value);
+	case CONFIG_KEY_WORKLOAD_API:
+		return workload_flaw(value);
 	default:
 		return path_flaw(value, key);
 	}
@@ -269,6 +296,11 @@ static int setting_set(struct daemon_config_file *set, enum config_key key, cons
 		if (!hours_of(out)) {
 			say(why, size, "key_hours \"%s\": a whole number of hours from 1 to %d", out,
 			    CONFIG_KEY_HOURS_MAX);
+			return 1;
+		}
+	} else if (key == CONFIG_KEY_DEVICE_HOOK) {
+		if (strcmp(out, "auto") != 0 && strcmp(out, "tcx") != 0 && strcmp(out, "clsact") != 0) {
+			say(why, size, "device_hook \"%s\": auto, tcx or clsact", out);
 			return 1;
 		}
 	} else if (key == CONFIG_KEY_METRICS && !is_path(key, out)) {
@@ -347,13 +379,15 @@ static int unknown_key(struct reader *r, const char *key)
 
 	for (size_t i = 0; i < CONFIG_KEYS; i++)
 		suggestion_offer(&suggestion, settings[i].key);
+	suggestion_offer(&suggestion, "federation");
 	if (suggestion.best)
 		return flaw_at(r, &r->event.start_mark, "unknown key \"%.64s\"; did you mean \"%s\"?", key,
 			       suggestion.best);
 	return flaw_at(r, &r->event.start_mark,
 		       "unknown key \"%.64s\"; known: instance, subtree, run_dir, state_dir, audit_log, bundle_dir, "
-		       "policy_dir, pin_dir, key_hours, metrics, devices, fips, fips_config, allow_proc_fallback, "
-		       "allow_delegated, max_lifetime, svids",
+		       "policy_dir, pin_dir, key_hours, metrics, devices, fips, fips_config, device_hook, "
+		       "federation, federation_ca, workload_api, allow_proc_fallback, allow_delegated, max_lifetime, "
+		       "svids",
 		       key);
 }
 
@@ -458,6 +492,73 @@ static int svid_list(struct reader *r, char *out, size_t size)
 	}
 }
 
+/* ---- federation ---- */
+
+/* One relationship; the cursor is on the start of its mapping. A flaw of one key is shown at the key, or its value; one of
+ * the whole where it begins. */
+static int federation_read(struct reader *r, struct federation *entry)
+{
+	yaml_mark_t start = r->event.start_mark;
+	char key[64], why[600];
+	const char *text;
+	int rc;
+
+	if (r->event.type != YAML_MAPPING_START_EVENT)
+		return flaw_at(r, &start, "a federation is `trust_domain:`, `url:`, `profile:` and so on");
+	for (;;) {
+		yaml_mark_t at;
+
+		rc = reader_next(r);
+		if (rc)
+			return rc;
+		if (r->event.type == YAML_MAPPING_END_EVENT)
+			break;
+		at = r->event.start_mark;
+		rc = scalar(r, "a key", &text);
+		if (rc)
+			return rc;
+		snprintf(key, sizeof(key), "%s", text);
+		rc = reader_next(r);
+		if (!rc)
+			rc = scalar(r, key, &text);
+		if (rc)
+			return rc;
+		if (federation_set(entry, key, text, why, sizeof(why)))
+			return flaw_at(r, &at, "%s", why);
+	}
+	return federation_check(entry, why, sizeof(why)) ? flaw_at(r, &start, "%s", why) : 0;
+}
+
+/* The list; the cursor is on the key. */
+static int federations_read(struct reader *r, struct daemon_config *out)
+{
+	yaml_mark_t at = r->event.start_mark;
+	char why[600];
+	int rc;
+
+	if (out->n_federation)
+		return flaw_at(r, &at, "federation is set twice");
+	rc = reader_next(r);
+	if (rc)
+		return rc;
+	if (r->event.type != YAML_SEQUENCE_START_EVENT)
+		return flaw_at(r, &r->event.start_mark,
+			       "federation must be a list, each item with `- trust_domain: ...`");
+	for (;;) {
+		rc = reader_next(r);
+		if (rc || r->event.type == YAML_SEQUENCE_END_EVENT)
+			return rc;
+		if (out->n_federation == FEDERATION_MAX)
+			return flaw_at(r, &r->event.start_mark, "more than %d federations", FEDERATION_MAX);
+		at = r->event.start_mark;
+		rc = federation_read(r, &out->federation[out->n_federation]);
+		if (rc)
+			return rc;
+		if (federation_check_all(out->federation, ++out->n_federation, why, sizeof(why)))
+			return flaw_at(r, &at, "%s", why);
+	}
+}
+
 /* One `key: value`; the cursor is on the key. */
 static int parse_entry(struct reader *r, struct daemon_config_file *out)
 {
@@ -469,6 +570,8 @@ static int parse_entry(struct reader *r, struct daemon_config_file *out)
 	rc = scalar(r, "a key", &text);
 	if (rc)
 		return rc;
+	if (!strcmp(text, "federation"))
+		return federations_read(r, &out->values);
 	for (key = 0; key < CONFIG_KEYS; key++)
 		if (!strcmp(text, settings[key].key))
 			break;
@@ -578,6 +681,9 @@ enum config_action config_parse_options(int argc, char **argv, struct daemon_opt
 		{"devices", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_DEVICES},
 		{"fips", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_FIPS},
 		{"fips-config", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_FIPS_CONFIG},
+		{"device-hook", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_DEVICE_HOOK},
+		{"federation-ca", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_FEDERATION_CA},
+		{"workload-api", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_WORKLOAD_API},
 		{"allow-proc-fallback", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_ALLOW_PROC_FALLBACK},
 		{"allow-delegated", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_ALLOW_DELEGATED},
 		{"max-lifetime", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_MAX_LIFETIME},
@@ -660,6 +766,8 @@ static void config_defaults(struct daemon_config *out, const char *instance)
 	strcpy(out->key_hours, "24");
 	strcpy(out->metrics, METRICS_OFF);
 	strcpy(out->fips, "off");
+	strcpy(out->device_hook, "auto");
+	strcpy(out->workload_api, WORKLOAD_OFF);
 	strcpy(out->allow_proc_fallback, "false");
 	strcpy(out->allow_delegated, "false");
 	strcpy(out->max_lifetime, "none");
@@ -687,6 +795,10 @@ static int set_check(struct daemon_config_file *out, const struct daemon_config_
 		if (setting_set(out, (enum config_key)key, value, why, size))
 			return 1;
 	}
+	if (federation_check_all(in->values.federation, in->values.n_federation, why, size))
+		return 1;
+	out->values.n_federation = in->values.n_federation;
+	memcpy(out->values.federation, in->values.federation, sizeof(out->values.federation));
 	return 0;
 }
 
@@ -696,6 +808,10 @@ static void set_overlay(struct daemon_config *config, const struct daemon_config
 		if (set->present & 1U << key)
 			memcpy(setting_value(config, (enum config_key)key),
 			       (const char *)&set->values + settings[key].offset, settings[key].size);
+	if (set->values.n_federation) {
+		config->n_federation = set->values.n_federation;
+		memcpy(config->federation, set->values.federation, sizeof(config->federation));
+	}
 }
 
 int config_merge(struct daemon_config *out, const struct daemon_config_file *file,

@@ -14,20 +14,23 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "federation.h"
+
 #define CONFIG_FILE "/etc/bulkhead/bulkhead.yaml"
 #define CONFIG_MAX_BYTES 65536U
 #define CONFIG_INSTANCE "default" /* name of the instance that has the plain default paths */
 #define CONFIG_INSTANCE_MAX 32	  /* with the NUL */
 #define CONFIG_PATH_MAX 1024	  /* with the NUL */
 #define CONFIG_KEY_HOURS_MAX 720
-#define CONFIG_METRICS_MAX 128	/* with the NUL */
-#define CONFIG_DEVICES_MAX 1024 /* with the NUL */
+#define CONFIG_METRICS_MAX 128	    /* with the NUL */
+#define CONFIG_DEVICES_MAX 1024	    /* with the NUL */
+#define CONFIG_WORKLOAD_API_MAX 128 /* with the NUL */
 #define CONFIG_FIPS_REQUIRE "require"
 #define CONFIG_SVIDS_MAX 4096 /* with the NUL */
 #define CONFIG_LIFETIME_MAX_S (100ULL * 365 * 86400)
 #define CONFIG_RUN_DIR_MAX 92 /* leaves room for "/control.sock" in sockaddr_un */
 
-/* Settings in effect. Strings are never empty, but for pin_dir, devices and fips_config. */
+/* Settings in effect. Strings are never empty, but for pin_dir, devices, fips_config and federation_ca. */
 struct daemon_config {
 	char instance[CONFIG_INSTANCE_MAX];
 	char subtree[CONFIG_PATH_MAX]; /* managed subtree, below the cgroup2 mount; "/" is all of it */
@@ -42,8 +45,15 @@ struct daemon_config {
 	char devices[CONFIG_DEVICES_MAX]; /* names of managed devices, with * and ?, separated by commas; "": none */
 	char fips[16];			  /* "off" or "require" */
 	char fips_config
-		[CONFIG_PATH_MAX]; /* what `openssl fipsinstall` wrote; "": where OpenSSL looks (identity/crypto.h) */
-	char allow_proc_fallback[8];	  /* as written: true or false; config_is_true() */
+		[CONFIG_PATH_MAX];  /* what `openssl fipsinstall` wrote; "": where OpenSSL looks (identity/crypto.h) */
+	char device_hook[8];	    /* "auto", "tcx" or "clsact" */
+	char file[CONFIG_PATH_MAX]; /* whose list of federations is read again; "": there is none */
+	char federation_ca[CONFIG_PATH_MAX];	    /* authorities for https_web; "": the system's */
+	char workload_api[CONFIG_WORKLOAD_API_MAX]; /* unix:///PATH of a SPIFFE Workload API, or "off" */
+	uint32_t n_federation;
+	uint32_t pad;
+	struct federation federation[FEDERATION_MAX]; /* only in the file */
+	char allow_proc_fallback[8];		      /* as written: true or false; config_is_true() */
 	char allow_delegated[8];
 	char max_lifetime[16]; /* as written; config_max_lifetime_s() */
 	char svids
@@ -64,6 +74,9 @@ enum config_key {
 	CONFIG_KEY_DEVICES,
 	CONFIG_KEY_FIPS,
 	CONFIG_KEY_FIPS_CONFIG,
+	CONFIG_KEY_DEVICE_HOOK,
+	CONFIG_KEY_FEDERATION_CA,
+	CONFIG_KEY_WORKLOAD_API,
 	CONFIG_KEY_ALLOW_PROC_FALLBACK,
 	CONFIG_KEY_ALLOW_DELEGATED,
 	CONFIG_KEY_MAX_LIFETIME,
@@ -108,6 +121,8 @@ int config_merge(struct daemon_config *out, const struct daemon_config_file *fil
 		 const struct daemon_config_file *options, char *why, size_t why_size);
 /* After how many hours the key of the handshake is replaced: 1 to CONFIG_KEY_HOURS_MAX. */
 unsigned config_key_hours(const struct daemon_config *config);
+/* The path of the Workload API's socket; NULL: there is none. */
+const char *config_workload_socket(const struct daemon_config *config);
 /* Of a setting that is true or false. */
 bool config_is_true(const char *value);
 /* The longest that one proof gives an identity for, in seconds; 0: as long as its certificates say. */

@@ -94,6 +94,7 @@ struct control_ops {
 	/* *textp: the JSON text when done. */
 	int (*status)(void *ctx, char **textp);
 	int (*identities)(void *ctx, char **textp);
+	int (*bundles)(void *ctx, char **textp);
 	int (*history)(void *ctx, char **textp);
 	int (*top)(void *ctx, char **textp);
 	int (*revoke)(void *ctx, const char *identity, uid_t uid, pid_t pid, struct control_revoke_result *out,

@@ -23,6 +23,7 @@
  *       revision 0: the one in force. Error BH_ERROR_NO_REVISION.
  *   Status() -> (s json)
  *   Identities() -> (s json)       array of tags in force
+ *   Bundles() -> (s json)          array of trust bundles
  *   Top() -> (s json)              what each pair of identities has done
  *   Revoke(s identity) -> (u tags, u sockets_cut)     a SPIFFE ID or a local identity's name; also future renewals of
  *       the same SVID are refused until a new one is issued. Error BH_ERROR_NO_IDENTITY if no tag carries it.
@@ -53,7 +54,8 @@
  *             "waiting": {"revision", "previous", "seconds_left", "deadline": RFC 3339} | null},
  *  "roles": [{"role", "pid", "restarts"}],
  *  "identities": {"tags", "max", "nearest_deadline": RFC 3339 | null, "nearest_identity"},
- *  "devices": {"patterns", "covered", "bound", "uncovered": [{"name", "error"}]},
+ *  "devices": {"patterns", "hook": "tcx" | "clsact" | null, "covered", "bound", "uncovered": [{"name", "error"}],
+ *              "items": [{"name", "ifindex", "covered": bool, "identity": string | null, "by_cgroup": string | null}]}, at most 64,
  *  "bundles": [{"trust_domain", "authorities", "dropped", "error": string | null}],
  *  "events": {"made", "written", "lost", "notices_made", "notices_written", "notices_lost", "denials_folded"},
  *  "handshakes": {"verified", "forged", "replayed", "stripped"},
@@ -63,7 +65,14 @@
  *
  * Identities JSON: [{"spiffe_id" | "local", "identity": number, "cgroup_id", "cgroup", "deadline": RFC 3339 | null,
  *  "seconds_left": number | null, "serial", "pid"}]. Of a device, "cgroup" is "device:NAME", "cgroup_id" 0, and there are
- *  "device", "ifindex" and "addresses".
+ *  "device", "ifindex" and "addresses"; of one that has it by the cgroup of who is behind it, "by_cgroup" with the cgroup's path.
+ *
+ * Bundles JSON: [{"trust_domain", "source": "file" | "https_web" | "https_spiffe" | "workload_api", "origin": file or URL,
+ *  "format": "pem" | "spiffe" | "der" | null, "sequence": string (64 bits) | null,
+ *  "authorities": [{"subject", "key_id", "not_after": RFC 3339, "sha256"}],
+ *  "loaded": RFC 3339 | null (when this text came into force), "age_s": number | null, "tried": RFC 3339 | null,
+ *  "refresh_s", "dropped", "entries": [{"index", "rule", "rule_name", "dropped": bool, "text"}],
+ *  "error": string | null (why the last attempt failed)}]
  *
  * Top JSON: {"taken_usec", "pairs_counted", "pairs_max", "pairs": [{"from", "to", "direction": "egress" | "ingress",
  *  "protocol", "flows", "denied", "sent_bytes", "received_bytes", "retransmits", "rtt_us", "rtt_samples"}]}

@@ -317,6 +317,13 @@ static int method_identities(sd_bus_message *m, void *userdata, sd_bus_error *er
 	return reply_json(m, c, c->control->ops->identities, error);
 }
 
+static int method_bundles(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+	struct connection *c = touch(userdata);
+
+	return reply_json(m, c, c->control->ops->bundles, error);
+}
+
 static int method_history(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
 	struct connection *c = touch(userdata);
@@ -382,6 +389,7 @@ const sd_bus_vtable control_vtable[] = {
 	SD_BUS_METHOD("Show", "u", "ua(say)stus", method_show, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD("Status", "", "s", method_status, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD("Identities", "", "s", method_identities, SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD("Bundles", "", "s", method_bundles, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD("Top", "", "s", method_top, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD("Revoke", "s", "uu", method_revoke, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD("RotateKey", "", "t", method_rotate_key, SD_BUS_VTABLE_UNPRIVILEGED),

@@ -22,6 +22,7 @@
 #include "bulkhead.skel.h"
 #include "carry.h"
 #include "carry_entries.h"
+#include "device_filter.h"
 #include "keyring.h"
 #include "log.h"
 #include "pins.h"
@@ -390,6 +391,8 @@ static int programs_attach(struct datapath *dp, char *why, size_t why_size)
 
 /* ---- programs on managed devices ---- */
 
+#define NO_DEVICE 0x7fffffffU
+
 static void device_path(const struct datapath *dp, uint32_t ifindex, enum device_hook hook, char *out, size_t size)
 {
 	snprintf(out, size, "%s/device_%u_%s", dp->pin_dir, ifindex, hook == DEVICE_FROM ? "from" : "to");
@@ -413,6 +416,42 @@ int datapath_device_link_open(const struct datapath *dp, uint32_t ifindex, enum 
 static const struct bpf_program *device_program(const struct datapath *dp, enum device_hook hook)
 {
 	return hook == DEVICE_FROM ? dp->skeleton->progs.bh_from_device : dp->skeleton->progs.bh_to_device;
+}
+
+/* Asks for a link on a device that cannot be: a kernel without tcx does not get so far as to look for it. */
+static void device_kind_settle(struct datapath *dp)
+{
+	if (!dp->config.devices || dp->config.hook_kind != DEVICE_AUTO)
+		return;
+	dp->config.hook_kind = DEVICE_TCX;
+	if (device_link_make(bpf_program__fd(device_program(dp, DEVICE_FROM)), NO_DEVICE, DEVICE_FROM) != -EOPNOTSUPP)
+		return;
+	log_info("the kernel has no tcx (Linux 6.6 does): devices are covered by filters of their clsact qdisc");
+	dp->config.hook_kind = DEVICE_CLSACT;
+}
+
+/* Likewise with filters, for devices that have no link of ours. */
+static void device_filters_replace(struct datapath *dp)
+{
+	uint32_t key, next, id;
+	const uint32_t *at = NULL;
+
+	for (; datapath_device_next(dp, at, &next) == 0; key = next, at = &key) {
+		for (int hook = 0; hook < DEVICE_HOOKS; hook++) {
+			int fd = datapath_device_link_open(dp, next, (enum device_hook)hook), r;
+
+			if (fd >= 0) {
+				close(fd);
+				continue;
+			}
+			if (device_filter_program(next, (enum device_hook)hook, &id) < 0)
+				continue;
+			r = device_filter_set(bpf_program__fd(device_program(dp, (enum device_hook)hook)), next,
+					      (enum device_hook)hook);
+			if (r < 0)
+				log_error("cannot replace the filter of device %u: %s", next, strerror(-r));
+		}
+	}
 }
 
 /* Those of another build go with the rest: what they note for each other and for sockets stands in the same maps. A device
@@ -444,6 +483,8 @@ static void device_programs_replace(struct datapath *dp)
 	}
 	if (dir)
 		closedir(dir);
+	if (dp->config.devices)
+		device_filters_replace(dp);
 }
 
 /* ---- the programs on the managed subtree, and all together ---- */
@@ -514,6 +555,7 @@ int datapath_attach(struct datapath *dp, char *why, size_t why_size)
 		carry_abandon(dp->carry);
 		return r;
 	}
+	device_kind_settle(dp);
 	device_programs_replace(dp);
 	if (due) {
 		programs_wait();
@@ -830,6 +872,23 @@ int datapath_tag_next(const struct datapath *dp, const uint64_t *cgroup_id, uint
 	return negative(bpf_map_get_next_key(bpf_map__fd(dp->skeleton->maps.tags), cgroup_id, next));
 }
 
+int datapath_vouchers_set(struct datapath *dp, uint64_t cgroup_id, const struct bh_vouchers *vouchers)
+{
+	return negative(bpf_map_update_elem(bpf_map__fd(dp->skeleton->maps.vouchers), &cgroup_id, vouchers, BPF_ANY));
+}
+
+int datapath_vouchers_get(const struct datapath *dp, uint64_t cgroup_id, struct bh_vouchers *vouchers)
+{
+	return negative(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.vouchers), &cgroup_id, vouchers));
+}
+
+int datapath_vouchers_delete(struct datapath *dp, uint64_t cgroup_id)
+{
+	int r = negative(bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.vouchers), &cgroup_id));
+
+	return r == -ENOENT ? 0 : r;
+}
+
 void datapath_changed(struct datapath *dp)
 {
 	word_next(dp, slot_in_force(dp));
@@ -911,7 +970,8 @@ int datapath_device_next(const struct datapath *dp, const uint32_t *ifindex, uin
 	return negative(bpf_map_get_next_key(bpf_map__fd(dp->skeleton->maps.devices), ifindex, next));
 }
 
-int datapath_device_attach(struct datapath *dp, uint32_t ifindex, enum device_hook hook, int *link)
+/* Returns 0, -EOPNOTSUPP where the kernel has no tcx, or another -errno. */
+static int link_attach(struct datapath *dp, uint32_t ifindex, enum device_hook hook, int *link)
 {
 	const struct bpf_program *program = device_program(dp, hook);
 	char path[1200];
@@ -933,19 +993,77 @@ int datapath_device_attach(struct datapath *dp, uint32_t ifindex, enum device_ho
 	return r;
 }
 
+int datapath_device_attach(struct datapath *dp, uint32_t ifindex, enum device_hook hook, int *link)
+{
+	if (dp->config.hook_kind != DEVICE_CLSACT)
+		return link_attach(dp, ifindex, hook, link);
+	return device_filter_set(bpf_program__fd(device_program(dp, hook)), ifindex, hook);
+}
+
+enum device_hook_kind datapath_device_kind(const struct datapath *dp)
+{
+	return dp->config.hook_kind;
+}
+
+bool datapath_device_is_ours(const struct datapath *dp, uint32_t ifindex)
+{
+	for (int hook = 0; hook < DEVICE_HOOKS; hook++) {
+		int fd = datapath_device_link_open(dp, ifindex, (enum device_hook)hook);
+		uint32_t id;
+
+		if (fd >= 0)
+			close(fd);
+		else if (device_filter_program(ifindex, (enum device_hook)hook, &id) < 0)
+			return false;
+	}
+	return true;
+}
+
+void datapath_device_settle(struct datapath *dp, uint32_t ifindex)
+{
+	if (dp->config.hook_kind == DEVICE_CLSACT)
+		datapath_device_unpin(dp, ifindex);
+	else
+		datapath_device_filters_remove(ifindex);
+}
+
+int datapath_device_filters_set(struct datapath *dp, uint32_t ifindex)
+{
+	int r = 0;
+
+	for (int hook = 0; r == 0 && hook < DEVICE_HOOKS; hook++)
+		r = device_filter_set(bpf_program__fd(device_program(dp, (enum device_hook)hook)), ifindex,
+				      (enum device_hook)hook);
+	return r;
+}
+
+void datapath_device_filters_remove(uint32_t ifindex)
+{
+	for (int hook = 0; hook < DEVICE_HOOKS; hook++) {
+		int r = device_filter_remove(ifindex, (enum device_hook)hook);
+
+		if (r < 0)
+			log_error("cannot take our filter off device %u: %s", ifindex, strerror(-r));
+	}
+}
+
 bool datapath_device_holds(const struct datapath *dp, uint32_t ifindex, enum device_hook hook, int link)
 {
 	struct bpf_prog_info info = {};
 	uint32_t len = sizeof(info), id;
+	bool there =
+		link < 0 ? device_filter_program(ifindex, hook, &id) == 0 : device_link_holds(link, ifindex, hook, &id);
 
-	return device_link_holds(link, ifindex, hook, &id) &&
-	       bpf_obj_get_info_by_fd(bpf_program__fd(device_program(dp, hook)), &info, &len) == 0 && info.id == id;
+	return there && bpf_obj_get_info_by_fd(bpf_program__fd(device_program(dp, hook)), &info, &len) == 0 &&
+	       info.id == id;
 }
 
 int datapath_device_pin(struct datapath *dp, uint32_t ifindex, enum device_hook hook, int link)
 {
 	char path[1200];
 
+	if (link < 0) /* a filter */
+		return 0;
 	device_path(dp, ifindex, hook, path, sizeof(path));
 	return pin_names(path, link) ? 0 : pin_replace(path, link);
 }

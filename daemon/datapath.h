@@ -27,6 +27,7 @@ struct datapath_config {
 	uint64_t cgroup_id;
 	uint32_t subtree_level; /* of the managed subtree in the hierarchy: 0 is the root */
 	bool devices;		/* there may be managed devices: without, their programs are not loaded */
+	enum device_hook_kind hook_kind;
 };
 
 /* Loads programs and opens or makes the maps. *adoptedp: links of an earlier daemon enforce already. Returns 0 or -errno
@@ -100,6 +101,10 @@ int datapath_tag_get(const struct datapath *datapath, uint64_t cgroup_id, struct
 int datapath_tag_delete(struct datapath *datapath, uint64_t cgroup_id);
 /* Iterates: `cgroup_id` NULL starts. Returns 0 with *next, or -ENOENT at the end. */
 int datapath_tag_next(const struct datapath *datapath, const uint64_t *cgroup_id, uint64_t *next);
+/* Who vouches for the identity of a tag; kept beside it. Deleting what is not there is no error. */
+int datapath_vouchers_set(struct datapath *datapath, uint64_t cgroup_id, const struct bh_vouchers *vouchers);
+int datapath_vouchers_get(const struct datapath *datapath, uint64_t cgroup_id, struct bh_vouchers *vouchers);
+int datapath_vouchers_delete(struct datapath *datapath, uint64_t cgroup_id);
 /* What a cached verdict rests on has changed: every flow is judged again at its next packet. */
 void datapath_changed(struct datapath *datapath);
 
@@ -128,9 +133,20 @@ int datapath_device_delete(struct datapath *datapath, uint32_t ifindex);
 int datapath_device_next(const struct datapath *datapath, const uint32_t *ifindex, uint32_t *next);
 /* The pinned link of a hook if it is still on this device, or -ENOENT. */
 int datapath_device_link_open(const struct datapath *datapath, uint32_t ifindex, enum device_hook hook);
-/* Puts the program of this build on the hook: in the place of the one that *link has, or with a new link, which is pinned. */
+/* Puts the program of this build on the hook: in the place of the one that *link has, or with a new link, which is pinned; or as a
+ * filter, which has no link and no pin. */
 int datapath_device_attach(struct datapath *datapath, uint32_t ifindex, enum device_hook hook, int *link);
-/* Is the link on this hook of this device, with the program of this build in it? */
+/* How devices are covered: DEVICE_TCX or DEVICE_CLSACT; DEVICE_AUTO where none are managed. */
+enum device_hook_kind datapath_device_kind(const struct datapath *datapath);
+/* Are programs of ours on both hooks, of whichever build and kind? */
+bool datapath_device_is_ours(const struct datapath *datapath, uint32_t ifindex);
+/* It is covered: takes away what an earlier daemon covered it with in the other way. */
+void datapath_device_settle(struct datapath *datapath, uint32_t ifindex);
+/* Covers a device by filters, whatever the kind. Returns 0 or -errno as device_filter_set(). */
+int datapath_device_filters_set(struct datapath *datapath, uint32_t ifindex);
+/* Of a device that is to be managed no more, or by links. */
+void datapath_device_filters_remove(uint32_t ifindex);
+/* Is the link, or filter where there is none (-1), on this hook of this device, with the program of this build in it? */
 bool datapath_device_holds(const struct datapath *datapath, uint32_t ifindex, enum device_hook hook, int link);
 /* Pins a link again where somebody removed its pin. */
 int datapath_device_pin(struct datapath *datapath, uint32_t ifindex, enum device_hook hook, int link);

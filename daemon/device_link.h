@@ -16,6 +16,12 @@ enum device_hook {
 };
 #define DEVICE_HOOKS 2
 
+enum device_hook_kind {
+	DEVICE_AUTO,   /* tcx where the kernel has it */
+	DEVICE_TCX,    /* links */
+	DEVICE_CLSACT, /* filters (device_filter.h) */
+};
+
 /* Attaches. Returns the link's descriptor; -EOPNOTSUPP where the kernel has no tcx; -ENODEV; or another -errno. */
 int device_link_make(int program_fd, uint32_t ifindex, enum device_hook hook);
 /* Is it on this hook of this device now? The kernel takes a link off a device that goes away. *program_id: what is in it; may be

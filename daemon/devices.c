@@ -20,8 +20,12 @@
 
 #define RECEIVE_BYTES (4 << 20)
 #define MESSAGES_PER_TURN 64
+#define STAYED_LOOKS 3 /* of the guard, more than half a second */
+#define LIST_TRIES 16  /* the kernel begins anew where devices came or went while it told of them */
 #define DESCRIPTORS_WANTED 65536
 #define CHECKED_PER_TURN 1024
+#define FILTERS_CHECKED_PER_TURN                                                                                       \
+	128 /* to look at one, the kernel takes a lock that all of its network configuration takes */
 #define ETHERNET_HEADER 14
 
 struct devices {
@@ -72,6 +76,11 @@ size_t devices_count(const struct devices *devices)
 }
 
 const struct device *devices_at(const struct devices *devices, size_t index)
+{
+	return &devices->items[index];
+}
+
+struct device *devices_edit(struct devices *devices, size_t index)
 {
 	return &devices->items[index];
 }
@@ -136,6 +145,23 @@ static void forget(struct devices *devices, struct device *device)
 
 /* ---- covering ---- */
 
+const char *devices_error(int error)
+{
+	switch (error) {
+	case -EOPNOTSUPP:
+		return "the kernel has no tcx (Linux 6.6 does), and `device_hook` of the configuration asks for it";
+	case -EBUSY:
+		return "our filter cannot be the first: a filter of another kind or protocol has preference 1, or the "
+		       "device has an `ingress` qdisc; give that filter another preference, or make the qdisc a clsact";
+	case -ENOENT:
+		return "the kernel has no clsact qdisc, or no bpf filter (CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_BPF)";
+	case -EPFNOSUPPORT:
+		return "devices of this kind are not understood; it carries nothing";
+	default:
+		return strerror(-error);
+	}
+}
+
 /* Who knows how the frames of another kind look? A device of one stands in no map, so it carries nothing. */
 static int kernel_entry_make(struct devices *devices, struct device *device)
 {
@@ -153,31 +179,43 @@ static int kernel_entry_make(struct devices *devices, struct device *device)
 	return datapath_device_set(devices->datapath, device->ifindex, &device->kernel);
 }
 
-/* Links that an earlier daemon left, if they are still on this device. */
+/* What an earlier daemon left, if its programs are still on this device: then it is the same one. */
 static bool adopt(struct devices *devices, struct device *device)
 {
 	struct bh_device kernel;
 
-	for (int hook = 0; hook < DEVICE_HOOKS; hook++)
-		device->links[hook] =
-			datapath_device_link_open(devices->datapath, device->ifindex, (enum device_hook)hook);
-	if (device->links[DEVICE_FROM] < 0 || device->links[DEVICE_TO] < 0 ||
-	    datapath_device_get(devices->datapath, device->ifindex, &kernel) < 0) {
-		links_close(device);
+	if (!datapath_device_is_ours(devices->datapath, device->ifindex) ||
+	    datapath_device_get(devices->datapath, device->ifindex, &kernel) < 0)
 		return false;
-	}
 	device->kernel = kernel;
 	return true;
 }
 
-/* Puts both programs on the device; what is there already is replaced in place. */
-static int cover(struct devices *devices, struct device *device)
+static int links_attach(struct devices *devices, struct device *device)
 {
 	int r = 0;
 
 	for (int hook = 0; r == 0 && hook < DEVICE_HOOKS; hook++)
 		r = datapath_device_attach(devices->datapath, device->ifindex, (enum device_hook)hook,
 					   &device->links[hook]);
+	if (r == 0 && device->by_filter)
+		datapath_device_filters_remove(device->ifindex);
+	if (r == 0)
+		device->by_filter = false;
+	return r;
+}
+
+/* Puts both programs on the device; what is there already is replaced in place. `at_once`: by filters, if that can be. */
+static int cover(struct devices *devices, struct device *device, bool at_once)
+{
+	int r = -EOPNOTSUPP;
+
+	if (at_once && datapath_device_kind(devices->datapath) == DEVICE_TCX)
+		r = datapath_device_filters_set(devices->datapath, device->ifindex);
+	device->by_filter |= r == 0;
+	device->stayed = 0;
+	if (r < 0)
+		r = links_attach(devices, device);
 	if (r == 0)
 		r = kernel_entry_make(devices, device);
 	device->covered = r == 0;
@@ -188,13 +226,22 @@ static int cover(struct devices *devices, struct device *device)
 	return r;
 }
 
-static int cover_new(struct devices *devices, struct device *device)
+static int cover_new(struct devices *devices, struct device *device, bool at_once)
 {
 	/* Nothing of what had this number before. */
 	device->kernel = (struct bh_device){};
 	datapath_device_unpin(devices->datapath, device->ifindex);
 	devices->ops->gone(devices->ctx, device->ifindex, "");
-	return cover(devices, device);
+	return cover(devices, device, at_once);
+}
+
+static struct device *next_stayed(struct devices *devices)
+{
+	for (size_t i = 0; i < devices->n; i++)
+		if (devices->items[i].covered && devices->items[i].by_filter &&
+		    devices->items[i].stayed >= STAYED_LOOKS)
+			return &devices->items[i];
+	return NULL;
 }
 
 static struct device *next_waiting(struct devices *devices)
@@ -211,12 +258,12 @@ static void cover_or_say(struct devices *devices, struct device *device)
 	int r;
 
 	snprintf(name, sizeof(name), "%s", device->name);
-	r = device->again ? cover(devices, device) : cover_new(devices, device);
+	r = device->again ? cover(devices, device, false) : cover_new(devices, device, true);
 	if (r == -ENODEV) /* gone already; the message of it is under way */
 		return;
 	/* Once: it is tried again every second. */
 	if (r < 0 && !device->told)
-		log_error("cannot cover the device %s: %s; it is tried again every second", name, strerror(-r));
+		log_error("cannot cover the device %s: %s; it is tried again every second", name, devices_error(r));
 	device->told = r < 0;
 }
 
@@ -225,32 +272,47 @@ static int on_turn(sd_event_source *source, void *data)
 	struct devices *devices = data;
 	struct device *device = next_waiting(devices);
 
-	if (device)
+	if (device) {
 		cover_or_say(devices, device);
-	if (next_waiting(devices))
+	} else {
+		device = next_stayed(devices);
+		/* Where that fails it stays as it is, and is looked at again. */
+		if (device && links_attach(devices, device) < 0)
+			device->stayed = 0;
+	}
+	if (next_waiting(devices) || next_stayed(devices))
 		return 0;
 	return sd_event_source_set_enabled(source, SD_EVENT_OFF);
 }
 
 /* ---- what the kernel tells ---- */
 
-static int name_attribute(const struct nlattr *attr, void *data)
+struct link_attributes {
+	const char *name;
+	uint32_t master;
+};
+
+static int link_attribute(const struct nlattr *attr, void *data)
 {
-	const char **namep = data;
+	struct link_attributes *link = data;
 
 	if (mnl_attr_get_type(attr) == IFLA_IFNAME && mnl_attr_validate(attr, MNL_TYPE_NUL_STRING) >= 0)
-		*namep = mnl_attr_get_str(attr);
+		link->name = mnl_attr_get_str(attr);
+	if (mnl_attr_get_type(attr) == IFLA_MASTER && mnl_attr_validate(attr, MNL_TYPE_U32) >= 0)
+		link->master = mnl_attr_get_u32(attr);
 	return MNL_CB_OK;
 }
 
-static void appeared(struct devices *devices, const struct ifinfomsg *ifi, const char *name)
+static void appeared(struct devices *devices, const struct ifinfomsg *ifi, const struct link_attributes *link)
 {
+	const char *name = link->name;
 	struct device *device = find_index(devices, (uint32_t)ifi->ifi_index);
 
 	if (ifi->ifi_flags & IFF_LOOPBACK)
 		return;
 	if (device) {
 		device->seen = true;
+		device->master = link->master;
 		/* One that is renamed stays: else its workload would be free when its name no longer fits. */
 		if (strcmp(device->name, name) != 0) {
 			snprintf(device->name, sizeof(device->name), "%s", name);
@@ -267,6 +329,7 @@ static void appeared(struct devices *devices, const struct ifinfomsg *ifi, const
 	}
 	snprintf(device->name, sizeof(device->name), "%s", name);
 	device->type = ifi->ifi_type;
+	device->master = link->master;
 	device->seen = true;
 	if (devices->turn)
 		sd_event_source_set_enabled(devices->turn, SD_EVENT_ON);
@@ -277,7 +340,7 @@ static int link_message(const struct nlmsghdr *nlh, void *data)
 	const struct ifinfomsg *ifi = mnl_nlmsg_get_payload(nlh);
 	struct devices *devices = data;
 	struct device *device;
-	const char *name = NULL;
+	struct link_attributes link = {};
 
 	/* Of other families it tells of a bridge's ports. */
 	if (nlh->nlmsg_len < mnl_nlmsg_size(sizeof(*ifi)) || ifi->ifi_family != AF_UNSPEC)
@@ -288,9 +351,9 @@ static int link_message(const struct nlmsghdr *nlh, void *data)
 			forget(devices, device);
 		return MNL_CB_OK;
 	}
-	mnl_attr_parse(nlh, sizeof(*ifi), name_attribute, &name);
-	if (nlh->nlmsg_type == RTM_NEWLINK && name)
-		appeared(devices, ifi, name);
+	mnl_attr_parse(nlh, sizeof(*ifi), link_attribute, &link);
+	if (nlh->nlmsg_type == RTM_NEWLINK && link.name)
+		appeared(devices, ifi, &link);
 	return MNL_CB_OK;
 }
 
@@ -309,6 +372,8 @@ static unsigned links_check(struct devices *devices, bool same, size_t n)
 						      device->links[hook]) &&
 				datapath_device_pin(devices->datapath, device->ifindex, (enum device_hook)hook,
 						    device->links[hook]) == 0;
+		if (holds && device->by_filter && ++device->stayed >= STAYED_LOOKS && devices->turn)
+			sd_event_source_set_enabled(devices->turn, SD_EVENT_ON);
 		if (holds || device->error == -EPFNOSUPPORT)
 			continue;
 		n_lost += device->covered;
@@ -322,15 +387,13 @@ static unsigned links_check(struct devices *devices, bool same, size_t n)
 	return n_lost;
 }
 
-/* Brings the list in line with what there is. A device that is not seen is gone; of one that is, whether its links are still on
- * it tells that it is the same one. */
-static int resync(struct devices *devices)
+/* Marks what there is as seen, and adds what is new. Returns 0 or -errno; -EINTR: it changed meanwhile. */
+static int list_read(struct devices *devices)
 {
 	__attribute__((cleanup(netlink_closep))) struct mnl_socket *nl = netlink_open(NETLINK_ROUTE);
 	char buf[MNL_NLMSG_HDRLEN + MNL_ALIGN(sizeof(struct ifinfomsg))];
 	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
 	struct ifinfomsg *ifi;
-	int r;
 
 	if (!nl)
 		return -errno;
@@ -340,7 +403,17 @@ static int resync(struct devices *devices)
 	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
 	ifi = mnl_nlmsg_put_extra_header(nlh, sizeof(*ifi));
 	ifi->ifi_family = AF_UNSPEC;
-	r = netlink_exchange(nl, nlh, link_message, devices);
+	return netlink_exchange(nl, nlh, link_message, devices);
+}
+
+/* Brings the list in line with what there is. A device that is not seen is gone; of one that is, whether its links are still on
+ * it tells that it is the same one. */
+static int resync(struct devices *devices)
+{
+	int r = -EINTR;
+
+	for (int i = 0; i < LIST_TRIES && r == -EINTR; i++)
+		r = list_read(devices);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < devices->n;) {
@@ -366,7 +439,11 @@ static int on_messages(sd_event_source *source, int fd, uint32_t events, void *d
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			break;
 		if (n < 0) {
-			devices->lost = true; /* ENOBUFS: more came than fitted */
+			/* ENOBUFS: more came than fitted. */
+			if (!devices->lost)
+				log_info("messages of network devices were lost (%s): all devices are asked for again",
+					 strerror(errno));
+			devices->lost = true;
 			continue;
 		}
 		mnl_cb_run(buf, (size_t)n, 0, 0, link_message, devices);
@@ -378,9 +455,12 @@ static int on_messages(sd_event_source *source, int fd, uint32_t events, void *d
 
 unsigned devices_check(struct devices *devices)
 {
+	size_t most =
+		datapath_device_kind(devices->datapath) == DEVICE_CLSACT ? FILTERS_CHECKED_PER_TURN : CHECKED_PER_TURN;
+
 	if (devices->lost)
 		devices->lost = resync(devices) < 0;
-	return links_check(devices, true, devices->n < CHECKED_PER_TURN ? devices->n : CHECKED_PER_TURN);
+	return links_check(devices, true, devices->n < most ? devices->n : most);
 }
 
 /* ---- start ---- */
@@ -409,6 +489,7 @@ static void release_others(struct devices *devices)
 			continue;
 		}
 		datapath_device_unpin(devices->datapath, next);
+		datapath_device_filters_remove(next);
 		datapath_device_delete(devices->datapath, next);
 		devices->ops->gone(devices->ctx, next, "");
 	}
@@ -423,7 +504,9 @@ static int cover_all(struct devices *devices, char *why, size_t why_size)
 
 		if (device->covered)
 			continue;
-		r = adopt(devices, device) ? cover(devices, device) : cover_new(devices, device);
+		r = adopt(devices, device) ? cover(devices, device, false) : cover_new(devices, device, false);
+		if (r == 0)
+			datapath_device_settle(devices->datapath, device->ifindex);
 		if (r == -ENODEV || r == -EPFNOSUPPORT) {
 			if (r == -EPFNOSUPPORT)
 				log_warning(
@@ -431,13 +514,8 @@ static int cover_all(struct devices *devices, char *why, size_t why_size)
 					device->name, device->type);
 			continue;
 		}
-		if (r == -EOPNOTSUPP)
-			snprintf(why, why_size,
-				 "cannot cover the device %s: the kernel has no tcx (Linux 6.6 does); leave `devices` "
-				 "out of the configuration to run without",
-				 device->name);
-		else if (r < 0)
-			snprintf(why, why_size, "cannot cover the device %s: %s", device->name, strerror(-r));
+		if (r < 0)
+			snprintf(why, why_size, "cannot cover the device %s: %s", device->name, devices_error(r));
 		if (r < 0)
 			return r;
 	}
@@ -524,7 +602,8 @@ int devices_bind(struct devices *devices, uint32_t ifindex, const struct bh_addr
 	if (n > BH_DEVICE_ADDRESSES)
 		return -E2BIG;
 	kernel = (struct bh_device){.link_header = device->kernel.link_header, .n_addresses = n};
-	memcpy(kernel.addresses, addresses, n * sizeof(*addresses));
+	if (n)
+		memcpy(kernel.addresses, addresses, n * sizeof(*addresses));
 	r = datapath_device_set(devices->datapath, ifindex, &kernel);
 	if (r == 0)
 		device->kernel = kernel;

@@ -44,17 +44,6 @@ uint64_t enforcer_realtime_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000ULL + (uint64_t)ts.tv_nsec;
 }
 
-int enforcer_reload(void *ctx, uid_t uid, pid_t pid, char **textp)
-{
-	struct enforcer *e = ctx;
-
-	(void)uid;
-	(void)pid;
-	(void)textp;
-	enforcer_bundles_reload(e);
-	return enforcer_audit_open(e);
-}
-
 /* ---- roles ---- */
 
 /* At the first start there is nothing to say here: role_new() has not returned yet, and roles_start() goes on. */
@@ -67,13 +56,15 @@ static void on_started(void *ctx, enum role_kind kind, int sock, unsigned restar
 	if (!restarts)
 		return;
 	if (kind == ROLE_IDENTITY) {
-		enforcer_bundles_reload(e);
+		enforcer_bundles_tell(e);
 	} else if (kind == ROLE_AUDITOR) {
 		/* Names before the log: it writes as soon as it has one. */
 		enforcer_names_tell(e);
 		enforcer_devices_tell(e);
 		enforcer_policy_tell(e);
 		enforcer_audit_open(e);
+	} else if (kind == ROLE_FETCHER) {
+		enforcer_workload_watch(e);
 	} else {
 		e->told_ns = 0;
 	}
@@ -94,15 +85,19 @@ static void on_packet(void *ctx, enum role_kind kind, const void *packet, int ty
 			enforcer_tag_request(e, packet, fd);
 		else if (type == IPC_SVID_PROVED)
 			enforcer_svid_proved(e, packet);
-		else if (type == IPC_BUNDLE_LOADED)
-			enforcer_bundle_loaded(e, packet);
-		else if (type == IPC_READY && !e->identity_ready) {
+		else if (type != IPC_READY)
+			enforcer_bundle_packet(e, type, packet);
+		else if (!e->identity_ready) {
 			e->identity_ready = true;
 			sd_notifyf(0, "READY=1\nSTATUS=revision %u in force", e->revision);
 		}
 	}
 	if (kind == ROLE_METRICS && type == IPC_METRICS_ASK)
 		enforcer_metrics_tell(e);
+	if (kind == ROLE_FETCHER && type == IPC_FETCHED)
+		enforcer_fetched(e, packet, fd);
+	if (kind == ROLE_FETCHER && (type == IPC_WORKLOAD_BUNDLE || type == IPC_WORKLOAD_STATE))
+		enforcer_workload_packet(e, type, packet, fd);
 	if (fd >= 0)
 		close(fd);
 }
@@ -119,6 +114,8 @@ static void on_ended(void *ctx, enum role_kind kind)
 {
 	if (kind == ROLE_AUDITOR)
 		enforcer_notice_account(ctx);
+	if (kind == ROLE_FETCHER)
+		enforcer_federation_fetcher_ended(ctx);
 }
 
 static const struct role_ops role_ops = {
@@ -141,6 +138,22 @@ static int auditor_config_fd(struct enforcer *e)
 	return ipc_memfd("bulkhead-auditor", &config, sizeof(config));
 }
 
+/* The fetcher runs as long as there is somebody to ask. */
+static int fetcher_start(struct enforcer *e)
+{
+	bool wanted = e->config.n_federation || config_workload_socket(&e->config);
+	int r = 0;
+
+	if (!wanted) {
+		role_freep(&e->fetcher);
+	} else if (!e->fetcher) {
+		r = role_new(&e->fetcher, e->event, ROLE_FETCHER, NULL, 0, &role_ops, e);
+		if (r == 0)
+			enforcer_workload_watch(e);
+	}
+	return r;
+}
+
 static int roles_start(struct enforcer *e, int config_fd)
 {
 	int fds[] = {datapath_ring_fd(e->datapath), datapath_counters_fd(e->datapath), e->cgroup_fd, config_fd};
@@ -158,10 +171,31 @@ static int roles_start(struct enforcer *e, int config_fd)
 	r = role_new(&e->identity, e->event, ROLE_IDENTITY, &e->attest_fd, 1, &role_ops, e);
 	if (r >= 0 && e->metrics_fd >= 0)
 		r = role_new(&e->metrics, e->event, ROLE_METRICS, &e->metrics_fd, 1, &role_ops, e);
+	if (r >= 0)
+		r = enforcer_federation_start(e);
+	if (r >= 0)
+		r = enforcer_workload_start(e);
+	if (r >= 0)
+		r = fetcher_start(e);
 	if (r < 0)
 		return r;
-	enforcer_bundles_reload(e);
+	enforcer_bundles_start(e);
 	return 0;
+}
+
+int enforcer_reload(void *ctx, uid_t uid, pid_t pid, char **textp)
+{
+	struct enforcer *e = ctx;
+	int r, opened;
+
+	(void)uid;
+	(void)pid;
+	r = enforcer_federation_reload(e, textp);
+	if (r >= 0)
+		r = fetcher_start(e);
+	enforcer_bundles_reload(e);
+	opened = enforcer_audit_open(e);
+	return r < 0 ? r : opened;
 }
 
 /* ---- start ---- */
@@ -227,7 +261,12 @@ static int directories_open(struct enforcer *e)
 	if (mkdirat(e->state_fd, "revisions", 0700) < 0 && errno != EEXIST)
 		return fail("make the directory of revisions in", e->config.state_dir, -errno);
 	e->revisions_fd = openat(e->state_fd, "revisions", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return e->revisions_fd < 0 ? fail("open the revisions in", e->config.state_dir, -errno) : 0;
+	if (e->revisions_fd < 0)
+		return fail("open the revisions in", e->config.state_dir, -errno);
+	if (mkdirat(e->state_fd, "bundles", 0700) < 0 && errno != EEXIST)
+		return fail("make the directory of bundles in", e->config.state_dir, -errno);
+	e->bundles_fd = openat(e->state_fd, "bundles", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return e->bundles_fd < 0 ? fail("open the bundles in", e->config.state_dir, -errno) : 0;
 }
 
 static uint32_t depth_of(const char *path)
@@ -273,6 +312,9 @@ static int places_open(struct enforcer *e, struct datapath_config *config)
 		.cgroup_id = e->cgroup_id,
 		.subtree_level = depth_of(root) + depth_of(e->config.subtree),
 		.devices = e->config.devices[0] != '\0',
+		.hook_kind = strcmp(e->config.device_hook, "clsact") == 0 ? DEVICE_CLSACT
+			     : strcmp(e->config.device_hook, "tcx") == 0  ? DEVICE_TCX
+									  : DEVICE_AUTO,
 	};
 	return 0;
 }
@@ -307,6 +349,7 @@ static const struct control_ops control_ops = {
 	.status = enforcer_status,
 	.identities = enforcer_identities,
 	.history = enforcer_history,
+	.bundles = enforcer_bundles,
 	.top = enforcer_top,
 	.revoke = enforcer_revoke,
 	.rotate_key = enforcer_rotate_key,
@@ -462,6 +505,8 @@ static void enforcer_free(struct enforcer *e)
 {
 	control_freep(&e->control);
 	role_freep(&e->metrics);
+	enforcer_federation_free(e);
+	role_freep(&e->fetcher);
 	role_freep(&e->identity);
 	role_freep(&e->auditor); /* last: it writes what the others reported */
 	e->queue_len = 0;
@@ -473,6 +518,9 @@ static void enforcer_free(struct enforcer *e)
 	sd_event_source_disable_unref(e->expiry_timer);
 	sd_event_source_disable_unref(e->queue_timer);
 	sd_event_source_disable_unref(e->key_timer);
+	sd_event_source_disable_unref(e->bundle_watch);
+	sd_event_source_disable_unref(e->bundle_timer);
+	enforcer_workload_free(e);
 	enforcer_svids_free(e);
 	sd_event_unref(e->event);
 	devices_freep(&e->devices);
@@ -481,7 +529,7 @@ static void enforcer_free(struct enforcer *e)
 	datapath_freep(&e->datapath);
 	netns_stale_clear(&e->stale_endpoints);
 	netns_gone_clear(&e->gone_connections);
-	free(e->bundles);
+	enforcer_bundles_free(e);
 	free(e->queue);
 }
 
@@ -493,7 +541,8 @@ int enforcer_run(const struct daemon_config *config)
 			     .attest_fd = -1,
 			     .metrics_fd = -1,
 			     .state_fd = -1,
-			     .revisions_fd = -1};
+			     .revisions_fd = -1,
+			     .bundles_fd = -1};
 	int r;
 
 	e.started_ns = enforcer_boottime_ns();

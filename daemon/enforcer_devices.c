@@ -171,7 +171,7 @@ static bool caller_fits(struct enforcer *e, struct tag_attempt *a)
 	return false;
 }
 
-static bool address_can_be_bound(const struct bh_addr *a)
+bool enforcer_address_can_be_bound(const struct bh_addr *a)
 {
 	if (a->w[0] == 0 && a->w[1] == 0 && ntohl(a->w[2]) == 0xffff) {
 		uint32_t v4 = ntohl(a->w[3]);
@@ -197,7 +197,7 @@ static bool addresses_fit(struct enforcer *e, struct tag_attempt *a, const struc
 
 		memcpy(&address, request->addresses[i], sizeof(address));
 		other = devices_with_address(e->devices, &address);
-		if (!address_can_be_bound(&address)) {
+		if (!enforcer_address_can_be_bound(&address)) {
 			enforcer_attempt_refuse(a, ATTEST_E_DEVICE_ADDRESS,
 						"address %u of the list is a loopback, multicast or unspecified one",
 						i + 1);

@@ -12,9 +12,14 @@
  *   enforcer_svids.c     SVIDs in directories, proved on behalf of workloads
  *   enforcer_peers.c     which process, of which cgroup
  *   enforcer_devices.c   managed devices: their tags, addresses, and who may bind them
+ *   enforcer_behind.c    managed devices by the cgroup of who is behind them
  *   enforcer_sweep.c     tags, addresses and sockets in line with the cgroups there are
  *   enforcer_subtree.c   the managed subtree, and that the kernel still enforces on it
- *   enforcer_bundles.c   trust bundles, and the tags of who can no longer be verified
+ *   enforcer_bundles.c   trust bundles, wherever they come from
+ *   enforcer_bundle_dir.c  those in the bundle directory
+ *   enforcer_vouch.c     the tags of who can no longer be verified
+ *   enforcer_federation.c  those of bundle endpoints, and when they are asked
+ *   enforcer_workload.c  those of the SPIFFE Workload API
  *   enforcer_keys.c      the key of the handshake, and when it is replaced
  *   enforcer_notice.c    what the daemon itself has to say to the audit log
  *   enforcer_status.c    the answers of the control socket
@@ -39,6 +44,7 @@
 #include "ipc.h"
 #include "netns.h"
 #include "author.h"
+#include "identity/bundle_text.h"
 #include "policy/image.h"
 #include "revisions.h"
 #include "roles.h"
@@ -61,17 +67,70 @@ struct tag {
 	uint32_t pid;
 	uint32_t uid; /* of who proved it; POLICY_ANY_UID: not known any more */
 	bool local;
+	bool derived;	 /* a device's, by the cgroup of who is behind it */
+	uint64_t source; /* of one derived: that cgroup; 0: not looked at since the start */
 	char path[1024];
 	char serial[64];
+	struct bh_vouchers vouchers; /* all 0: not known, as an older version gave it */
 };
 
+/* Where a bundle comes from. A trust domain has one source at a time: bundles are never merged, and a second source would be
+ * a way round the first one's sequence. */
+enum bundle_source_kind {
+	BUNDLE_FROM_FILE = 1,	  /* origin: the file's name in the bundle directory */
+	BUNDLE_FROM_WEB,	  /* origin: URL, https_web */
+	BUNDLE_FROM_SPIFFE,	  /* origin: URL, https_spiffe */
+	BUNDLE_FROM_WORKLOAD_API, /* origin: the socket */
+};
+
+struct bundle_source {
+	enum bundle_source_kind kind;
+	char origin[512];
+};
+
+struct bundle_authority {
+	uint8_t id[32]; /* SHA-256 of the certificate */
+	int64_t not_after;
+	char subject[256];
+	char key_id[64];
+};
+
+/* A text that the identity role has not judged yet, with what it has said so far. */
+struct bundle_offer {
+	struct bundle_offer *next;
+	uint64_t number;
+	struct bundle_source source;
+	enum bundle_format format;
+	int fd;
+	bool again;	/* it was in force already: no event, and nothing to be kept */
+	unsigned tries; /* identity roles that ended before they answered */
+	int64_t loaded_s;
+	struct bundle_authority *authorities;
+	size_t n_authorities;
+	struct bundle_entry entries[BUNDLE_MAX_TOLD];
+	size_t n_entries;
+};
+
+/* The bundle of one trust domain: what is in force, and how the last attempt to replace it went. */
 struct bundle {
 	char trust_domain[256];
-	int authorities; /* negative errno: the last text was refused */
+	struct bundle_source source;
+	enum bundle_format format;
+	bool loaded; /* false: never yet, and nobody new is verified; tags that were adopted stay */
+	int text_fd; /* what is in force, for an identity role that starts again; -1: not loaded */
+	struct bundle_authority *authorities;
+	size_t n_authorities;
+	struct bundle_entry entries[BUNDLE_MAX_TOLD]; /* those dropped, and those that need a word */
+	size_t n_entries;
 	uint32_t dropped;
-	char why[256];
-	bool present; /* while reloading */
-	bool empty;   /* loaded, and without authority: nobody verifies */
+	bool has_sequence;
+	uint64_t sequence;
+	uint32_t refresh_s;	     /* how often its source shall be asked */
+	int64_t loaded_s;	     /* UTC seconds, when this text came into force; over restarts */
+	int64_t tried_s;	     /* UTC seconds, last offer or failure */
+	char why[400];		     /* why the last attempt failed; "": it did not */
+	bool present;		     /* while the directory is read */
+	struct bundle_offer *offers; /* in order */
 };
 
 struct revocation {
@@ -90,6 +149,9 @@ struct enforcer {
 	struct role *identity;
 	struct role *auditor;
 	struct role *metrics; /* NULL: nobody asked for it */
+	struct role *fetcher; /* likewise */
+	struct federations *federations;
+	struct workload *workload; /* NULL: no Workload API */
 
 	char cgroup_mount[1024];
 	char pin_dir[1200];
@@ -139,6 +201,8 @@ struct enforcer {
 	size_t n_revocations;
 	struct bundle *bundles;
 	size_t n_bundles;
+	uint64_t bundle_offers; /* number of the last one */
+	int bundles_fd;		/* directory of what is kept of them */
 	struct bound_svid *svids;
 	size_t n_svids;
 	uint64_t svid_requests; /* number of the last one */
@@ -152,6 +216,9 @@ struct enforcer {
 	sd_event_source *expiry_timer;
 	sd_event_source *queue_timer;
 	sd_event_source *key_timer;
+	sd_event_source *bundle_watch; /* of the directory; NULL: there is none to watch */
+	sd_event_source *bundle_timer; /* until it is read, or a watch is tried again */
+	bool bundle_unwatched;	       /* and that was told */
 	sd_event_source *svid_timer;
 };
 
@@ -322,7 +389,15 @@ bool enforcer_devices_check(struct enforcer *e);
 int enforcer_addresses_refresh(struct enforcer *e, const struct cgroup_tree *tree);
 /* May the caller bind this device, with these addresses? If not, says why. */
 bool enforcer_device_fits(struct enforcer *e, struct tag_attempt *a);
+/* No loopback, multicast or unspecified one. */
+bool enforcer_address_can_be_bound(const struct bh_addr *a);
 int enforcer_device_bind(struct enforcer *e, const struct tag_attempt *a);
+
+/* ---- enforcer_behind.c ---- */
+
+/* Gives managed devices the identity of the workload that is found behind them, and takes it away where that is no longer so.
+ * Returns whether anything changed: then flows are to be judged again. */
+bool enforcer_devices_derive(struct enforcer *e, const struct cgroup_tree *tree);
 
 /* ---- enforcer_sweep.c ---- */
 
@@ -340,11 +415,78 @@ int enforcer_subtree_guard(struct enforcer *e);
 
 /* ---- enforcer_bundles.c ---- */
 
-/* Reads the directory again and tells the identity role. */
+/*
+ * The bytes of a bundle (a memfd, borrowed) for a trust domain, from a source. They are judged by the identity role; until its
+ * answer, and if it refuses them, the bundle in force stays. What becomes of them stands in the audit log and in the
+ * bundle's `why`. Returns 0; -EEXIST: the trust domain has its bundle from another kind of source, which was told as an
+ * alarm; -EINVAL: no name of a trust domain; or -errno.
+ */
+int enforcer_bundle_offer(struct enforcer *e, const char *trust_domain, const struct bundle_source *source,
+			  enum bundle_format format, int fd);
+/* The source will be asked: until it answers, what it gave the daemon before stays in force. To be called for each source but
+ * files before enforcer_bundles_start(), which ends the identities of all trust domains that have none. Returns as
+ * enforcer_bundle_offer(). */
+int enforcer_bundle_expect(struct enforcer *e, const char *trust_domain, const struct bundle_source *source);
+/* The source could not be asked, or what it has could not be read: the bundle in force stays. An alarm if `why` is news. */
+void enforcer_bundle_failed(struct enforcer *e, const char *trust_domain, const struct bundle_source *source,
+			    const char *why);
+/* The source no longer speaks for the trust domain: its identities end. Nothing happens if it is another kind of source's. */
+void enforcer_bundle_withdraw(struct enforcer *e, const char *trust_domain, enum bundle_source_kind kind);
+/* NULL: there is none. Holds until one is added or removed. */
+struct bundle *enforcer_bundle_find(const struct enforcer *e, const char *trust_domain);
+/* Is this one of its authorities? By the beginning of the id, of 16 bytes. */
+const struct bundle_authority *enforcer_bundle_authority(const struct bundle *bundle, const uint8_t *id);
+const char *enforcer_bundle_source_name(enum bundle_source_kind kind);
+void enforcer_bundles_free(struct enforcer *e);
+/* The identity role was started again: it has to be told all. */
+void enforcer_bundles_tell(struct enforcer *e);
+/* What the identity role says of an offer. */
+void enforcer_bundle_packet(struct enforcer *e, int type, const void *packet);
+
+/* ---- enforcer_bundle_dir.c ---- */
+
+/* Reads the directory and watches it from now on. */
+void enforcer_bundles_start(struct enforcer *e);
+/* Reads the directory again. */
 void enforcer_bundles_reload(struct enforcer *e);
-void enforcer_bundle_loaded(struct enforcer *e, const struct ipc_bundle_loaded *loaded);
-/* Is there a bundle for the trust domain of this SPIFFE ID? */
-bool enforcer_bundle_vouches(struct enforcer *e, const char *spiffe_id);
+
+/* ---- enforcer_vouch.c ---- */
+
+/* Does the bundle in force still have one of the authorities by which the role has verified the SVID? */
+bool enforcer_vouch_holds(struct enforcer *e, const struct ipc_tag_request *request);
+bool enforcer_vouch_known(const struct bh_vouchers *vouchers);
+/* Adds to what vouches for a tag. `anew`: what vouched for it before was of another identity. */
+void enforcer_vouch_merge(struct bh_vouchers *vouchers, const struct ipc_voucher *more, bool anew);
+/* The identity role has found other authorities for an identity in force. */
+void enforcer_vouch_more(struct enforcer *e, const struct ipc_vouch *vouch);
+/* The authorities of a bundle were replaced: ends the tags that none of those in force vouches for, and their connections. */
+void enforcer_vouch_check(struct enforcer *e, const struct bundle *bundle, const struct bundle_authority *former,
+			  size_t n_former);
+/* Ends the tags of trust domains that have no bundle, and their connections. */
+void enforcer_vouch_check_domains(struct enforcer *e);
+
+/* ---- enforcer_federation.c ---- */
+
+/* Begins the relationships of the configuration, ends those that are no more in it, and asks all endpoints now. Before
+ * enforcer_bundles_start(). Returns 0 or -errno: one could not begin. */
+int enforcer_federation_start(struct enforcer *e);
+/* The same with what the configuration file says now. Returns 0, or -errno with a sentence: nothing changed. */
+int enforcer_federation_reload(struct enforcer *e, char **textp);
+void enforcer_federation_free(struct enforcer *e);
+/* What the fetcher role says. */
+void enforcer_fetched(struct enforcer *e, const struct ipc_fetched *fetched, int fd);
+void enforcer_federation_fetcher_ended(struct enforcer *e);
+/* When the endpoint is asked next, CLOCK_BOOTTIME; 0: now, or there is no endpoint. */
+uint64_t enforcer_federation_due_ns(const struct enforcer *e, const char *trust_domain);
+
+/* ---- enforcer_workload.c ---- */
+
+/* Before enforcer_bundles_start(). Returns 0 or -errno. */
+int enforcer_workload_start(struct enforcer *e);
+void enforcer_workload_free(struct enforcer *e);
+/* The fetcher role runs: it is told what to watch. */
+void enforcer_workload_watch(struct enforcer *e);
+void enforcer_workload_packet(struct enforcer *e, int type, const void *packet, int fd);
 
 /* ---- enforcer_keys.c ---- */
 
@@ -370,6 +512,7 @@ int enforcer_audit_open(struct enforcer *e); /* opens the audit log (again) and 
 int enforcer_status(void *ctx, char **textp);
 int enforcer_identities(void *ctx, char **textp);
 int enforcer_history(void *ctx, char **textp);
+int enforcer_bundles(void *ctx, char **textp);
 
 /* ---- enforcer_metrics.c ---- */
 

@@ -44,7 +44,7 @@ bool enforcer_tag_is_ending(const struct tag *tag, uint64_t now_ns)
 {
 	uint64_t warn_ns;
 
-	if (tag->local || tag->deadline_ns <= now_ns || tag->deadline_ns <= tag->extended_ns)
+	if (tag->local || tag->derived || tag->deadline_ns <= now_ns || tag->deadline_ns <= tag->extended_ns)
 		return false;
 	warn_ns = (tag->deadline_ns - tag->extended_ns) / WARN_PART;
 	return tag->deadline_ns - now_ns <= (warn_ns < WARN_MOST_NS ? warn_ns : WARN_MOST_NS);
@@ -96,7 +96,7 @@ bool enforcer_tags_follow_clock(struct enforcer *e)
 	bool any = false;
 
 	for (size_t i = 0; i < e->n_tags; i++)
-		if (!e->tags[i].local && e->tags[i].deadline_ns)
+		if (!e->tags[i].local && !e->tags[i].derived && e->tags[i].deadline_ns)
 			any |= tag_follow_clock(e, &e->tags[i], real_ns, boot_ns);
 	if (any)
 		datapath_changed(e->datapath);

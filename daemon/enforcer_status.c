@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "control_api.h"
+#include "identity/rules.h"
 
 #define STATUS_ENDING_MAX 16
 
@@ -47,6 +48,10 @@ static json_t *json_roles(const struct enforcer *e)
 		json_array_append_new(roles,
 				      json_pack("{s:s, s:i, s:i}", "role", "metrics", "pid", (int)role_pid(e->metrics),
 						"restarts", (int)role_restarts(e->metrics)));
+	if (e->fetcher)
+		json_array_append_new(roles,
+				      json_pack("{s:s, s:i, s:i}", "role", "fetcher", "pid", (int)role_pid(e->fetcher),
+						"restarts", (int)role_restarts(e->fetcher)));
 	return roles;
 }
 
@@ -88,24 +93,43 @@ static json_t *json_tags(const struct enforcer *e)
 			 nearest ? enforcer_identity_name(e, nearest->identity) : NULL);
 }
 
-/* Devices without identity are counted: they carry nothing. Those that are not covered are named: they carry anything. */
-static json_t *json_devices(const struct enforcer *e)
+/* More would make the answer long; `policyctl identities` has all that carry one. */
+#define DEVICES_SHOWN 64
+
+static json_t *json_device(struct enforcer *e, const struct device *device)
 {
-	json_t *uncovered = json_array();
+	const struct tag *tag = enforcer_tag_find(e, BH_DEVICE_BIT | device->ifindex);
+	const struct tag *source = tag && tag->derived ? enforcer_tag_find(e, tag->source) : NULL;
+	bool lives = tag && tag->deadline_ns > enforcer_boottime_ns();
+
+	return json_pack("{s:s, s:i, s:b, s:s?, s:s?}", "name", device->name, "ifindex", (int)device->ifindex,
+			 "covered", device->covered, "identity",
+			 lives ? enforcer_identity_name(e, tag->identity) : NULL, "by_cgroup",
+			 lives && source ? source->path : NULL);
+}
+
+/* Devices without identity carry nothing. Those that are not covered are all named: they carry anything. */
+static json_t *json_devices(struct enforcer *e)
+{
+	static const char *const kinds[] = {[DEVICE_TCX] = "tcx", [DEVICE_CLSACT] = "clsact"};
+	json_t *uncovered = json_array(), *items = json_array();
 	int n_covered = 0, n_bound = 0;
 
 	for (size_t i = 0; i < devices_count(e->devices); i++) {
 		const struct device *device = devices_at(e->devices, i);
 
+		if (i < DEVICES_SHOWN)
+			json_array_append_new(items, json_device(e, device));
 		n_covered += device->covered;
 		n_bound += device->kernel.n_addresses > 0;
 		if (!device->covered)
-			json_array_append_new(uncovered,
-					      json_pack("{s:s, s:s}", "name", device->name, "error",
-							device->error ? strerror(-device->error) : "not covered yet"));
+			json_array_append_new(
+				uncovered, json_pack("{s:s, s:s}", "name", device->name, "error",
+						     device->error ? devices_error(device->error) : "not covered yet"));
 	}
-	return json_pack("{s:s, s:i, s:i, s:o}", "patterns", e->config.devices, "covered", n_covered, "bound", n_bound,
-			 "uncovered", uncovered);
+	return json_pack("{s:s, s:s?, s:i, s:i, s:o, s:o}", "patterns", e->config.devices, "hook",
+			 kinds[datapath_device_kind(e->datapath)], "covered", n_covered, "bound", n_bound, "uncovered",
+			 uncovered, "items", items);
 }
 
 static json_t *json_bundles(const struct enforcer *e)
@@ -115,10 +139,9 @@ static json_t *json_bundles(const struct enforcer *e)
 	for (size_t i = 0; i < e->n_bundles; i++) {
 		const struct bundle *b = &e->bundles[i];
 
-		json_array_append_new(bundles,
-				      json_pack("{s:s, s:i, s:i, s:s?}", "trust_domain", b->trust_domain, "authorities",
-						b->authorities < 0 ? 0 : b->authorities, "dropped", (int)b->dropped,
-						"error", b->why[0] ? b->why : NULL));
+		json_array_append_new(bundles, json_pack("{s:s, s:i, s:i, s:s?}", "trust_domain", b->trust_domain,
+							 "authorities", (int)b->n_authorities, "dropped",
+							 (int)b->dropped, "error", b->why[0] ? b->why : NULL));
 	}
 	return bundles;
 }
@@ -256,6 +279,11 @@ static void json_add_device(const struct enforcer *e, json_t *item, const struct
 	json_object_set_new(item, "device", json_string(tag->path + strlen(BH_DEVICE_PLACE)));
 	json_object_set_new(item, "ifindex", json_integer((uint32_t)tag->cgroup_id));
 	json_object_set_new(item, "addresses", addresses);
+	if (tag->derived) {
+		const struct tag *source = enforcer_tag_find((struct enforcer *)e, tag->source);
+
+		json_object_set_new(item, "by_cgroup", source ? json_string(source->path) : json_null());
+	}
 }
 
 int enforcer_identities(void *ctx, char **textp)
@@ -284,6 +312,75 @@ int enforcer_identities(void *ctx, char **textp)
 				    : tag->deadline_ns > now
 					    ? json_integer((json_int_t)((tag->deadline_ns - now) / 1000000000ULL))
 					    : json_integer(0));
+		json_array_append_new(list, item);
+	}
+	return json_done(list, textp);
+}
+
+/* ---- bundles ---- */
+
+static json_t *json_authorities(const struct bundle *bundle)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < bundle->n_authorities; i++) {
+		const struct bundle_authority *authority = &bundle->authorities[i];
+		char id[2 * sizeof(authority->id) + 1];
+
+		for (size_t at = 0; at < sizeof(authority->id); at++)
+			snprintf(id + 2 * at, 3, "%02x", authority->id[at]);
+		json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:s}", "subject", authority->subject, "key_id",
+						      authority->key_id, "not_after", json_time(authority->not_after),
+						      "sha256", id));
+	}
+	return list;
+}
+
+static json_t *json_entries(const struct bundle *bundle)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < bundle->n_entries; i++) {
+		const struct bundle_entry *entry = &bundle->entries[i];
+
+		json_array_append_new(list, json_pack("{s:i, s:i, s:s, s:b, s:s}", "index", (int)entry->index, "rule",
+						      entry->rule, "rule_name", svid_rule_name(entry->rule), "dropped",
+						      (int)entry->dropped, "text", entry->text));
+	}
+	return list;
+}
+
+static json_t *json_bundle(const struct bundle *bundle, int64_t now)
+{
+	static const char *const formats[] = {[BUNDLE_PEM] = "pem", [BUNDLE_JWKS] = "spiffe", [BUNDLE_DER] = "der"};
+	char sequence[24];
+
+	snprintf(sequence, sizeof(sequence), "%llu", (unsigned long long)bundle->sequence);
+	return json_pack(
+		"{s:s, s:s, s:s, s:s?, s:s?, s:o, s:o, s:o, s:o, s:i, s:i, s:o, s:s?}", "trust_domain",
+		bundle->trust_domain, "source", enforcer_bundle_source_name(bundle->source.kind), "origin",
+		bundle->source.origin, "format", bundle->loaded ? formats[bundle->format] : NULL, "sequence",
+		bundle->has_sequence ? sequence : NULL, "authorities", json_authorities(bundle), "loaded",
+		json_time(bundle->loaded ? bundle->loaded_s : 0), "age_s",
+		bundle->loaded ? json_integer(now > bundle->loaded_s ? now - bundle->loaded_s : 0) : json_null(),
+		"tried", json_time(bundle->tried_s), "refresh_s", (int)bundle->refresh_s, "dropped",
+		(int)bundle->dropped, "entries", json_entries(bundle), "error", bundle->why[0] ? bundle->why : NULL);
+}
+
+int enforcer_bundles(void *ctx, char **textp)
+{
+	const struct enforcer *e = ctx;
+	int64_t now = (int64_t)(enforcer_realtime_ns() / 1000000000ULL);
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < e->n_bundles; i++) {
+		uint64_t due_ns = enforcer_federation_due_ns(e, e->bundles[i].trust_domain),
+			 now_ns = enforcer_boottime_ns();
+		json_t *item = json_bundle(&e->bundles[i], now);
+
+		json_object_set_new(
+			item, "next_poll",
+			json_time(due_ns > now_ns ? now + (int64_t)((due_ns - now_ns) / 1000000000ULL) : 0));
 		json_array_append_new(list, item);
 	}
 	return json_done(list, textp);

@@ -81,7 +81,8 @@ static bool bindings_check(struct enforcer *e)
 	for (size_t i = 0; i < e->n_tags; i++) {
 		struct tag *tag = &e->tags[i];
 
-		if (tag->local || !tag->deadline_ns || !tag->path[0] ||
+		/* One derived follows the tag of its cgroup. */
+		if (tag->local || tag->derived || !tag->deadline_ns || !tag->path[0] ||
 		    policy_image_binding_of(e->image, enforcer_identity_name(e, tag->identity), tag->path, tag->uid,
 					    why, sizeof(why)))
 			continue;
@@ -207,6 +208,7 @@ int enforcer_sweep(struct enforcer *e, bool cut, const char *why)
 		for (size_t i = 0; i < tree.n_nodes; i++)
 			changed |= local_give(e, &tree.nodes[i]);
 		changed |= enforcer_svids_give(e, &tree);
+		changed |= enforcer_devices_derive(e, &tree);
 	}
 	/* What is known to have ended counts at once, also when the rest cannot be seen. */
 	if (changed)

@@ -148,7 +148,9 @@ void enforcer_tag_drop(struct enforcer *e, struct tag *tag)
 int enforcer_tag_write(struct enforcer *e, const struct tag *tag)
 {
 	return datapath_tag_set(e->datapath, tag->cgroup_id,
-				&(struct bh_tag){.deadline_ns = tag->deadline_ns, .identity = tag->identity});
+				&(struct bh_tag){.deadline_ns = tag->deadline_ns,
+						 .identity = tag->identity,
+						 .flags = tag->derived ? BH_TAG_DERIVED : 0});
 }
 
 struct ipc_notice enforcer_tag_notice(struct enforcer *e, enum notice_kind kind, const struct tag *tag)
@@ -166,15 +168,35 @@ struct ipc_notice enforcer_tag_notice(struct enforcer *e, enum notice_kind kind,
 	return notice;
 }
 
+/* Who vouches for it goes last: a tag of which that is not known would outlive its authority. */
+static void tag_delete(struct enforcer *e, struct tag *tag)
+{
+	datapath_tag_delete(e->datapath, tag->cgroup_id);
+	datapath_vouchers_delete(e->datapath, tag->cgroup_id);
+	enforcer_tag_drop(e, tag);
+}
+
+/* The identity role need not keep its chain. */
+static void tag_ended_tell(struct enforcer *e, const struct tag *tag)
+{
+	struct ipc_tag_ended packet = {
+		.h = {.type = IPC_TAG_ENDED, .len = sizeof(packet)},
+		.key = tag->cgroup_id,
+	};
+
+	if (!tag->local && e->identity)
+		role_send(e->identity, &packet, -1);
+}
+
 /* As it was before a change that did not hold; `before` all 0: it was not there. */
 void enforcer_tag_restore(struct enforcer *e, struct tag *tag, const struct tag *before)
 {
 	if (before->cgroup_id) {
 		*tag = *before;
+		datapath_vouchers_set(e->datapath, tag->cgroup_id, &tag->vouchers);
 		enforcer_tag_write(e, tag);
 	} else {
-		datapath_tag_delete(e->datapath, tag->cgroup_id);
-		enforcer_tag_drop(e, tag);
+		tag_delete(e, tag);
 	}
 }
 
@@ -183,8 +205,8 @@ void enforcer_tag_remove(struct enforcer *e, struct tag *tag, const char *why)
 	struct ipc_notice notice = enforcer_tag_notice(e, NOTICE_IDENTITY_REMOVED, tag);
 
 	snprintf(notice.text, sizeof(notice.text), "%s", why);
-	datapath_tag_delete(e->datapath, tag->cgroup_id);
-	enforcer_tag_drop(e, tag);
+	tag_ended_tell(e, tag);
+	tag_delete(e, tag);
 	enforcer_notice_post(e, &notice);
 }
 
@@ -195,6 +217,7 @@ void enforcer_tag_end(struct enforcer *e, struct tag *tag, enum notice_kind kind
 
 	tag->deadline_ns = 0;
 	enforcer_tag_write(e, tag);
+	tag_ended_tell(e, tag);
 	snprintf(notice.text, sizeof(notice.text), "%s", text);
 	enforcer_notice_post(e, &notice);
 }
@@ -436,7 +459,7 @@ static bool identity_fits(struct enforcer *e, struct tag_attempt *a)
 		return false;
 	}
 	/* The identity role may have verified it a moment before it was told that the bundle is gone. */
-	if (!enforcer_bundle_vouches(e, a->request->spiffe_id)) {
+	if (!enforcer_vouch_holds(e, a->request)) {
 		svid_refusal_text(75, "the trust bundle went away during the attestation", a->text, sizeof(a->text));
 		a->code = ATTEST_E_SVID + 75;
 		return false;
@@ -452,6 +475,9 @@ static bool identity_fits(struct enforcer *e, struct tag_attempt *a)
 					"the identity was revoked at %s: an SVID issued after that is needed", at);
 		return false;
 	}
+	/* Who binds a device by hand knows better than what was found behind it. */
+	if (tag && tag->derived)
+		return true;
 	if (tag && tag->deadline_ns &&
 	    (tag->local || strcmp(enforcer_identity_name(e, tag->identity), a->request->spiffe_id) != 0)) {
 		enforcer_attempt_refuse(a, ATTEST_E_OTHER_IDENTITY, "%s%s carries the identity %s already",
@@ -468,6 +494,7 @@ static bool tag_give(struct enforcer *e, struct tag_attempt *a)
 	const struct ipc_tag_request *request = a->request;
 	struct tag *tag = enforcer_tag_find(e, a->key), before = {};
 	uint32_t number;
+	bool unknown;
 	int r;
 
 	r = enforcer_identity_number(e, request->spiffe_id, false, &number);
@@ -486,13 +513,20 @@ static bool tag_give(struct enforcer *e, struct tag_attempt *a)
 	}
 	tag->identity = number;
 	tag->local = false;
-	enforcer_tag_proved(e, tag, request, a->renewal);
+	tag->derived = false;
+	tag->source = 0;
+	/* Of one whose authority is not known it is not known what could end it: what is shown now counts. */
+	unknown = !enforcer_vouch_known(&tag->vouchers);
+	enforcer_vouch_merge(&tag->vouchers, request->vouchers, !a->renewal);
+	enforcer_tag_proved(e, tag, request, a->renewal && !unknown);
 	tag->pid = request->pid;
 	tag->uid = a->uid;
 	snprintf(tag->path, sizeof(tag->path), "%s", a->place);
 	snprintf(tag->serial, sizeof(tag->serial), "%s", request->serial);
 	/* Its addresses first: with an identity it carries what they allow. */
 	r = a->key & BH_DEVICE_BIT ? enforcer_device_bind(e, a) : 0;
+	if (r == 0)
+		r = datapath_vouchers_set(e->datapath, tag->cgroup_id, &tag->vouchers);
 	if (r == 0)
 		r = enforcer_tag_write(e, tag);
 	/* Once more: had the process moved before the tag was there, its proof was for another group. */
@@ -571,10 +605,13 @@ void enforcer_tag_request(struct enforcer *e, const struct ipc_tag_request *requ
 	reply.cgroup_id = request->cgroup_id;
 	reply.code = a.code;
 	reply.renewal = a.renewal;
+	reply.key = a.key;
 	reply.not_after = a.until;
 	snprintf(reply.text, sizeof(reply.text), "%s", a.text);
 	if (!a.code) {
-		if (!a.renewal)
+		bool derived = enforcer_devices_derive(e, &tree);
+
+		if (!a.renewal || derived)
 			datapath_changed(e->datapath);
 		enforcer_addresses_refresh(e, &tree);
 		enforcer_expiry_arm(e);
@@ -633,6 +670,8 @@ int enforcer_tags_start(struct enforcer *e)
 				return -ENOMEM;
 			tag->identity = kernel.identity;
 			tag->deadline_ns = kernel.deadline_ns;
+			datapath_vouchers_get(e->datapath, next, &tag->vouchers);
+			tag->derived = kernel.flags & BH_TAG_DERIVED;
 			tag->local = kernel.identity < BH_MAX_IDENTITIES && e->names[kernel.identity] &&
 				     e->names[kernel.identity]->local;
 			if (!tag->local && tag->deadline_ns)

@@ -10,6 +10,7 @@
 
 #include "files.h"
 #include "identity/crypto.h"
+#include "log.h"
 #include "role_identity.h"
 
 static void closep(int *fd)
@@ -75,4 +76,22 @@ int fips_prepare(const struct daemon_config *config)
 	if (module_works(config->fips_config))
 		return 1;
 	return setenv(ROLE_FIPS, config->fips_config, 1) < 0;
+}
+
+int fips_use(struct crypto **cryptop, const char *role)
+{
+	const char *config = getenv(ROLE_FIPS);
+	char why[1024];
+	int r;
+
+	if (config == NULL)
+		return 0;
+	r = crypto_fips_new(cryptop, config[0] != '\0' ? config : NULL, why, sizeof(why));
+	if (r == 1) {
+		log_error("%s: %s", role, why);
+		return -ENOPKG;
+	}
+	if (r == 0)
+		crypto_use(*cryptop);
+	return r;
 }

@@ -18,16 +18,21 @@
 
 enum ipc_type {
 	/* enforcer -> identity */
-	IPC_BUNDLE = 1,	    /* struct ipc_bundle, fd: PEM text; without fd: the trust domain is gone */
+	IPC_BUNDLE = 1,	    /* struct ipc_bundle, fd: its text; without fd: the trust domain is gone */
 	IPC_TAG_REPLY = 2,  /* struct ipc_tag_reply */
-	IPC_PEER_FACTS = 3, /* struct ipc_peer_facts, fd: pidfd of the peer, unless it was refused */
-	IPC_SVID_FILES = 4, /* struct ipc_svid_files, fd: see svid_prove.h */
+	IPC_TAG_ENDED = 3,  /* struct ipc_tag_ended: its chain need not be kept */
+	IPC_PEER_FACTS = 8, /* struct ipc_peer_facts, fd: pidfd of the peer, unless it was refused */
+	IPC_SVID_FILES = 9, /* struct ipc_svid_files, fd: see svid_prove.h */
 	/* identity -> enforcer */
 	IPC_BUNDLE_LOADED = 16,	 /* struct ipc_bundle_loaded */
 	IPC_TAG_REQUEST = 17,	 /* struct ipc_tag_request, fd: pidfd of the peer */
 	IPC_ATTEST_REFUSED = 18, /* struct ipc_tag_request with its refusal filled, for the audit log; no fd */
-	IPC_PEER_QUERY = 19,	 /* struct ipc_peer_query, fd: the connection */
-	IPC_SVID_PROVED = 20,	 /* struct ipc_tag_request, with the number in `request`, or a refusal; no fd */
+	/* before an IPC_BUNDLE_LOADED that is no refusal, one of each for: */
+	IPC_BUNDLE_AUTHORITY = 19, /* struct ipc_bundle_authority: an authority of the bundle */
+	IPC_BUNDLE_ENTRY = 20,	   /* struct ipc_bundle_entry: an entry that is not used, or needs a word */
+	IPC_VOUCH = 21,		   /* struct ipc_vouch: an identity in force that chains to the bundle in another way */
+	IPC_PEER_QUERY = 22,	   /* struct ipc_peer_query, fd: the connection */
+	IPC_SVID_PROVED = 23,	   /* struct ipc_tag_request, with the number in `request`, or a refusal; no fd */
 	/* metrics -> enforcer */
 	IPC_METRICS_ASK = 24, /* struct ipc_header: a snapshot, please */
 	/* enforcer -> auditor */
@@ -42,6 +47,14 @@ enum ipc_type {
 	IPC_READY = 48, /* struct ipc_header */
 	/* enforcer -> any role, and back: watchdog */
 	IPC_PING = 49, /* struct ipc_header */
+	/* enforcer -> fetcher */
+	IPC_FETCH = 56,		 /* struct ipc_fetch, fd: the bundle that an https_spiffe endpoint proves itself by */
+	IPC_WORKLOAD_WATCH = 57, /* struct ipc_workload_watch */
+	/* fetcher -> enforcer */
+	IPC_FETCHED = 64, /* struct ipc_fetched, fd: what came; without fd: it failed */
+	/* A message of the Workload API: one of these for each trust domain in it, and the state after the last. */
+	IPC_WORKLOAD_BUNDLE = 65, /* struct ipc_workload_bundle, fd: DER certificates */
+	IPC_WORKLOAD_STATE = 66,  /* struct ipc_workload_state */
 };
 
 struct ipc_header {
@@ -51,15 +64,64 @@ struct ipc_header {
 
 struct ipc_bundle {
 	struct ipc_header h;
+	uint64_t offer;	 /* comes back in the answer; one without a file descriptor is not answered */
+	uint32_t format; /* enum bundle_format */
+	uint32_t pad;
 	char trust_domain[256];
 };
 
 struct ipc_bundle_loaded {
 	struct ipc_header h;
-	char trust_domain[256];
+	uint64_t offer;
+	uint64_t sequence;
 	int32_t authorities; /* negative errno: not loaded, the former bundle stays */
 	uint32_t dropped;
-	char why[256];
+	uint32_t has_sequence;
+	uint32_t refresh_s;
+	uint32_t rule;	  /* that the text breaks; 0: none, or no refusal */
+	uint32_t changed; /* 0: the authorities are those that the role had before */
+	char trust_domain[256];
+	char why[400];
+};
+
+struct ipc_bundle_authority {
+	struct ipc_header h;
+	uint64_t offer;
+	int64_t not_after; /* UTC seconds */
+	uint8_t id[32];	   /* SHA-256 of the certificate */
+	char trust_domain[256];
+	char subject[256];
+	char key_id[64];
+};
+
+struct ipc_bundle_entry {
+	struct ipc_header h;
+	uint64_t offer;
+	uint32_t index; /* of the entry, from 0 */
+	uint32_t rule;
+	uint32_t dropped;
+	uint32_t pad;
+	char trust_domain[256];
+	char text[256];
+};
+
+/* By which authorities a chain is valid, and until when by each. */
+#define IPC_VOUCHERS 4 /* as of bpf/abi.h */
+
+struct ipc_voucher {
+	uint8_t authority[16]; /* beginning of the SHA-256 of its certificate */
+	int64_t not_after;     /* UTC seconds; 0: not used */
+};
+
+struct ipc_vouch {
+	struct ipc_header h;
+	uint64_t key; /* of the tag */
+	struct ipc_voucher vouchers[IPC_VOUCHERS];
+};
+
+struct ipc_tag_ended {
+	struct ipc_header h;
+	uint64_t key;
 };
 
 /* A verified SVID with its possession proved; or, as IPC_ATTEST_REFUSED, why not (then fields may be empty). */
@@ -85,6 +147,7 @@ struct ipc_tag_request {
 	uint32_t n_addresses;
 	uint32_t pad2;
 	uint8_t addresses[IPC_MAX_ADDRESSES][16];
+	struct ipc_voucher vouchers[IPC_VOUCHERS];
 };
 
 struct ipc_tag_reply {
@@ -94,6 +157,7 @@ struct ipc_tag_reply {
 	uint32_t code;	  /* enum attest_code */
 	uint32_t renewal; /* 1: the cgroup carried this identity already */
 	char text[512];
+	uint64_t key;	   /* of the tag: the cgroup's id, or the device's */
 	int64_t not_after; /* UTC seconds: until when the tag holds, which may be less than the SVID */
 };
 
@@ -195,6 +259,46 @@ struct ipc_notice {
 	char digest[65]; /* policy: SHA-256, hex */
 	char text[512];	 /* reason, or operator's comment */
 	uint8_t leaf_sha256[32];
+};
+
+struct ipc_fetch {
+	struct ipc_header h;
+	uint64_t request; /* comes back in the answer */
+	uint32_t format;  /* enum bundle_format of what is beside it */
+	uint32_t pad;
+	char url[1024];
+	char ca_file[1024];	       /* https_web; "": the system's authorities */
+	char endpoint_spiffe_id[2049]; /* "": https_web */
+};
+
+struct ipc_fetched {
+	struct ipc_header h;
+	uint64_t request;
+	char why[400]; /* it failed */
+};
+
+/* Take bundles from the Workload API on this socket from now on; "": no more. */
+struct ipc_workload_watch {
+	struct ipc_header h;
+	char path[108];
+};
+
+struct ipc_workload_bundle {
+	struct ipc_header h;
+	char trust_domain[256];
+};
+
+enum workload_state {
+	WORKLOAD_COMPLETE = 1, /* the bundles told since the last state are all there are */
+	WORKLOAD_DENIED,       /* PermissionDenied: whatever was told is taken back */
+	WORKLOAD_LOST,	       /* no connection, or what came cannot be read: whatever was told stays */
+};
+
+struct ipc_workload_state {
+	struct ipc_header h;
+	uint32_t state; /* enum workload_state */
+	uint32_t pad;
+	char why[400];
 };
 
 /* Largest packet of all. */

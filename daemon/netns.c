@@ -86,9 +86,8 @@ struct address {
 struct collection {
 	struct address *items;
 	size_t n, room;
-	size_t n_before;  /* items of the namespaces read before */
-	uint64_t cookie;  /* of the namespace being read */
-	struct stat user; /* the enforcer's user namespace */
+	size_t n_before; /* items of the namespaces read before */
+	uint64_t cookie; /* of the namespace being read */
 };
 
 static int collection_add(struct collection *c, const struct bh_addr *addr, uint64_t cookie)
@@ -146,16 +145,14 @@ static int is_loopback(const struct bh_addr *a)
 	return memcmp(a, &v6, sizeof(v6)) == 0;
 }
 
-static int address_message(const struct nlmsghdr *nlh, void *data)
+bool netns_address_read(const struct nlmsghdr *nlh, struct bh_addr *addr, uint32_t *ifindex)
 {
 	const struct ifaddrmsg *ifa = mnl_nlmsg_get_payload(nlh);
 	const struct nlattr *attr;
-	struct collection *c = data;
-	struct bh_addr addr = {};
-	int have = 0;
+	bool have = false;
 
 	if (nlh->nlmsg_type != RTM_NEWADDR || nlh->nlmsg_len < mnl_nlmsg_size(sizeof(*ifa)))
-		return MNL_CB_OK;
+		return false;
 	mnl_attr_for_each(attr, nlh, sizeof(*ifa))
 	{
 		/* IFA_LOCAL is this host's end; IFA_ADDRESS is the peer's on point-to-point links. */
@@ -164,14 +161,24 @@ static int address_message(const struct nlmsghdr *nlh, void *data)
 		if (!wanted)
 			continue;
 		if (ifa->ifa_family == AF_INET && mnl_attr_get_payload_len(attr) == 4) {
-			addr = (struct bh_addr){.w = {0, 0, htonl(0xffff), mnl_attr_get_u32(attr)}};
-			have = 1;
+			*addr = (struct bh_addr){.w = {0, 0, htonl(0xffff), mnl_attr_get_u32(attr)}};
+			have = true;
 		} else if (ifa->ifa_family == AF_INET6 && mnl_attr_get_payload_len(attr) == 16) {
-			memcpy(&addr, mnl_attr_get_payload(attr), sizeof(addr));
-			have = 1;
+			memcpy(addr, mnl_attr_get_payload(attr), sizeof(*addr));
+			have = true;
 		}
 	}
-	if (!have || is_loopback(&addr))
+	*ifindex = ifa->ifa_index;
+	return have && !is_loopback(addr);
+}
+
+static int address_message(const struct nlmsghdr *nlh, void *data)
+{
+	struct collection *c = data;
+	struct bh_addr addr;
+	uint32_t ifindex;
+
+	if (!netns_address_read(nlh, &addr, &ifindex))
 		return MNL_CB_OK;
 	if (c->n - c->n_before >= NAMESPACE_MAX_ADDRESSES) {
 		log_warning(
@@ -186,12 +193,12 @@ static int address_message(const struct nlmsghdr *nlh, void *data)
 	return MNL_CB_OK;
 }
 
-/* Is the namespace that we are in owned by our own user namespace? Of a descendant's, its owner is root only there. */
-static bool is_trusted(const struct collection *c)
+bool netns_is_trusted(void)
 {
 	int net = netns_open(0), user = net < 0 ? -1 : ioctl(net, NS_GET_USERNS);
-	struct stat st;
-	bool ours = user >= 0 && fstat(user, &st) == 0 && st.st_dev == c->user.st_dev && st.st_ino == c->user.st_ino;
+	struct stat own, st;
+	bool ours = user >= 0 && fstat(user, &st) == 0 && stat("/proc/self/ns/user", &own) == 0 &&
+		    st.st_dev == own.st_dev && st.st_ino == own.st_ino;
 
 	if (user >= 0)
 		close(user);
@@ -210,7 +217,7 @@ static int addresses_read(void *ctx)
 
 	if (!nl || getsockopt(mnl_socket_get_fd(nl), SOL_SOCKET, SO_NETNS_COOKIE, &c->cookie, &len) < 0)
 		return -errno;
-	if (!is_trusted(c))
+	if (!netns_is_trusted())
 		return 0;
 	c->n_before = c->n;
 	nlh = mnl_nlmsg_put_header(buf);
@@ -272,8 +279,6 @@ int netns_addresses_refresh(struct datapath *dp, const struct cgroup_tree *tree,
 	struct collection c = {};
 	int r, r2;
 
-	if (stat("/proc/self/ns/user", &c.user) < 0)
-		return -errno;
 	r = netns_each(tree, addresses_read, &c);
 	for (size_t i = 0; i < n_bound; i++)
 		if (collection_add(&c, &bound[i].addr, bound[i].device) < 0)

@@ -18,6 +18,10 @@
  * -errno if there is no way back, after which nothing else may run. */
 int netns_each(const struct cgroup_tree *tree, int (*work)(void *ctx), void *ctx);
 
+/* Is the namespace that the caller is in owned by the enforcer's own user namespace? Of a descendant's, somebody is root who is
+ * nobody here, and can enter it, move devices and take any address in it. */
+bool netns_is_trusted(void);
+
 /* An address that is bound to a managed device. Where a namespace of a workload has it too, that is who is meant. */
 struct netns_address {
 	struct bh_addr addr;
@@ -32,6 +36,27 @@ struct netns_address {
  */
 int netns_addresses_refresh(struct datapath *datapath, const struct cgroup_tree *tree,
 			    const struct netns_address *bound, size_t n_bound);
+
+/* The address that a message of the kernel's tells of, and the device that has it; false if it is none, or a loopback one. */
+struct nlmsghdr;
+bool netns_address_read(const struct nlmsghdr *nlh, struct bh_addr *addr, uint32_t *ifindex);
+
+/* More than a device can be bound with: who has too many shall be seen to. */
+#define NETNS_VETH_ADDRESSES 16
+
+/* A veth in the namespace of a workload, whose other end is in the enforcer's own namespace. */
+struct netns_veth {
+	ino_t netns;
+	uint32_t ifindex; /* of the other end */
+	uint32_t inside;  /* of this one */
+	uint32_t n_addresses;
+	struct bh_addr addresses[NETNS_VETH_ADDRESSES];
+};
+
+/* Finds those of all namespaces that the enforcer's own user namespace owns: in another, somebody who is nobody here decides who
+ * enters it. *vethsp is the caller's to free(), also with a fault. Returns 0, or -errno: some namespaces were not read; -EAGAIN: a
+ * process ended before its namespace was entered. */
+int netns_veths_read(const struct cgroup_tree *tree, struct netns_veth **vethsp, size_t *np);
 
 /* Judges every TCP socket and connected UDP socket of managed workloads again, with the tables and tags in force, and destroys those that are no
  * longer allowed, so that both ends learn at once. Returns how many, or -errno. */

@@ -11,8 +11,10 @@ static const struct {
 	[BH_REASON_NO_IDENTITY] = {"NO_IDENTITY",
 				   "the workload has no verified identity: attest an SVID for its cgroup, or device"},
 	[BH_REASON_EXPIRED] = {"EXPIRED", "the workload's identity is past its deadline: attest a renewed SVID"},
-	[BH_REASON_FRAGMENT] = {"FRAGMENT",
-				"an IP fragment whose first part was not seen carries no ports to judge by"},
+	[BH_REASON_FRAGMENT] =
+		{"FRAGMENT",
+		 "an IP fragment has no ports to judge by, and none that was allowed went before it; only UDP through "
+		 "managed devices may come in fragments"},
 	[BH_REASON_PARSE] = {"PARSE",
 			     "a header is malformed or cut short, has IP options or a route, or too many extensions"},
 	[BH_REASON_PROTO] = {"PROTO_UNSUPPORTED",

@@ -20,6 +20,7 @@
 #include "log.h"
 #include "outbox.h"
 #include "role_auditor.h"
+#include "role_fetcher.h"
 #include "role_identity.h"
 #include "role_metrics.h"
 
@@ -54,8 +55,10 @@ struct role {
 	sd_event_source *again;
 };
 
-static const char *const names[ROLES] = {
-	[ROLE_IDENTITY] = "identity", [ROLE_AUDITOR] = "auditor", [ROLE_METRICS] = "metrics"};
+static const char *const names[ROLES] = {[ROLE_IDENTITY] = "identity",
+					 [ROLE_AUDITOR] = "auditor",
+					 [ROLE_METRICS] = "metrics",
+					 [ROLE_FETCHER] = "fetcher"};
 
 const char *role_name(enum role_kind kind)
 {
@@ -410,6 +413,8 @@ int role_dispatch(int argc, char **argv, int *statusp)
 		*statusp = auditor_main();
 	else if (strcmp(argv[2], names[ROLE_METRICS]) == 0)
 		*statusp = role_metrics_main(ROLE_FD_IPC, ROLE_FD_FIRST);
+	else if (strcmp(argv[2], names[ROLE_FETCHER]) == 0)
+		*statusp = role_fetcher_main(ROLE_FD_IPC);
 	else if (strcmp(argv[2], "compiler") == 0 && argc == 5)
 		*statusp = role_compiler_main((enum compile_job)atoi(argv[3]), argv[4], ROLE_FD_IPC, ROLE_FD_FIRST);
 	else

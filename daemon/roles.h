@@ -18,6 +18,7 @@ enum role_kind {
 	ROLE_IDENTITY,
 	ROLE_AUDITOR,
 	ROLE_METRICS, /* runs only where metrics are asked for */
+	ROLE_FETCHER, /* runs only where bundles come from outside */
 	ROLES,
 };
 

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/sched.h>
 #include <seccomp.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,10 +13,12 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #define NOBODY 65534
+#define FETCHER_PROCESSES 1024
 
 /* PIDFD_GET_INFO for its first published structure of 64 bytes, the only request identity has to make. */
 #define REQUEST_PIDFD_GET_INFO _IOC(_IOC_READ | _IOC_WRITE, 0xFF, 11, 64)
@@ -80,6 +83,24 @@ static const int auditor_calls[] = {
 	SCMP_SYS(newfstatat), SCMP_SYS(statx), SCMP_SYS(getdents64), SCMP_SYS(fsync), SCMP_SYS(fdatasync),
 };
 
+/* Connecting, looking up names, one process for each fetch. */
+static const int fetcher_calls[] = {
+	SCMP_SYS(connect),     SCMP_SYS(bind),
+	SCMP_SYS(shutdown),    SCMP_SYS(getsockopt),
+	SCMP_SYS(setsockopt),  SCMP_SYS(getsockname),
+	SCMP_SYS(getpeername), SCMP_SYS(sendmmsg),
+	SCMP_SYS(socketpair),  SCMP_SYS(pipe2),
+	SCMP_SYS(eventfd2),    SCMP_SYS(memfd_create),
+	SCMP_SYS(newfstatat),  SCMP_SYS(statx),
+	SCMP_SYS(access),      SCMP_SYS(getdents64),
+	SCMP_SYS(uname),       SCMP_SYS(getppid),
+	SCMP_SYS(getgid),      SCMP_SYS(getegid),
+	SCMP_SYS(wait4),       SCMP_SYS(waitid),
+	SCMP_SYS(setitimer),   SCMP_SYS(alarm),
+	SCMP_SYS(close_range), SCMP_SYS(set_robust_list),
+	SCMP_SYS(rseq),	       SCMP_SYS(set_tid_address),
+};
+
 /* What AddressSanitizer's runtime asks for, mostly while it writes a report. */
 static const int sanitizer_calls[] = {SCMP_SYS(readlink)};
 
@@ -130,6 +151,41 @@ static int allow_open_for_reading(scmp_filter_ctx filter)
 	return allow_if(filter, SCMP_SYS(openat), SCMP_A2(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));
 }
 
+/* A new process or thread, but no new namespace. clone3() has its flags in memory, where no filter sees them; the C library
+ * then uses clone(). */
+static int allow_fork(scmp_filter_ctx filter)
+{
+	static const unsigned namespaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER |
+					   CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWTIME;
+	int r = allow_if(filter, SCMP_SYS(clone), SCMP_A0(SCMP_CMP_MASKED_EQ, namespaces, 0));
+
+	if (r == 0)
+		r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+	/* The children end with their parent. */
+	if (r == 0)
+		r = allow_if(filter, SCMP_SYS(prctl), SCMP_A0(SCMP_CMP_EQ, PR_SET_PDEATHSIG, 0));
+	return r;
+}
+
+/* Sockets of the Internet and Unix; netlink, by which the C library sorts addresses. Looking up a name may load a library: that
+ * is refused, not punished, and then the ways that the C library has in itself are left, files and DNS. */
+static int allow_fetcher(scmp_filter_ctx filter)
+{
+	static const int families[] = {AF_INET, AF_INET6, AF_UNIX, AF_NETLINK};
+	int r = ALLOW(filter, fetcher_calls);
+
+	for (size_t i = 0; r == 0 && i < sizeof(families) / sizeof(families[0]); i++)
+		r = allow_if(filter, SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[i], 0));
+	if (r == 0)
+		r = allow_if(filter, SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, FIONREAD, 0));
+	if (r == 0)
+		r = allow_if(filter, SCMP_SYS(fcntl), SCMP_A1(SCMP_CMP_EQ, F_ADD_SEALS, 0));
+	if (r == 0)
+		r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(mmap), 1,
+				     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, PROT_EXEC));
+	return r == 0 ? allow_fork(filter) : r;
+}
+
 static int allow_profile(scmp_filter_ctx filter, enum sandbox_profile profile)
 {
 	int r = allow_core(filter);
@@ -142,7 +198,9 @@ static int allow_profile(scmp_filter_ctx filter, enum sandbox_profile profile)
 		r = allow_if(filter, SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, REQUEST_PIDFD_GET_INFO, 0));
 	if (r == 0 && profile == SANDBOX_AUDITOR)
 		r = ALLOW(filter, auditor_calls);
-	if (r == 0 && (profile == SANDBOX_AUDITOR || SANITIZED))
+	if (r == 0 && profile == SANDBOX_FETCHER)
+		r = allow_fetcher(filter);
+	if (r == 0 && (profile == SANDBOX_AUDITOR || profile == SANDBOX_FETCHER || SANITIZED))
 		r = allow_open_for_reading(filter);
 	if (r == 0 && SANITIZED)
 		r = ALLOW(filter, sanitizer_calls);
@@ -160,11 +218,13 @@ static int load_filter(enum sandbox_profile profile)
 	return r < 0 ? r : seccomp_load(filter);
 }
 
-static int limit_resources(void)
+/* The number of processes is that of all of nobody's. */
+static int limit_resources(enum sandbox_profile profile)
 {
-	static const struct rlimit none = {0, 0};
+	static const struct rlimit none = {0, 0}, some = {FETCHER_PROCESSES, FETCHER_PROCESSES};
 
-	if (setrlimit(RLIMIT_CORE, &none) < 0 || setrlimit(RLIMIT_NPROC, &none) < 0)
+	if (setrlimit(RLIMIT_CORE, &none) < 0 ||
+	    setrlimit(RLIMIT_NPROC, profile == SANDBOX_FETCHER ? &some : &none) < 0)
 		return -errno;
 	return 0;
 }
@@ -202,7 +262,7 @@ int role_sandbox(enum sandbox_profile profile)
 		return -errno;
 	r = drop_ids_and_capabilities();
 	if (r == 0)
-		r = limit_resources();
+		r = limit_resources(profile);
 	if (r == 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		r = -errno;
 	if (r == 0)

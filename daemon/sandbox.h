@@ -4,8 +4,8 @@
  *
  * Afterwards the process is nobody without groups and capabilities, can gain nothing by executing (it cannot execute),
  * leaves no core with keys or policies in it, cannot be traced by its own uid, and has a list of system calls: a call
- * outside the list kills it, and the enforcer starts the role again. No profile can make a socket or open a file for
- * writing: a role works with the descriptors that it was given.
+ * outside the list kills it, and the enforcer starts the role again. No profile can open a file for writing, and
+ * only the fetcher's can make a socket: a role works with the descriptors that it was given.
  */
 #ifndef BULKHEAD_DAEMON_SANDBOX_H
 #define BULKHEAD_DAEMON_SANDBOX_H
@@ -15,6 +15,7 @@ enum sandbox_profile {
 	SANDBOX_IDENTITY, /* accepts and serves connections on a given socket, in an event loop; opens nothing */
 	SANDBOX_METRICS,  /* likewise */
 	SANDBOX_AUDITOR,  /* event loop; opens files and directories for reading; writes and syncs given ones */
+	SANDBOX_FETCHER,  /* event loop; connects to others and forks; opens files for reading; makes memfds */
 };
 
 /* For good. Call it once, single-threaded, with all descriptors, event loops and libraries set up. A process that has

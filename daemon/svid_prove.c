@@ -13,6 +13,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "attest_session.h"
 #include "identity/attest.h"
 #include "tag_request.h"
 
@@ -140,6 +141,7 @@ static void prove(const struct bundle_set *bundles, int fd, struct ipc_tag_reque
 		return;
 	}
 	memcpy(out->text, verdict.note, sizeof(verdict.note));
+	attest_vouchers(&verdict, out->vouchers);
 	prove_possession(&body, chain, out);
 }
 

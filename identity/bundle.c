@@ -2,8 +2,9 @@
 #include "bundle.h"
 
 #include <errno.h>
-#include <openssl/bio.h>
-#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/sha.h>
+#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,21 +19,6 @@ struct bundle_set {
 static void authorities_freep(STACK_OF(X509) * *authorities)
 {
 	sk_X509_pop_free(*authorities, X509_free);
-}
-
-static void bio_freep(BIO **bio)
-{
-	BIO_free(*bio);
-}
-
-static void x509_freep(X509 **certificate)
-{
-	X509_free(*certificate);
-}
-
-static void freep(void *p)
-{
-	free(*(void **)p);
 }
 
 int bundle_set_new(struct bundle_set **setp)
@@ -73,72 +59,6 @@ const struct bundle *bundle_set_find(const struct bundle_set *set, const char *t
 	return &set->bundles[i];
 }
 
-static int contains(STACK_OF(X509) * authorities, X509 *certificate)
-{
-	for (int i = 0; i < sk_X509_num(authorities); i++) {
-		if (X509_cmp(sk_X509_value(authorities, i), certificate) == 0)
-			return 1;
-	}
-	return 0;
-}
-
-/* Adds one entry, unless it is no CA (then 1) or there already. */
-static int add_authority(STACK_OF(X509) * authorities, const uint8_t *der, size_t len, unsigned entry, char *why,
-			 size_t why_size)
-{
-	const uint8_t *at = der;
-	__attribute__((cleanup(x509_freep))) X509 *certificate = d2i_X509(NULL, &at, (long)len);
-	struct svid_verdict verdict;
-
-	ERR_clear_error();
-	if (certificate == NULL || at != der + len) {
-		snprintf(why, why_size, "entry %u is no DER certificate%s", entry,
-			 certificate != NULL ? ", bytes follow it" : "");
-		return -EINVAL;
-	}
-	if (certificate_check_anchor(certificate, &verdict) != 0) {
-		snprintf(why, why_size, "entry %u dropped: %.100s", entry, verdict.detail);
-		return 1;
-	}
-	if (contains(authorities, certificate))
-		return 0;
-	if (sk_X509_push(authorities, certificate) == 0)
-		return -ENOMEM;
-	certificate = NULL;
-	return 0;
-}
-
-static int parse_authorities(STACK_OF(X509) * authorities, const char *pem, size_t len, unsigned *droppedp, char *why,
-			     size_t why_size)
-{
-	__attribute__((cleanup(bio_freep))) BIO *text = len <= INT32_MAX ? BIO_new_mem_buf(pem, (int)len) : NULL;
-	unsigned entries = 0, dropped = 0;
-
-	if (text == NULL)
-		return -ENOMEM;
-	for (;;) {
-		__attribute__((cleanup(freep))) uint8_t *der = NULL;
-		size_t der_len;
-		int r = certificate_pem_next(text, &der, &der_len, why, why_size);
-
-		if (r < 0)
-			return r;
-		if (r == 0)
-			break;
-		r = add_authority(authorities, der, der_len, ++entries, why, why_size);
-		if (r < 0)
-			return r;
-		dropped += (unsigned)r;
-	}
-	if (entries == 0) {
-		/* An empty file is more often a failed write than a revocation of everything. */
-		snprintf(why, why_size, "there is no PEM certificate in it");
-		return -EINVAL;
-	}
-	*droppedp = dropped;
-	return 0;
-}
-
 static int bundle_set_insert(struct bundle_set *set, size_t at, const char *trust_domain)
 {
 	struct bundle *grown = realloc(set->bundles, (set->n + 1) * sizeof(*grown));
@@ -153,32 +73,93 @@ static int bundle_set_insert(struct bundle_set *set, size_t at, const char *trus
 	return 0;
 }
 
+/* Every authority of the one is one of the other. */
+static bool includes(const STACK_OF(X509) * all, const STACK_OF(X509) * some)
+{
+	for (int i = 0; i < sk_X509_num(some); i++) {
+		int at = 0;
+
+		while (at < sk_X509_num(all) && X509_cmp(sk_X509_value(all, at), sk_X509_value(some, i)) != 0)
+			at++;
+		if (at >= sk_X509_num(all))
+			return false;
+	}
+	return true;
+}
+
+/* Rules 79, 80. Order and spelling of a text are no content: the authorities are compared. */
+static int check_sequence(const struct bundle *former, struct bundle_text *text)
+{
+	const struct bundle_report *report = text->report;
+
+	if (former == NULL || !former->has_sequence || !report->has_sequence)
+		return 0;
+	if (report->sequence < former->sequence)
+		return bundle_text_refuse(text, 79, "its sequence is %llu, and the bundle that is there has %llu",
+					  (unsigned long long)report->sequence, (unsigned long long)former->sequence);
+	if (report->sequence == former->sequence && report->changed)
+		return bundle_text_refuse(text, 80, "its sequence is %llu as before, and its authorities are others",
+					  (unsigned long long)report->sequence);
+	return 0;
+}
+
+static int check_name(struct bundle_text *text)
+{
+	int rule = spiffe_trust_domain_check(text->trust_domain, strlen(text->trust_domain));
+
+	if (rule != 0)
+		return bundle_text_refuse(text, rule, "\"%.100s\" is no trust domain name", text->trust_domain);
+	return 0;
+}
+
+int bundle_set_load(struct bundle_set *set, const char *trust_domain, enum bundle_format format, const char *text,
+		    size_t len, struct bundle_report *report)
+{
+	__attribute__((cleanup(authorities_freep))) STACK_OF(X509) *authorities = sk_X509_new_null();
+	struct bundle_text into = {.trust_domain = trust_domain, .authorities = authorities, .report = report};
+	size_t at = bundle_set_position(set, trust_domain);
+	const struct bundle *former = bundle_set_find(set, trust_domain);
+	STACK_OF(X509) * old;
+	int r;
+
+	memset(report, 0, sizeof(*report));
+	report->refresh_s = BUNDLE_REFRESH_USUAL_S;
+	if (authorities == NULL)
+		return -ENOMEM;
+	r = check_name(&into);
+	if (r == 0)
+		r = bundle_text_parse(&into, format, text, len);
+	if (r < 0)
+		return r;
+	report->total = (unsigned)sk_X509_num(authorities);
+	report->changed = former == NULL || !includes(former->authorities, authorities) ||
+			  !includes(authorities, former->authorities);
+	r = check_sequence(former, &into);
+	if (r < 0)
+		return r;
+	if (former == NULL && bundle_set_insert(set, at, trust_domain) < 0)
+		return -ENOMEM;
+	old = set->bundles[at].authorities;
+	set->bundles[at].authorities = authorities;
+	set->bundles[at].dropped = report->dropped;
+	set->bundles[at].has_sequence = report->has_sequence;
+	set->bundles[at].sequence = report->sequence;
+	authorities = old;
+	return (int)report->total;
+}
+
 int bundle_set_load_pem(struct bundle_set *set, const char *trust_domain, const char *pem, size_t len,
 			unsigned *droppedp, char *why, size_t why_size)
 {
-	__attribute__((cleanup(authorities_freep))) STACK_OF(X509) *authorities = sk_X509_new_null();
-	size_t at = bundle_set_position(set, trust_domain);
-	int rule = spiffe_trust_domain_check(trust_domain, strlen(trust_domain)), r;
-	STACK_OF(X509) * former;
+	struct bundle_report report;
+	int r = bundle_set_load(set, trust_domain, BUNDLE_PEM, pem, len, &report);
 
-	*droppedp = 0;
-	snprintf(why, why_size, "%s", "");
-	if (rule != 0) {
-		snprintf(why, why_size, "\"%.100s\" is no trust domain name (rule %d)", trust_domain, rule);
-		return -EINVAL;
-	}
-	if (authorities == NULL)
-		return -ENOMEM;
-	r = parse_authorities(authorities, pem, len, droppedp, why, why_size);
-	if (r < 0)
-		return r;
-	if (bundle_set_find(set, trust_domain) == NULL && bundle_set_insert(set, at, trust_domain) < 0)
-		return -ENOMEM;
-	former = set->bundles[at].authorities;
-	set->bundles[at].authorities = authorities;
-	set->bundles[at].dropped = *droppedp;
-	authorities = former;
-	return sk_X509_num(set->bundles[at].authorities);
+	*droppedp = r < 0 ? 0 : report.dropped;
+	snprintf(why, why_size, "%s", r < 0 ? report.why : "");
+	if (r >= 0 && report.n_entries > 0)
+		snprintf(why, why_size, "entry %u dropped: %.180s", report.entries[report.n_entries - 1].index + 1,
+			 report.entries[report.n_entries - 1].text);
+	return r;
 }
 
 void bundle_set_remove(struct bundle_set *set, const char *trust_domain)
@@ -197,6 +178,42 @@ int bundle_set_authorities(const struct bundle_set *set, const char *trust_domai
 	const struct bundle *bundle = bundle_set_find(set, trust_domain);
 
 	return bundle != NULL ? sk_X509_num(bundle->authorities) : -ENOENT;
+}
+
+/* Subject key identifier, or the beginning of the SHA-256 of the key. */
+static void key_id(X509 *certificate, char *out, size_t size)
+{
+	const ASN1_OCTET_STRING *given = X509_get0_subject_key_id(certificate);
+	const uint8_t *bytes = given != NULL ? ASN1_STRING_get0_data(given) : NULL;
+	size_t len = given != NULL ? (size_t)ASN1_STRING_length(given) : 0;
+	uint8_t digest[SHA256_DIGEST_LENGTH];
+	unsigned digest_len = 0;
+
+	if (len == 0 && X509_pubkey_digest(certificate, EVP_sha256(), digest, &digest_len) == 1) {
+		bytes = digest;
+		len = 20;
+	}
+	out[0] = '\0';
+	for (size_t i = 0; i < len && 2 * i + 2 < size; i++)
+		snprintf(out + 2 * i, size - 2 * i, "%02x", bytes[i]);
+}
+
+bool bundle_set_authority(const struct bundle_set *set, const char *trust_domain, size_t i,
+			  struct bundle_authority_info *info)
+{
+	const struct bundle *bundle = bundle_set_find(set, trust_domain);
+	X509 *certificate;
+
+	memset(info, 0, sizeof(*info));
+	if (bundle == NULL || i >= (size_t)sk_X509_num(bundle->authorities))
+		return false;
+	certificate = sk_X509_value(bundle->authorities, (int)i);
+	if (X509_digest(certificate, EVP_sha256(), info->id, NULL) != 1)
+		return false;
+	certificate_name(X509_get_subject_name(certificate), info->subject, sizeof(info->subject));
+	key_id(certificate, info->key_id, sizeof(info->key_id));
+	info->not_after = certificate_not_after(certificate);
+	return true;
 }
 
 void bundle_set_names(const struct bundle_set *set, char *out, size_t size)

@@ -13,9 +13,8 @@
 #include <string.h>
 #include <strings.h>
 
-#include "der.h"
-
 #include "crypto.h"
+#include "der.h"
 
 static void general_names_freep(GENERAL_NAMES **names)
 {

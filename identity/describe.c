@@ -14,6 +14,8 @@
 struct certificate_list {
 	size_t n;
 	X509 *certificates[DESCRIBE_MAX_CERTIFICATES];
+	uint8_t *der[DESCRIBE_MAX_CERTIFICATES];
+	size_t len[DESCRIBE_MAX_CERTIFICATES];
 	size_t trailing[DESCRIBE_MAX_CERTIFICATES]; /* bytes behind it in its PEM block */
 };
 
@@ -55,8 +57,10 @@ void certificate_list_freep(struct certificate_list **listp)
 
 	if (list == NULL)
 		return;
-	for (size_t i = 0; i < list->n; i++)
+	for (size_t i = 0; i < list->n; i++) {
 		X509_free(list->certificates[i]);
+		free(list->der[i]);
+	}
 	free(list);
 	*listp = NULL;
 }
@@ -75,8 +79,12 @@ static size_t list_add(struct certificate_list *list, const uint8_t *der, size_t
 			snprintf(why, why_size, "certificate %zu is no DER certificate", list->n);
 		return 0;
 	}
-	list->certificates[list->n++] = certificate;
-	return (size_t)(at - der);
+	list->certificates[list->n] = certificate;
+	list->len[list->n] = (size_t)(at - der);
+	list->der[list->n] = malloc(list->len[list->n]);
+	if (list->der[list->n] != NULL)
+		memcpy(list->der[list->n], der, list->len[list->n]);
+	return list->len[list->n++];
 }
 
 static int parse_der(struct certificate_list *list, const uint8_t *der, size_t len, char *why, size_t why_size)
@@ -284,6 +292,19 @@ static void add_problem(struct certificate_description *description, const struc
 		description->problems[description->n_problems++] = *problem;
 }
 
+/* Rule 70 of the signature. Whether an authority signs itself with a weak digest is not looked at (rule 71). */
+static int check_signature(X509 *certificate, int depth, const struct certificate_description *description,
+			   struct svid_verdict *problem)
+{
+	int bits = 0;
+
+	if (description->role == DESCRIBE_AUTHORITY ||
+	    X509_get_signature_info(certificate, NULL, NULL, &bits, NULL) != 1 || bits >= 112)
+		return 0;
+	return verdict_refuse(problem, 70, depth, "it is signed with %s, which gives %d bits of security",
+			      description->signature, bits);
+}
+
 static void find_problems(const struct certificate_list *list, size_t i, time_t now,
 			  struct certificate_description *description)
 {
@@ -295,28 +316,19 @@ static void find_problems(const struct certificate_list *list, size_t i, time_t 
 		verdict_refuse(&problem, 72, depth, "%zu bytes follow the certificate", list->trailing[i]);
 		add_problem(description, &problem);
 	}
+	if (list->der[i] != NULL &&
+	    certificate_check_encoding(certificate, list->der[i], list->len[i], depth, &problem))
+		add_problem(description, &problem);
+	if (certificate_check_cost(certificate, depth, &problem) != 0)
+		add_problem(description, &problem);
 	if ((description->role == DESCRIBE_LEAF ? certificate_check_leaf(certificate, &problem)
 						: certificate_check_signer(certificate, depth, &problem)) != 0)
 		add_problem(description, &problem);
 	if (certificate_check_time(certificate, depth, now, &problem) != 0)
 		add_problem(description, &problem);
-	if (description->key_bits < 112) {
-		verdict_refuse(&problem, 70, depth, "the public key (%s) gives %d bits of security", description->key,
-			       description->key_bits);
+	if (certificate_check_key(certificate, depth, &problem) != 0 ||
+	    check_signature(certificate, depth, description, &problem) != 0)
 		add_problem(description, &problem);
-	}
-	/* Whether an authority signs itself with a weak digest is not looked at (rule 71). */
-	if (description->role != DESCRIBE_AUTHORITY) {
-		int bits = 0;
-
-		if (X509_get_signature_info(certificate, NULL, NULL, &bits, NULL) == 1 && bits < 112) {
-			verdict_refuse(&problem, 70, depth, "it is signed with %s, which gives %d bits of security",
-				       description->signature, bits);
-			add_problem(description, &problem);
-		}
-	}
-	for (unsigned n = 0; n < description->n_problems; n++)
-		description->problems[n].depth = depth;
 }
 
 void certificate_describe(const struct certificate_list *list, size_t i, time_t now,

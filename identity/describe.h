@@ -15,7 +15,7 @@
 #include "svid.h"
 
 #define DESCRIBE_MAX_CERTIFICATES 64
-#define DESCRIBE_MAX_PROBLEMS 5
+#define DESCRIBE_MAX_PROBLEMS 6
 
 enum describe_role {
 	DESCRIBE_LEAF,

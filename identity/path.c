@@ -27,6 +27,8 @@ struct path_search {
 	/* The most telling failure so far: a whole path that broke a rule over a dead end, a long dead end over a short. */
 	unsigned rank;
 	struct svid_verdict failure;
+	struct svid_anchor anchors[SVID_MAX_ANCHORS]; /* reached by a valid path */
+	unsigned n_anchors;
 };
 
 enum {
@@ -178,6 +180,7 @@ static int check_part(const struct path_search *search, size_t i, struct svid_ve
 	return certificate_check_time(certificate, depth, search->now, failure);
 }
 
+/* 0: it is valid. */
 static int check_whole_path(struct path_search *search)
 {
 	struct svid_verdict failure = {.rule = 0};
@@ -224,6 +227,46 @@ static bool is_on_path(const struct path_search *search, X509 *certificate)
 	return false;
 }
 
+/* A whole path is valid: notes its authority, with the time of the path that lasts longest. */
+static int search_accept(struct path_search *search)
+{
+	uint8_t id[32];
+	time_t not_after = INT64_MAX;
+	unsigned i = 0;
+
+	if (X509_digest(search->path[search->len - 1], EVP_sha256(), id, NULL) != 1)
+		return -ENOMEM;
+	for (size_t at = 0; at < search->len; at++) {
+		time_t one = certificate_not_after(search->path[at]);
+
+		not_after = one < not_after ? one : not_after;
+	}
+	while (i < search->n_anchors && memcmp(search->anchors[i].id, id, sizeof(search->anchors[i].id)) != 0)
+		i++;
+	if (i == SVID_MAX_ANCHORS)
+		return 0;
+	if (i == search->n_anchors) {
+		memcpy(search->anchors[i].id, id, sizeof(search->anchors[i].id));
+		search->anchors[i].not_after = not_after;
+		search->n_anchors++;
+	} else if (not_after > search->anchors[i].not_after) {
+		search->anchors[i].not_after = not_after;
+	}
+	return 0;
+}
+
+/* An authority that the chain brings along was looked at as an authority; being its own issuer, it leads to no other. */
+static bool is_known_root(const struct path_search *search, X509 *certificate)
+{
+	if (!is_named_by(certificate, certificate))
+		return false;
+	for (int i = 0; i < sk_X509_num(search->bundle->authorities); i++) {
+		if (X509_cmp(sk_X509_value(search->bundle->authorities, i), certificate) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* Says why the path cannot go on from its last certificate. `named`: an issuer of the right name was there. */
 static int note_dead_end(struct path_search *search, bool named)
 {
@@ -254,20 +297,22 @@ static int note_dead_end(struct path_search *search, bool named)
 	return 1;
 }
 
-/* Depth first, authorities before the chain's own certificates. 0: a valid path stands in search->path. */
+/* Depth first, authorities before the chain's own certificates. All paths are looked at, until every anchor that can be noted
+ * is. Returns 1, or a fault. */
 static int search_issuers(struct path_search *search)
 {
 	X509 *last = search->path[search->len - 1];
 	int authorities = sk_X509_num(search->bundle->authorities), found = 0;
-	struct svid_verdict failure;
+	struct svid_verdict failure = {.rule = 0};
 	bool named = false;
 
-	for (int i = 0; i < authorities + (int)search->n - 1; i++) {
+	for (int i = 0; i < authorities + (int)search->n - 1 && search->n_anchors < SVID_MAX_ANCHORS; i++) {
 		X509 *issuer = i < authorities ? sk_X509_value(search->bundle->authorities, i)
 					       : search->certificates[i - authorities + 1];
 		int r;
 
-		if (!is_named_by(last, issuer) || is_on_path(search, issuer))
+		if (!is_named_by(last, issuer) || is_on_path(search, issuer) ||
+		    (i >= authorities && is_known_root(search, issuer)))
 			continue;
 		named = true;
 		if (certificate_check_approved(issuer, (int)search->len, &failure) != 0) {
@@ -282,11 +327,13 @@ static int search_issuers(struct path_search *search)
 		found++;
 		search->path[search->len++] = issuer;
 		r = i < authorities ? check_whole_path(search) : search_issuers(search);
-		if (r != 1)
+		if (r == 0)
+			r = search_accept(search);
+		if (r < 0)
 			return r;
 		search->len--;
 	}
-	return found > 0 ? 1 : note_dead_end(search, named);
+	return found > 0 || search->n_anchors > 0 ? 1 : note_dead_end(search, named);
 }
 
 int path_validate(X509 *const *certificates, size_t n, const struct bundle *bundle, time_t now,
@@ -304,20 +351,22 @@ int path_validate(X509 *const *certificates, size_t n, const struct bundle *bund
 	};
 	int r = search_issuers(&search);
 
-	if (r == -E2BIG)
+	/* What was found counts, however many more ways there are. */
+	if (r == -E2BIG && search.n_anchors == 0)
 		return verdict_refuse(verdict, 202, -1, "the certificates can be ordered in too many ways");
-	if (r == 1) {
+	if (r < 0 && r != -E2BIG)
+		return r;
+	if (search.n_anchors == 0) {
 		verdict->at_authority = search.failure.at_authority;
 		return verdict_refuse(verdict, search.failure.rule, search.failure.depth, "%s", search.failure.detail);
 	}
-	if (r < 0)
-		return r;
 	memcpy(verdict->note, search.note, sizeof(verdict->note));
-	for (size_t i = 0; i < search.len; i++) {
-		time_t not_after = certificate_not_after(search.path[i]);
-
-		if (not_after < verdict->not_after)
-			verdict->not_after = not_after;
+	verdict->not_after = 0;
+	for (unsigned i = 0; i < search.n_anchors; i++) {
+		if (search.anchors[i].not_after > verdict->not_after)
+			verdict->not_after = search.anchors[i].not_after;
 	}
+	memcpy(verdict->anchors, search.anchors, sizeof(verdict->anchors));
+	verdict->n_anchors = search.n_anchors;
 	return 0;
 }

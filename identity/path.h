@@ -14,7 +14,8 @@
 
 #include "bundle.h"
 
-/* `certificates[0]` is the leaf and has passed certificate_check_leaf(). Sets verdict->not_after (rule 74). Returns 0, 1
+/* `certificates[0]` is the leaf and has passed certificate_check_leaf(). Sets verdict->not_after (rule 74) and the anchors: every
+ * authority by which the chain is valid, because any one of them may leave the bundle. Returns 0, 1
  * with the verdict filled, or -ENOMEM. */
 int path_validate(X509 *const *certificates, size_t n, const struct bundle *bundle, time_t now,
 		  struct svid_verdict *verdict);

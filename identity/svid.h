@@ -40,6 +40,13 @@ void bundle_set_names(const struct bundle_set *set, char *out, size_t size);
 
 struct svid_chain; /* parsed, not yet verified */
 
+/* An authority that a chain is valid by. */
+#define SVID_MAX_ANCHORS 4
+struct svid_anchor {
+	uint8_t id[16];	   /* beginning of the SHA-256 of its certificate */
+	int64_t not_after; /* UTC seconds: earliest on the path to it */
+};
+
 /* Result of a verification. */
 struct svid_verdict {
 	int rule;	   /* 0: valid; else the rule that was broken */
@@ -49,11 +56,13 @@ struct svid_verdict {
 	char note[160];	   /* valid, but worth a line in the log (rule 54); else "" */
 	char spiffe_id[SPIFFE_ID_MAX + 1]; /* "" if none could be read */
 	char trust_domain[SPIFFE_TRUST_DOMAIN_MAX + 1];
-	time_t not_after;  /* earliest notAfter on the validated path (rule 74) */
+	time_t not_after; /* earliest notAfter on the validated path (rule 74); of several paths, the last one to end */
 	time_t not_before; /* of the leaf */
 	char serial[64];   /* leaf, hex */
 	char issuer[256];  /* leaf, RFC 2253 */
 	uint8_t leaf_sha256[32];
+	unsigned n_anchors; /* the chain is valid by each of them; more than there is room for are left out */
+	struct svid_anchor anchors[SVID_MAX_ANCHORS];
 };
 
 /* Parses DER certificates, leaf first. Refuses trailing bytes (rule 72), too many or too large. Returns 0, 1 with

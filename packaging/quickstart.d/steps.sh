@@ -48,15 +48,20 @@ logged() { # JQ-CONDITION: an event of the audit log fulfils it
 step_identities() {
 	step "Identities: a trust domain, and an SVID for each workload"
 	say "An SVID is a certificate that carries a SPIFFE ID: who a workload is, wherever it runs. A SPIFFE issuer such as" \
-		"SPIRE hands them out; here a trial CA made with openssl does. The daemon is given the CA's certificate only."
-	ca_make ca "Trial CA of prod.example"
-	cp ca/ca.pem bundles/prod.example.pem
-	ca_make foreign "CA of somebody else"
-	svid_make ca web web 86400
-	svid_make ca db db 86400
-	svid_make foreign fake web 86400
-	show openssl x509 -in web.pem -noout -issuer -enddate -ext subjectAltName
-	exits 0 "web.pem says: I am web"
+		"SPIRE hands them out; here a CA for trials does. The daemon is given the CA's trust bundle only."
+	show policyctl ca init ca --trust-domain prod.example
+	exits 0 "a CA for prod.example"
+	show policyctl ca bundle ca --out bundles/prod.example.pem
+	exits 0 "its trust bundle: by this the daemon knows its SVIDs"
+	show policyctl ca issue ca "$WEB" --ttl 1d
+	exits 0 "an SVID for web, and its key"
+	show policyctl ca issue ca "$DB" --ttl 1d
+	exits 0 "and for db"
+	show policyctl svid show web.pem
+	says "SPIFFE ID +$WEB" "web.pem says: I am web"
+	show policyctl ca init foreign --trust-domain prod.example
+	show policyctl ca issue foreign "$WEB" --ttl 1d --out fake
+	exits 0 "somebody else has made a CA and an SVID of the same names"
 	show policyctl svid verify --bundle bundles/prod.example.pem --trust-domain prod.example web.pem
 	exits 0 "and the trust bundle confirms it"
 	show policyctl svid verify --bundle bundles/prod.example.pem --trust-domain prod.example fake.pem
@@ -168,9 +173,9 @@ step_expiry() {
 	# shellcheck disable=SC2034 # for --keep, which ends it
 	streaming=$!
 	within 5 more_than 0 db.out '^web-again: ' || die "web's transfer did not start: $(cat web-stream.out)"
-	end=$((($(date +%s) + 7) * 1000))
-	svid_make ca batch batch 7
-	show openssl x509 -in batch.pem -noout -enddate
+	show policyctl ca issue ca "${WEB%/*}/batch" --ttl 7s
+	exits 0 "an SVID for 7 seconds"
+	end=$(svid_end batch.pem)
 	workload_start batch.out policyctl run --svid batch.pem --key batch.key --cgroup batch -- client.py stream 5432 batch
 	within 5 more_than 1000000 db.out '^batch: ' || die "the transfer did not start: $(cat batch.out batch.out.err)"
 	show policyctl identities
@@ -195,6 +200,10 @@ step_expiry() {
 	holds "the last of them arrived $((end - last)) ms before the SVID ended" test $((end - last)) -gt -500 -a $((end - last)) -lt 1500
 	show in-cgroup batch client.py ask 5432 'May I still'
 	says 'EPERM' "a new connection is refused: the kernel compares the deadline itself"
+}
+
+svid_end() { # FILE: when the SVID ends, in ms
+	echo $(($(date -d "$(policyctl --json svid show "$1" | jq -r '.certificates[0].not_after')" +%s) * 1000))
 }
 
 is_past() { # MS

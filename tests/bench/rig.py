@@ -311,10 +311,10 @@ def bpftool(*args):
 
 
 def instance_programs(env):
-    """bpftool's view of every program that uses the pinned maps of an instance, on whatever hook it is: all of them read its
-    state word."""
-    state = bpftool("map", "show", "pinned", env.map_pin("state"))["id"]
-    return [p for p in bpftool("prog", "show") if state in p.get("map_ids", [])]
+    """bpftool's view of every program that uses the pinned maps of an instance, on whatever hook it is: each reads the state
+    word, or what is kept for sockets."""
+    maps = {bpftool("map", "show", "pinned", env.map_pin(name))["id"] for name in ("state", "tcp_slots", "udp_sockets")}
+    return [p for p in bpftool("prog", "show") if maps & set(p.get("map_ids", []))]
 
 
 def require(*paths):

@@ -161,7 +161,11 @@ char *chains_pem(const struct chain_bytes *certificates, size_t n)
 	long len;
 
 	for (size_t i = 0; i < n; i++)
-		CERTS_MUST(PEM_write_bio(bio, PEM_STRING_X509, "", certificates[i].der, (long)certificates[i].len) > 0);
+		if (certificates[i].len > 0)
+			CERTS_MUST(PEM_write_bio(bio, PEM_STRING_X509, "", certificates[i].der,
+						 (long)certificates[i].len) > 0);
+		else /* which OpenSSL does not write */
+			BIO_puts(bio, "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n");
 	len = BIO_get_mem_data(bio, &bytes);
 	text = strndup(len > 0 ? bytes : "", (size_t)len);
 	BIO_free(bio);

@@ -37,6 +37,14 @@ SIGNER = {
 }
 
 
+# What `openssl genpkey` is told.
+KEYS = {
+    "P-256": ("EC", "-pkeyopt", "ec_paramgen_curve:P-256"),
+    "RSA-2048": ("RSA", "-pkeyopt", "rsa_keygen_bits:2048"),
+    "Ed25519": ("ED25519",),
+}
+
+
 def openssl(*args):
     result = subprocess.run(["openssl", *args], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if result.returncode:
@@ -67,9 +75,10 @@ class Svid:
 
 
 class Authority:
-    """A root, or with `parent` an intermediate, of one trust domain."""
+    """A root, or with `parent` an intermediate, of one trust domain. `kind` of its key and those of its SVIDs."""
 
-    def __init__(self, directory, trust_domain, parent=None, seconds=86400):
+    def __init__(self, directory, trust_domain, parent=None, seconds=86400, kind="P-256"):
+        self.kind = kind
         self.dir = directory
         self.trust_domain = trust_domain
         self.parent = parent
@@ -90,7 +99,7 @@ class Authority:
         with open(ext, "w", encoding="ascii") as f:
             f.writelines(f"{name} = {value}\n" for name, value in extensions.items() if value is not None)
         if not reuse_key:
-            openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", key)
+            openssl("genpkey", "-algorithm", *KEYS[self.kind], "-out", key)
         openssl("req", "-new", "-config", f"{self.dir}/ca.cnf", "-key", key, "-subj", subject, "-out", f"{cert}.csr")
         by = signer or self
         sign = ["-selfsign", "-keyfile", key] if own and not signer else ["-cert", by.cert, "-keyfile", by.key]
@@ -120,6 +129,14 @@ class Authority:
                 out.write(f.read())
             above = above.parent
         return Svid(f"{base}.pem", key_file, spiffe_id, not_after)
+
+    def reissue(self):
+        """The same authority with a new certificate of the same key; returns its file. What it issued stays valid by both."""
+        self.made += 1
+        cert = f"{self.dir}/again{self.made}.pem"
+        self._make(self.key, cert, f"/O=e2e/CN={self.trust_domain} {os.path.basename(self.dir)}",
+                   dict(SIGNER, subjectAltName=f"URI:spiffe://{self.trust_domain}"), -3600, 90000, own=True, reuse_key=True)
+        return cert
 
     def bundle(self):
         with open(self.cert, encoding="ascii") as f:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`fips: require`: cryptography of OpenSSL's FIPS module, or no daemon.
 
-Debian ships no such module. Where BULKHEAD_TEST_FIPS names the fipsmodule.cnf of one (and OPENSSL_MODULES the directory
-of its fips.so), the daemon runs on it here; elsewhere what is tested is the refusal."""
+Debian ships no such module; `tests/fips-module` makes one. Where BULKHEAD_TEST_FIPS names its fipsmodule.cnf (and
+OPENSSL_MODULES the directory of its fips.so), the daemon runs on it here; elsewhere what is tested is the refusal."""
 import os
 import subprocess
 

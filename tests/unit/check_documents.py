@@ -16,7 +16,7 @@ import sys
 import tempfile
 
 policyctl, source = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
-OFFLINE = ("check", "test", "prove", "diff", "explain", "lint", "fmt", "graph")
+OFFLINE = ("check", "test", "prove", "diff", "explain", "lint", "fmt", "graph", "svid")
 failures = commands = policies = 0
 
 

@@ -207,6 +207,10 @@ static void devices_are_a_list_or_a_text(void **state)
 	refused("devices: \"a,,b\"\n", "has an empty name");
 	refused("devices: [\"a,b\"]\n", "a name has no comma");
 	refused("devices: [[a]]\n", "b.yaml:1:11: error: devices must be a plain text");
+	assert_int_equal(parse("device_hook: clsact\n", &file), 0);
+	assert_int_equal(config_merge(&config, &file, NULL, why, sizeof(why)), 0);
+	assert_string_equal(config.device_hook, "clsact");
+	refused("device_hook: xdp\n", "device_hook \"xdp\": auto, tcx or clsact");
 	refused("devices: {a: b}\n", "devices must be a plain text");
 	refused("devices: [a]\ndevices: [b]\n", "b.yaml:2:1: error: devices is set twice");
 }

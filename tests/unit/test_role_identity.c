@@ -25,10 +25,12 @@
 #include "daemon/ipc.h"
 #include "daemon/role_identity.h"
 #include "identity/attest.h"
+#include "identity/bundle_text.h"
 #include "identity/process.h"
 #include "identity/svid.h"
 
 #define TD "prod.example"
+#define TAG_KEY 4711 /* of the tag that is given */
 #define WAIT_MS 10000
 #define CGROUP2_MAGIC 0x63677270
 
@@ -41,6 +43,11 @@ struct world {
 	struct cert leaf;
 	struct svid_chain *chain;
 	_Alignas(8) uint8_t packet[IPC_MAX_PACKET];
+	uint64_t offers;
+	/* What came with the last bundle. */
+	unsigned n_authorities, n_vouches;
+	struct ipc_bundle_authority authority; /* the last one */
+	struct ipc_vouch vouch;
 };
 
 /* ---- the enforcer's side ---- */
@@ -61,11 +68,33 @@ static int give_bundle(struct world *world, const char *trust_domain, const char
 	struct ipc_bundle bundle = {.h = {IPC_BUNDLE, sizeof(bundle)}};
 	int memfd = pem != NULL ? ipc_memfd("bundle", pem, strlen(pem)) : -1;
 
+	bundle.offer = ++world->offers;
+	bundle.format = BUNDLE_PEM;
 	strcpy(bundle.trust_domain, trust_domain);
 	assert_int_equal(ipc_send(world->ipc, &bundle, memfd), 0);
-	if (memfd >= 0)
-		close(memfd);
-	expect_packet(world, IPC_BUNDLE_LOADED);
+	if (memfd < 0)
+		return 0;
+	close(memfd);
+	world->n_authorities = world->n_vouches = 0;
+	for (;;) {
+		struct pollfd readable = {.fd = world->ipc, .events = POLLIN};
+		int fd, type;
+
+		assert_int_equal(poll(&readable, 1, WAIT_MS), 1);
+		type = ipc_receive(world->ipc, world->packet, &fd);
+		if (type == IPC_BUNDLE_LOADED)
+			break;
+		if (type == IPC_VOUCH) {
+			world->vouch = *(struct ipc_vouch *)world->packet;
+			world->n_vouches++;
+		} else {
+			assert_int_equal(type, IPC_BUNDLE_AUTHORITY);
+			world->authority = *(struct ipc_bundle_authority *)world->packet;
+			assert_int_equal(world->authority.offer, bundle.offer);
+			world->n_authorities++;
+		}
+	}
+	assert_int_equal(((struct ipc_bundle_loaded *)world->packet)->offer, bundle.offer);
 	return ((struct ipc_bundle_loaded *)world->packet)->authorities;
 }
 
@@ -78,6 +107,7 @@ static struct ipc_tag_request *answer_tag_request(struct world *world, unsigned 
 	*pidfdp = expect_packet(world, IPC_TAG_REQUEST);
 	reply.request = request->request;
 	reply.cgroup_id = request->cgroup_id;
+	reply.key = TAG_KEY;
 	reply.not_after = request->not_after;
 	strcpy(reply.text, text);
 	assert_int_equal(ipc_send(world->ipc, &reply, -1), 0);
@@ -664,6 +694,84 @@ static void last_good_bundle_outlives_a_broken_one(void **state)
 	raw_free(raw);
 }
 
+static int give_one(struct world *world, const struct cert *authority)
+{
+	char *pem = certs_pem(&authority, 1);
+	int n = give_bundle(world, TD, pem);
+
+	free(pem);
+	return n;
+}
+
+static void attest_once(struct world *world)
+{
+	struct raw *raw = raw_challenged(world);
+	const struct ipc_tag_request *request;
+	int pidfd;
+
+	raw_prove(raw, world->leaf.key);
+	request = answer_tag_request(world, ATTEST_OK, "tagged", &pidfd);
+	close(pidfd);
+	/* The authority that the test gave it, and until when the leaf is valid. */
+	assert_memory_equal(request->vouchers[0].authority, world->authority.id,
+			    sizeof(request->vouchers[0].authority));
+	assert_int_equal(request->vouchers[0].not_after, request->not_after);
+	assert_int_equal(request->vouchers[1].not_after, 0);
+	raw_expect_result(raw, ATTEST_OK);
+	raw_free(raw);
+}
+
+/* The bundle as it was, with an authority of the same name that has nothing to do with it, and none that vouches. */
+static void who_else_vouches_for_an_identity_is_told_before_the_bundle_counts(void **state)
+{
+	struct world *world = *state;
+	struct cert again = certs_ca(NULL, &(struct cert_spec){.subject = "root", .key = world->root.key});
+	struct cert other = certs_ca(NULL, &(struct cert_spec){.subject = "root"});
+	struct ipc_tag_ended ended = {.h = {IPC_TAG_ENDED, sizeof(ended)}, .key = TAG_KEY};
+
+	attest_once(world);
+	assert_int_equal(give_one(world, &world->root), 1);
+	assert_int_equal(world->n_authorities, 1);
+	assert_int_equal(world->n_vouches, 0); /* nothing changed */
+	assert_int_equal(give_one(world, &other), 1);
+	assert_int_equal(world->n_vouches, 0);
+	assert_int_equal(give_one(world, &again), 1);
+	assert_int_equal(world->n_vouches, 1);
+	assert_int_equal(world->vouch.key, TAG_KEY);
+	assert_memory_equal(world->vouch.vouchers[0].authority, world->authority.id,
+			    sizeof(world->vouch.vouchers[0].authority));
+	assert_true(world->vouch.vouchers[0].not_after > time(NULL));
+	assert_int_equal(world->vouch.vouchers[1].not_after, 0);
+	/* Of a tag that ended nothing is kept. */
+	assert_int_equal(ipc_send(world->ipc, &ended, -1), 0);
+	assert_int_equal(give_one(world, &world->root), 1);
+	assert_int_equal(world->n_vouches, 0);
+	cert_free(&again);
+	cert_free(&other);
+}
+
+/* A rotation: first both, then only the new one. What is learned while both are there needs no haste later. */
+static void an_authority_that_joins_is_found_to_vouch_for_who_is_there(void **state)
+{
+	struct world *world = *state;
+	struct cert again = certs_ca(NULL, &(struct cert_spec){.subject = "root", .key = world->root.key});
+	char *both = certs_pem((const struct cert *[]){&world->root, &again}, 2);
+	const struct ipc_vouch *vouch = (const struct ipc_vouch *)world->packet;
+
+	attest_once(world);
+	assert_int_equal(give_bundle(world, TD, both), 2);
+	assert_int_equal(world->n_vouches, 0);
+	expect_packet(world, IPC_VOUCH);
+	assert_int_equal(vouch->key, TAG_KEY);
+	assert_memory_equal(vouch->vouchers[1].authority, world->authority.id, sizeof(vouch->vouchers[1].authority));
+	assert_true(vouch->vouchers[0].not_after == vouch->vouchers[1].not_after && vouch->vouchers[0].not_after != 0);
+	assert_int_equal(vouch->vouchers[2].not_after, 0);
+	assert_int_equal(give_one(world, &again), 1);
+	assert_int_equal(world->n_vouches, 0);
+	free(both);
+	cert_free(&again);
+}
+
 static void connection_stays_as_a_sign_of_life_only(void **state)
 {
 	struct world *world = *state;
@@ -874,6 +982,8 @@ int main(void)
 		TEST(silent_connections_are_ended_after_their_time),
 		TEST(bundle_that_changes_meanwhile_is_asked_again),
 		TEST(last_good_bundle_outlives_a_broken_one),
+		TEST(an_authority_that_joins_is_found_to_vouch_for_who_is_there),
+		TEST(who_else_vouches_for_an_identity_is_told_before_the_bundle_counts),
 		TEST(connection_stays_as_a_sign_of_life_only),
 		TEST(all_kinds_of_keys_can_prove),
 		TEST(one_uid_cannot_take_every_place),

@@ -204,6 +204,52 @@ static int is_nobody(void)
 	return getuid() != 65534 || geteuid() != 65534;
 }
 
+static int make_packet_socket(void)
+{
+	return socket(AF_PACKET, SOCK_DGRAM, 0) < 0;
+}
+
+static int new_namespace(void)
+{
+	return syscall(SYS_clone, SIGCHLD | 0x10000000 /* CLONE_NEWUSER */, 0, 0, 0, 0) < 0;
+}
+
+/* As the C library asks for when a name is looked up in an unusual way. */
+static int load_a_library(void)
+{
+	int fd = open("/proc/self/exe", O_RDONLY);
+
+	return fd < 0 || mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0) != MAP_FAILED || errno != EACCES;
+}
+
+static int fork_and_wait(void)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0)
+		_exit(7);
+	return pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status) != 7;
+}
+
+static void fetcher_alone_connects_and_forks(void **state)
+{
+	(void)state;
+	assert_done(run_in(SANDBOX_FETCHER, make_inet_socket));
+	assert_done(run_in(SANDBOX_FETCHER, make_unix_socket));
+	assert_done(run_in(SANDBOX_FETCHER, fork_and_wait));
+	assert_done(run_in(SANDBOX_FETCHER, open_for_reading));
+	assert_done(run_in(SANDBOX_FETCHER, load_a_library));
+	assert_done(run_in(SANDBOX_FETCHER, compute));
+	assert_done(run_in(SANDBOX_FETCHER, is_nobody));
+	assert_killed(run_in(SANDBOX_FETCHER, make_packet_socket));
+	assert_killed(run_in(SANDBOX_FETCHER, new_namespace));
+	assert_killed(run_in(SANDBOX_FETCHER, open_for_writing));
+	assert_killed(run_in(SANDBOX_FETCHER, execute));
+	assert_killed(run_in(SANDBOX_FETCHER, send_signal));
+	assert_killed(run_in(SANDBOX_FETCHER, raise_limit));
+}
+
 static void no_profile_can_make_a_socket(void **state)
 {
 	(void)state;
@@ -340,6 +386,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(no_profile_can_make_a_socket),
+		cmocka_unit_test(fetcher_alone_connects_and_forks),
 		cmocka_unit_test(no_profile_can_open_for_writing),
 		cmocka_unit_test(auditor_alone_opens_for_reading),
 		cmocka_unit_test(no_profile_can_start_a_program_or_signal_one),

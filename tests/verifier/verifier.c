@@ -5,6 +5,7 @@
  * which calls which is in the instructions.
  */
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -26,6 +27,7 @@
 struct function {
 	size_t start; /* instruction */
 	unsigned stack;
+	const char *name; /* of the program's BTF */
 };
 
 struct program {
@@ -128,7 +130,7 @@ static void chain_print(struct program *p, struct function *f, unsigned depth)
 	struct function *deepest = NULL;
 	unsigned most = 0;
 
-	printf("%s%u", depth > 1 ? "+" : "", f->stack);
+	printf("%s%s %u", depth > 1 ? " + " : "", f->name ? f->name : "?", f->stack);
 	for (size_t i = f->start; i < end && depth < MAX_CALLS; i++) {
 		struct function *called = is_call(&p->insns[i]) ? function_at(p, called_by(p, i)) : NULL;
 		unsigned below = called ? chain_of(p, called, ROUND_JIT, depth + 1) : 0;
@@ -140,6 +142,31 @@ static void chain_print(struct program *p, struct function *f, unsigned depth)
 	}
 	if (deepest)
 		chain_print(p, deepest, depth + 1);
+}
+
+/* The functions' names, by where they begin; they point into the BTF that is returned. NULL: there is none. */
+static struct btf *names_read(struct program *p, int fd)
+{
+	struct bpf_func_info items[MAX_FUNCTIONS];
+	struct bpf_prog_info info = {
+		.nr_func_info = MAX_FUNCTIONS,
+		.func_info_rec_size = sizeof(items[0]),
+		.func_info = (uintptr_t)items,
+	};
+	unsigned len = sizeof(info);
+	struct btf *btf;
+
+	if (bpf_obj_get_info_by_fd(fd, &info, &len) || !info.btf_id)
+		return NULL;
+	btf = btf__load_from_kernel_by_id(info.btf_id);
+	for (unsigned i = 0; btf && i < info.nr_func_info && i < MAX_FUNCTIONS; i++) {
+		struct function *f = function_at(p, items[i].insn_off);
+		const struct btf_type *type = btf__type_by_id(btf, items[i].type_id);
+
+		if (f && type)
+			f->name = btf__name_by_offset(btf, type->name_off);
+	}
+	return btf;
 }
 
 /* The instructions of a loaded program, malloc()ed, or NULL. */
@@ -170,6 +197,7 @@ static struct bpf_insn *insns_read(int fd, size_t *np, unsigned *verifiedp)
 static int report(struct bpf_program *program, const char *log)
 {
 	struct program p = {};
+	struct btf *names = NULL;
 	unsigned largest = 0, verified = 0;
 	struct bpf_insn *insns = insns_read(bpf_program__fd(program), &p.n_insns, &verified);
 	int r = insns ? 0 : -errno;
@@ -177,11 +205,13 @@ static int report(struct bpf_program *program, const char *log)
 	p.insns = insns;
 	if (!r) {
 		functions_find(&p);
+		names = names_read(&p, bpf_program__fd(program));
 		r = stacks_read(&p, log);
 	}
 	if (r) {
 		fprintf(stderr, "verifier: %s: %s; %zu functions; its log:\n%s\n", bpf_program__name(program),
 			strerror(-r), p.n_functions, log);
+		btf__free(names);
 		free(insns);
 		return r;
 	}
@@ -195,6 +225,7 @@ static int report(struct bpf_program *program, const char *log)
 	       largest, chain_of(&p, &p.functions[0], ROUND_JIT, 1), chain_of(&p, &p.functions[0], ROUND, 1));
 	chain_print(&p, &p.functions[0], 1);
 	printf("\"}\n");
+	btf__free(names);
 	free(insns);
 	return 0;
 }

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The bundle directory: TRUSTDOMAIN.pem and TRUSTDOMAIN.json, read at the start, when somebody asks, and when something in it
+ * changes. A file that cannot be read is not one that is gone, and neither is one of a directory that cannot be read.
+ *
+ * Writers that put a file into its place by rename(2) are seen when it is there, those that write it in place when they close
+ * it. A change is read BUNDLE_WAIT_USEC after it was seen, so that a file that is removed and written anew is not taken for
+ * gone in between.
+ */
+#include "enforcer_internal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "bundle_store.h"
+#include "files.h"
+#include "log.h"
+
+#define BUNDLE_WAIT_USEC 100000
+#define WATCH_AGAIN_USEC 1000000
+
+/* ---- reading ---- */
+
+static const struct form {
+	const char *suffix;
+	const char *other; /* that may not be there beside it */
+	enum bundle_format format;
+} forms[] = {
+	{".pem", ".json", BUNDLE_PEM},
+	{".json", ".pem", BUNDLE_JWKS},
+};
+
+static void file_offer(struct enforcer *e, int dir_fd, const char *file, const char *trust_domain,
+		       const struct form *form)
+{
+	struct bundle_source source = {.kind = BUNDLE_FROM_FILE};
+	char why[400], other[300];
+	struct bundle *bundle;
+	char *text = NULL;
+	size_t len = 0;
+	int r, fd;
+
+	snprintf(source.origin, sizeof(source.origin), "%s", file);
+	snprintf(other, sizeof(other), "%s%s", trust_domain, form->other);
+	if (faccessat(dir_fd, other, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+		snprintf(why, sizeof(why), "there are %.120s and %.120s, and which one counts is not said: remove one",
+			 form->format == BUNDLE_PEM ? file : other, form->format == BUNDLE_PEM ? other : file);
+		enforcer_bundle_failed(e, trust_domain, &source, why);
+	} else if ((r = file_read(dir_fd, file, BUNDLE_MAX_BYTES, &text, &len)) < 0) {
+		snprintf(why, sizeof(why), "cannot read %.200s: %s", file, strerror(-r));
+		enforcer_bundle_failed(e, trust_domain, &source, why);
+	} else if ((fd = ipc_memfd("bulkhead-bundle", text, len)) < 0) {
+		snprintf(why, sizeof(why), "cannot hand %.200s to the identity role: %s", file, strerror(-fd));
+		enforcer_bundle_failed(e, trust_domain, &source, why);
+	} else {
+		enforcer_bundle_offer(e, trust_domain, &source, form->format, fd);
+		close(fd);
+	}
+	free(text);
+	bundle = enforcer_bundle_find(e, trust_domain);
+	if (bundle)
+		bundle->present = true;
+}
+
+static void file_look(struct enforcer *e, int dir_fd, const char *file)
+{
+	size_t len = strlen(file);
+	char trust_domain[256];
+
+	for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
+		size_t suffix = strlen(forms[i].suffix);
+
+		if (len <= suffix || strcmp(file + len - suffix, forms[i].suffix) != 0)
+			continue;
+		snprintf(trust_domain, sizeof(trust_domain), "%.*s", (int)(len - suffix), file);
+		file_offer(e, dir_fd, file, trust_domain, &forms[i]);
+		return;
+	}
+	log_warning("%s/%s is neither TRUSTDOMAIN.pem nor TRUSTDOMAIN.json: ignored", e->config.bundle_dir, file);
+}
+
+/* Returns whether all of it was read. */
+static bool directory_read(struct enforcer *e)
+{
+	int fd = open(e->config.bundle_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+
+	if (!dir) {
+		log_warning("cannot read the bundle directory %s: %s: no further trust domain is known",
+			    e->config.bundle_dir, strerror(errno));
+		return false;
+	}
+	while ((errno = 0, entry = readdir(dir)))
+		if (entry->d_name[0] != '.')
+			file_look(e, fd, entry->d_name);
+	r = errno;
+	closedir(dir);
+	if (r)
+		log_warning("cannot read all of the bundle directory %s: %s: no trust domain is taken for gone",
+			    e->config.bundle_dir, strerror(r));
+	return r == 0;
+}
+
+void enforcer_bundles_reload(struct enforcer *e)
+{
+	for (size_t i = 0; i < e->n_bundles; i++)
+		e->bundles[i].present = false;
+	if (!directory_read(e))
+		return;
+	for (size_t i = 0; i < e->n_bundles;) {
+		if (e->bundles[i].source.kind != BUNDLE_FROM_FILE || e->bundles[i].present)
+			i++;
+		else
+			enforcer_bundle_withdraw(e, e->bundles[i].trust_domain, BUNDLE_FROM_FILE);
+	}
+	enforcer_vouch_check_domains(e);
+}
+
+/* ---- watching ---- */
+
+static void watch(struct enforcer *e);
+
+static int on_time(sd_event_source *source, uint64_t usec, void *data)
+{
+	struct enforcer *e = data;
+
+	(void)source;
+	(void)usec;
+	e->bundle_timer = sd_event_source_disable_unref(e->bundle_timer);
+	if (!e->bundle_watch)
+		watch(e);
+	if (e->bundle_watch)
+		enforcer_bundles_reload(e);
+	return 0;
+}
+
+/* A time that is set already stays: changes that go on for ever are read all the same. */
+static void read_in(struct enforcer *e, uint64_t usec)
+{
+	int r = e->bundle_timer
+			? 0
+			: sd_event_add_time_relative(e->event, &e->bundle_timer, CLOCK_MONOTONIC, usec, 0, on_time, e);
+
+	if (r < 0)
+		log_error("cannot wait to read the bundle directory: %s; `policyctl reload` reads it", strerror(-r));
+}
+
+/* A file that was just made is still being written, and is seen again when it is closed. A link is complete. */
+static bool is_complete(const struct enforcer *e, const char *name)
+{
+	char path[CONFIG_PATH_MAX + NAME_MAX + 2];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s/%s", e->config.bundle_dir, name);
+	return lstat(path, &st) == 0 && (S_ISLNK(st.st_mode) || st.st_nlink > 1);
+}
+
+static int on_change(sd_event_source *source, const struct inotify_event *event, void *data)
+{
+	struct enforcer *e = data;
+
+	(void)source;
+	if (event->mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_IGNORED)) {
+		e->bundle_watch = sd_event_source_disable_unref(e->bundle_watch);
+		read_in(e, BUNDLE_WAIT_USEC);
+	} else if (!(event->mask & IN_CREATE) || (event->len && is_complete(e, event->name))) {
+		read_in(e, BUNDLE_WAIT_USEC);
+	}
+	return 0;
+}
+
+/* A directory that is not there yet, or was replaced, is looked for every second. */
+static void watch(struct enforcer *e)
+{
+	int r = sd_event_add_inotify(e->event, &e->bundle_watch, e->config.bundle_dir,
+				     IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_CREATE | IN_ATTRIB |
+					     IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR,
+				     on_change, e);
+
+	if (r >= 0) {
+		e->bundle_unwatched = false;
+		return;
+	}
+	e->bundle_watch = NULL;
+	if (!e->bundle_unwatched)
+		log_warning("cannot watch the bundle directory %s: %s; it is tried again", e->config.bundle_dir,
+			    strerror(-r));
+	e->bundle_unwatched = true;
+	read_in(e, WATCH_AGAIN_USEC);
+}
+
+/* ---- the start ---- */
+
+/* Forgets what is kept of files that were removed while no daemon ran: as if it had seen them go. */
+static void kept_look(void *ctx, const char *trust_domain)
+{
+	struct enforcer *e = ctx;
+	struct bundle_kept kept;
+	char *text = NULL;
+	size_t len;
+
+	if (enforcer_bundle_find(e, trust_domain))
+		return;
+	if (bundle_store_read(e->bundles_fd, trust_domain, &kept, &text, &len) == 0 && kept.source == BUNDLE_FROM_FILE)
+		bundle_store_remove(e->bundles_fd, trust_domain);
+	free(text);
+}
+
+void enforcer_bundles_start(struct enforcer *e)
+{
+	/* First the watch: what changes while the directory is read is read again. */
+	watch(e);
+	if (directory_read(e)) {
+		if (e->bundles_fd >= 0)
+			bundle_store_each(e->bundles_fd, kept_look, e);
+		enforcer_vouch_check_domains(e);
+	}
+}

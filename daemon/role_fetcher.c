@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "role_fetcher.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <systemd/sd-event.h>
+#include <systemd/sd-id128.h>
+#include <unistd.h>
+
+#include "federation.h"
+#include "fetch.h"
+#include "files.h"
+#include "fips.h"
+#include "identity/crypto.h"
+#include "ipc.h"
+#include "log.h"
+#include "sandbox.h"
+#include "workload_client.h"
+
+/* Beyond all that a fetch may take by itself, also where looking up a name hangs. */
+#define CHILD_SECONDS (FETCH_SECONDS + 15)
+
+/* What the child writes before the body. */
+struct outcome {
+	int32_t error; /* 0, or negative errno */
+	char why[400];
+};
+
+struct role;
+
+struct fetching {
+	struct role *role;
+	uint64_t request; /* of the enforcer */
+	pid_t pid;	  /* 0: free */
+	int pipe_fd;
+	sd_event_source *io;
+	char *bytes; /* outcome and body, as far as they came */
+	size_t len;
+};
+
+struct role {
+	sd_event *event;
+	int ipc_fd;
+	struct crypto *crypto;		  /* NULL: the usual one */
+	struct workload_client *workload; /* NULL: nobody asked for it */
+	struct fetching fetching[FEDERATION_MAX];
+};
+
+static void freep(void *p)
+{
+	free(*(void **)p);
+}
+
+/* For what the enforcer counts on; it reads all the time. Returns whether it was told. */
+static bool tell_enforcer(struct role *role, const void *packet, int fd)
+{
+	struct pollfd room = {.fd = role->ipc_fd, .events = POLLOUT};
+	int r = ipc_send(role->ipc_fd, packet, fd);
+
+	if (r == -EAGAIN && poll(&room, 1, 1000) == 1)
+		r = ipc_send(role->ipc_fd, packet, fd);
+	if (r < 0)
+		log_error("fetcher: cannot answer the enforcer: %s", strerror(-r));
+	return r == 0;
+}
+
+/* A sentence of which some is the other side's: it goes to logs. */
+static void why_copy(char *into, size_t size, const char *why)
+{
+	snprintf(into, size, "%s", why);
+	for (char *p = into; *p; p++)
+		if (*p < ' ' || *p > '~')
+			*p = '?';
+}
+
+/* ---- in the child ---- */
+
+static void child_main(const struct fetch_job *job, int pipe_fd)
+{
+	struct outcome outcome = {};
+	char *body = NULL;
+	size_t len = 0;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	signal(SIGALRM, SIG_DFL);
+	alarm(CHILD_SECONDS);
+	/* It has no way to the enforcer, nor to other fetches. */
+	close_range(STDERR_FILENO + 1, (unsigned)pipe_fd - 1, 0);
+	close_range((unsigned)pipe_fd + 1, ~0U, 0);
+	outcome.error = fetch_bundle(job, &body, &len, outcome.why, sizeof(outcome.why));
+	if (file_write_all(pipe_fd, &outcome, sizeof(outcome)) == 0 && outcome.error == 0)
+		file_write_all(pipe_fd, body, len);
+	_exit(EXIT_SUCCESS);
+}
+
+/* ---- a fetch ---- */
+
+static void fetching_free(struct fetching *f)
+{
+	f->io = sd_event_source_disable_unref(f->io);
+	if (f->pipe_fd >= 0)
+		close(f->pipe_fd);
+	free(f->bytes);
+	*f = (struct fetching){.role = f->role, .pipe_fd = -1};
+}
+
+static void fetch_failed(struct role *role, uint64_t request, const char *why)
+{
+	struct ipc_fetched answer = {.h = {.type = IPC_FETCHED, .len = sizeof(answer)}, .request = request};
+
+	why_copy(answer.why, sizeof(answer.why), why);
+	tell_enforcer(role, &answer, -1);
+}
+
+static void fetch_succeeded(struct role *role, uint64_t request, const char *body, size_t len)
+{
+	struct ipc_fetched answer = {.h = {.type = IPC_FETCHED, .len = sizeof(answer)}, .request = request};
+	int fd = ipc_memfd("bulkhead-bundle", body, len);
+
+	if (fd < 0) {
+		fetch_failed(role, request, strerror(-fd));
+		return;
+	}
+	tell_enforcer(role, &answer, fd);
+	close(fd);
+}
+
+/* The child has closed its end, so it is over, or about to be. */
+static void fetching_ended(struct fetching *f)
+{
+	struct outcome outcome;
+	char why[100];
+	int status = 0;
+
+	while (waitpid(f->pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != EXIT_SUCCESS || f->len < sizeof(outcome)) {
+		if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
+			snprintf(why, sizeof(why), "no answer within %d s", CHILD_SECONDS);
+		else
+			snprintf(why, sizeof(why), "the process that fetched it ended by %s %d",
+				 WIFSIGNALED(status) ? "signal" : "exit status",
+				 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+		fetch_failed(f->role, f->request, why);
+	} else {
+		memcpy(&outcome, f->bytes, sizeof(outcome));
+		outcome.why[sizeof(outcome.why) - 1] = '\0';
+		if (outcome.error)
+			fetch_failed(f->role, f->request, outcome.why);
+		else
+			fetch_succeeded(f->role, f->request, f->bytes + sizeof(outcome), f->len - sizeof(outcome));
+	}
+	fetching_free(f);
+}
+
+static int on_pipe(sd_event_source *source, int fd, uint32_t events, void *context)
+{
+	struct fetching *f = context;
+	const size_t max = sizeof(struct outcome) + FETCH_MAX_BYTES, step = 65536;
+	char *more;
+	ssize_t n;
+
+	(void)source;
+	(void)events;
+	more = f->len < max ? realloc(f->bytes, f->len + step) : NULL;
+	if (!more) {
+		/* It writes more than it may, or memory is short: without a reader it ends. */
+		f->len = 0;
+		f->io = sd_event_source_disable_unref(f->io);
+		close(f->pipe_fd);
+		f->pipe_fd = -1;
+		fetching_ended(f);
+		return 0;
+	}
+	f->bytes = more;
+	n = read(fd, f->bytes + f->len, step);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	if (n <= 0)
+		fetching_ended(f);
+	else
+		f->len += (size_t)n;
+	return 0;
+}
+
+static int fetching_start(struct role *role, struct fetching *f, const struct fetch_job *job)
+{
+	int pair[2], r;
+	pid_t pid;
+
+	if (pipe2(pair, O_CLOEXEC) < 0)
+		return -errno;
+	pid = fork();
+	if (pid == 0)
+		child_main(job, pair[1]);
+	r = pid < 0 ? -errno : 0;
+	close(pair[1]);
+	if (r == 0) {
+		f->pid = pid;
+		f->pipe_fd = pair[0];
+		fcntl(pair[0], F_SETFL, O_NONBLOCK);
+		r = sd_event_add_io(role->event, &f->io, pair[0], EPOLLIN, on_pipe, f);
+	}
+	if (r >= 0)
+		return 0;
+	close(pair[0]);
+	if (pid > 0)
+		waitpid(pid, NULL, 0);
+	f->pipe_fd = -1;
+	f->pid = 0;
+	return r;
+}
+
+static struct fetching *fetching_place(struct role *role)
+{
+	for (size_t i = 0; i < FEDERATION_MAX; i++)
+		if (!role->fetching[i].pid)
+			return &role->fetching[i];
+	return NULL;
+}
+
+static void on_fetch(struct role *role, const struct ipc_fetch *asked, int fd)
+{
+	__attribute__((cleanup(freep))) void *bundle = NULL;
+	struct fetching *f = fetching_place(role);
+	struct fetch_job job = {.url = asked->url,
+				.ca_file = asked->ca_file,
+				.endpoint_spiffe_id = asked->endpoint_spiffe_id,
+				.format = asked->format};
+	int r = f ? 0 : -EBUSY;
+
+	if (r == 0 && fd >= 0)
+		r = ipc_memfd_read(fd, FETCH_MAX_BYTES, &bundle, &job.bundle_len);
+	job.bundle = bundle;
+	if (r == 0) {
+		f->request = asked->request;
+		r = fetching_start(role, f, &job);
+	}
+	if (r < 0) {
+		char why[100];
+
+		snprintf(why, sizeof(why), "cannot start a fetch: %s", strerror(-r));
+		fetch_failed(role, asked->request, why);
+	}
+}
+
+/* ---- the Workload API ---- */
+
+static bool workload_bundle_tell(struct role *role, const struct workload_bundle *bundle)
+{
+	struct ipc_workload_bundle packet = {.h = {.type = IPC_WORKLOAD_BUNDLE, .len = sizeof(packet)}};
+	int fd = ipc_memfd("bulkhead-bundle", bundle->der, bundle->len);
+	bool told;
+
+	snprintf(packet.trust_domain, sizeof(packet.trust_domain), "%s", bundle->trust_domain);
+	told = fd >= 0 && tell_enforcer(role, &packet, fd);
+	if (fd >= 0)
+		close(fd);
+	return told;
+}
+
+/* A message of which the enforcer cannot be told all is none: what it was not told would be taken for gone. */
+static void on_workload(void *ctx, enum workload_state state, const struct workload_bundle *bundles, size_t n,
+			const char *why)
+{
+	struct ipc_workload_state packet = {.h = {.type = IPC_WORKLOAD_STATE, .len = sizeof(packet)}, .state = state};
+	struct role *role = ctx;
+
+	why_copy(packet.why, sizeof(packet.why), why);
+	for (size_t i = 0; i < n; i++) {
+		if (workload_bundle_tell(role, &bundles[i]))
+			continue;
+		packet.state = WORKLOAD_LOST;
+		why_copy(packet.why, sizeof(packet.why), "the bundles that came could not be handed over");
+		break;
+	}
+	tell_enforcer(role, &packet, -1);
+}
+
+static const struct workload_ops workload_ops = {.state = on_workload};
+
+static void on_watch(struct role *role, const struct ipc_workload_watch *watch)
+{
+	int r = 0;
+
+	workload_client_freep(&role->workload);
+	if (watch->path[0])
+		r = workload_client_new(&role->workload, role->event, watch->path, &workload_ops, role);
+	if (r < 0)
+		on_workload(role, WORKLOAD_LOST, NULL, 0, strerror(-r));
+}
+
+/* ---- the process ---- */
+
+static int on_ipc(sd_event_source *source, int ipc_fd, uint32_t events, void *context)
+{
+	_Alignas(8) char packet[IPC_MAX_PACKET];
+	struct role *role = context;
+	int fd, type = ipc_receive(ipc_fd, packet, &fd);
+
+	(void)source;
+	(void)events;
+	switch (type) {
+	case 0:
+	case -ECONNRESET:
+		return sd_event_exit(role->event, EXIT_SUCCESS);
+	case -EAGAIN:
+		return 0;
+	case IPC_FETCH:
+		on_fetch(role, (const struct ipc_fetch *)packet, fd);
+		break;
+	case IPC_WORKLOAD_WATCH:
+		on_watch(role, (const struct ipc_workload_watch *)packet);
+		break;
+	case IPC_PING:
+		tell_enforcer(role, packet, -1);
+		break;
+	default:
+		log_error("fetcher: unexpected packet of the enforcer (%d)", type);
+	}
+	if (fd >= 0)
+		close(fd);
+	return 0;
+}
+
+static void role_freep(struct role **rolep)
+{
+	struct role *role = *rolep;
+
+	if (!role)
+		return;
+	for (size_t i = 0; i < FEDERATION_MAX; i++)
+		fetching_free(&role->fetching[i]);
+	workload_client_freep(&role->workload);
+	crypto_freep(&role->crypto);
+	sd_event_unref(role->event);
+	free(role);
+}
+
+static int set_up(struct role *role, int ipc_fd)
+{
+	sd_event_source *ipc = NULL;
+	sd_id128_t boot;
+	int r;
+
+	signal(SIGINT, SIG_IGN); /* a terminal's Ctrl-C goes to every role; the enforcer decides when this one ends */
+	signal(SIGTERM, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN);
+	role->ipc_fd = ipc_fd;
+	for (size_t i = 0; i < FEDERATION_MAX; i++)
+		role->fetching[i] = (struct fetching){.role = role, .pipe_fd = -1};
+	if (fcntl(ipc_fd, F_SETFL, fcntl(ipc_fd, F_GETFL) | O_NONBLOCK) < 0)
+		return -errno;
+	r = fips_use(&role->crypto, "fetcher");
+	if (r >= 0)
+		r = fetch_init();
+	if (r >= 0)
+		r = sd_id128_get_boot(&boot); /* which sd-event opens a file for when first used */
+	if (r >= 0)
+		r = sd_event_new(&role->event);
+	if (r >= 0)
+		r = sd_event_add_io(role->event, &ipc, ipc_fd, EPOLLIN, on_ipc, role);
+	if (r < 0)
+		return r;
+	sd_event_source_set_floating(ipc, 1);
+	sd_event_source_unref(ipc);
+	return role_sandbox(SANDBOX_FETCHER);
+}
+
+int role_fetcher_main(int ipc_fd)
+{
+	__attribute__((cleanup(role_freep))) struct role *role = calloc(1, sizeof(*role));
+	struct ipc_header ready = {.type = IPC_READY, .len = sizeof(ready)};
+	int r = role ? set_up(role, ipc_fd) : -ENOMEM;
+
+	if (r >= 0)
+		r = ipc_send(ipc_fd, &ready, -1);
+	if (r < 0) {
+		log_error("fetcher: cannot start: %s", strerror(-r));
+		return EXIT_FAILURE;
+	}
+	r = sd_event_loop(role->event);
+	if (r < 0)
+		log_error("fetcher: event loop: %s", strerror(-r));
+	return r < 0 ? EXIT_FAILURE : r;
+}

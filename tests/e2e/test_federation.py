@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trust bundles of foreign trust domains, from their bundle endpoints into the daemon and out again; and those of a SPIFFE
+Workload API."""
+import base64
+import datetime
+import os
+import signal
+
+import harness
+from endpoint import Endpoint, der_of, readable, spiffe_bundle, web_certificate
+from harness import read, wait_for, write
+from workload_api import WorkloadApi
+
+DB = "127.0.0.1,5432"
+POLICY = """\
+bulkhead: 1
+identities:
+  web: spiffe://web.example/web
+  db: spiffe://own.example/db
+rules:
+  - {name: web-to-db, action: allow, from: web, to: db, service: tcp/5432}
+"""
+
+
+def setup(env):
+    """web.example has an https_web endpoint, own.example an https_spiffe one that serves itself, and served.example one that
+    own.example serves."""
+    env.ca = {name: env.authority(name, trust=False) for name in ("web.example", "own.example", "served.example")}
+    env.host_ca = env.authority("host", "host-ca", trust=False)
+    env.host = web_certificate(env.host_ca)
+    env.sequence = 1
+    env.web = Endpoint(env.host)
+    env.own = Endpoint(env.ca["own.example"].issue("/endpoint"))
+    serve(env)
+    env.first = f"{env.dir}/pki/own.json"
+    write(env.first, spiffe_bundle([env.ca["own.example"]], 1))
+    env.config = f"{env.dir}/bulkhead.yaml"
+    configure(env)
+    env.daemon_options = ["--config", env.config, "--federation-ca", readable(env.host_ca.cert)]
+
+
+def ready(env):
+    env.apply(POLICY)
+
+
+def serve(env):
+    """What the endpoints serve from now on: newer, with the authorities there are."""
+    env.sequence += 1
+    env.web.pages = {"/bundle": spiffe_bundle([env.ca["web.example"]], env.sequence, 120)}
+    env.own.pages = {"/bundle": spiffe_bundle([env.ca["own.example"]], env.sequence, 60),
+                     "/served": spiffe_bundle([env.ca["served.example"]], env.sequence)}
+
+
+def configure(env, web=True, extra=""):
+    text = "federation:\n"
+    if web:
+        text += f"  - trust_domain: web.example\n    url: {env.web.url()}\n    profile: https_web\n"
+    text += f"""\
+  - trust_domain: own.example
+    url: {env.own.url()}
+    profile: https_spiffe
+    endpoint_spiffe_id: spiffe://own.example/endpoint
+    bundle: {env.first}
+  - trust_domain: served.example
+    url: {env.own.url("/served")}
+    profile: https_spiffe
+    endpoint_spiffe_id: spiffe://own.example/endpoint
+    endpoint_trust_domain: own.example
+"""
+    write(env.config, text + extra)
+
+
+def bundle(env, trust_domain):
+    found = [b for b in env.ctl_json("bundles") if b["trust_domain"] == trust_domain]
+    return found[0] if found else None
+
+
+def wait_bundle(env, trust_domain, **wanted):
+    """The bundle when it is as wanted."""
+    def there():
+        found = bundle(env, trust_domain)
+        return found if found and all(found[k] == v for k, v in wanted.items()) else None
+    try:
+        return wait_for(there, f"the bundle of {trust_domain} with {wanted}")
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {bundle(env, trust_domain)}") from error
+
+
+def wait_error(env, trust_domain, text):
+    found = wait_for(lambda: (b := bundle(env, trust_domain)) and text in (b["error"] or "") and b,
+                     f"\"{text}\" of {trust_domain}")
+    return found
+
+
+def poll(env):
+    """The operator has all endpoints asked, and waits until the newest bundles are there."""
+    env.ctl("reload", expect=0)
+    for name in ("web.example", "own.example", "served.example"):
+        wait_bundle(env, name, sequence=str(env.sequence), error=None)
+
+
+def test_foreign_identities_are_verified_by_the_bundles_of_their_endpoints(env):
+    poll(env)
+    assert bundle(env, "web.example")["source"] == "https_web"
+    assert bundle(env, "web.example")["origin"] == env.web.url()
+    assert bundle(env, "own.example")["source"] == "https_spiffe"
+    web = env.workload("web", env.ca["web.example"].issue("/web"))
+    db = env.workload("db", env.ca["own.example"].issue("/db"))
+    env.workload("third", env.ca["served.example"].issue("/third"))
+    db.tcp_server("::,5432")
+    assert web.tcp(DB) == "ok"
+    # An authority of one trust domain says nothing of another.
+    forged = env.ca["web.example"].issue("/db", subjectAltName="URI:spiffe://own.example/db")
+    assert "untrusted" in str(env.workload("forger").attest(forged, expect=1))
+    assert [r["role"] for r in env.status()["roles"] if r["role"] == "fetcher"]
+    text = env.ctl("bundles", expect=0).out
+    assert env.web.url() in text and "web.example" in text, text
+
+
+def test_the_next_poll_is_when_the_bundle_hints_at(env):
+    poll(env)
+    found = bundle(env, "web.example")
+    assert found["refresh_s"] == 120 and bundle(env, "served.example")["refresh_s"] == 300
+    left = (datetime.datetime.fromisoformat(found["next_poll"].replace("Z", "+00:00"))
+            - datetime.datetime.now(datetime.timezone.utc)).total_seconds()
+    assert 100 < left <= 121, found
+    asked = len(env.web.asked)
+    assert len(env.web.asked) == asked, "it is not asked meanwhile"
+
+
+def test_an_endpoint_that_serves_itself_may_change_its_keys(env):
+    poll(env)
+    old, new = env.ca["own.example"], env.authority("own.example", f"own-{env.sequence}", trust=False)
+    kept = env.workload("kept", old.issue("/db"))
+    env.sequence += 1
+    env.own.pages["/bundle"] = spiffe_bundle([old, new], env.sequence)
+    env.ctl("reload", expect=0)
+    wait_bundle(env, "own.example", sequence=str(env.sequence))
+    # From now on it proves itself by the new key alone, which the bundle in the configuration does not know.
+    env.own.show(new.issue("/endpoint"))
+    env.ca["own.example"] = new
+    serve(env)
+    poll(env)
+    mark = env.audit.mark()
+    assert len(bundle(env, "own.example")["authorities"]) == 1
+    wait_for(lambda: not env.tag_of(kept), "the identity of the old authority to end")
+    # The old key no longer opens the door.
+    env.own.show(old.issue("/endpoint"))
+    serve(env)
+    env.ctl("reload", expect=0)
+    error = wait_error(env, "own.example", "https_spiffe: the server is not spiffe://own.example/endpoint: ")
+    assert error["sequence"] == str(env.sequence - 1)
+    env.audit.wait(mark, event__action="bundle-refused")
+    env.own.show(new.issue("/endpoint"))
+    poll(env)
+
+
+def test_an_older_bundle_is_refused_and_the_newer_one_stays(env):
+    poll(env)
+    env.own.pages["/bundle"] = spiffe_bundle([env.authority("own.example", f"attacker-{env.sequence}", trust=False)], 1)
+    env.ctl("reload", expect=0)
+    found = wait_error(env, "own.example", "bundle-older (rule 79)")
+    assert found["sequence"] == str(env.sequence)
+    env.workload("after", env.ca["own.example"].issue("/x"))
+    env.own.pages["/bundle"] = "{"
+    env.ctl("reload", expect=0)
+    wait_error(env, "own.example", "bundle-malformed (rule 76)")
+    serve(env)
+    poll(env)
+
+
+def test_without_network_the_last_good_bundle_stays_over_a_restart(env):
+    poll(env)
+    web = env.workload("stays", env.ca["web.example"].issue("/web"))
+    pages, env.web.pages = env.web.pages, {}
+    env.ctl("reload", expect=0)
+    found = wait_error(env, "web.example", "status 404")
+    assert found["sequence"] == str(env.sequence) and found["authorities"]
+    env.stop()
+    env.start()
+    found = wait_bundle(env, "web.example", sequence=str(env.sequence))
+    assert found["authorities"] and found["source"] == "https_web"
+    assert env.tag_of(web)
+    env.workload("restarted", env.ca["web.example"].issue("/web"))
+    # What is kept is also the measure for what is older.
+    env.web.pages = {"/bundle": spiffe_bundle([env.ca["web.example"]], 1)}
+    env.ctl("reload", expect=0)
+    wait_error(env, "web.example", "bundle-older (rule 79)")
+    env.web.pages = pages
+    poll(env)
+
+
+def test_the_end_of_a_relationship_ends_its_identities(env):
+    poll(env)
+    web = env.workload("ends", env.ca["web.example"].issue("/web"))
+    db = env.workload("enddb", env.ca["own.example"].issue("/db"))
+    db.tcp_server("::,5432")
+    stream = web.tcp_stream(DB, rate=50)
+    mark = env.audit.mark()
+    configure(env, web=False)
+    asked = len(env.web.asked)
+    env.ctl("reload", expect=0)
+    assert not bundle(env, "web.example") and not env.tag_of(web)
+    env.audit.wait(mark, event__action="identity-revoked")
+    env.audit.wait(mark, event__action="bundle-removed")
+    wait_for(stream.ended, "its connection to be cut")
+    assert env.tag_of(db) and web.tcp(DB) != "ok"
+    assert "no-bundle" in str(env.workload("late").attest(env.ca["web.example"].issue("/web"), expect=1))
+    assert "web.example.bundle" not in os.listdir(f"{env.dir}/state/bundles"), "nothing of it was kept"
+    configure(env)
+    assert len(env.web.asked) == asked, "nobody asked it any more"
+    poll(env)
+
+
+def test_a_configuration_that_is_wrong_changes_nothing(env):
+    poll(env)
+    before = bundle(env, "web.example")
+    configure(env, extra="  - trust_domain: bad.example\n    url: http://bad.example/\n    profile: https_web\n")
+    line = read(env.config).splitlines().index("  - trust_domain: bad.example") + 1
+    result = env.ctl("reload", expect=3)
+    assert f"{env.config}:{line}:5: error: url \"http://bad.example/\" does not begin with https://" in result.err, result
+    assert bundle(env, "web.example")["authorities"] == before["authorities"] and not bundle(env, "bad.example")
+    configure(env)
+    poll(env)
+
+
+def test_a_bundle_in_the_directory_does_not_stand_beside_a_federation(env):
+    poll(env)
+    intruder = env.authority("web.example", f"intruder-{env.sequence}", trust=False)
+    write(f"{env.dir}/bundles/web.example.pem", intruder.bundle())
+    env.ctl("reload", expect=0)
+    wait_error(env, "web.example", "a trust domain has one source")
+    assert env.workload("intruder").attest(intruder.issue("/web"), expect=1)
+    os.remove(f"{env.dir}/bundles/web.example.pem")
+    serve(env)
+    poll(env)
+
+
+def test_a_fetcher_that_ends_comes_back(env):
+    poll(env)
+    pid = env.role_pids()["fetcher"]
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: env.role_pids().get("fetcher") not in (None, 0, pid), "another fetcher")
+    serve(env)
+    poll(env)
+
+
+def test_a_relationship_that_ends_while_no_daemon_runs_and_a_workload_api(env):
+    poll(env)
+    web = env.workload("away", env.ca["web.example"].issue("/web"))
+    env.stop()
+    configure(env, web=False)
+    path = f"{env.dir}/agent.sock"
+    env.daemon_options += ["--workload-api", f"unix://{path}"]
+    env.start()
+    wait_for(lambda: not env.tag_of(web), "the identity of a relationship that has ended to end")
+    assert not bundle(env, "web.example")
+    assert "web.example.bundle" not in os.listdir(f"{env.dir}/state/bundles")
+
+    agents = {name: env.authority(name, f"agent-{name}", trust=False) for name in ("a.example", "b.example")}
+    der = {name: der_of(ca.cert) for name, ca in agents.items()}
+    with WorkloadApi(path) as api:
+        api.bundles(a_example=der["a.example"], b_example=der["b.example"])
+        found = wait_bundle(env, "a.example", source="workload_api", format="der")
+        assert found["origin"] == f"unix://{path}"
+        wait_bundle(env, "b.example", format="der")
+        one = env.workload("one", agents["a.example"].issue("/one"))
+        two = env.workload("two", agents["b.example"].issue("/two"))
+        api.bundles(a_example=der["a.example"])
+        wait_for(lambda: not env.tag_of(two), "the identity of a redacted trust domain to end")
+        assert env.tag_of(one) and not bundle(env, "b.example")
+    # Without the API the last state stays, also for a daemon that starts again.
+    wait_error(env, "a.example", "cannot connect")
+    env.stop()
+    env.daemon_options = env.daemon_options[:-2]
+    env.start(SPIFFE_ENDPOINT_SOCKET=f"unix://{path}")
+    wait_bundle(env, "a.example", format="der")
+    assert env.tag_of(one)
+    env.workload("three", agents["a.example"].issue("/three"))
+    with WorkloadApi(path) as api:
+        api.bundles(a_example=der["a.example"])
+        wait_bundle(env, "a.example", format="der", error=None)
+        api.bundles(a_example=b"")
+        wait_for(lambda: not env.tag_of(one), "an empty bundle to vouch for nobody")
+        api.bundles(a_example=der["a.example"])
+        wait_for(lambda: bundle(env, "a.example")["authorities"], "the authority to be back")
+        four = env.workload("four", agents["a.example"].issue("/four"))
+        api.tell(deny=True)
+        wait_for(lambda: not env.tag_of(four), "a refusal to take all back")
+        assert not bundle(env, "a.example")
+        # What comes from elsewhere is not the API's to take or to give.
+        assert bundle(env, "own.example")["authorities"]
+        api.tell(bundles={"spiffe://own.example": base64.b64encode(der["a.example"]).decode()})
+        wait_error(env, "own.example", "a trust domain has one source")
+
+
+def test_an_endpoint_is_asked_again_by_itself(env):
+    """In the daemon of the tests a second of an interval takes 10 ms. It is the last test: it leaves that daemon behind."""
+    configure(env)
+    env.stop()
+    env.program = harness.DAEMON_LAYOUT
+    env.start()
+    for _ in range(2):
+        serve(env)
+        for name in ("own.example", "web.example"):
+            wait_bundle(env, name, sequence=str(env.sequence), error=None)
+    # A failure makes it wait as long as an answer: 120 s are 1.2 s.
+    env.web.pages = {}
+    wait_error(env, "web.example", "status 404")
+    asked = len(env.web.asked)
+    wait_for(lambda: len(env.web.asked) > asked, "another try")
+    serve(env)
+    wait_bundle(env, "web.example", sequence=str(env.sequence), error=None)

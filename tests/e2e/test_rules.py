@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The text of a refusal: in the answer to the workload, in the audit log and by `policyctl svid verify`, one and the same, for
+every rule that a chain alone can break. The chains are the generator's."""
+import os
+import re
+import subprocess
+
+import harness
+from authority import Svid
+
+CHAINS = os.path.join(harness.BUILD, "tests", "chains", "write_chains")
+TRUST_DOMAIN = "prod.example"
+# What is no chain of certificates is refused by the client before there is anything to send.
+BY_THE_CLIENT = {72, 201, 202, 205}
+
+
+class Case:
+    def __init__(self, directory, line):
+        name, _, told, *_, self.usual = line.split("\t")
+        self.name, self.told, self.chain = name, int(told), f"{directory}/{name}/chain.pem"
+        self.svid = Svid(self.chain, f"{directory}/{name}/leaf.key", None, None)
+
+
+def setup(env):
+    env.chains = f"{env.dir}/chains"
+    os.mkdir(env.chains)
+    lines = subprocess.run([CHAINS, env.chains], capture_output=True, text=True, check=True).stdout.splitlines()
+    env.cases = {case.name: case for case in (Case(env.chains, line) for line in lines) if case.usual == "1"}
+    env.bundle = f"{env.dir}/bundles/{TRUST_DOMAIN}.pem"
+    harness.write(env.bundle, harness.read(f"{env.chains}/good/bundle.pem"))
+
+
+def verify(env, case, at=None):
+    """What `svid verify` says: (its text, all of its output)."""
+    when = ["--at", at] if at else []
+    result = env.ctl("svid", "verify", "--bundle", env.bundle, "--trust-domain", TRUST_DOMAIN, *when, case.chain)
+    found = re.match(r"refused: (.*)\n", result.out)
+    return found and found.group(1), result.out + result.err
+
+
+def one_of_each_rule(env):
+    """The first chain that is refused by each rule, by the rule."""
+    found = {}
+    for case in env.cases.values():
+        found.setdefault(case.told, case)
+    del found[0]
+    return found
+
+
+def test_a_refusal_reads_the_same_to_the_workload_in_the_log_and_offline(env):
+    workload = env.workload("refused")
+    told = one_of_each_rule(env)
+    assert len(told) >= 35, sorted(told)
+    for rule, case in sorted(told.items()):
+        mark = env.audit.mark()
+        answer = workload.attest(case.svid, expect=1).out
+        if rule in BY_THE_CLIENT:
+            text = verify(env, case)[0]
+            assert f" refused: {text}\n" in answer, f"{case.name}: verify says {text!r}, the client {answer!r}"
+            continue
+        event = env.audit.wait(mark, event__action="identity-refused")
+        logged = event["event"]["reason"]
+        assert harness.field(event, "zt.svid.rule") == rule, f"{case.name}: {event}"
+        # The time that it was judged at is part of the text.
+        at = re.search(r"and it is ([0-9TZ:-]+)", logged)
+        text = verify(env, case, at and at.group(1))[0]
+        assert text == logged, f"{case.name}: verify says {text!r}, the log {logged!r}"
+        assert f" refused: {logged}\n" in answer, f"{case.name}: the log says {logged!r}, the workload was told {answer!r}"
+        assert f"(rule {rule}): " in logged, logged
+    assert not env.tag_of(workload)
+
+
+def test_a_signer_of_another_trust_domain_is_noted_in_all_three(env):
+    case, mark = env.cases["int-other-td"], env.audit.mark()
+    workload = env.workload("noted", case.svid)
+    assert env.tag_of(workload)
+    event = env.audit.wait(mark, event__action="identity-attested", zt__cgroup__id=workload.cgroup_id)
+    note = re.search(r"note: (.*)\n", verify(env, case)[1]).group(1)
+    assert "spiffe://other.example" in note and "(rule 54)" in note, note
+    assert note in event["event"]["reason"], event
+    again = workload.attest(case.svid)
+    assert note in again.out, str(again)

@@ -1,0 +1,652 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Trust bundles: for every rule of section E good texts and bad ones, each broken in one place, with the verdict and the
+ * number of the rule that each has to get. `BUNDLE_TABLE=1` prints them.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
+
+#include "certs.h"
+#include "identity/bundle_text.h"
+#include "identity/rules.h"
+#include "identity/svid.h"
+
+#define TD "prod.example"
+
+/* ---- what texts are made of ---- */
+
+static char *base64(const unsigned char *bytes, size_t len, bool url)
+{
+	char *text = calloc(1, len * 2 + 8);
+
+	EVP_EncodeBlock((unsigned char *)text, bytes, (int)len);
+	for (char *c = text; url && *c; c++)
+		*c = *c == '+' ? '-' : *c == '/' ? '_' : *c == '=' ? '\0' : *c;
+	return text;
+}
+
+static unsigned char *der_of(const struct cert *cert, size_t *len)
+{
+	unsigned char *der = NULL;
+	int n = i2d_X509(cert->x509, &der);
+
+	CERTS_MUST(n > 0);
+	*len = (size_t)n;
+	return der;
+}
+
+static char *certificate_text(const struct cert *cert, bool url, size_t trailing)
+{
+	unsigned char *der, *longer;
+	size_t len;
+	char *text;
+
+	der = der_of(cert, &len);
+	longer = calloc(1, len + trailing);
+	memcpy(longer, der, len);
+	text = base64(longer, len + trailing, url);
+	OPENSSL_free(der);
+	free(longer);
+	return text;
+}
+
+static char *number_text(const EVP_PKEY *key, const char *name, int bytes)
+{
+	unsigned char buffer[1024];
+	BIGNUM *number = NULL;
+	int len;
+
+	CERTS_MUST(EVP_PKEY_get_bn_param(key, name, &number) == 1);
+	len = bytes ? bytes : BN_num_bytes(number);
+	CERTS_MUST(BN_bn2binpad(number, buffer, len) == len);
+	BN_free(number);
+	return base64(buffer, (size_t)len, true);
+}
+
+/* The members of a JWK that are the key. */
+static char *key_text(const EVP_PKEY *key)
+{
+	unsigned char raw[64];
+	size_t raw_len = sizeof(raw);
+	char *a, *b = NULL, *text = NULL;
+	int bits = EVP_PKEY_get_bits(key), r;
+
+	if (EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA) {
+		a = number_text(key, "n", 0);
+		b = number_text(key, "e", 0);
+		r = asprintf(&text, "'kty':'RSA','n':'%s','e':'%s'", a, b);
+	} else if (EVP_PKEY_get_base_id(key) == EVP_PKEY_ED25519) {
+		CERTS_MUST(EVP_PKEY_get_raw_public_key(key, raw, &raw_len) == 1);
+		a = base64(raw, raw_len, true);
+		r = asprintf(&text, "'kty':'OKP','crv':'Ed25519','x':'%s'", a);
+	} else {
+		a = number_text(key, "qx", (bits + 7) / 8);
+		b = number_text(key, "qy", (bits + 7) / 8);
+		r = asprintf(&text, "'kty':'EC','crv':'P-%d','x':'%s','y':'%s'", bits, a, b);
+	}
+	CERTS_MUST(r > 0);
+	free(a);
+	free(b);
+	return text;
+}
+
+static char *entry_text(const struct cert *cert)
+{
+	char *key = key_text(cert->key), *x5c = certificate_text(cert, false, 0), *text;
+
+	CERTS_MUST(asprintf(&text, "{%s,'use':'x509-svid','x5c':['%s']}", key, x5c) > 0);
+	free(key);
+	free(x5c);
+	return text;
+}
+
+/* @NAME@ in a template stands for this text. */
+struct word {
+	const char *name;
+	char *text;
+};
+
+#define MAX_WORDS 24
+
+struct world {
+	struct bundle_set *bundles;
+	struct cert root, second, rsa, ed, p384, leaf, no_sign, v1, other_td, bad_extension;
+	struct word words[MAX_WORDS];
+	size_t n_words;
+};
+
+static void word_add(struct world *world, const char *name, char *text)
+{
+	CERTS_MUST(world->n_words < MAX_WORDS);
+	world->words[world->n_words++] = (struct word){name, text};
+}
+
+static char *pem_text(const struct cert *cert)
+{
+	char *pem = certs_pem((const struct cert *[]){cert}, 1), *text = calloc(1, strlen(pem) * 2), *to = text;
+
+	for (const char *c = pem; *c; c++) {
+		if (*c == '\n') {
+			*to++ = '\\';
+			*to++ = 'n';
+		} else {
+			*to++ = *c;
+		}
+	}
+	free(pem);
+	return text;
+}
+
+static char *broken_lines(const struct cert *cert)
+{
+	char *flat = certificate_text(cert, false, 0), *text;
+
+	CERTS_MUST(asprintf(&text, "%.64s\\n%s", flat, flat + 64) > 0);
+	free(flat);
+	return text;
+}
+
+/* Three entries too many are as many as it takes. */
+static char *crowd(void)
+{
+	size_t room = 1 << 20, used = 0;
+	char *text = calloc(1, room);
+	EVP_PKEY *key = certs_key("P-256");
+
+	for (unsigned i = 0; i < BUNDLE_MAX_AUTHORITIES + 1; i++) {
+		struct cert cert = certs_ca(NULL, &(struct cert_spec){.key = key});
+		char *entry = entry_text(&cert);
+
+		used += (size_t)snprintf(text + used, room - used, "%s%s", i ? "," : "", entry);
+		CERTS_MUST(used < room);
+		free(entry);
+		cert_free(&cert);
+	}
+	EVP_PKEY_free(key);
+	return text;
+}
+
+static int world_setup(void **state)
+{
+	struct world *world = calloc(1, sizeof(*world));
+	EVP_PKEY *rsa = EVP_RSA_gen(2048), *ed = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519"), *p384 = certs_key("P-384");
+	char *rsa_key;
+
+	world->root = certs_ca(NULL, &(struct cert_spec){.san = "URI:spiffe://" TD});
+	world->second = certs_ca(NULL, &(struct cert_spec){.subject = "second"});
+	world->rsa = certs_ca(NULL, &(struct cert_spec){.key = rsa});
+	world->ed = certs_ca(NULL, &(struct cert_spec){.key = ed});
+	world->p384 = certs_ca(NULL, &(struct cert_spec){.key = p384});
+	world->leaf = certs_leaf(&world->root, &(struct cert_spec){0});
+	world->no_sign = certs_ca(NULL, &(struct cert_spec){.usage = "critical,digitalSignature"});
+	world->v1 = certs_ca(NULL, &(struct cert_spec){.version = 1});
+	world->other_td = certs_ca(NULL, &(struct cert_spec){.san = "URI:spiffe://other.example"});
+	world->bad_extension = certs_ca(NULL, &(struct cert_spec){.twice = NID_basic_constraints});
+	EVP_PKEY_free(rsa);
+	EVP_PKEY_free(ed);
+	EVP_PKEY_free(p384);
+	word_add(world, "@ROOT@", entry_text(&world->root));
+	word_add(world, "@SECOND@", entry_text(&world->second));
+	word_add(world, "@RSA@", entry_text(&world->rsa));
+	word_add(world, "@ED@", entry_text(&world->ed));
+	word_add(world, "@P384@", entry_text(&world->p384));
+	word_add(world, "@LEAF@", entry_text(&world->leaf));
+	word_add(world, "@NOSIGN@", entry_text(&world->no_sign));
+	word_add(world, "@V1@", entry_text(&world->v1));
+	word_add(world, "@OTHERTD@", entry_text(&world->other_td));
+	word_add(world, "@BADEXT@", entry_text(&world->bad_extension));
+	word_add(world, "@KEY@", key_text(world->root.key));
+	word_add(world, "@OTHERKEY@", key_text(world->second.key));
+	rsa_key = key_text(world->rsa.key);
+	word_add(world, "@RSAKEY@", rsa_key);
+	word_add(world, "@CERT@", certificate_text(&world->root, false, 0));
+	word_add(world, "@SECONDCERT@", certificate_text(&world->second, false, 0));
+	word_add(world, "@CERTURL@", certificate_text(&world->root, true, 0));
+	word_add(world, "@CERTTRAIL@", certificate_text(&world->root, false, 1));
+	word_add(world, "@CERTPEM@", pem_text(&world->root));
+	word_add(world, "@CERTLINES@", broken_lines(&world->root));
+	word_add(world, "@CROWD@", crowd());
+	assert_int_equal(bundle_set_new(&world->bundles), 0);
+	*state = world;
+	return 0;
+}
+
+static int world_teardown(void **state)
+{
+	struct world *world = *state;
+	struct cert *certs[] = {&world->root, &world->second,  &world->rsa, &world->ed,	      &world->p384,
+				&world->leaf, &world->no_sign, &world->v1,  &world->other_td, &world->bad_extension};
+
+	for (size_t i = 0; i < sizeof(certs) / sizeof(certs[0]); i++)
+		cert_free(certs[i]);
+	for (size_t i = 0; i < world->n_words; i++)
+		free(world->words[i].text);
+	bundle_set_freep(&world->bundles);
+	free(world);
+	return 0;
+}
+
+/* The text of a template: ' is ", and words stand for themselves. */
+static char *expand(const struct world *world, const char *template, size_t *len)
+{
+	char *text = NULL;
+	FILE *out = open_memstream(&text, len);
+
+	while (*template) {
+		const struct word *found = NULL;
+
+		for (size_t i = 0; *template == '@' && i < world->n_words; i++)
+			if (strncmp(template, world->words[i].name, strlen(world->words[i].name)) == 0)
+				found = &world->words[i];
+		if (found)
+			fputs(found->text, out);
+		else
+			fputc(*template, out);
+		template += found ? strlen(found->name) : 1;
+	}
+	fclose(out);
+	for (char *c = text; c < text + *len; c++)
+		if (*c == '\'')
+			*c = '"';
+	return text;
+}
+
+/* ---- SPIFFE bundles ---- */
+
+#define MEMBERS(members) "{" members ",'use':'x509-svid'}"
+#define WITH(x5c) "{'keys':[{@KEY@,'use':'x509-svid','x5c':" x5c "}]}"
+#define REFUSED(number) .rule = (number)
+#define TAKEN(number) .authorities = (number)
+#define DROPPED(number) .dropped = 1, .told = (number)
+#define NOTED(number) .told = (number)
+
+static const struct bundle_case {
+	const char *name;
+	const char *template;
+	int rule; /* refused by it */
+	unsigned authorities, dropped;
+	int told; /* rule of the first entry that is told */
+	uint64_t sequence;
+	uint32_t refresh_s;
+} cases[] = {
+	/* 76 */
+	{"ok-one", "{'keys':[@ROOT@],'spiffe_sequence':12,'spiffe_refresh_hint':600}", TAKEN(1), .sequence = 12,
+	 .refresh_s = 600},
+	{"bad-empty-text", "", REFUSED(76)},
+	{"bad-json", "{'keys':[@ROOT@]", REFUSED(76)},
+	{"bad-half-of-it", "{'keys':[{@KEY@,'use':'x509-svid','x5c':['MII", REFUSED(76)},
+	{"bad-behind-it", "{'keys':[@ROOT@]} {}", REFUSED(76)},
+	{"bad-bom", "\xef\xbb\xbf{'keys':[@ROOT@]}", REFUSED(76)},
+	{"bad-array", "[@ROOT@]", REFUSED(76)},
+	{"bad-string", "'keys'", REFUSED(76)},
+	{"bad-utf8", "{'keys':[@ROOT@],'note':'\xff'}", REFUSED(76)},
+	{"bad-keys-object", "{'keys':{}}", REFUSED(76)},
+	{"bad-pem-in-json-file", "-----BEGIN CERTIFICATE-----", REFUSED(76)},
+	{"entry-no-object", "{'keys':[1,@ROOT@]}", TAKEN(1), DROPPED(76)},
+	/* 77 */
+	{"ok-unknown-top", "{'keys':[@ROOT@],'spiffe_new':{'a':[1,2,{'b':null}]},'x':184467440737095516160}", TAKEN(1)},
+	{"ok-unknown-in-entry",
+	 "{'keys':[{@KEY@,'use':'x509-svid','x5c':['@CERT@'],'alg':'ES256','key_ops':['verify']}]}", TAKEN(1)},
+	/* 78 */
+	{"ok-noseq", "{'keys':[@ROOT@]}", TAKEN(1), .refresh_s = BUNDLE_REFRESH_USUAL_S},
+	{"ok-seq-zero", "{'keys':[@ROOT@],'spiffe_sequence':0}", TAKEN(1)},
+	{"ok-seq-53", "{'keys':[@ROOT@],'spiffe_sequence':9007199254740993}", TAKEN(1),
+	 .sequence = 9007199254740993ULL},
+	{"ok-seq-63", "{'keys':[@ROOT@],'spiffe_sequence':9223372036854775809}", TAKEN(1),
+	 .sequence = 9223372036854775809ULL},
+	{"ok-seq-max", "{'keys':[@ROOT@],'spiffe_sequence' : 18446744073709551615 }", TAKEN(1), .sequence = UINT64_MAX},
+	{"ok-seq-escaped-name", "{'spiffe\\u005fsequence':7,'keys':[@ROOT@]}", TAKEN(1), .sequence = 7},
+	{"ok-seq-not-the-nested-one", "{'a':{'spiffe_sequence':3},'spiffe_sequence':7,'keys':[@ROOT@]}", TAKEN(1),
+	 .sequence = 7},
+	{"ok-seq-not-in-a-string", "{'a':'\\'spiffe_sequence\\':3','spiffe_sequence':7,'keys':[@ROOT@]}", TAKEN(1),
+	 .sequence = 7},
+	{"bad-seq-over-64", "{'keys':[@ROOT@],'spiffe_sequence':18446744073709551616}", REFUSED(78)},
+	{"bad-seq-string", "{'keys':[@ROOT@],'spiffe_sequence':'12'}", REFUSED(78)},
+	{"bad-seq-real", "{'keys':[@ROOT@],'spiffe_sequence':12.0}", REFUSED(78)},
+	{"bad-seq-exponent", "{'keys':[@ROOT@],'spiffe_sequence':1e3}", REFUSED(78)},
+	{"bad-seq-negative", "{'keys':[@ROOT@],'spiffe_sequence':-1}", REFUSED(78)},
+	{"bad-seq-null", "{'keys':[@ROOT@],'spiffe_sequence':null}", REFUSED(78)},
+	/* 81, 82, 83 */
+	{"bad-hint-string", "{'keys':[@ROOT@],'spiffe_refresh_hint':'600'}", REFUSED(81)},
+	{"bad-hint-real", "{'keys':[@ROOT@],'spiffe_refresh_hint':0.5}", REFUSED(81)},
+	{"hint-zero", "{'keys':[@ROOT@],'spiffe_refresh_hint':0}", TAKEN(1), .refresh_s = BUNDLE_REFRESH_MIN_S},
+	{"hint-neg", "{'keys':[@ROOT@],'spiffe_refresh_hint':-5}", TAKEN(1), .refresh_s = BUNDLE_REFRESH_MIN_S},
+	{"hint-huge", "{'keys':[@ROOT@],'spiffe_refresh_hint':99999999999999999999}", TAKEN(1),
+	 .refresh_s = BUNDLE_REFRESH_MAX_S},
+	/* 84, 85, 86, 93 */
+	{"bad-no-keys", "{'spiffe_sequence':1}", REFUSED(84)},
+	{"bad-keys-null", "{'keys':null}", REFUSED(84)},
+	{"empty-keys", "{'keys':[]}", TAKEN(0)},
+	{"empty-effective", "{'keys':[@LEAF@]}", TAKEN(0), DROPPED(96)},
+	/* 87 */
+	{"ok-unknown-kty", "{'keys':[{'kty':'PQC','use':'x509-svid','x5c':['@CERT@']},@SECOND@]}", TAKEN(1),
+	 DROPPED(87)},
+	{"ok-missing-kty", "{'keys':[{'use':'x509-svid','x5c':['@CERT@']},@SECOND@]}", TAKEN(1), DROPPED(87)},
+	{"kty-case", "{'keys':[{'kty':'ec','use':'x509-svid','x5c':['@CERT@']},@SECOND@]}", TAKEN(1), DROPPED(87)},
+	/* 88, 89 */
+	{"ok-missing-use", "{'keys':[{@KEY@,'x5c':['@CERT@']},@SECOND@]}", TAKEN(1), DROPPED(88)},
+	{"ok-unknown-use", "{'keys':[{@KEY@,'use':'sig','x5c':['@CERT@']},@SECOND@]}", TAKEN(1), DROPPED(89)},
+	{"use-case", "{'keys':[{@KEY@,'use':'x509-SVID','x5c':['@CERT@']},@SECOND@]}", TAKEN(1), DROPPED(89)},
+	{"use-no-string", "{'keys':[{@KEY@,'use':['x509-svid'],'x5c':['@CERT@']},@SECOND@]}", TAKEN(1), DROPPED(89)},
+	{"ok-wit", "{'keys':[{@KEY@,'use':'wit-svid','x5c':['@CERT@']},@SECOND@]}", TAKEN(1)},
+	/* 90, 91, 92 */
+	{"ok-x5c-missing", "{'keys':[{@KEY@,'use':'x509-svid'},@SECOND@]}", TAKEN(1), DROPPED(90)},
+	{"ok-x5c-empty", "{'keys':[{@KEY@,'use':'x509-svid','x5c':[]},@SECOND@]}", TAKEN(1), DROPPED(90)},
+	{"x5c-no-array", "{'keys':[{@KEY@,'use':'x509-svid','x5c':'@CERT@'},@SECOND@]}", TAKEN(1), DROPPED(90)},
+	{"ok-x5c-two", WITH("['@CERT@','@SECONDCERT@']"), TAKEN(1), NOTED(91)},
+	{"x5c-second-is-garbage", WITH("['@CERT@','***']"), TAKEN(1), NOTED(91)},
+	{"ok-2", "{'keys':[@ROOT@,@SECOND@]}", TAKEN(2)},
+	{"ok-dup-key", "{'keys':[@ROOT@,@ROOT@]}", TAKEN(1)},
+	{"ok-every-kind", "{'keys':[@ROOT@,@RSA@,@ED@,@P384@]}", TAKEN(4)},
+	/* 94, 95 */
+	{"ok-kid-set", "{'keys':[{@KEY@,'kid':'one','use':'x509-svid','x5c':['@CERT@']}]}", TAKEN(1)},
+	{"ok-jwt", "{'keys':[{@OTHERKEY@,'kid':'j','use':'jwt-svid'},@ROOT@]}", TAKEN(1)},
+	{"ok-jwt-nokid", "{'keys':[{@OTHERKEY@,'use':'jwt-svid'},@ROOT@]}", TAKEN(1)},
+	{"jwt-only", "{'keys':[{@OTHERKEY@,'kid':'j','use':'jwt-svid'}]}", TAKEN(0)},
+	/* 96 */
+	{"x5c-leaf", "{'keys':[@LEAF@,@ROOT@]}", TAKEN(1), DROPPED(96)},
+	{"x5c-no-cert-sign", "{'keys':[@NOSIGN@,@ROOT@]}", TAKEN(1), DROPPED(96)},
+	{"x5c-v1", "{'keys':[@V1@,@ROOT@]}", TAKEN(1), DROPPED(96)},
+	/* 97, 72 */
+	{"x5c-base64url", "{'keys':[{@KEY@,'use':'x509-svid','x5c':['@CERTURL@_-']},@SECOND@]}", TAKEN(1), DROPPED(97)},
+	{"x5c-pem", "{'keys':[{@KEY@,'use':'x509-svid','x5c':['@CERTPEM@']},@SECOND@]}", TAKEN(1), DROPPED(97)},
+	{"x5c-lines", "{'keys':[{@KEY@,'use':'x509-svid','x5c':['@CERTLINES@']},@SECOND@]}", TAKEN(1), DROPPED(97)},
+	{"x5c-no-string", "{'keys':[{@KEY@,'use':'x509-svid','x5c':[7]},@SECOND@]}", TAKEN(1), DROPPED(97)},
+	{"x5c-empty-string", "{'keys':[{@KEY@,'use':'x509-svid','x5c':['']},@SECOND@]}", TAKEN(1), DROPPED(97)},
+	{"x5c-no-certificate", "{'keys':[{@KEY@,'use':'x509-svid','x5c':['AAAA']},@SECOND@]}", TAKEN(1), DROPPED(97)},
+	{"x5c-bits-left-over", "{'keys':[{@KEY@,'use':'x509-svid','x5c':['AAB=']},@SECOND@]}", TAKEN(1), DROPPED(97)},
+	{"x5c-mismatch", "{'keys':[{@OTHERKEY@,'use':'x509-svid','x5c':['@CERT@']},@SECOND@]}", TAKEN(1), DROPPED(97)},
+	{"x5c-mismatch-kind", "{'keys':[{@RSAKEY@,'use':'x509-svid','x5c':['@CERT@']},@SECOND@]}", TAKEN(1),
+	 DROPPED(97)},
+	{"key-members-missing", "{'keys':[{'kty':'EC','use':'x509-svid','x5c':['@CERT@']},@SECOND@]}", TAKEN(1),
+	 DROPPED(97)},
+	{"key-off-the-curve",
+	 "{'keys':[{'kty':'EC','crv':'P-256','x':'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA',"
+	 "'y':'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA','use':'x509-svid','x5c':['@CERT@']},@SECOND@]}",
+	 TAKEN(1), DROPPED(97)},
+	{"x5c-trailing", "{'keys':[{@KEY@,'use':'x509-svid','x5c':['@CERTTRAIL@']},@SECOND@]}", TAKEN(1), DROPPED(72)},
+	{"x5c-extension-twice", "{'keys':[@BADEXT@,@SECOND@]}", TAKEN(1), DROPPED(203)},
+	/* 98 */
+	{"x5c-other-td", "{'keys':[@OTHERTD@]}", TAKEN(1), NOTED(98)},
+	/* 103 */
+	{"dup-keys-member", "{'keys':[@ROOT@],'keys':[]}", REFUSED(103)},
+	{"dup-sequence", "{'keys':[@ROOT@],'spiffe_sequence':1,'spiffe_sequence':2}", REFUSED(103)},
+	{"dup-in-entry", "{'keys':[{@KEY@,'use':'jwt-svid','use':'x509-svid','x5c':['@CERT@']}]}", REFUSED(103)},
+	{"dup-by-escape", "{'keys':[@ROOT@],'\\u006beys':[]}", REFUSED(103)},
+	/* 211 */
+	{"too-many", "{'keys':[@CROWD@]}", REFUSED(211)},
+};
+
+static void check_case(struct world *world, const struct bundle_case *one)
+{
+	struct bundle_report report;
+	size_t len;
+	char *text = expand(world, one->template, &len);
+	int r;
+
+	bundle_set_remove(world->bundles, TD);
+	r = bundle_set_load(world->bundles, TD, BUNDLE_JWKS, text, len, &report);
+	if (getenv("BUNDLE_TABLE"))
+		printf("%-28s %-8s %2u authorities, %u dropped  %s %s\n", one->name, r < 0 ? "refused" : "taken",
+		       report.total, report.dropped, r < 0 ? report.why : "",
+		       report.n_entries ? report.entries[0].text : "");
+	if (r != (one->rule ? -EINVAL : (int)one->authorities) || report.rule != one->rule ||
+	    report.dropped != one->dropped || (report.n_entries ? report.entries[0].rule : 0) != one->told ||
+	    report.sequence != one->sequence || (one->refresh_s && report.refresh_s != one->refresh_s))
+		fail_msg("%s: %d, rule %d, %u dropped, told %d, sequence %llu, refresh %u: %s", one->name, r,
+			 report.rule, report.dropped, report.n_entries ? report.entries[0].rule : 0,
+			 (unsigned long long)report.sequence, report.refresh_s, report.why);
+	if (one->rule) {
+		assert_non_null(strstr(report.why, svid_rule_name(one->rule)));
+		assert_int_equal(bundle_set_authorities(world->bundles, TD), -ENOENT);
+	}
+	for (unsigned i = 0; i < report.n_entries; i++)
+		assert_string_not_equal(svid_rule_name(report.entries[i].rule), "unknown-rule");
+	free(text);
+}
+
+static void every_rule_of_a_spiffe_bundle_has_its_verdict(void **state)
+{
+	assert_true(sizeof(cases) / sizeof(cases[0]) >= 40);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		check_case(*state, &cases[i]);
+}
+
+/* Each byte of a good bundle left off at the end: nothing short of the whole is taken. */
+static void no_part_of_a_spiffe_bundle_is_a_bundle(void **state)
+{
+	struct world *world = *state;
+	struct bundle_report report;
+	size_t len;
+	char *text = expand(world, "{'keys':[@ROOT@]}", &len);
+
+	for (size_t i = 0; i < len; i++)
+		assert_int_equal(bundle_set_load(world->bundles, "cut.example", BUNDLE_JWKS, text, i, &report),
+				 -EINVAL);
+	assert_int_equal(bundle_set_load(world->bundles, "cut.example", BUNDLE_JWKS, text, len, &report), 1);
+	free(text);
+}
+
+static int load(struct world *world, const char *template, struct bundle_report *report)
+{
+	size_t len;
+	char *text = expand(world, template, &len);
+	int r = bundle_set_load(world->bundles, TD, BUNDLE_JWKS, text, len, report);
+
+	free(text);
+	return r;
+}
+
+static void a_sequence_only_grows(void **state)
+{
+	struct world *world = *state;
+	struct bundle_report report;
+
+	bundle_set_remove(world->bundles, TD);
+	assert_int_equal(load(world, "{'keys':[@ROOT@],'spiffe_sequence':18446744073709551614}", &report), 1);
+	assert_true(report.changed);
+	/* The same once more, written in another way. */
+	assert_int_equal(load(world, "{ 'spiffe_sequence':18446744073709551614, 'keys':[@ROOT@] }", &report), 1);
+	assert_false(report.changed);
+	/* As doubles all of them are equal. */
+	assert_int_equal(load(world, "{'keys':[@ROOT@],'spiffe_sequence':18446744073709551613}", &report), -EINVAL);
+	assert_int_equal(report.rule, 79);
+	assert_int_equal(load(world, "{'keys':[@ROOT@,@SECOND@],'spiffe_sequence':18446744073709551614}", &report),
+			 -EINVAL);
+	assert_int_equal(report.rule, 80);
+	assert_int_equal(bundle_set_authorities(world->bundles, TD), 1);
+	assert_int_equal(load(world, "{'keys':[@SECOND@,@ROOT@],'spiffe_sequence':18446744073709551615}", &report), 2);
+	assert_int_equal(load(world, "{'keys':[],'spiffe_sequence':18446744073709551615}", &report), -EINVAL);
+	assert_int_equal(report.rule, 80);
+	/* Without one, the last one counts; then there is none to compare with. */
+	assert_int_equal(load(world, "{'keys':[@SECOND@]}", &report), 1);
+	assert_int_equal(load(world, "{'keys':[@ROOT@],'spiffe_sequence':1}", &report), 1);
+	/* Whoever removes it forgets its sequence. */
+	bundle_set_remove(world->bundles, TD);
+	assert_int_equal(load(world, "{'keys':[@ROOT@],'spiffe_sequence':0}", &report), 1);
+}
+
+static void a_trust_domain_without_a_name_has_no_bundle(void **state)
+{
+	struct world *world = *state;
+	struct bundle_report report;
+	static const char *const names[] = {"", "Prod.example", "a b", "a/b", "a:1"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		assert_int_equal(bundle_set_load(world->bundles, names[i], BUNDLE_JWKS, "{}", 2, &report), -EINVAL);
+		assert_true(report.rule > 0 && report.rule < 20);
+	}
+}
+
+/* ---- PEM and DER ---- */
+
+static int load_text(struct world *world, enum bundle_format format, const char *text, size_t len,
+		     struct bundle_report *report)
+{
+	bundle_set_remove(world->bundles, TD);
+	return bundle_set_load(world->bundles, TD, format, text, len, report);
+}
+
+static void every_rule_of_a_pem_bundle_has_its_verdict(void **state)
+{
+	struct world *world = *state;
+	char *good = certs_pem((const struct cert *[]){&world->root, &world->second}, 2);
+	char *leaf = certs_pem((const struct cert *[]){&world->leaf}, 1);
+	char *other = certs_pem((const struct cert *[]){&world->other_td}, 1);
+	const struct {
+		const char *name, *before, *text, *after;
+		int rule;
+		unsigned authorities, dropped;
+		int told;
+	} pems[] = {
+		{"two", "", good, "", 0, 2, 0, 0},
+		{"words around", "issued by hand\n", good, "\nthe end\n", 0, 2, 0, 0},
+		{"twice", good, good, "", 0, 2, 0, 0},
+		{"a leaf", leaf, good, "", 0, 2, 1, 68},
+		{"a leaf alone", "", leaf, "", 0, 0, 1, 68},
+		{"no certificate among them", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", good,
+		 "", 0, 2, 1, 201},
+		{"other trust domain", "", other, "", 0, 1, 0, 98},
+		{"nothing", "", "", "", 210, 0, 0, 0},
+		{"no PEM", "", "no PEM at all", "", 210, 0, 0, 0},
+		{"only garbage", "", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "", 210, 0, 1,
+		 201},
+		{"a key", good, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "", 210, 0, 0, 0},
+		{"cut off", good, "-----BEGIN CERTIFICATE-----\nMIIB", "", 210, 0, 0, 0},
+		{"JSON", "", "{\"keys\":[]}", "", 210, 0, 0, 0},
+	};
+
+	for (size_t i = 0; i < sizeof(pems) / sizeof(pems[0]); i++) {
+		struct bundle_report report;
+		char *text;
+		int len = asprintf(&text, "%s%s%s", pems[i].before, pems[i].text, pems[i].after);
+		int r = load_text(world, BUNDLE_PEM, text, (size_t)len, &report);
+
+		if (r != (pems[i].rule ? -EINVAL : (int)pems[i].authorities) || report.rule != pems[i].rule ||
+		    report.dropped != pems[i].dropped ||
+		    (report.n_entries ? report.entries[0].rule : 0) != pems[i].told)
+			fail_msg("%s: %d, rule %d, %u dropped: %s", pems[i].name, r, report.rule, report.dropped,
+				 report.why);
+		free(text);
+	}
+	free(good);
+	free(leaf);
+	free(other);
+}
+
+static void certificates_one_behind_the_other_are_a_bundle(void **state)
+{
+	struct world *world = *state;
+	const struct cert *const certs[] = {&world->root, &world->leaf, &world->second};
+	struct bundle_report report;
+	char text[8192];
+	size_t len = 0;
+
+	for (size_t i = 0; i < 3; i++) {
+		size_t one;
+		unsigned char *der = der_of(certs[i], &one);
+
+		memcpy(text + len, der, one);
+		len += one;
+		OPENSSL_free(der);
+	}
+	assert_int_equal(load_text(world, BUNDLE_DER, text, len, &report), 2);
+	assert_int_equal(report.dropped, 1);
+	assert_int_equal(report.entries[0].index, 1);
+	assert_int_equal(report.entries[0].rule, 96);
+	assert_int_equal(load_text(world, BUNDLE_DER, text, len - 1, &report), -EINVAL);
+	assert_int_equal(report.rule, 201);
+	assert_int_equal(load_text(world, BUNDLE_DER, text, 0, &report), 0);
+}
+
+static void a_bundle_of_more_than_4_mib_is_refused(void **state)
+{
+	struct bundle_report report;
+	char *text = malloc(BUNDLE_MAX_BYTES + 1);
+
+	memset(text, ' ', BUNDLE_MAX_BYTES + 1);
+	assert_int_equal(load_text(*state, BUNDLE_JWKS, text, BUNDLE_MAX_BYTES + 1, &report), -EINVAL);
+	assert_int_equal(report.rule, 211);
+	free(text);
+}
+
+/* ---- authorities ---- */
+
+static void an_authority_is_told_from_others(void **state)
+{
+	struct world *world = *state;
+	struct bundle_authority_info info;
+	struct bundle_report report;
+	unsigned char digest[32];
+
+	bundle_set_remove(world->bundles, TD);
+	assert_int_equal(load(world, "{'keys':[@ROOT@,@SECOND@]}", &report), 2);
+	assert_true(bundle_set_authority(world->bundles, TD, 1, &info));
+	assert_int_equal(X509_digest(world->second.x509, EVP_sha256(), digest, NULL), 1);
+	assert_memory_equal(info.id, digest, sizeof(digest));
+	assert_string_equal(info.subject, "CN=second");
+	assert_int_equal(strlen(info.key_id), 40);
+	assert_true(info.not_after > time(NULL) + 9 * CERTS_DAY);
+	assert_false(bundle_set_authority(world->bundles, TD, 2, &info));
+	assert_false(bundle_set_authority(world->bundles, "other.example", 0, &info));
+}
+
+/* The authority of a leaf issued by an intermediate that two roots have signed. */
+static void every_authority_that_a_chain_leads_to_is_named(void **state)
+{
+	struct world *world = *state;
+	EVP_PKEY *key = certs_key("P-256");
+	struct cert_spec spec = {.subject = "between", .key = key, .until = 5 * CERTS_DAY}, later = spec;
+	struct cert by_root, by_second, leaf;
+	struct svid_chain *chain = NULL;
+	struct svid_verdict verdict;
+	struct bundle_report report;
+	char *pem;
+
+	later.until = CERTS_DAY / 2;
+	by_root = certs_ca(&world->root, &spec);
+	by_second = certs_ca(&world->second, &later);
+	leaf = certs_leaf(&by_root, &(struct cert_spec){0});
+	pem = certs_pem((const struct cert *[]){&leaf, &by_root, &by_second}, 3);
+	assert_int_equal(svid_chain_parse_pem(&chain, pem, strlen(pem), &verdict), 0);
+
+	bundle_set_remove(world->bundles, TD);
+	assert_int_equal(load(world, "{'keys':[@ROOT@,@SECOND@,@RSA@]}", &report), 3);
+	assert_int_equal(svid_verify(chain, world->bundles, time(NULL), &verdict), 0);
+	assert_int_equal(verdict.n_anchors, 2);
+	/* One path ends with the leaf, the other one with the intermediate above it. */
+	assert_int_equal(verdict.not_after, verdict.anchors[0].not_after);
+	assert_true(verdict.anchors[1].not_after < verdict.anchors[0].not_after);
+
+	assert_int_equal(load(world, "{'keys':[@SECOND@]}", &report), 1);
+	assert_int_equal(svid_verify(chain, world->bundles, time(NULL), &verdict), 0);
+	assert_int_equal(verdict.n_anchors, 1);
+	assert_true(verdict.not_after < time(NULL) + CERTS_DAY / 2 + 10);
+	svid_chain_freep(&chain);
+	free(pem);
+	cert_free(&leaf);
+	cert_free(&by_root);
+	cert_free(&by_second);
+	EVP_PKEY_free(key);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_rule_of_a_spiffe_bundle_has_its_verdict),
+		cmocka_unit_test(no_part_of_a_spiffe_bundle_is_a_bundle),
+		cmocka_unit_test(a_sequence_only_grows),
+		cmocka_unit_test(a_trust_domain_without_a_name_has_no_bundle),
+		cmocka_unit_test(every_rule_of_a_pem_bundle_has_its_verdict),
+		cmocka_unit_test(certificates_one_behind_the_other_are_a_bundle),
+		cmocka_unit_test(a_bundle_of_more_than_4_mib_is_refused),
+		cmocka_unit_test(an_authority_is_told_from_others),
+		cmocka_unit_test(every_authority_that_a_chain_leads_to_is_named),
+	};
+
+	return cmocka_run_group_tests(tests, world_setup, world_teardown);
+}
