@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/un.h>
 #include <time.h>
 
@@ -19,6 +20,7 @@
 #define LOOK_S 1 /* how often the daemon's socket is looked at */
 #define BACKOFF_MIN_S 1
 #define BACKOFF_MAX_S 30
+#define JITTER_PART 5 /* renewal is due up to a fifth earlier: between 40 % and 50 % of the life */
 
 static void key_freep(EVP_PKEY **keyp)
 {
@@ -163,6 +165,32 @@ static bool socket_is_new(struct attester *a)
 	return true;
 }
 
+static bool file_is_new(const char *path, struct stat *known)
+{
+	struct stat st = {0};
+	bool same;
+
+	stat(path, &st);
+	same = st.st_ino == known->st_ino && st.st_dev == known->st_dev && st.st_size == known->st_size &&
+	       !memcmp(&st.st_mtim, &known->st_mtim, sizeof(st.st_mtim)) &&
+	       !memcmp(&st.st_ctim, &known->st_ctim, sizeof(st.st_ctim));
+	*known = st;
+	return !same;
+}
+
+/* Looks at the files of the SVID. Returns whether either is another than at the last look. */
+static bool files_are_new(struct attester *a)
+{
+	bool chain_new = file_is_new(a->svid_path, &a->svid_file);
+
+	return file_is_new(a->key_path, &a->key_file) || chain_new;
+}
+
+static bool key_is_of(const EVP_PKEY *key, const struct svid_chain *chain)
+{
+	return EVP_PKEY_eq(key, svid_chain_leaf_key(chain)) == 1;
+}
+
 static int prove(struct attester *a)
 {
 	__attribute__((cleanup(svid_chain_freep))) struct svid_chain *chain = NULL;
@@ -176,12 +204,18 @@ static int prove(struct attester *a)
 		complain(a, "run directory %s: the path is too long for a socket", a->cli->run_dir);
 		return CLI_USAGE;
 	}
+	files_are_new(a);
 	chain = chain_read(a);
 	if (!chain)
 		return CLI_NO;
 	key = key_read(a);
 	if (!key)
 		return CLI_NO;
+	/* As long as only one of the two files is replaced; to the daemon it would look like a theft. */
+	if (!key_is_of(key, chain)) {
+		complain(a, "%s: the key is not that of the certificate in %s", a->key_path, a->svid_path);
+		return CLI_NO;
+	}
 	socket_is_new(a);
 	rc = attest_client_device(path, chain, key, a->device.name[0] ? &a->device : NULL, &a->result, NULL, why,
 				  sizeof(why));
@@ -245,10 +279,23 @@ static int64_t boottime_s(void)
 	return now.tv_sec;
 }
 
+/* Not all at the same moment: workloads that were started together, or waited for the same daemon, would be. */
+static void plan_renewal(struct attester *a)
+{
+	uint64_t now = (uint64_t)time(NULL), after = a->result.renew_after;
+	uint64_t left = after > now ? after - now : 0;
+	uint32_t random = 0;
+
+	if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random))
+		random = 0;
+	a->renew_s = a->proved_s + (int64_t)(left - left / JITTER_PART * random / UINT32_MAX);
+}
+
 int attester_prove(struct attester *a)
 {
 	a->code = prove(a);
 	a->proved_s = boottime_s();
+	plan_renewal(a);
 	if (a->code == CLI_OK || !a->backoff_s)
 		a->backoff_s = BACKOFF_MIN_S;
 	else
@@ -263,7 +310,8 @@ static bool due(const struct attester *a)
 
 	if (a->code != CLI_OK)
 		return since >= a->backoff_s;
-	return since >= 1 && (uint64_t)time(NULL) >= a->result.renew_after;
+	/* By the clock that runs through suspend; by the other too, which may have been set. */
+	return since >= 1 && (boottime_s() >= a->renew_s || (uint64_t)time(NULL) >= a->result.renew_after);
 }
 
 void attester_wait(struct attester *a, const sigset_t *signals, siginfo_t *info)
@@ -273,7 +321,11 @@ void attester_wait(struct attester *a, const sigset_t *signals, siginfo_t *info)
 	while (sigtimedwait(signals, info, &look) <= 0) {
 		uint64_t until = a->result.valid_until;
 
-		if (!socket_is_new(a) && !due(a))
+		/* A pair that has just changed may be half of a change: the next look finds it settled. */
+		bool changed = files_are_new(a), settled = a->files_changed && !changed;
+
+		a->files_changed = changed;
+		if (!socket_is_new(a) && !settled && !due(a))
 			continue;
 		if (attester_prove(a) == CLI_OK && a->result.valid_until != until && !a->quiet)
 			attester_print(a);

@@ -2,9 +2,9 @@
 /*
  * attester.h - proves an SVID for the cgroup of the calling process, once or for as long as it runs.
  *
- * The files are read again for each proof, so an SVID that was rotated in place is picked up. While it stays, it renews
- * at half of the remaining life, and at once when the daemon has made its socket anew: a daemon that did not take over
- * what was enforced has no tags. Whatever fails is tried again with growing pauses.
+ * The files are read again for each proof, and looked at once a second: an SVID that was rotated in place is proved a second
+ * after it settled. While it stays, it renews at between 40 and 50 % of the remaining life, so that not all do at once, and at once
+ * when the daemon has made its socket anew: a daemon that did not take over what was enforced has no tags. Whatever fails is tried again with growing pauses.
  */
 #ifndef BULKHEAD_CLI_ATTESTER_H
 #define BULKHEAD_CLI_ATTESTER_H
@@ -29,6 +29,9 @@ struct attester {
 	int code;	    /* of the last attester_prove */
 	int64_t proved_s;   /* CLOCK_BOOTTIME of it */
 	int64_t backoff_s;
+	int64_t renew_s;		 /* CLOCK_BOOTTIME */
+	struct stat svid_file, key_file; /* as they were when they were last looked at */
+	bool files_changed;		 /* at the last look */
 };
 
 /* Attests once. Returns CLI_OK; CLI_NO (refused, or the SVID cannot be used) or CLI_UNREACHABLE, having said why. */

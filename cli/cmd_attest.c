@@ -81,9 +81,11 @@ const struct cli_command cmd_attest = {
 		"of the own\n"
 		"                cgroup. For root of the host only\n"
 		"  --address ADDRESS  with --device: an address that the workload has, up to 8 times\n"
-		"  --watch       stay, and renew at half of the remaining life; the files are read again each time. "
-		"What\n"
-		"                fails is tried again with growing pauses. Ends on SIGTERM or SIGINT with 0\n\n"
+		"  --watch       stay, and renew at between 40 and 50 % of the remaining life, or a second after the "
+		"files "
+		"were\n"
+		"                replaced. What fails is tried again with growing pauses. Ends on SIGTERM or SIGINT "
+		"with 0\n\n"
 		"Exit codes: 0 attested; 1 refused, or the files cannot be used; 3 no daemon.\n",
 	.run = run,
 	.streams = true,

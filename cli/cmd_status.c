@@ -77,6 +77,34 @@ static void print_identities(const json_t *status)
 		     cli_json_int(status, "identities.max"));
 }
 
+static void print_ending(struct cli *cli, const json_t *status)
+{
+	const json_t *tag;
+	size_t i;
+
+	json_array_foreach(cli_json_get(status, "identities.ending"), i, tag)
+		line("", "%s%s of %s ends %s, in " NUMBER " s, and is not renewed%s", cli_colour(cli, "yellow"),
+		     cli_json_string(tag, "spiffe_id"), cli_json_string(tag, "cgroup"),
+		     cli_json_string(tag, "deadline"), cli_json_int(tag, "seconds_left"), cli_colour(cli, "reset"));
+}
+
+static void print_svids(struct cli *cli, const json_t *status)
+{
+	const json_t *svid;
+	size_t i;
+
+	json_array_foreach(cli_json_get(status, "svids"), i, svid)
+	{
+		const char *id = cli_json_string(svid, "spiffe_id"), *problem = cli_json_string(svid, "problem");
+
+		printf("  %-12s %s for %s: %s", i ? "" : "svids", cli_json_string(svid, "dir"),
+		       cli_json_string(svid, "place"), *id ? id : "nothing proved");
+		if (*problem)
+			printf("; %s%s%s", cli_colour(cli, "red"), problem, cli_colour(cli, "reset"));
+		putchar('\n');
+	}
+}
+
 /* Those that carry something; the first of many. */
 static void print_device_list(const json_t *items)
 {
@@ -241,6 +269,8 @@ static int run(struct cli *cli, int argc, char **argv)
 	print_not_enforced(status);
 	print_policy(cli, status);
 	print_identities(status);
+	print_ending(cli, status);
+	print_svids(cli, status);
 	print_devices(cli, status);
 	print_bundles(cli, status);
 	print_events(cli, status);

@@ -17,6 +17,12 @@ static void take_control(struct attest_message *message, struct msghdr *msg)
 			continue;
 		if (cmsg->cmsg_type == PROCESS_SCM_PIDFD && n == 1)
 			memcpy(&message->pidfd, CMSG_DATA(cmsg), sizeof(int));
+		if (cmsg->cmsg_type == SCM_CREDENTIALS && cmsg->cmsg_len == CMSG_LEN(sizeof(struct ucred))) {
+			struct ucred credentials;
+
+			memcpy(&credentials, CMSG_DATA(cmsg), sizeof(credentials));
+			message->pid = credentials.pid;
+		}
 		if (cmsg->cmsg_type != SCM_RIGHTS)
 			continue;
 		message->rights = true;

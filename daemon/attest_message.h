@@ -10,12 +10,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct attest_message {
 	size_t len;
 	bool rights; /* descriptors came along, and were closed */
 	bool truncated;
 	int pidfd; /* of the sender, the caller's; -ENOPROTOOPT if the kernel named none, -errno if it is gone */
+	pid_t pid; /* of the sender, by SCM_CREDENTIALS: root may claim another one */
 };
 
 /* Receives without waiting. Returns 1, 0 at end of file (then there is no pidfd), or -errno. */

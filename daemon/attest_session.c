@@ -18,12 +18,13 @@
 #include "chains.h"
 #include "identity/process.h"
 #include "log.h"
+#include "tag_request.h"
 
 #define NS_PER_S 1000000000ULL
 #define STEP_USEC 5000000ULL
-#define MAX_LIFE_S (100LL * 365 * 86400) /* keeps a deadline of the year 9999 within 64 bits of nanoseconds */
 
 enum session_state {
+	WAIT_PEER, /* for the enforcer, where only it can tell who connected */
 	WAIT_HELLO,
 	WAIT_PROOF,
 	WAIT_TAG, /* for the enforcer */
@@ -51,6 +52,8 @@ struct attest_session {
 	int fd;
 	int pidfd;
 	uid_t uid;
+	bool by_proc; /* who it is was read from /proc */
+	uint64_t accepted_ns;
 	struct process_facts peer;
 	struct attempt *attempt;
 	sd_event_source *io;
@@ -158,26 +161,15 @@ void attest_vouchers(const struct svid_verdict *verdict, struct ipc_voucher vouc
 
 static void fill_request(const struct attest_session *session, struct ipc_tag_request *request, uint32_t type)
 {
-	const struct svid_verdict *verdict = &session->attempt->verdict;
-
-	memset(request, 0, sizeof(*request));
-	request->h.type = type;
-	request->h.len = sizeof(*request);
+	tag_request_begin(request, type, &session->attempt->verdict);
 	request->request = session->attempt->request;
 	request->cgroup_id = session->peer.cgroup_id;
-	request->not_before = verdict->not_before;
-	request->not_after = verdict->not_after;
 	request->pid = (uint32_t)session->peer.pid;
 	request->uid = session->uid;
-	memcpy(request->spiffe_id, verdict->spiffe_id, sizeof(request->spiffe_id));
-	memcpy(request->trust_domain, verdict->trust_domain, sizeof(request->trust_domain));
-	memcpy(request->serial, verdict->serial, sizeof(request->serial));
-	memcpy(request->issuer, verdict->issuer, sizeof(request->issuer));
-	memcpy(request->leaf_sha256, verdict->leaf_sha256, sizeof(request->leaf_sha256));
 	memcpy(request->device, session->attempt->device.name, sizeof(request->device));
 	request->n_addresses = session->attempt->device.n_addresses;
 	memcpy(request->addresses, session->attempt->device.addresses, sizeof(request->addresses));
-	attest_vouchers(verdict, request->vouchers);
+	attest_vouchers(&session->attempt->verdict, request->vouchers);
 }
 
 /* Tells the peer and, for the audit log, the enforcer; ends the session. The queue to the enforcer may be full of such
@@ -220,31 +212,50 @@ static int session_refuse_peer(struct attest_session *session, int error)
 {
 	if (error == -ESRCH)
 		return session_refuse(session, ATTEST_E_PEER_GONE, "the connecting process has ended");
+	if (error == -EAGAIN)
+		return session_refuse(session, ATTEST_E_FULL,
+				      "bulkheadd has too many attestations under way; try again");
+	if (error == -EXDEV)
+		return session_refuse(session, ATTEST_E_CGROUP_UNMANAGED,
+				      "the connecting process is in a cgroup outside of what bulkheadd sees");
 	return session_refuse(session, ATTEST_E_NO_PIDFD,
-			      "the kernel does not tell the cgroup of the connecting process: %s (Linux 6.13 does)",
+			      "the kernel does not tell the cgroup of the connecting process: %s (Linux 6.13 does; on "
+			      "an older one set allow_proc_fallback: true, see docs/attestation.md)",
 			      strerror(-error));
 }
 
 /* ---- receiving ---- */
 
+/* Is the sender the process that connected? Where pidfds have no inode of their own, its pid, which is nobody else's as long
+ * as the process lives: that is asked when the message is here. A HELLO may be of a process that had the pid before;
+ * the PROOF answers a challenge that was made while this one lived. */
+static bool is_sender(const struct attest_session *session, const struct attest_message *message)
+{
+	struct stat st;
+
+	if (session->by_proc)
+		return message->pid == session->peer.pid;
+	return fstat(message->pidfd, &st) == 0 && st.st_ino == session->peer.inode;
+}
+
 /* 0: the message is from the process that connected. Else the session is gone, and 1. */
 static int session_check_sender(struct attest_session *session, const struct attest_message *message)
 {
-	struct stat st;
-	int r;
+	bool same;
 
 	if (message->pidfd < 0 && message->pidfd != -ENOPROTOOPT) {
 		session_refuse(session, ATTEST_E_PEER_GONE, "the sender of a message has ended");
 		return 1;
 	}
-	if (message->pidfd < 0) {
+	if (message->pidfd < 0 && !session->by_proc) {
 		session_refuse(session, ATTEST_E_NO_PIDFD,
 			       "the kernel does not name the sender of messages (Linux 6.5 does)");
 		return 1;
 	}
-	r = fstat(message->pidfd, &st);
-	close(message->pidfd);
-	if (r < 0 || st.st_ino != session->peer.inode) {
+	same = is_sender(session, message);
+	if (message->pidfd >= 0)
+		close(message->pidfd);
+	if (!same) {
 		session_refuse(session, ATTEST_E_PEER_DIFFERS,
 			       "the message was sent by another process than the one that connected (pid %d)",
 			       session->peer.pid);
@@ -259,12 +270,22 @@ static int session_check_sender(struct attest_session *session, const struct att
 
 /* ---- steps ---- */
 
-static int session_await(struct attest_session *session, enum session_state state)
+/* The enforcer has its own time: what the peer took is not counted there. */
+static int session_await_tag(struct attest_session *session)
 {
 	int r = sd_event_source_set_time_relative(session->timer, STEP_USEC);
 
-	session->state = state;
+	session->state = WAIT_TAG;
 	return r < 0 ? r : sd_event_source_set_enabled(session->timer, SD_EVENT_ONESHOT);
+}
+
+/* The peer as it is now. Read from /proc, only that it lives: the enforcer looks again where it is. */
+static int session_query_peer(const struct attest_session *session, struct process_facts *facts)
+{
+	if (!session->by_proc)
+		return process_query(session->pidfd, facts);
+	*facts = session->peer;
+	return process_alive(session->pidfd);
 }
 
 static int send_challenge(struct attest_session *session)
@@ -320,12 +341,11 @@ static int on_hello(struct attest_session *session, size_t len)
 	memcpy(attempt->hello, session->server->buffer, len);
 	attempt->hello_len = len;
 
-	r = process_query(session->pidfd, &session->peer);
+	r = session_query_peer(session, &session->peer);
 	if (r < 0)
 		return session_refuse_peer(session, r);
 	r = send_challenge(session);
-	if (r == 0)
-		r = session_await(session, WAIT_PROOF);
+	session->state = WAIT_PROOF;
 	return r < 0 ? session_refuse_fault(session, "cannot send the challenge", r) : 0;
 }
 
@@ -354,19 +374,6 @@ static int check_proof(struct attest_session *session, size_t len)
 	return 0;
 }
 
-/* The earlier of two readings: a deadline may come a little too soon, never too late. Returns 0 if it is past. */
-static uint64_t deadline_of(int64_t not_after)
-{
-	uint64_t boot = clock_ns(CLOCK_BOOTTIME), real = clock_ns(CLOCK_REALTIME);
-	int64_t now = (int64_t)(real / NS_PER_S), left = not_after - now;
-
-	if (left <= 0)
-		return 0;
-	if (left > MAX_LIFE_S)
-		left = MAX_LIFE_S;
-	return boot + (uint64_t)left * NS_PER_S - real % NS_PER_S;
-}
-
 static int on_proof(struct attest_session *session, size_t len)
 {
 	struct attempt *attempt = session->attempt;
@@ -381,7 +388,7 @@ static int on_proof(struct attest_session *session, size_t len)
 		return session_refuse_svid(session);
 	if (r < 0)
 		return session_refuse_fault(session, "cannot verify the chain", r);
-	r = process_query(session->pidfd, &now);
+	r = session_query_peer(session, &now);
 	if (r < 0)
 		return session_refuse_peer(session, r);
 	if (now.cgroup_id != attempt->challenge.cgroup_id)
@@ -391,7 +398,7 @@ static int on_proof(struct attest_session *session, size_t len)
 
 	attempt->request = ++session->server->requests;
 	fill_request(session, &request, IPC_TAG_REQUEST);
-	request.deadline_ns = deadline_of(request.not_after);
+	request.deadline_ns = tag_request_deadline(request.not_after);
 	if (request.deadline_ns == 0) {
 		char text[512];
 
@@ -404,7 +411,7 @@ static int on_proof(struct attest_session *session, size_t len)
 		return session_refuse(session, ATTEST_E_FULL,
 				      "bulkheadd has too many attestations under way; try again");
 	if (r == 0)
-		r = session_await(session, WAIT_TAG);
+		r = session_await_tag(session);
 	return r < 0 ? session_refuse_fault(session, "cannot ask the enforcer for the tag", r) : 0;
 }
 
@@ -426,7 +433,7 @@ static void session_answer_ok(struct attest_session *session, const struct ipc_t
 	struct attest_server *server = session->server;
 	struct attest_result result = {
 		.code = ATTEST_OK,
-		.valid_until = (uint64_t)session->attempt->verdict.not_after,
+		.valid_until = (uint64_t)reply->not_after,
 		.cgroup_id = reply->cgroup_id,
 	};
 	uint64_t now = (uint64_t)time(NULL);
@@ -497,8 +504,7 @@ static int on_timeout(sd_event_source *source, uint64_t usec, void *userdata)
 	if (session->state == WAIT_HELLO)
 		return session_refuse(session, ATTEST_E_PROTOCOL, "no HELLO came within 5 s");
 	if (session->state == WAIT_PROOF)
-		return session_refuse(session, ATTEST_E_EXPIRED, "no PROOF came within %d ms of its challenge",
-				      ATTEST_TTL_MS);
+		return session_refuse(session, ATTEST_E_EXPIRED, "no PROOF came within 5 s of the connection");
 	return session_refuse(session, ATTEST_E_INTERNAL, "the enforcer did not answer within 5 s");
 }
 
@@ -506,24 +512,42 @@ int attest_socket_prepare(int sock)
 {
 	int on = 1;
 
-	if (setsockopt(sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 ||
-	    setsockopt(sock, SOL_SOCKET, PROCESS_SO_PASSPIDFD, &on, sizeof(on)) < 0)
+	if (setsockopt(sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0)
 		return -errno;
+	if (setsockopt(sock, SOL_SOCKET, PROCESS_SO_PASSPIDFD, &on, sizeof(on)) < 0)
+		return errno == ENOPROTOOPT ? -EOPNOTSUPP : -errno;
 	return 0;
 }
 
-/* No fallback to a bare pid: it may name another process by the time it is looked at. */
 static int session_identify(struct attest_session *session)
 {
 	socklen_t len = sizeof(session->pidfd);
+	int r = attest_socket_prepare(session->fd);
 
-	if (attest_socket_prepare(session->fd) < 0)
-		return -EOPNOTSUPP;
+	if (r < 0)
+		return r;
 	if (getsockopt(session->fd, SOL_SOCKET, PROCESS_SO_PEERPIDFD, &session->pidfd, &len) < 0) {
 		session->pidfd = -1;
 		return errno == ENOPROTOOPT ? -EOPNOTSUPP : -ESRCH;
 	}
 	return process_query(session->pidfd, &session->peer);
+}
+
+/* A bare pid may name another process by the time it is looked at, and there is no /proc here: the enforcer may look, if it
+ * is allowed to. */
+static int session_ask_peer(struct attest_session *session)
+{
+	struct ipc_peer_query query = {.h = {.type = IPC_PEER_QUERY, .len = sizeof(query)}};
+
+	if (session->pidfd >= 0)
+		close(session->pidfd);
+	session->pidfd = -1;
+	session->by_proc = true;
+	session->state = WAIT_PEER;
+	session->attempt->request = ++session->server->requests;
+	query.request = session->attempt->request;
+	query.accepted_ns = session->accepted_ns;
+	return ipc_send(session->server->ipc_fd, &query, session->fd);
 }
 
 static unsigned pending_of_uid(const struct attest_server *server, uid_t uid)
@@ -535,6 +559,25 @@ static unsigned pending_of_uid(const struct attest_server *server, uid_t uid)
 	return count;
 }
 
+static unsigned pending_of_cgroup(const struct attest_server *server, uint64_t cgroup_id)
+{
+	unsigned count = 0;
+
+	for (const struct attest_session *session = server->sessions; session != NULL; session = session->next)
+		count += session->state != DONE && session->peer.cgroup_id == cgroup_id;
+	return count;
+}
+
+/* 0: there is room. Else the session is gone, and 1. */
+static int session_check_cgroup(struct attest_session *session)
+{
+	if (pending_of_cgroup(session->server, session->peer.cgroup_id) <= ATTEST_MAX_PENDING_CGROUP)
+		return 0;
+	session_refuse(session, ATTEST_E_FULL, "%d attestations of this cgroup are under way; try again",
+		       ATTEST_MAX_PENDING_CGROUP);
+	return 1;
+}
+
 static int session_add_sources(struct attest_session *session)
 {
 	sd_event *event = session->server->event;
@@ -542,7 +585,35 @@ static int session_add_sources(struct attest_session *session)
 
 	if (r < 0)
 		return r;
-	return sd_event_add_io(event, &session->io, session->fd, EPOLLIN, on_io, session);
+	r = sd_event_add_io(event, &session->io, session->fd, EPOLLIN, on_io, session);
+	return r < 0 || session->state != WAIT_PEER ? r : sd_event_source_set_enabled(session->io, SD_EVENT_OFF);
+}
+
+void attest_session_peer(struct attest_server *server, const struct ipc_peer_facts *facts, int pidfd)
+{
+	struct attest_session *session = server->sessions;
+	int r;
+
+	while (session != NULL && (session->state != WAIT_PEER || session->attempt->request != facts->request))
+		session = session->next;
+	if (session == NULL) {
+		if (pidfd >= 0)
+			close(pidfd);
+		return;
+	}
+	session->pidfd = pidfd;
+	session->state = WAIT_HELLO;
+	if (facts->error < 0 || pidfd < 0) {
+		session_refuse_peer(session, facts->error < 0 ? facts->error : -EOPNOTSUPP);
+		return;
+	}
+	session->peer = (struct process_facts){
+		.cgroup_id = facts->cgroup_id, .pid = (pid_t)facts->pid, .uid = (uid_t)facts->uid};
+	if (session_check_cgroup(session) != 0)
+		return;
+	r = sd_event_source_set_enabled(session->io, SD_EVENT_ON);
+	if (r < 0)
+		session_refuse_fault(session, "cannot watch the connection", r);
 }
 
 static struct attest_session *session_link(struct attest_server *server, int fd)
@@ -560,6 +631,7 @@ static struct attest_session *session_link(struct attest_server *server, int fd)
 	session->server = server;
 	session->fd = fd;
 	session->pidfd = -1;
+	session->state = WAIT_HELLO;
 	session->next = server->sessions;
 	if (session->next != NULL)
 		session->next->previous = session;
@@ -594,11 +666,16 @@ void attest_session_new(struct attest_server *server, int fd)
 			       ATTEST_MAX_PENDING_UID, session->uid);
 		return;
 	}
+	session->accepted_ns = clock_ns(CLOCK_BOOTTIME);
 	r = session_identify(session);
+	if (r == -EOPNOTSUPP)
+		r = session_ask_peer(session);
 	if (r < 0) {
 		session_refuse_peer(session, r);
 		return;
 	}
+	if (!session->by_proc && session_check_cgroup(session) != 0)
+		return;
 	r = session_add_sources(session);
 	if (r < 0)
 		session_refuse_fault(session, "cannot watch the connection", r);

@@ -4,7 +4,11 @@
  *
  * Who the peer is comes from the kernel alone: SO_PEERPIDFD names the process that connected, SCM_PIDFD the one that sent
  * each message, and both must be one process, alive, in the cgroup that was challenged, at every step. Nothing a message
- * says about its sender is used. After a RESULT that is ok the connection stays open, so that the workload notices when
+ * says about its sender is used. A kernel that cannot tell (before 6.13) is no reason to believe less: the connection is
+ * refused, unless the operator allowed the enforcer to look into /proc (`allow_proc_fallback`); then SCM_CREDENTIALS stands in
+ * for SCM_PIDFD, and the proof must come from the pid that the pidfd holds.
+ *
+ * A connection has 5 s in all until its PROOF is there, so one that stalls, or trickles, holds its place no longer. After a RESULT that is ok the connection stays open, so that the workload notices when
  * the daemon goes; after any other it is closed.
  */
 #ifndef BULKHEAD_DAEMON_ATTEST_SESSION_H
@@ -18,9 +22,10 @@
 #include "identity/svid.h"
 #include "ipc.h"
 
-#define ATTEST_MAX_PENDING 256	  /* attestations under way */
-#define ATTEST_MAX_PENDING_UID 64 /* of one uid other than root */
-#define ATTEST_MAX_IDLE 4096	  /* connections that stay open after their RESULT */
+#define ATTEST_MAX_PENDING 256	     /* attestations under way */
+#define ATTEST_MAX_PENDING_UID 64    /* of one uid other than root */
+#define ATTEST_MAX_PENDING_CGROUP 64 /* of one cgroup, whoever runs in it */
+#define ATTEST_MAX_IDLE 4096	     /* connections that stay open after their RESULT */
 
 struct attest_session;
 
@@ -48,6 +53,8 @@ int attest_socket_prepare(int sock);
 void attest_session_new(struct attest_server *server, int fd);
 /* Who vouches for a verified chain. `vouchers` is all 0. */
 void attest_vouchers(const struct svid_verdict *verdict, struct ipc_voucher vouchers[IPC_VOUCHERS]);
+/* Passes what the enforcer found out about a peer to the session that asked; takes `pidfd` (-1: none). */
+void attest_session_peer(struct attest_server *server, const struct ipc_peer_facts *facts, int pidfd);
 /* Passes the enforcer's answer to the session that waits for it, if it still does. */
 void attest_session_reply(struct attest_server *server, const struct ipc_tag_reply *reply);
 void attest_server_close(struct attest_server *server);

@@ -115,6 +115,13 @@ static const struct audit_classing notices[] = {
 				   "success",
 				   SEVERITY_NOTICE,
 				   "the trust bundle is gone, nobody of its trust domain is verified any more"},
+	[NOTICE_IDENTITY_ENDING] = {"identity-ending",
+				    "bulkhead.identity",
+				    "iam",
+				    {"info"},
+				    "unknown",
+				    SEVERITY_WARNING,
+				    "the identity ends soon, and nobody has proved a renewed SVID yet"},
 	[NOTICE_KEY_ROTATED] = {"key-rotated",
 				"bulkhead.identity",
 				"configuration",
@@ -170,6 +177,24 @@ static const struct audit_classing unknown_notice = {
 	"notice", "bulkhead.daemon", "host", {"info"}, "unknown", SEVERITY_NOTICE, "notice of an unknown kind",
 };
 
+/* A refusal that no mistake explains: somebody shows an SVID where it does not belong, or speaks for another process. */
+static const struct audit_classing alarm_notice = {
+	"identity-refused",
+	"bulkhead.identity",
+	"authentication",
+	{"start"},
+	"failure",
+	SEVERITY_CRITICAL,
+	"an SVID was shown from where it does not belong",
+};
+
+static bool is_alarm(const struct ipc_notice *notice)
+{
+	return notice->kind == NOTICE_IDENTITY_REFUSED &&
+	       (notice->code == ATTEST_E_BINDING || notice->code == ATTEST_E_PEER_DIFFERS ||
+		notice->code == ATTEST_E_CGROUP_MOVED);
+}
+
 static const struct audit_classing *notice_classing(unsigned kind)
 {
 	if (kind >= sizeof(notices) / sizeof(*notices) || !notices[kind].action)
@@ -196,7 +221,7 @@ static const char *date_text(char out[AUDIT_TIME_SIZE], int64_t seconds)
 
 static bool is_identity_notice(unsigned kind)
 {
-	return kind >= NOTICE_IDENTITY_ATTESTED && kind <= NOTICE_IDENTITY_LOCAL;
+	return (kind >= NOTICE_IDENTITY_ATTESTED && kind <= NOTICE_IDENTITY_LOCAL) || kind == NOTICE_IDENTITY_ENDING;
 }
 
 static bool is_policy_notice(unsigned kind)
@@ -371,12 +396,12 @@ static void put_notice_zt(struct audit_record *record, struct json_line *line, c
 static size_t put_notice(struct audit_record *record, struct json_line *line, const struct ipc_notice *notice,
 			 const struct audit_stamp *stamp)
 {
-	const struct audit_classing *class = notice_classing(notice->kind);
+	const struct audit_classing *class = is_alarm(notice) ? &alarm_notice : notice_classing(notice->kind);
 	bool policy = is_policy_notice(notice->kind);
 	char uid[16];
 
 	audit_line_head(record, line, stamp, class);
-	json_line_string(line, "kind", "event");
+	json_line_string(line, "kind", is_alarm(notice) ? "alert" : "event");
 	if (notice->kind == NOTICE_IDENTITY_REFUSED)
 		json_line_string(line, "code", attest_code_name(notice->code));
 	json_line_string(line, "reason", notice->text[0] ? notice->text : class->text);

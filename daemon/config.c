@@ -47,6 +47,10 @@ static const struct setting settings[CONFIG_KEYS] = {
 	SETTING(device_hook, "KIND", "how devices are covered: tcx, clsact, or auto (auto)"),
 	SETTING(federation_ca, "FILE", "authorities of https_web bundle endpoints, PEM (the system's)"),
 	SETTING(workload_api, "SOCKET", "unix:///PATH of a SPIFFE Workload API to take bundles from (off)"),
+	SETTING(allow_proc_fallback, "true", "before Linux 6.13, attest by /proc (false: not at all)"),
+	SETTING(allow_delegated, "true", "give identities to cgroups that others than root can enter (false)"),
+	SETTING(max_lifetime, "TIME", "longest life of an identity by one proof, as 12h (none)"),
+	SETTING(svids, "LIST", "SVIDs to prove, as DIR=unit:NAME,DIR=cgroup:PATH (none)"),
 };
 
 static char *setting_value(struct daemon_config *config, enum config_key key)
@@ -138,7 +142,81 @@ static bool is_path(enum config_key key, const char *value)
 {
 	return key != CONFIG_KEY_INSTANCE && key != CONFIG_KEY_KEY_HOURS && key != CONFIG_KEY_DEVICES &&
 	       key != CONFIG_KEY_WORKLOAD_API && key != CONFIG_KEY_FIPS && key != CONFIG_KEY_DEVICE_HOOK &&
-	       (key != CONFIG_KEY_METRICS || *value == '/');
+	       key < CONFIG_KEY_ALLOW_PROC_FALLBACK && (key != CONFIG_KEY_METRICS || *value == '/');
+}
+
+bool config_is_true(const char *value)
+{
+	return strcmp(value, "true") == 0;
+}
+
+/* "30m" in seconds; 0: it is none. */
+static uint64_t lifetime_of(const char *text)
+{
+	static const struct {
+		char unit;
+		uint64_t seconds;
+	} units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
+	uint64_t n = 0;
+
+	for (; *text >= '0' && *text <= '9'; text++) {
+		n = n * 10 + (uint64_t)(*text - '0');
+		if (n > CONFIG_LIFETIME_MAX_S)
+			return 0;
+	}
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+		if (text[0] == units[i].unit && !text[1])
+			return n * units[i].seconds <= CONFIG_LIFETIME_MAX_S ? n * units[i].seconds : 0;
+	return 0;
+}
+
+uint64_t config_max_lifetime_s(const struct daemon_config *config)
+{
+	return lifetime_of(config->max_lifetime);
+}
+
+/* Takes an item off the front of a list. Says what is wrong with it, or NULL. */
+static const char *svid_read(const char **listp, struct config_svid *out)
+{
+	size_t len = strcspn(*listp, ","), dir_len = strcspn(*listp, ",=");
+	const char *place = *listp + dir_len + (dir_len < len), *end = *listp + len;
+	size_t kind_len;
+
+	*out = (struct config_svid){.unit = strncmp(place, "unit:", 5) == 0};
+	if (!out->unit && strncmp(place, "cgroup:", 7) != 0)
+		return "an item is not DIR=unit:NAME or DIR=cgroup:PATH";
+	kind_len = out->unit ? 5 : 7;
+	if (dir_len >= sizeof(out->dir) || (size_t)(end - place) - kind_len >= sizeof(out->place))
+		return "a path is too long";
+	memcpy(out->dir, *listp, dir_len);
+	memcpy(out->place, place + kind_len, (size_t)(end - place) - kind_len);
+	*listp = end + (*end == ',');
+	if (path_flaw(out->dir, CONFIG_KEY_SVIDS))
+		return "a directory is not an absolute path without empty, \".\" and \"..\" components";
+	if (out->unit ? !out->place[0] || strchr(out->place, '/') || strpbrk(out->place, " \t\n")
+		      : path_flaw(out->place, CONFIG_KEY_SVIDS) != NULL)
+		return "a place is neither the name of a unit nor the path of a cgroup below the managed subtree";
+	return NULL;
+}
+
+static const char *svids_flaw(const char *list)
+{
+	struct config_svid svid;
+	const char *flaw = NULL;
+
+	while (*list && !flaw)
+		flaw = svid_read(&list, &svid);
+	return flaw;
+}
+
+bool config_svid(const struct daemon_config *config, size_t i, struct config_svid *out)
+{
+	const char *list = config->svids;
+
+	while (*list && !svid_read(&list, out))
+		if (i-- == 0)
+			return true;
+	return false;
 }
 
 /* Device names with * and ?, separated by commas; blanks around them do not count. Says what is wrong, or NULL. */
@@ -163,6 +241,26 @@ static const char *devices_flaw(char *value)
 		p += len;
 		if (!*p)
 			return NULL;
+	}
+}
+
+/* Settings that are a word or a list of their own kind. Says what is wrong, or NULL. */
+static const char *word_flaw(enum config_key key, char *value)
+{
+	switch (key) {
+	case CONFIG_KEY_DEVICES:
+		return devices_flaw(value);
+	case CONFIG_KEY_ALLOW_PROC_FALLBACK:
+	case CONFIG_KEY_ALLOW_DELEGATED:
+		return strcmp(value, "true") && strcmp(value, "false") ? "is neither true nor false" : NULL;
+	case CONFIG_KEY_MAX_LIFETIME:
+		return strcmp(value, "none") && !lifetime_of(value) ? "is no time like 30m, 12h or 7d, nor none" : NULL;
+	case CONFIG_KEY_SVIDS:
+		return svids_flaw(value);
+	case CONFIG_KEY_WORKLOAD_API:
+		return workload_flaw(value);
+	default:
+		return path_flaw(value, key);
 	}
 }
 
@@ -219,9 +317,7 @@ static int setting_set(struct daemon_config_file *set, enum config_key key, cons
 			return 1;
 		}
 	} else {
-		flaw = key == CONFIG_KEY_DEVICES	? devices_flaw(out)
-		       : key == CONFIG_KEY_WORKLOAD_API ? workload_flaw(out)
-							: path_flaw(out, key);
+		flaw = word_flaw(key, out);
 		if (flaw) {
 			say(why, size, "%s \"%s\" %s", s->key, out, flaw);
 			return 1;
@@ -290,7 +386,8 @@ static int unknown_key(struct reader *r, const char *key)
 	return flaw_at(r, &r->event.start_mark,
 		       "unknown key \"%.64s\"; known: instance, subtree, run_dir, state_dir, audit_log, bundle_dir, "
 		       "policy_dir, pin_dir, key_hours, metrics, devices, fips, fips_config, device_hook, "
-		       "federation, federation_ca, workload_api",
+		       "federation, federation_ca, workload_api, allow_proc_fallback, allow_delegated, max_lifetime, "
+		       "svids",
 		       key);
 }
 
@@ -331,6 +428,67 @@ static int scalar_list(struct reader *r, const char *what, char *out, size_t siz
 		used += (size_t)snprintf(out + used, size - used, "%s%s", used ? "," : "", text);
 		if (used >= size)
 			return flaw_at(r, &r->event.start_mark, "%s is longer than %zu bytes", what, size - 1);
+	}
+}
+
+/* {dir: DIR, unit: NAME} or {dir: DIR, cgroup: PATH}; the cursor is on its beginning. Returns 0, 1 (reported) or -ENOMEM. */
+static int svid_map(struct reader *r, char *out, size_t size)
+{
+	char dir[CONFIG_PATH_MAX] = "", place[CONFIG_PATH_MAX] = "", key[16];
+	yaml_mark_t start = r->event.start_mark;
+	const char *text;
+	size_t used = strlen(out);
+	int rc;
+
+	if (r->event.type != YAML_MAPPING_START_EVENT)
+		return flaw_at(r, &start,
+			       "an item of svids must be {dir: DIR, unit: NAME} or {dir: DIR, cgroup: PATH}");
+	for (;;) {
+		rc = reader_next(r);
+		if (rc)
+			return rc;
+		if (r->event.type == YAML_MAPPING_END_EVENT)
+			break;
+		rc = scalar(r, "a key", &text);
+		if (rc)
+			return rc;
+		snprintf(key, sizeof(key), "%s", text);
+		if ((strcmp(key, "dir") || *dir) && ((strcmp(key, "unit") && strcmp(key, "cgroup")) || *place))
+			return flaw_at(r, &r->event.start_mark,
+				       "\"%.15s\": an item of svids has `dir` and one of `unit` and `cgroup`", key);
+		rc = reader_next(r);
+		if (!rc)
+			rc = scalar(r, key, &text);
+		if (rc)
+			return rc;
+		if (!*text || strpbrk(text, ",=") || strlen(text) >= CONFIG_PATH_MAX - 8)
+			return flaw_at(r, &r->event.start_mark, "%s is empty, too long, or has a comma or '='", key);
+		if (!strcmp(key, "dir"))
+			snprintf(dir, sizeof(dir), "%s", text);
+		else
+			snprintf(place, sizeof(place), "%s:%s", key, text);
+	}
+	if (!*dir || !*place)
+		return flaw_at(r, &start, "an item of svids has `dir` and one of `unit` and `cgroup`");
+	used += (size_t)snprintf(out + used, size - used, "%s%s=%s", used ? "," : "", dir, place);
+	return used >= size ? flaw_at(r, &start, "svids is longer than %zu bytes", size - 1) : 0;
+}
+
+/* A list of such maps under the cursor. */
+static int svid_list(struct reader *r, char *out, size_t size)
+{
+	int rc;
+
+	out[0] = '\0';
+	for (;;) {
+		rc = reader_next(r);
+		if (rc)
+			return rc;
+		if (r->event.type == YAML_SEQUENCE_END_EVENT)
+			return 0;
+		rc = svid_map(r, out, size);
+		if (rc)
+			return rc;
 	}
 }
 
@@ -404,7 +562,7 @@ static int federations_read(struct reader *r, struct daemon_config *out)
 /* One `key: value`; the cursor is on the key. */
 static int parse_entry(struct reader *r, struct daemon_config_file *out)
 {
-	char why[400], list[CONFIG_DEVICES_MAX];
+	char why[400], list[CONFIG_SVIDS_MAX];
 	const char *text;
 	size_t key;
 	int rc;
@@ -425,7 +583,10 @@ static int parse_entry(struct reader *r, struct daemon_config_file *out)
 	if (rc)
 		return rc;
 	if (key == CONFIG_KEY_DEVICES && r->event.type == YAML_SEQUENCE_START_EVENT) {
-		rc = scalar_list(r, settings[key].key, list, sizeof(list));
+		rc = scalar_list(r, settings[key].key, list, CONFIG_DEVICES_MAX);
+		text = list;
+	} else if (key == CONFIG_KEY_SVIDS && r->event.type == YAML_SEQUENCE_START_EVENT) {
+		rc = svid_list(r, list, sizeof(list));
 		text = list;
 	} else {
 		rc = scalar(r, settings[key].key, &text);
@@ -433,7 +594,7 @@ static int parse_entry(struct reader *r, struct daemon_config_file *out)
 	if (rc)
 		return rc;
 	/* An empty list says what the default is. */
-	if (key == CONFIG_KEY_DEVICES && !*text)
+	if ((key == CONFIG_KEY_DEVICES || key == CONFIG_KEY_SVIDS) && !*text)
 		return 0;
 	if (setting_set(out, (enum config_key)key, text, why, sizeof(why)))
 		return flaw_at(r, &r->event.start_mark, "%s", why);
@@ -523,6 +684,10 @@ enum config_action config_parse_options(int argc, char **argv, struct daemon_opt
 		{"device-hook", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_DEVICE_HOOK},
 		{"federation-ca", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_FEDERATION_CA},
 		{"workload-api", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_WORKLOAD_API},
+		{"allow-proc-fallback", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_ALLOW_PROC_FALLBACK},
+		{"allow-delegated", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_ALLOW_DELEGATED},
+		{"max-lifetime", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_MAX_LIFETIME},
+		{"svids", required_argument, NULL, OPTION_SETTING + CONFIG_KEY_SVIDS},
 		{NULL, 0, NULL, 0},
 	};
 	int option;
@@ -603,6 +768,9 @@ static void config_defaults(struct daemon_config *out, const char *instance)
 	strcpy(out->fips, "off");
 	strcpy(out->device_hook, "auto");
 	strcpy(out->workload_api, WORKLOAD_OFF);
+	strcpy(out->allow_proc_fallback, "false");
+	strcpy(out->allow_delegated, "false");
+	strcpy(out->max_lifetime, "none");
 }
 
 /* A set that came through a pipe may be anything: every string is checked again as if it were typed. */

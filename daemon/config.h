@@ -9,6 +9,7 @@
 #ifndef BULKHEAD_DAEMON_CONFIG_H
 #define BULKHEAD_DAEMON_CONFIG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -25,6 +26,8 @@
 #define CONFIG_DEVICES_MAX 1024	    /* with the NUL */
 #define CONFIG_WORKLOAD_API_MAX 128 /* with the NUL */
 #define CONFIG_FIPS_REQUIRE "require"
+#define CONFIG_SVIDS_MAX 4096 /* with the NUL */
+#define CONFIG_LIFETIME_MAX_S (100ULL * 365 * 86400)
 #define CONFIG_RUN_DIR_MAX 92 /* leaves room for "/control.sock" in sockaddr_un */
 
 /* Settings in effect. Strings are never empty, but for pin_dir, devices, fips_config and federation_ca. */
@@ -50,6 +53,11 @@ struct daemon_config {
 	uint32_t n_federation;
 	uint32_t pad;
 	struct federation federation[FEDERATION_MAX]; /* only in the file */
+	char allow_proc_fallback[8];		      /* as written: true or false; config_is_true() */
+	char allow_delegated[8];
+	char max_lifetime[16]; /* as written; config_max_lifetime_s() */
+	char svids
+		[CONFIG_SVIDS_MAX]; /* DIR=unit:NAME or DIR=cgroup:PATH, separated by commas; config_svid(); "": none */
 };
 
 enum config_key {
@@ -69,6 +77,10 @@ enum config_key {
 	CONFIG_KEY_DEVICE_HOOK,
 	CONFIG_KEY_FEDERATION_CA,
 	CONFIG_KEY_WORKLOAD_API,
+	CONFIG_KEY_ALLOW_PROC_FALLBACK,
+	CONFIG_KEY_ALLOW_DELEGATED,
+	CONFIG_KEY_MAX_LIFETIME,
+	CONFIG_KEY_SVIDS,
 	CONFIG_KEYS,
 };
 
@@ -111,6 +123,20 @@ int config_merge(struct daemon_config *out, const struct daemon_config_file *fil
 unsigned config_key_hours(const struct daemon_config *config);
 /* The path of the Workload API's socket; NULL: there is none. */
 const char *config_workload_socket(const struct daemon_config *config);
+/* Of a setting that is true or false. */
+bool config_is_true(const char *value);
+/* The longest that one proof gives an identity for, in seconds; 0: as long as its certificates say. */
+uint64_t config_max_lifetime_s(const struct daemon_config *config);
+
+/* A directory with svid.pem and svid_key.pem that are proved for a cgroup. */
+struct config_svid {
+	char dir[CONFIG_PATH_MAX];
+	char place[CONFIG_PATH_MAX]; /* name of a unit, or path of a cgroup below the managed subtree */
+	bool unit;
+};
+
+/* Number `i` of those configured; false: there are not so many. */
+bool config_svid(const struct daemon_config *config, size_t i, struct config_svid *out);
 /* Directory of the pins: the one configured, or BPFFS/bulkhead (BPFFS/bulkhead-NAME). Returns 0 or -ENAMETOOLONG. */
 int config_pin_dir(const struct daemon_config *config, const char *bpffs, char *out, size_t size);
 

@@ -79,8 +79,12 @@ static void on_packet(void *ctx, enum role_kind kind, const void *packet, int ty
 	struct enforcer *e = ctx;
 
 	if (kind == ROLE_IDENTITY) {
-		if (type == IPC_TAG_REQUEST || type == IPC_ATTEST_REFUSED)
+		if (type == IPC_PEER_QUERY)
+			enforcer_peer_query(e, packet, fd);
+		else if (type == IPC_TAG_REQUEST || type == IPC_ATTEST_REFUSED)
 			enforcer_tag_request(e, packet, fd);
+		else if (type == IPC_SVID_PROVED)
+			enforcer_svid_proved(e, packet);
 		else if (type != IPC_READY)
 			enforcer_bundle_packet(e, type, packet);
 		else if (!e->identity_ready) {
@@ -285,6 +289,11 @@ static int places_open(struct enforcer *e, struct datapath_config *config)
 		log_error("no cgroup2 file system is mounted: Bulkhead needs cgroup v2");
 		return -ENOENT;
 	}
+	if (config_is_true(e->config.allow_proc_fallback)) {
+		e->cgroup_mount_fd = open(e->cgroup_mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (e->cgroup_mount_fd < 0)
+			return fail("open", e->cgroup_mount, -errno);
+	}
 	r = enforcer_subtree_open(e);
 	if (r < 0)
 		return r;
@@ -475,9 +484,11 @@ static int enforcer_start(struct enforcer *e)
 	r = roles_start(e, config_fd);
 	if (r < 0)
 		return fail("start", "the roles", r);
-	r = enforcer_clock_watch(e);
+	r = enforcer_svids_start(e);
+	if (r >= 0)
+		r = enforcer_clock_watch(e);
 	if (r < 0)
-		return fail("watch", "the clock", r);
+		return fail("watch", "the clock and the SVIDs", r);
 	r = sd_event_add_time_relative(e->event, &e->sweep_timer, CLOCK_MONOTONIC, SWEEP_USEC, 0, on_sweep, e);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(e->sweep_timer, SD_EVENT_ON);
@@ -511,6 +522,7 @@ static void enforcer_free(struct enforcer *e)
 	sd_event_source_disable_unref(e->bundle_watch);
 	sd_event_source_disable_unref(e->bundle_timer);
 	enforcer_workload_free(e);
+	enforcer_svids_free(e);
 	sd_event_unref(e->event);
 	devices_freep(&e->devices);
 	enforcer_tags_free(e);
@@ -526,6 +538,7 @@ int enforcer_run(const struct daemon_config *config)
 {
 	struct enforcer e = {.config = *config,
 			     .cgroup_fd = -1,
+			     .cgroup_mount_fd = -1,
 			     .attest_fd = -1,
 			     .metrics_fd = -1,
 			     .state_fd = -1,

@@ -536,8 +536,10 @@ void enforcer_bundle_packet(struct enforcer *e, int type, const void *packet)
 		on_authority(e, packet);
 	else if (type == IPC_BUNDLE_ENTRY)
 		on_entry(e, packet);
-	else if (type == IPC_BUNDLE_LOADED)
-		on_loaded(e, packet);
 	else if (type == IPC_VOUCH)
 		enforcer_vouch_more(e, packet);
+	else if (type == IPC_BUNDLE_LOADED) {
+		on_loaded(e, packet);
+		enforcer_svids_again(e);
+	}
 }

@@ -143,12 +143,12 @@ static int in_namespace(int pidfd, unsigned long request, const char *own)
 
 /* Who binds a device speaks for somebody else, so it has to be who rules this host: uid 0, not of a user namespace that
  * somebody made, and not in a container's network. */
-static bool caller_fits(struct tag_attempt *a)
+static bool caller_fits(struct enforcer *e, struct tag_attempt *a)
 {
 	struct process_facts facts = {.uid = (uid_t)-1};
 	int user, net;
 
-	if (process_query(a->pidfd, &facts) < 0 || facts.uid != 0) {
+	if (enforcer_process_query(e, a->pidfd, &facts) < 0 || facts.uid != 0) {
 		enforcer_attempt_refuse(a, ATTEST_E_DEVICE_CALLER, "only root may bind a device, this is uid %u",
 					facts.uid);
 		return false;
@@ -222,7 +222,7 @@ bool enforcer_device_fits(struct enforcer *e, struct tag_attempt *a)
 	a->key = BH_DEVICE_BIT | (device ? device->ifindex : 0);
 	a->place = a->device_place;
 	snprintf(a->device_place, sizeof(a->device_place), BH_DEVICE_PLACE "%s", name);
-	if (!caller_fits(a))
+	if (!caller_fits(e, a))
 		return false;
 	if (!device || !device->covered)
 		enforcer_attempt_refuse(
@@ -231,7 +231,7 @@ bool enforcer_device_fits(struct enforcer *e, struct tag_attempt *a)
 			       : "there is no managed device %s here: it has to be in bulkheadd's network "
 				 "namespace, and its name to fit `devices` of the configuration",
 			name);
-	else if (!policy_image_binding(e->image, a->request->spiffe_id, a->place, why, sizeof(why)))
+	else if (!policy_image_binding_of(e->image, a->request->spiffe_id, a->place, a->uid, why, sizeof(why)))
 		enforcer_attempt_refuse(a, ATTEST_E_BINDING, "the device %s may not carry this identity: %s", name,
 					why);
 	else

@@ -8,6 +8,9 @@
  *   enforcer_confirm.c   a policy on trial: confirmed, or gone back from
  *   enforcer_preview.c   what a policy would cut, before it does
  *   enforcer_tags.c      identities and tags: attest, renew, expire, revoke, remove; local identities
+ *   enforcer_lifetimes.c how long tags live: limits, warnings, the clock
+ *   enforcer_svids.c     SVIDs in directories, proved on behalf of workloads
+ *   enforcer_peers.c     which process, of which cgroup
  *   enforcer_devices.c   managed devices: their tags, addresses, and who may bind them
  *   enforcer_behind.c    managed devices by the cgroup of who is behind them
  *   enforcer_sweep.c     tags, addresses and sockets in line with the cgroups there are
@@ -25,6 +28,7 @@
 #ifndef BULKHEAD_DAEMON_ENFORCER_INTERNAL_H
 #define BULKHEAD_DAEMON_ENFORCER_INTERNAL_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <systemd/sd-event.h>
@@ -35,6 +39,7 @@
 #include "control.h"
 #include "datapath.h"
 #include "devices.h"
+#include "identity/process.h"
 #include "id_index.h"
 #include "ipc.h"
 #include "netns.h"
@@ -52,9 +57,15 @@ struct tag {
 	uint64_t cgroup_id; /* or BH_DEVICE_BIT with a device's index */
 	uint64_t
 		deadline_ns; /* 0: expired or revoked; it stays so that the workload does not fall back to its parent's */
-	int64_t not_after;   /* UTC seconds; 0: local or unknown */
+	int64_t not_after;   /* UTC seconds: when deadline_ns is; 0: local or unknown */
+	int64_t svid_not_after; /* of the SVID's chain, which may be later */
+	int64_t not_before;	/* of the SVID; 0: unknown */
+	uint64_t proved_ns;	/* CLOCK_BOOTTIME of the last proof, or of the start that adopted it */
+	uint64_t extended_ns;	/* of the last one that made it live longer */
+	bool warned;		/* that it is about to end */
 	uint32_t identity;
 	uint32_t pid;
+	uint32_t uid; /* of who proved it; POLICY_ANY_UID: not known any more */
 	bool local;
 	bool derived;	 /* a device's, by the cgroup of who is behind it */
 	uint64_t source; /* of one derived: that cgroup; 0: not looked at since the start */
@@ -147,6 +158,7 @@ struct enforcer {
 	char subtree_path[2100];
 	int cgroup_fd; /* managed subtree; the number never changes */
 	uint64_t cgroup_id;
+	int cgroup_mount_fd;   /* of the whole cgroup2 file system; -1 unless /proc may be looked into */
 	bool enforcement_lost; /* and not restored yet */
 	uint64_t held_ns;      /* CLOCK_BOOTTIME, when everything was last seen in its place */
 	int attest_fd;
@@ -191,6 +203,9 @@ struct enforcer {
 	size_t n_bundles;
 	uint64_t bundle_offers; /* number of the last one */
 	int bundles_fd;		/* directory of what is kept of them */
+	struct bound_svid *svids;
+	size_t n_svids;
+	uint64_t svid_requests; /* number of the last one */
 
 	struct ipc_notice *queue; /* NOTICE_QUEUE items, waiting for the auditor to run */
 	size_t queue_head, queue_len;
@@ -204,6 +219,7 @@ struct enforcer {
 	sd_event_source *bundle_watch; /* of the directory; NULL: there is none to watch */
 	sd_event_source *bundle_timer; /* until it is read, or a watch is tried again */
 	bool bundle_unwatched;	       /* and that was told */
+	sd_event_source *svid_timer;
 };
 
 /* ---- enforcer_policy.c ---- */
@@ -312,7 +328,9 @@ struct tag_attempt {
 	const struct cgroup_node *node; /* of the caller */
 	uint64_t key;			/* what shall carry the identity: cgroup id, or device */
 	const char *place;		/* its name: the cgroup's path, or device:NAME */
-	int pidfd;
+	uint32_t uid;			/* of the caller; root's where there is none: files of root's are what proves */
+	int pidfd;			/* of the caller; -1: nobody, the daemon speaks for the cgroup */
+	int64_t until;			/* UTC seconds: end of the tag that was given */
 	uint32_t code;
 	bool renewal;
 	bool taken_back; /* a tag that was in force for a moment */
@@ -322,6 +340,43 @@ struct tag_attempt {
 
 __attribute__((format(printf, 3, 4))) void enforcer_attempt_refuse(struct tag_attempt *a, uint32_t code,
 								   const char *format, ...);
+
+/* Gives the tag that an attempt, verified so far, is about, if nothing is against it. With pidfd -1 nobody has to be there: the
+ * daemon speaks for the cgroup. */
+bool enforcer_attempt_make(struct enforcer *e, struct tag_attempt *a);
+/* Into the audit log. */
+void enforcer_attempt_tell(struct enforcer *e, const struct tag_attempt *a);
+
+/* ---- enforcer_lifetimes.c ---- */
+
+/* Sets how long the tag lives from now on; a renewal only extends. */
+void enforcer_tag_proved(struct enforcer *e, struct tag *tag, const struct ipc_tag_request *request, bool renewal);
+/* Is little of its life left? */
+bool enforcer_tag_is_ending(const struct tag *tag, uint64_t now_ns);
+/* Tells of those, once each. */
+void enforcer_tags_warn(struct enforcer *e);
+/* The clock was set. Returns whether a tag ended. */
+bool enforcer_tags_follow_clock(struct enforcer *e);
+
+/* ---- enforcer_svids.c ---- */
+
+/* Begins to look into the directories of the configuration. Returns 0 or -errno. */
+int enforcer_svids_start(struct enforcer *e);
+/* Has all of them proved anew. */
+void enforcer_svids_again(struct enforcer *e);
+/* What the identity role says of one. */
+void enforcer_svid_proved(struct enforcer *e, const struct ipc_tag_request *proved);
+/* Tags the cgroups there are with what was proved for them. Returns whether a tag is new. */
+bool enforcer_svids_give(struct enforcer *e, const struct cgroup_tree *tree);
+json_t *enforcer_svids_json(const struct enforcer *e);
+void enforcer_svids_free(struct enforcer *e);
+
+/* ---- enforcer_peers.c ---- */
+
+/* What the kernel says of a process; or /proc, where it cannot and the configuration allows it. As process_query(). */
+int enforcer_process_query(struct enforcer *e, int pidfd, struct process_facts *facts);
+/* Answers the identity role, which cannot tell who connected. */
+void enforcer_peer_query(struct enforcer *e, const struct ipc_peer_query *query, int fd);
 
 /* ---- enforcer_devices.c ---- */
 

@@ -12,6 +12,8 @@
 #include "control_api.h"
 #include "identity/rules.h"
 
+#define STATUS_ENDING_MAX 16
+
 static json_t *json_time(int64_t seconds)
 {
 	time_t t = (time_t)seconds;
@@ -53,6 +55,25 @@ static json_t *json_roles(const struct enforcer *e)
 	return roles;
 }
 
+/* Those that have little of their life left, and nobody has renewed. */
+static json_t *json_ending(const struct enforcer *e)
+{
+	uint64_t now_ns = enforcer_boottime_ns();
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < e->n_tags && json_array_size(list) < STATUS_ENDING_MAX; i++) {
+		const struct tag *tag = &e->tags[i];
+
+		if (enforcer_tag_is_ending(tag, now_ns))
+			json_array_append_new(list,
+					      json_pack("{s:s, s:s, s:o, s:I}", "spiffe_id",
+							enforcer_identity_name(e, tag->identity), "cgroup", tag->path,
+							"deadline", json_time(tag->not_after), "seconds_left",
+							(json_int_t)((tag->deadline_ns - now_ns) / 1000000000ULL)));
+	}
+	return list;
+}
+
 static json_t *json_tags(const struct enforcer *e)
 {
 	const struct tag *nearest = NULL;
@@ -67,8 +88,8 @@ static json_t *json_tags(const struct enforcer *e)
 		if (!tag->local && (!nearest || tag->deadline_ns < nearest->deadline_ns))
 			nearest = tag;
 	}
-	return json_pack("{s:i, s:i, s:o, s:s?}", "tags", live, "max", (int)BH_MAX_TAGS, "nearest_deadline",
-			 json_time(nearest ? nearest->not_after : 0), "nearest_identity",
+	return json_pack("{s:i, s:i, s:o, s:o, s:s?}", "tags", live, "max", (int)BH_MAX_TAGS, "ending", json_ending(e),
+			 "nearest_deadline", json_time(nearest ? nearest->not_after : 0), "nearest_identity",
 			 nearest ? enforcer_identity_name(e, nearest->identity) : NULL);
 }
 
@@ -225,6 +246,7 @@ int enforcer_status(void *ctx, char **textp)
 	json_object_set_new(status, "policy", json_policy(e));
 	json_object_set_new(status, "roles", json_roles(e));
 	json_object_set_new(status, "identities", json_tags(e));
+	json_object_set_new(status, "svids", enforcer_svids_json(e));
 	json_object_set_new(status, "devices", json_devices(e));
 	json_object_set_new(status, "bundles", json_bundles(e));
 	json_object_set_new(status, "events", json_counters(e));

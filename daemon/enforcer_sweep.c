@@ -83,8 +83,8 @@ static bool bindings_check(struct enforcer *e)
 
 		/* One derived follows the tag of its cgroup. */
 		if (tag->local || tag->derived || !tag->deadline_ns || !tag->path[0] ||
-		    policy_image_binding(e->image, enforcer_identity_name(e, tag->identity), tag->path, why,
-					 sizeof(why)))
+		    policy_image_binding_of(e->image, enforcer_identity_name(e, tag->identity), tag->path, tag->uid,
+					    why, sizeof(why)))
 			continue;
 		enforcer_tag_end(e, tag, NOTICE_IDENTITY_REVOKED, why);
 		any = true;
@@ -198,6 +198,7 @@ int enforcer_sweep(struct enforcer *e, bool cut, const char *why)
 	bool changed = enforcer_tags_expire(e);
 	int destroyed = 0, r;
 
+	enforcer_tags_warn(e);
 	privileges_raise();
 	r = cgroup_tree_read(&tree, e->cgroup_fd, 1);
 	privileges_lower();
@@ -206,6 +207,7 @@ int enforcer_sweep(struct enforcer *e, bool cut, const char *why)
 		changed |= bindings_check(e);
 		for (size_t i = 0; i < tree.n_nodes; i++)
 			changed |= local_give(e, &tree.nodes[i]);
+		changed |= enforcer_svids_give(e, &tree);
 		changed |= enforcer_devices_derive(e, &tree);
 	}
 	/* What is known to have ended counts at once, also when the rest cannot be seen. */

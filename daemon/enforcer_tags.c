@@ -387,10 +387,10 @@ void enforcer_attempt_refuse(struct tag_attempt *a, uint32_t code, const char *f
 
 /* The process is alive and in the cgroup that it signed for. The kernel is asked here once more: what the identity role
  * says of a process is not believed. */
-static bool peer_holds(struct tag_attempt *a)
+static bool peer_holds(struct enforcer *e, struct tag_attempt *a)
 {
 	struct process_facts facts;
-	int r = process_query(a->pidfd, &facts);
+	int r = enforcer_process_query(e, a->pidfd, &facts);
 
 	if (r == -ESRCH)
 		enforcer_attempt_refuse(a, ATTEST_E_PEER_GONE, "the process ended during the attestation");
@@ -400,8 +400,10 @@ static bool peer_holds(struct tag_attempt *a)
 	else if (facts.cgroup_id != a->request->cgroup_id)
 		enforcer_attempt_refuse(a, ATTEST_E_CGROUP_MOVED,
 					"the process moved to another cgroup during the attestation");
-	else
+	else {
+		a->uid = facts.uid;
 		return true;
+	}
 	return false;
 }
 
@@ -431,11 +433,12 @@ static bool cgroup_fits(struct enforcer *e, struct tag_attempt *a)
 		enforcer_attempt_refuse(a, ATTEST_E_CGROUP_DEPTH,
 					"cgroup %s is more than %u levels below the managed subtree", a->node->path,
 					BH_MAX_DEPTH);
-	else if (is_delegated(e, a->node))
+	else if (!config_is_true(e->config.allow_delegated) && is_delegated(e, a->node))
 		enforcer_attempt_refuse(a, ATTEST_E_CGROUP_DELEGATED,
-					"cgroup %s can be entered by others than root, who would gain its identity",
+					"cgroup %s can be entered by others than root, who would gain its identity "
+					"(allow_delegated: true permits that)",
 					a->node->path);
-	else if (!policy_image_binding(e->image, a->request->spiffe_id, a->node->path, why, sizeof(why)))
+	else if (!policy_image_binding_of(e->image, a->request->spiffe_id, a->node->path, a->uid, why, sizeof(why)))
 		enforcer_attempt_refuse(a, ATTEST_E_BINDING, "cgroup %s may not carry this identity: %s", a->node->path,
 					why);
 	else {
@@ -515,11 +518,9 @@ static bool tag_give(struct enforcer *e, struct tag_attempt *a)
 	/* Of one whose authority is not known it is not known what could end it: what is shown now counts. */
 	unknown = !enforcer_vouch_known(&tag->vouchers);
 	enforcer_vouch_merge(&tag->vouchers, request->vouchers, !a->renewal);
-	if (!a->renewal || unknown || request->deadline_ns > tag->deadline_ns) {
-		tag->deadline_ns = request->deadline_ns;
-		tag->not_after = request->not_after;
-	}
+	enforcer_tag_proved(e, tag, request, a->renewal && !unknown);
 	tag->pid = request->pid;
+	tag->uid = a->uid;
 	snprintf(tag->path, sizeof(tag->path), "%s", a->place);
 	snprintf(tag->serial, sizeof(tag->serial), "%s", request->serial);
 	/* Its addresses first: with an identity it carries what they allow. */
@@ -529,8 +530,10 @@ static bool tag_give(struct enforcer *e, struct tag_attempt *a)
 	if (r == 0)
 		r = enforcer_tag_write(e, tag);
 	/* Once more: had the process moved before the tag was there, its proof was for another group. */
-	if (r == 0 && peer_holds(a))
+	if (r == 0 && (a->pidfd < 0 || peer_holds(e, a))) {
+		a->until = tag->not_after;
 		return true;
+	}
 	if (r < 0)
 		enforcer_attempt_refuse(a, ATTEST_E_FULL, "the kernel's map of tags (%u entries) takes no more: %s",
 					BH_MAX_TAGS, enforcer_full_text(r));
@@ -540,7 +543,15 @@ static bool tag_give(struct enforcer *e, struct tag_attempt *a)
 	return false;
 }
 
-static void attempt_notice(struct enforcer *e, const struct tag_attempt *a)
+bool enforcer_attempt_make(struct enforcer *e, struct tag_attempt *a)
+{
+	if (a->pidfd >= 0 && !peer_holds(e, a))
+		return false;
+	return (a->request->device[0] ? enforcer_device_fits(e, a) : cgroup_fits(e, a)) && identity_fits(e, a) &&
+	       tag_give(e, a);
+}
+
+void enforcer_attempt_tell(struct enforcer *e, const struct tag_attempt *a)
 {
 	const struct ipc_tag_request *request = a->request;
 	struct ipc_notice notice = enforcer_notice(a->code	? NOTICE_IDENTITY_REFUSED
@@ -581,14 +592,13 @@ void enforcer_tag_request(struct enforcer *e, const struct ipc_tag_request *requ
 		a.place = a.node->path;
 	if (request->h.type == IPC_ATTEST_REFUSED) {
 		enforcer_attempt_refuse(&a, request->code ? request->code : ATTEST_E_INTERNAL, "%s", request->text);
-		attempt_notice(e, &a);
+		enforcer_attempt_tell(e, &a);
 		return;
 	}
 
 	if (r < 0)
 		enforcer_attempt_refuse(&a, ATTEST_E_INTERNAL, "the managed subtree cannot be read: %s", strerror(-r));
-	else if (peer_holds(&a) && (request->device[0] ? enforcer_device_fits(e, &a) : cgroup_fits(e, &a)) &&
-		 identity_fits(e, &a) && tag_give(e, &a))
+	else if (enforcer_attempt_make(e, &a))
 		snprintf(a.text, sizeof(a.text), "%s%s%.200s", a.renewal ? "renewed" : "attested",
 			 request->text[0] ? "; " : "", request->text); /* a note, if any */
 	reply.request = request->request;
@@ -596,6 +606,7 @@ void enforcer_tag_request(struct enforcer *e, const struct ipc_tag_request *requ
 	reply.code = a.code;
 	reply.renewal = a.renewal;
 	reply.key = a.key;
+	reply.not_after = a.until;
 	snprintf(reply.text, sizeof(reply.text), "%s", a.text);
 	if (!a.code) {
 		bool derived = enforcer_devices_derive(e, &tree);
@@ -609,7 +620,7 @@ void enforcer_tag_request(struct enforcer *e, const struct ipc_tag_request *requ
 		enforcer_sweep(e, true, "an attestation did not hold");
 	}
 	/* The notice first: who sees the answer can expect to find it. */
-	attempt_notice(e, &a);
+	enforcer_attempt_tell(e, &a);
 	role_send(e->identity, &reply, -1);
 }
 
@@ -667,6 +678,9 @@ int enforcer_tags_start(struct enforcer *e)
 				tag->not_after = (int64_t)((enforcer_realtime_ns() + tag->deadline_ns -
 							    enforcer_boottime_ns() + 500000000ULL) /
 							   1000000000ULL); /* two clocks: rounded */
+			tag->uid = POLICY_ANY_UID;
+			tag->svid_not_after = tag->not_after;
+			tag->proved_ns = tag->extended_ns = enforcer_boottime_ns();
 		}
 		key = next;
 		at = &key;

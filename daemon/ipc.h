@@ -18,9 +18,11 @@
 
 enum ipc_type {
 	/* enforcer -> identity */
-	IPC_BUNDLE = 1,	   /* struct ipc_bundle, fd: its text; without fd: the trust domain is gone */
-	IPC_TAG_REPLY = 2, /* struct ipc_tag_reply */
-	IPC_TAG_ENDED = 3, /* struct ipc_tag_ended: its chain need not be kept */
+	IPC_BUNDLE = 1,	    /* struct ipc_bundle, fd: its text; without fd: the trust domain is gone */
+	IPC_TAG_REPLY = 2,  /* struct ipc_tag_reply */
+	IPC_TAG_ENDED = 3,  /* struct ipc_tag_ended: its chain need not be kept */
+	IPC_PEER_FACTS = 8, /* struct ipc_peer_facts, fd: pidfd of the peer, unless it was refused */
+	IPC_SVID_FILES = 9, /* struct ipc_svid_files, fd: see svid_prove.h */
 	/* identity -> enforcer */
 	IPC_BUNDLE_LOADED = 16,	 /* struct ipc_bundle_loaded */
 	IPC_TAG_REQUEST = 17,	 /* struct ipc_tag_request, fd: pidfd of the peer */
@@ -29,6 +31,8 @@ enum ipc_type {
 	IPC_BUNDLE_AUTHORITY = 19, /* struct ipc_bundle_authority: an authority of the bundle */
 	IPC_BUNDLE_ENTRY = 20,	   /* struct ipc_bundle_entry: an entry that is not used, or needs a word */
 	IPC_VOUCH = 21,		   /* struct ipc_vouch: an identity in force that chains to the bundle in another way */
+	IPC_PEER_QUERY = 22,	   /* struct ipc_peer_query, fd: the connection */
+	IPC_SVID_PROVED = 23,	   /* struct ipc_tag_request, with the number in `request`, or a refusal; no fd */
 	/* metrics -> enforcer */
 	IPC_METRICS_ASK = 24, /* struct ipc_header: a snapshot, please */
 	/* enforcer -> auditor */
@@ -153,7 +157,31 @@ struct ipc_tag_reply {
 	uint32_t code;	  /* enum attest_code */
 	uint32_t renewal; /* 1: the cgroup carried this identity already */
 	char text[512];
-	uint64_t key; /* of the tag: the cgroup's id, or the device's */
+	uint64_t key;	   /* of the tag: the cgroup's id, or the device's */
+	int64_t not_after; /* UTC seconds: until when the tag holds, which may be less than the SVID */
+};
+
+/* An SVID in files, to be proved for the cgroup that the configuration binds it to. */
+struct ipc_svid_files {
+	struct ipc_header h;
+	uint64_t number; /* comes back with the answer */
+};
+
+/* Who connected? Asked where the kernel cannot tell the identity role, which has no /proc to look in (Linux before 6.13). */
+struct ipc_peer_query {
+	struct ipc_header h;
+	uint64_t request;
+	uint64_t accepted_ns; /* CLOCK_BOOTTIME */
+};
+
+struct ipc_peer_facts {
+	struct ipc_header h;
+	uint64_t request;
+	uint64_t cgroup_id;
+	int32_t error; /* 0, or -errno; -EOPNOTSUPP: the configuration does not allow looking there */
+	uint32_t pid;
+	uint32_t uid;
+	uint32_t pad;
 };
 
 /* Revision `revision` may appear in events from now on. */
@@ -202,6 +230,7 @@ enum notice_kind {
 	NOTICE_POLICY_REVERTED,	   /* nobody confirmed the policy in time */
 	NOTICE_KEY_ROTATED,	   /* the handshake is signed by a new key */
 	NOTICE_BUNDLE_REMOVED,
+	NOTICE_IDENTITY_ENDING, /* soon, and nobody has renewed it */
 };
 
 /* An event of the daemon itself. Fields that a kind has no use for are 0 or "". */

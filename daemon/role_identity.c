@@ -25,6 +25,7 @@
 #include "fips.h"
 #include "log.h"
 #include "sandbox.h"
+#include "svid_prove.h"
 
 /* Of the second in which identities that lost their authority have to end. */
 #define REVERIFY_MS 500
@@ -264,6 +265,14 @@ static void on_bundle(struct identity_role *role, const struct ipc_bundle *bundl
 	tell_enforcer(role->server.ipc_fd, &loaded);
 }
 
+static void on_svid_files(struct identity_role *role, const struct ipc_svid_files *files, int fd)
+{
+	struct ipc_tag_request proved;
+
+	svid_prove(role->server.bundles, files, fd, &proved);
+	tell_enforcer(role->server.ipc_fd, &proved);
+}
+
 static int on_ipc(sd_event_source *source, int ipc_fd, uint32_t events, void *userdata)
 {
 	struct identity_role *role = userdata;
@@ -288,6 +297,12 @@ static int on_ipc(sd_event_source *source, int ipc_fd, uint32_t events, void *us
 	case IPC_TAG_REPLY:
 		attest_session_reply(&role->server, (const struct ipc_tag_reply *)packet);
 		break;
+	case IPC_SVID_FILES:
+		on_svid_files(role, (const struct ipc_svid_files *)packet, fd);
+		break;
+	case IPC_PEER_FACTS:
+		attest_session_peer(&role->server, (const struct ipc_peer_facts *)packet, fd);
+		return 0;
 	case IPC_PING:
 		tell_enforcer(ipc_fd, packet);
 		break;

@@ -93,8 +93,10 @@ static int on_clock_set(sd_event_source *source, int fd, uint32_t events, void *
 	r = follow_clock(e);
 	if (r < 0)
 		log_error("the clock was set; the rules with `until` end by the former clock: %s", strerror(-r));
-	if (r > 0)
+	if (enforcer_tags_follow_clock(e) || r > 0)
 		enforcer_sweep(e, true, "clock set");
+	else
+		enforcer_sweep(e, false, "clock set");
 	return 0;
 }
 

@@ -54,6 +54,7 @@ enum attest_code {
 	ATTEST_E_DEVICE = 16,		/* no managed device of this name */
 	ATTEST_E_DEVICE_CALLER = 17,	/* only root of the host, in the daemon's network namespace, binds devices */
 	ATTEST_E_DEVICE_ADDRESS = 18,	/* an address that cannot be bound, or is another device's */
+	ATTEST_E_FILES = 19,		/* an SVID in files, which are not there or not root's alone */
 	ATTEST_E_SVID = 1000,
 };
 

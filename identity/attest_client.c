@@ -110,13 +110,14 @@ static int check_challenge(struct client *client, const struct attest_challenge 
 
 	if (r < 0)
 		return client_fail(client, r,
-				   "the kernel does not tell this process its own cgroup (Linux 6.13 does): %s",
+				   "neither the kernel (Linux 6.13) nor /proc tells this process its own cgroup: %s",
 				   strerror(-r));
 	if (challenge->cgroup_id != self.cgroup_id)
 		return client_fail(client, -EPERM,
 				   "the challenge is for cgroup %llu, but this process is in %llu: nothing was signed",
 				   (unsigned long long)challenge->cgroup_id, (unsigned long long)self.cgroup_id);
-	if (challenge->pidfd_inode != 0 && challenge->pidfd_inode != self.inode)
+	/* 0: one of the two could not tell, on an older kernel; within the cgroup it is the same identity. */
+	if (challenge->pidfd_inode != 0 && self.inode != 0 && challenge->pidfd_inode != self.inode)
 		return client_fail(client, -EPERM, "the challenge is for another process: nothing was signed");
 	SHA256(der, der_len, leaf_sha256);
 	if (memcmp(challenge->leaf_sha256, leaf_sha256, sizeof(leaf_sha256)) != 0)

@@ -19,14 +19,27 @@
 
 struct process_facts {
 	uint64_t cgroup_id; /* cgroup v2 */
-	uint64_t inode;	    /* of the pidfd: unique per process within a boot */
+	uint64_t inode;	    /* of the pidfd: unique per process within a boot; 0 from /proc, where it may not be */
 	pid_t pid;	    /* for people */
 	uid_t uid;	    /* real, in the caller's user namespace */
 };
 
 /* Asks the kernel. Returns 0; -ESRCH if the process is dead; -EOPNOTSUPP if this kernel cannot say; or -errno. */
 int process_query(int pidfd, struct process_facts *facts);
-/* The same of the calling process. */
+/*
+ * The same for kernels that lack PIDFD_GET_INFO, from /proc, where each fact is read on its own: the process's start time
+ * and cgroup are read twice and must agree, and it must be alive after that, so they were of one process in one cgroup.
+ * A process that moves away and back between the reads goes unseen: this is weaker than asking the kernel at once.
+ * `cgroup_fd` is the mount point of cgroup2. Returns also -EXDEV: the cgroup lies outside of what that mount shows.
+ */
+int process_query_proc(int pidfd, int cgroup_fd, struct process_facts *facts);
+/* A pidfd of who connected, where the kernel only says SO_PEERCRED (Linux before 6.5). A pid may be another process's by
+ * now; one that started after `accepted_ns` (CLOCK_BOOTTIME) did not connect. Returns the pidfd, -ESRCH, or -errno. */
+int process_open_peer(pid_t pid, uint64_t accepted_ns);
+/* Has it ended? 0, -ESRCH, or -errno. */
+int process_alive(int pidfd);
+/* The facts of the calling process, from /proc where the kernel does not tell them otherwise: nobody lies to a process
+ * about itself who could not also control it. */
 int process_query_self(struct process_facts *facts);
 
 #endif

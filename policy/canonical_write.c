@@ -139,9 +139,9 @@ static const char *const file_keys[] = {"bulkhead", "identities", "networks", "s
 
 /* Of identities, networks, selectors, rules, defaults, tests and invariants: no two of them disagree. */
 static const char *const value_keys[] = {
-	"spiffe",  "only",   "unit",	"cgroup", "identity", "network",   "any",  "all",      "not",
-	"include", "except", "name",	"never",  "always",   "isolated",  "tier", "priority", "action",
-	"from",	   "to",     "service", "expect", "by",	      "direction", "log",  "mode",     "until",
+	"spiffe",  "only",    "unit",	"cgroup", "uid",       "identity", "network", "any",	  "all",    "not",
+	"include", "except",  "name",	"never",  "always",    "isolated", "tier",    "priority", "action", "from",
+	"to",	   "service", "expect", "by",	  "direction", "log",	   "mode",    "until",
 };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))

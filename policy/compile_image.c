@@ -368,7 +368,8 @@ static void put_bindings(struct writer *w)
 		binding.identity = string_at(w, identity->name);
 		number[i] = (uint32_t)(put(bindings, &binding, sizeof(binding)) / sizeof(binding));
 		for (uint32_t j = 0; j < identity->n_only; j++) {
-			struct image_place place = {identity->only[j].kind, string_at(w, identity->only[j].path)};
+			struct image_place place = {identity->only[j].kind, string_at(w, identity->only[j].path),
+						    identity->only[j].uid};
 
 			put(places, &place, sizeof(place));
 		}

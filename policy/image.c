@@ -186,6 +186,8 @@ bool policy_image_local_below(const struct policy_image *image, const char *cgro
 /* Is the cgroup a place, or below it? */
 static bool is_within(const struct image_view *view, const struct image_place *place, const char *path)
 {
+	if (!view->strings[place->path])
+		return true;
 	for (size_t len = 1; path[0]; len++) {
 		if (path[len] && path[len] != '/')
 			continue;
@@ -197,8 +199,30 @@ static bool is_within(const struct image_view *view, const struct image_place *p
 	return false;
 }
 
+/* "unit web.service, uid 33 and others" */
+static void places_name(const struct image_view *view, const struct image_place *places, uint32_t n, char *out,
+			size_t size)
+{
+	const char *path = view->strings + places[0].path;
+	char uid[24] = "";
+
+	if (places[0].uid != POLICY_ANY_UID)
+		snprintf(uid, sizeof(uid), "%suid %u", *path ? ", " : "", places[0].uid);
+	snprintf(out, size, "%s%.200s%s%s",
+		 !*path				       ? ""
+		 : places[0].kind == POLICY_LOCAL_UNIT ? "unit "
+						       : "cgroup ",
+		 path, uid, n > 1 ? " and others" : "");
+}
+
 bool policy_image_binding(const struct policy_image *image, const char *spiffe_id, const char *cgroup_path, char *why,
 			  size_t why_size)
+{
+	return policy_image_binding_of(image, spiffe_id, cgroup_path, POLICY_ANY_UID, why, why_size);
+}
+
+bool policy_image_binding_of(const struct policy_image *image, const char *spiffe_id, const char *cgroup_path,
+			     uint32_t uid, char *why, size_t why_size)
 {
 	const struct image_view *view = &image->view;
 	uint32_t number = policy_image_classify(image, spiffe_id) - view->head->first_spiffe;
@@ -207,21 +231,29 @@ bool policy_image_binding(const struct policy_image *image, const char *spiffe_i
 	for (uint32_t i = 0; i < class->n_bindings; i++) {
 		const struct image_binding *binding = &view->bindings[view->class_bindings[class->first_binding + i]];
 		const struct image_place *places = &view->places[binding->first_place];
-		bool within = false;
+		bool within = false, fits = false;
+		char name[256] = "";
 
-		for (uint32_t j = 0; j < binding->n_places && !within; j++)
-			within = is_within(view, &places[j], cgroup_path);
-		if (within)
+		for (uint32_t j = 0; j < binding->n_places && !fits; j++) {
+			bool here = is_within(view, &places[j], cgroup_path);
+
+			within |= here;
+			fits = here &&
+			       (places[j].uid == POLICY_ANY_UID || uid == POLICY_ANY_UID || places[j].uid == uid);
+		}
+		if (fits)
 			continue;
 		if (binding->n_places == 0)
 			snprintf(why, why_size, "identity '%s' is bound to no cgroup",
 				 view->strings + binding->identity);
 		else
-			snprintf(why, why_size, "identity '%s' is bound to %s %s%s; %s is not within it",
-				 view->strings + binding->identity,
-				 places[0].kind == POLICY_LOCAL_UNIT ? "unit" : "cgroup",
-				 view->strings + places[0].path, binding->n_places > 1 ? " and others" : "",
-				 cgroup_path);
+			places_name(view, places, binding->n_places, name, sizeof(name));
+		if (binding->n_places && within)
+			snprintf(why, why_size, "identity '%s' is bound to %s; uid %u proved it",
+				 view->strings + binding->identity, name, uid);
+		else if (binding->n_places)
+			snprintf(why, why_size, "identity '%s' is bound to %s; %s is not within it",
+				 view->strings + binding->identity, name, cgroup_path);
 		return false;
 	}
 	return true;

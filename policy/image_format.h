@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#define IMAGE_MAGIC 0x32494842U /* "BHI2" */
+#define IMAGE_MAGIC 0x33494842U /* "BHI3" */
 #define IMAGE_NO_STRING 0xffffffffU
 
 enum image_section {
@@ -76,7 +76,8 @@ struct image_binding {
 
 struct image_place {
 	uint32_t kind; /* enum policy_local_kind */
-	uint32_t path;
+	uint32_t path; /* "": anywhere */
+	uint32_t uid;  /* of who proves it; POLICY_ANY_UID: whoever */
 };
 
 _Static_assert(sizeof(struct image_header) == 168, "the tables behind the header must be aligned to 8 bytes");

@@ -31,7 +31,8 @@
 /* A cgroup, by its unit or by its path. */
 struct place {
 	enum policy_local_kind kind;
-	const char *path;
+	const char *path; /* of `only`, "": anywhere */
+	uint32_t uid;	  /* of `only`: who must prove it; POLICY_ANY_UID: whoever */
 };
 
 enum identity_op {

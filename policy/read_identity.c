@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "bpf/abi.h"
+#include "policy/image.h"
 #include "policy/read.h"
 #include "policy/unit_path.h"
 
@@ -51,15 +52,42 @@ static const char *unit_problem(const char *unit)
 	return "a unit with a cgroup ends in .service, .scope, .slice, .socket, .mount or .swap";
 }
 
-/* {unit: x.service} or {cgroup: /path}. */
-static bool read_place(struct reader *reader, const struct node *node, struct place *place)
+static bool read_uid(struct reader *reader, const struct node *node, uint32_t *uidp)
 {
-	const struct node *unit = NULL, *cgroup = NULL;
-	const struct key keys[] = {{"unit", &unit}, {"cgroup", &cgroup}};
+	const char *text = read_text(reader, node, "`uid`");
+	uint64_t uid = 0;
+	size_t n;
+
+	if (!text)
+		return false;
+	n = strspn(text, "0123456789");
+	for (size_t i = 0; i < n && uid < POLICY_ANY_UID; i++)
+		uid = uid * 10 + (uint64_t)(text[i] - '0');
+	if (!n || text[n] || (text[0] == '0' && n > 1) || uid >= POLICY_ANY_UID) {
+		reader_error(reader, node, "`uid` must be the number of a user, not '%.40s'", text);
+		return false;
+	}
+	*uidp = (uint32_t)uid;
+	return true;
+}
+
+/* {unit: x.service} or {cgroup: /path}. Of `only` also with {uid: N}, or that alone. */
+static bool read_place(struct reader *reader, const struct node *node, struct place *place, bool of_only)
+{
+	const struct node *unit = NULL, *cgroup = NULL, *uid = NULL;
+	const struct key keys[] = {{"unit", &unit}, {"cgroup", &cgroup}, {"uid", &uid}};
 	const char *problem;
 
-	if (!read_keys(reader, node, "a unit or cgroup", keys, 2))
+	if (!read_keys(reader, node, of_only ? "a unit, cgroup or uid" : "a unit or cgroup", keys, of_only ? 3 : 2))
 		return false;
+	place->uid = POLICY_ANY_UID;
+	if (uid && !read_uid(reader, uid, &place->uid))
+		return false;
+	if (uid && !unit && !cgroup) {
+		place->kind = POLICY_LOCAL_CGROUP;
+		place->path = "";
+		return true;
+	}
 	if (!unit == !cgroup) {
 		reader_error(reader, node, "either `unit` or `cgroup` must be given");
 		return false;
@@ -167,7 +195,7 @@ static void read_spiffe_map(struct reader *reader, const struct node *map, struc
 		return;
 	identity->only = arena_array(arena, items.n, sizeof(*identity->only));
 	for (uint32_t i = 0; i < items.n && identity->only; i++)
-		if (read_place(reader, items.items[i], &identity->only[identity->n_only]))
+		if (read_place(reader, items.items[i], &identity->only[identity->n_only], true))
 			identity->n_only++;
 }
 
@@ -185,7 +213,7 @@ static void read_identity_item(struct reader *reader, const struct node *item, s
 	} else if (is_algebra(item)) {
 		reader_error(reader, item, "set algebra in a list of SPIFFE IDs");
 		reader_hint(reader, "`{any: [...]}` unites identities, named or as algebra");
-	} else if (read_place(reader, item, &identity->places[identity->n_places])) {
+	} else if (read_place(reader, item, &identity->places[identity->n_places], false)) {
 		claim_place(reader, item, &identity->places[identity->n_places], index);
 		identity->n_places++;
 	}

@@ -9,13 +9,22 @@
   attester.py relay  --socket PATH --at PATH [--rewrite ID] stands between a victim, who comes to --at, and the daemon
   attester.py reuse  --socket PATH --svid PEM --key PEM     sends a proof a second time, on another connection
   attester.py unsigned --socket PATH --svid PEM --key PEM   signs with a key that is not the leaf's
+  attester.py steps  --socket PATH --svid PEM --key PEM     does what standard input says, a step a line:
+      connect, hello, challenge, proof, result: the protocol; drop: closes the connection
+      move DIR: enters a cgroup;  exec: becomes another program (this one) in the middle of it
+      spoof PID: what is sent from now on claims to be from PID
+      child [hello]: a child connects (and sends the HELLO), hands us the connection, and is gone
+      reuse DIR: another process, in the cgroup DIR, gets the pid of that child
 
 Prints JSON lines; the last one is the daemon's answer: {"event": "result", "code": N, "text": "..."}."""
 import argparse
 import array
+import contextlib
+import ctypes
 import hashlib
 import json
 import os
+import signal
 import socket
 import ssl
 import struct
@@ -84,7 +93,8 @@ def receive(sock):
 
 def attest(sock, args, make_proof=None):
     first = hello(args.svid)
-    sock.send(first)
+    with contextlib.suppress(BrokenPipeError):  # refused already: the answer is there
+        sock.send(first)
     challenge = receive(sock)
     if len(challenge) < 12 or struct.unpack("<H", challenge[4:6])[0] != CHALLENGE:
         result(challenge)
@@ -155,12 +165,128 @@ def unsigned(args):
     attest(connect(args.socket), args, lambda _, h, c: proof(other, h, c))
 
 
+SYS_CLONE3 = 435
+CLONE_INTO_CGROUP = 0x200000000
+
+
+def clone_with_pid(pid, cgroup):
+    """A process of this pid in this cgroup, which waits for its end."""
+    fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
+    set_tid = (ctypes.c_int * 1)(pid)
+    # struct clone_args of linux/sched.h
+    clone_args = struct.pack("<11Q", CLONE_INTO_CGROUP, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, ctypes.addressof(set_tid), 1,
+                             fd)
+    libc = ctypes.CDLL(None, use_errno=True)
+    child = libc.syscall(SYS_CLONE3, clone_args, len(clone_args))
+    if child == 0:
+        libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        while True:
+            signal.pause()
+    if child < 0:
+        raise OSError(ctypes.get_errno(), "clone3")
+    os.close(fd)
+    return child
+
+
+class Stepper:
+    """An attestation that is taken apart."""
+
+    def __init__(self, args):
+        self.args = args
+        self.claimed = None
+        self.dead = self.sock = None
+        self.first, self.challenged = hello(args.svid), b""
+        if args.resume is not None:
+            self.sock = socket.socket(fileno=args.resume)
+            self.sock.settimeout(10)
+            self.challenged = bytes.fromhex(os.environ["ATTESTER_CHALLENGE"])
+
+    def send(self, data):
+        control = []
+        if self.claimed:
+            control = [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS,
+                        struct.pack("iII", self.claimed, os.getuid(), os.getgid()))]
+        self.sock.sendmsg([data], control)
+
+    def connect(self):
+        self.sock = connect(self.args.socket)
+
+    def hello(self):
+        self.send(self.first)
+
+    def challenge(self):
+        self.challenged = receive(self.sock)
+        if len(self.challenged) < 12 or struct.unpack("<H", self.challenged[4:6])[0] != CHALLENGE:
+            result(self.challenged)
+
+    def proof(self):
+        self.send(proof(self.args.key, self.first, self.challenged))
+
+    def result(self):
+        result(receive(self.sock))
+
+    def drop(self):
+        self.sock.close()
+
+    @staticmethod
+    def move(directory):
+        with open(f"{directory}/cgroup.procs", "w", encoding="ascii") as f:
+            f.write("0")
+
+    def exec(self):
+        os.set_inheritable(self.sock.fileno(), True)
+        os.environ["ATTESTER_CHALLENGE"] = self.challenged.hex()
+        args = self.args
+        os.execv(sys.executable, [sys.executable, "-B", __file__, "steps", "--socket", args.socket, "--svid", args.svid,
+                                  "--key", args.key, "--resume", str(self.sock.fileno())])
+
+    def spoof(self, pid):
+        self.claimed = int(pid)
+
+    def child(self, say=None):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.dead = os.fork()
+        if self.dead == 0:
+            sock = connect(self.args.socket)
+            if say:
+                sock.send(self.first)
+            theirs.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sock.fileno()]))])
+            os._exit(0)
+        _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+        os.waitpid(self.dead, 0)
+        self.sock = socket.socket(fileno=fds[0])
+        self.sock.settimeout(10)
+
+    def reuse(self, directory):
+        if clone_with_pid(self.dead, directory) != self.dead:
+            raise RuntimeError("another pid than asked for")
+
+
+def steps(args):
+    stepper = Stepper(args)
+    emit("ready")
+    # Read a line at a time, and no further: what follows an `exec` is for the next program.
+    line = b""
+    while byte := os.read(0, 1):
+        line += byte
+        if byte != b"\n":
+            continue
+        word, *rest = line.decode().split()
+        line = b""
+        try:
+            getattr(stepper, word)(*rest)
+            emit("did", step=word)
+        except OSError as error:
+            emit("did", step=word, error=error.errno)
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("blind", "hand", "take", "leave", "relay", "reuse", "unsigned"))
+    parser.add_argument("what", choices=("blind", "hand", "take", "leave", "relay", "reuse", "unsigned", "steps"))
     for name in ("socket", "svid", "key", "at", "to"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--rewrite", type=int)
+    parser.add_argument("--resume", type=int)
     args = parser.parse_args()
     if args.what == "blind":
         attest(connect(args.socket), args)

@@ -30,6 +30,8 @@ DAEMON = os.path.join(BUILD, "daemon", "bulkheadd")
 DAEMON_LAYOUT = os.path.join(BUILD, "tests", "layout", "bulkheadd-layout")
 POLICYCTL = os.path.join(BUILD, "cli", "policyctl")
 TRAFFIC = os.path.join(BUILD, "tests", "e2e", "traffic")
+OLDKERNEL = os.path.join(BUILD, "tests", "e2e", "oldkernel")
+ATTEST_TIME = os.path.join(BUILD, "tests", "bench", "attest_time")
 
 PREFIX = "bulkhead-e2e-"
 
@@ -150,6 +152,7 @@ class Environment:
         self.daemon_options = []  # beside those of daemon_argv()
         self.daemon_netns = None  # the test's own: that of the runner
         self.program = DAEMON  # that start() starts
+        self.daemon_prefix = []  # what runs it
         self.processes = []
         self.workloads = []
         self.started = 0
@@ -242,7 +245,7 @@ class Environment:
     # ---- the daemon ----
 
     def daemon_argv(self):
-        return [self.program, "--instance", self.instance, "--subtree", self.subtree, "--run-dir", self.run_dir,
+        return [*self.daemon_prefix, self.program, "--instance", self.instance, "--subtree", self.subtree, "--run-dir", self.run_dir,
                 "--state-dir", f"{self.dir}/state", "--audit-log", self.audit.path,
                 "--bundle-dir", f"{self.dir}/bundles", "--policy-dir", f"{self.dir}/policy", "--pin-dir", self.pins,
                 *self.daemon_options]

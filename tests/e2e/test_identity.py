@@ -239,9 +239,9 @@ def test_a_chain_that_brings_its_own_root_is_refused(env):
 
 # ---- possession, and whose cgroup it is ----
 
-def cheat(env, workload, what, **options):
+def cheat(env, workload, what, uid=None, **options):
     args = [a for name, value in options.items() for a in (f"--{name}", str(value))]
-    return workload.spawn([*ATTESTER, what, *args])
+    return workload.spawn([*ATTESTER, what, *args], uid=uid)
 
 
 def answer(process):

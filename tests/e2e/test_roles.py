@@ -3,11 +3,14 @@
 import contextlib
 import glob
 import os
+import re
 import signal
+import socket
 import subprocess
 import threading
 
 import harness
+import inject
 from common import POLICY, POLICY_WITHOUT_WEB, ready as common_ready, setup  # noqa: F401
 from harness import read, wait_for
 
@@ -108,6 +111,47 @@ def test_a_role_that_hangs_is_replaced(env):
     os.kill(pid, signal.SIGSTOP)
     wait_for(lambda: env.role_pids().get("identity") not in (None, 0, pid), "another identity role", 60)
     env.workload("after-hang", env.ca.issue("/web"))
+
+
+# What code that took over the role that reads certificates would try first. Numbers of x86-64.
+ATTEMPTS = {
+    "socket": (41, socket.AF_INET, socket.SOCK_STREAM, 0),
+    "connect": (42, 3, "stack", 16),
+    "open for writing": (257, -100, "stack", os.O_WRONLY | os.O_CREAT, 0o600),
+    "execve": (59, "stack", 0, 0),
+    "ptrace": (101, 16, 1, 0, 0),
+    "bpf": (321, 0, "stack", 128),
+}
+
+
+def test_a_role_that_was_taken_over_dies_of_what_it_tries(env):
+    """From inside the role as it runs, not a copy of it: by ptrace, its own thread makes the call."""
+    for name, (number, *args) in ATTEMPTS.items():
+        pid = wait_for(lambda: env.role_pids().get("identity"), "the identity role")
+        mark = env.audit.mark()
+        status = inject.system_call(pid, number, *[a & 2**64 - 1 if isinstance(a, int) else a for a in args])
+        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSYS, f"{name}: wait status {status:#x}"
+        event = env.audit.wait(mark, event__action="role-restarted", seconds=10)
+        assert f"identity role ended (signal {int(signal.SIGSYS)})" in event["event"]["reason"], f"{name}: {event}"
+    env.workload("after-attempts", env.ca.issue("/web"))
+    enforces(env)
+
+
+def test_the_role_that_reads_certificates_holds_nothing_to_write_to(env):
+    """No file that is writable, no socket but its two and the connections of workloads: by its descriptors."""
+    pid = env.role_pids()["identity"]
+    kinds = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        target = os.readlink(f"/proc/{pid}/fd/{fd}")
+        flags = int(re.search(r"flags:\s*(\d+)", read(f"/proc/{pid}/fdinfo/{fd}")).group(1), 8)
+        if target.startswith("/") and int(fd) > 2:
+            assert flags & os.O_ACCMODE == os.O_RDONLY, f"{target} is open for writing"
+        kinds.append(re.sub(r"[:/].*", "", target))
+    assert kinds.count("socket") <= 2 + 16, kinds
+    inet = {line.split()[9] for f in ("tcp", "tcp6", "udp", "udp6") for line in
+            read(f"/proc/{pid}/net/{f}").splitlines()[1:]}
+    ours = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    assert not {f"socket:[{inode}]" for inode in inet} & ours, "it holds a network socket"
 
 
 def test_the_other_roles_end_with_the_enforcer(env):

@@ -116,7 +116,8 @@ VALID = [
         "spiffe://a/b", "spiffe://a/*/c/**", "spiffe://a_b-c.d/x", "[spiffe://a/b, {unit: a.service}]", "spiffe://a/...",
         "{spiffe: spiffe://a/b}", "{spiffe: [spiffe://a/b], only: {unit: a.service}}", "[{cgroup: /a/b}]",
         "{spiffe: [spiffe://a/b], only: [{unit: a.service}, {cgroup: /x/y}]}", "{unit: getty@tty1.service}",
-        "{cgroup: /a.slice/b}", "{any: [db]}", "{any: db}", "{all: [verified, {not: db}]}", "{not: db}",
+        "{cgroup: /a.slice/b}", "{spiffe: spiffe://a/b, only: {uid: 33}}", "{spiffe: spiffe://a/b, only: [{unit: a.service, uid: 0}]}",
+        "{any: [db]}", "{any: db}", "{all: [verified, {not: db}]}", "{not: db}",
         "{not: {any: [db, spiffe://a/q]}}", "{any: [spiffe://a/z/**]}"]),
     *map(network, [
         "192.0.2.1", "0.0.0.0/0", "'::/0'", "'::1'", "2001:db8::/32", "[10.0.0.0/8, '2001:db8::1/128']",
@@ -155,6 +156,9 @@ INVALID = [
         "{cgroup: /}", "{cgroup: /a/}", "{cgroup: /a//b}", "{cgroup: /a/../b}", "{cgroup: /1/2/3/4/5/6/7/8/9}",
         "{unit: a.service, cgroup: /a}", "{only: {unit: a.service}}", "{spiffe: []}", "{spiffe: spiffe://a/b, unit: a.service}",
         "{spiffe: spiffe://a/b, only: []}", "{spiffe: spiffe://a/b, only: spiffe://a/b}", "[[spiffe://a/b]]",
+        "{spiffe: spiffe://a/b, only: {uid: -1}}", "{spiffe: spiffe://a/b, only: {uid: www-data}}", "{uid: 33}",
+        "{spiffe: spiffe://a/b, only: {uid: 4294967295}}", "{spiffe: spiffe://a/b, only: {}}", "[{unit: a.service, uid: 33}]",
+        "{spiffe: spiffe://a/b, only: {unit: a.service, cgroup: /a, uid: 33}}",
         "[{any: [db]}]", "[{spiffe: spiffe://a/b}]", "{any: []}", "{any: [any]}", "{any: [world]}", "{not: [db]}",
         "{any: [[db]]}", "{any: [db], all: [db]}", "{any: [{unit: a.service}]}", "{some: [db]}", "{not: any}", ""]),
     *map(network, [

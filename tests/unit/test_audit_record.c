@@ -485,13 +485,17 @@ static void a_refusal_names_code_sentence_and_broken_rule(void **state)
 	assert_text(r, "event.outcome", "failure");
 	assert_text(r, "event.code", attest_code_name(ATTEST_E_BINDING));
 	assert_text(r, "event.reason", "identity \"web\" is bound to /shop/web");
-	assert_text(r, "log.level", "error");
+	/* Shown from elsewhere: an alarm. A broken rule is more likely a mistake. */
+	assert_text(r, "event.kind", "alert");
+	assert_text(r, "log.level", "critical");
 	assert_absent(r, "zt.svid");
 
 	n.code = ATTEST_E_SVID + 29;
 	n.spiffe_id[0] = '\0';
 	r = notice(*state, &n);
 	assert_number(r, "zt.svid.rule", 29);
+	assert_text(r, "event.kind", "event");
+	assert_text(r, "log.level", "error");
 	assert_text(r, "zt.svid.rule_name", attest_code_name(ATTEST_E_SVID + 29));
 	assert_absent(r, "zt.identity.spiffe_id");
 	assert_text(r, "user.id", "1000");
@@ -529,6 +533,7 @@ static void each_notice_has_its_classing(void **state)
 		 "success"},
 		{NOTICE_KEY_ROTATED, "key-rotated", "bulkhead.identity", "configuration", "change", "success"},
 		{NOTICE_BUNDLE_REMOVED, "bundle-removed", "bulkhead.identity", "configuration", "deletion", "success"},
+		{NOTICE_IDENTITY_ENDING, "identity-ending", "bulkhead.identity", "iam", "info", "unknown"},
 	};
 	struct ipc_notice n = {0};
 	json_t *r;
@@ -544,9 +549,9 @@ static void each_notice_has_its_classing(void **state)
 		assert_text(r, "event.outcome", cases[i].outcome);
 		assert_true(strlen(json_string_value(audit_get(r, "event.reason"))) > 10);
 	}
-	assert_int_equal(sizeof(cases) / sizeof(*cases), NOTICE_BUNDLE_REMOVED);
+	assert_int_equal(sizeof(cases) / sizeof(*cases), NOTICE_IDENTITY_ENDING);
 	assert_null(audit_notice_action(0));
-	assert_null(audit_notice_action(NOTICE_BUNDLE_REMOVED + 1));
+	assert_null(audit_notice_action(NOTICE_IDENTITY_ENDING + 1));
 }
 
 static void an_applied_policy_names_revision_digest_and_operator(void **state)

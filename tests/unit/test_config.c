@@ -47,6 +47,71 @@ static void a_file_sets_what_it_names_and_nothing_else(void **state)
 	assert_string_equal(config.metrics, "off");
 }
 
+static void svids_are_bound_to_units_and_cgroups(void **state)
+{
+	char *argv[] = {"bulkheadd", "--svids", "/s/one/=unit:a.service,/s/two=cgroup:/b/c", NULL};
+	struct daemon_config_file file;
+	struct daemon_options options;
+	struct daemon_config config;
+	struct config_svid svid;
+
+	(void)state;
+	assert_int_equal(parse("svids:\n- {dir: /s/web, unit: web.service}\n- {cgroup: /batch, dir: /s/b}\n", &file),
+			 0);
+	assert_int_equal(config_merge(&config, &file, NULL, why, sizeof(why)), 0);
+	assert_true(config_svid(&config, 0, &svid));
+	assert_string_equal(svid.dir, "/s/web");
+	assert_string_equal(svid.place, "web.service");
+	assert_true(svid.unit);
+	assert_true(config_svid(&config, 1, &svid));
+	assert_string_equal(svid.dir, "/s/b");
+	assert_string_equal(svid.place, "/batch");
+	assert_false(svid.unit);
+	assert_false(config_svid(&config, 2, &svid));
+	assert_int_equal(config_parse_options(3, argv, &options, why, sizeof(why)), CONFIG_USAGE_ERROR);
+	argv[2] = "/s/one=unit:a.service,/s/two=cgroup:/b/c";
+	assert_int_equal(config_parse_options(3, argv, &options, why, sizeof(why)), CONFIG_RUN);
+	assert_int_equal(config_merge(&config, NULL, &options.set, why, sizeof(why)), 0);
+	assert_true(config_svid(&config, 1, &svid));
+	assert_string_equal(svid.place, "/b/c");
+	refused("svids: [{dir: /s}]", "b.yaml:1:9: error: an item of svids has `dir` and one of `unit` and `cgroup`");
+	refused("svids: [{dir: /s, unit: a.service, cgroup: /a}]", "\"cgroup\": an item of svids has `dir` and one of");
+	refused("svids: [{dir: s, unit: a.service}]", "a directory is not an absolute path");
+	refused("svids: [{dir: /s/../t, unit: a.service}]", "a directory is not an absolute path");
+	refused("svids: [{dir: \"/s,/t\", unit: a.service}]", "has a comma");
+	refused("svids: [{dir: /s, cgroup: a}]", "a place is neither");
+	refused("svids: [{dir: /s, unit: a/b.service}]", "a place is neither");
+	refused("svids: [web]", "an item of svids must be {dir: DIR, unit: NAME}");
+	refused("svids: /s", "not DIR=unit:NAME");
+}
+
+static void lives_and_leaves_are_said_in_few_words(void **state)
+{
+	static const struct {
+		const char *text;
+		uint64_t seconds;
+	} cases[] = {{"max_lifetime: 90s", 90},	   {"max_lifetime: 30m", 1800}, {"max_lifetime: 12h", 43200},
+		     {"max_lifetime: 7d", 604800}, {"max_lifetime: none", 0},	{"", 0}};
+	struct daemon_config_file file;
+	struct daemon_config config;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		assert_int_equal(parse(cases[i].text, &file), 0);
+		assert_int_equal(config_merge(&config, &file, NULL, why, sizeof(why)), 0);
+		assert_int_equal(config_max_lifetime_s(&config), cases[i].seconds);
+		assert_false(config_is_true(config.allow_proc_fallback) || config_is_true(config.allow_delegated));
+	}
+	refused("max_lifetime: 0h", "no time like");
+	refused("max_lifetime: 12", "no time like");
+	refused("max_lifetime: 12h3", "no time like");
+	refused("max_lifetime: 99999999999d", "no time like");
+	refused("allow_proc_fallback: yes", "neither true nor false");
+	assert_int_equal(parse("allow_proc_fallback: true\nallow_delegated: true\n", &file), 0);
+	assert_int_equal(config_merge(&config, &file, NULL, why, sizeof(why)), 0);
+	assert_true(config_is_true(config.allow_proc_fallback) && config_is_true(config.allow_delegated));
+}
+
 static void metrics_are_told_where_the_file_or_an_option_says(void **state)
 {
 	struct daemon_config_file file;
@@ -272,6 +337,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_file_sets_what_it_names_and_nothing_else),
+		cmocka_unit_test(svids_are_bound_to_units_and_cgroups),
+		cmocka_unit_test(lives_and_leaves_are_said_in_few_words),
 		cmocka_unit_test(metrics_are_told_where_the_file_or_an_option_says),
 		cmocka_unit_test(a_fips_module_is_required_by_that_word_only),
 		cmocka_unit_test(an_empty_file_is_all_defaults),

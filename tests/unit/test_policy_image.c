@@ -215,6 +215,29 @@ static void an_id_in_two_bound_identities_must_be_within_both(void **state)
 	policy_image_freep(&image);
 }
 
+static void an_id_may_be_bound_to_who_proves_it(void **state)
+{
+	struct policy_image *image =
+		open_policy("bulkhead: 1\nidentities:\n"
+			    "  a: {spiffe: spiffe://td/a, only: {unit: a.service, uid: 33}}\n"
+			    "  b: {spiffe: spiffe://td/b, only: [{uid: 7}, {cgroup: /b, uid: 8}]}\n");
+	char why[256];
+
+	(void)state;
+	assert_true(policy_image_binding_of(image, "spiffe://td/a", "/a.service", 33, why, sizeof(why)));
+	assert_false(policy_image_binding_of(image, "spiffe://td/a", "/b.service", 33, why, sizeof(why)));
+	assert_string_equal(why, "identity 'a' is bound to unit a.service, uid 33; /b.service is not within it");
+	assert_false(policy_image_binding_of(image, "spiffe://td/a", "/a.service", 0, why, sizeof(why)));
+	assert_string_equal(why, "identity 'a' is bound to unit a.service, uid 33; uid 0 proved it");
+	/* Of a tag that outlived its daemon it is no longer known who proved it: the place is what is left to ask. */
+	assert_true(policy_image_binding_of(image, "spiffe://td/a", "/a.service", POLICY_ANY_UID, why, sizeof(why)));
+	assert_true(policy_image_binding_of(image, "spiffe://td/b", "/x/y", 7, why, sizeof(why)));
+	assert_true(policy_image_binding_of(image, "spiffe://td/b", "/b/c", 8, why, sizeof(why)));
+	assert_false(policy_image_binding_of(image, "spiffe://td/b", "/x/y", 8, why, sizeof(why)));
+	assert_string_equal(why, "identity 'b' is bound to uid 7 and others; uid 8 proved it");
+	policy_image_freep(&image);
+}
+
 static void rule_numbers_are_names_and_places(void **state)
 {
 	const struct policy_image *image = *state;
@@ -582,6 +605,7 @@ int main(void)
 		cmocka_unit_test(directories_are_watched_where_local_identities_can_appear),
 		cmocka_unit_test(a_bound_id_stays_in_its_cgroups),
 		cmocka_unit_test(an_id_in_two_bound_identities_must_be_within_both),
+		cmocka_unit_test(an_id_may_be_bound_to_who_proves_it),
 		cmocka_unit_test(rule_numbers_are_names_and_places),
 		cmocka_unit_test(the_same_sources_give_the_same_bytes),
 		cmocka_unit_test(the_digest_covers_names_and_texts),

@@ -102,6 +102,51 @@ static int make_memory_executable(void)
 	return mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED;
 }
 
+/* What a process that was taken over would reach for; arguments do not matter, as the number alone decides. */
+static const struct {
+	const char *name;
+	long number;
+} forbidden[] = {
+	{"connect", SYS_connect},
+	{"bind", SYS_bind},
+	{"ptrace", SYS_ptrace},
+	{"bpf", SYS_bpf},
+	{"process_vm_readv", SYS_process_vm_readv},
+	{"pidfd_getfd", SYS_pidfd_getfd},
+	{"execveat", SYS_execveat},
+	{"clone3", SYS_clone3},
+	{"unshare", SYS_unshare},
+	{"setns", SYS_setns},
+	{"mount", SYS_mount},
+	{"keyctl", SYS_keyctl},
+	{"perf_event_open", SYS_perf_event_open},
+	{"userfaultfd", SYS_userfaultfd},
+	{"io_uring_setup", SYS_io_uring_setup},
+	{"memfd_create", SYS_memfd_create},
+	{"unlinkat", SYS_unlinkat},
+	{"renameat2", SYS_renameat2},
+	{"fchmodat", SYS_fchmodat},
+	{"truncate", SYS_truncate},
+	{"openat2", SYS_openat2},
+	{"setuid", SYS_setuid},
+	{"capset", SYS_capset},
+	{"prctl", SYS_prctl},
+	{"init_module", SYS_init_module},
+};
+static size_t attempt; /* index of the one to try, for the child */
+
+static int try_forbidden(void)
+{
+	syscall(forbidden[attempt].number, 0, 0, 0, 0, 0, 0);
+	return 1;
+}
+
+/* Any ioctl() but the one that asks for a process's cgroup. */
+static int other_ioctl(void)
+{
+	return (int)syscall(SYS_ioctl, 0, 0x5413 /* TIOCGWINSZ */, 0);
+}
+
 static int receive(void)
 {
 	char byte;
@@ -248,6 +293,20 @@ static void no_profile_can_start_a_program_or_signal_one(void **state)
 	}
 }
 
+static void no_profile_reaches_beyond_itself(void **state)
+{
+	(void)state;
+	for (int profile = SANDBOX_COMPILER; profile <= SANDBOX_AUDITOR; profile++) {
+		for (attempt = 0; attempt < sizeof(forbidden) / sizeof(forbidden[0]); attempt++) {
+			int status = run_in((enum sandbox_profile)profile, try_forbidden);
+
+			if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGSYS)
+				fail_msg("%s in profile %d: wait status %#x", forbidden[attempt].name, profile, status);
+		}
+		assert_killed(run_in((enum sandbox_profile)profile, other_ioctl));
+	}
+}
+
 static void compiler_receives_nothing(void **state)
 {
 	(void)state;
@@ -331,6 +390,7 @@ int main(void)
 		cmocka_unit_test(no_profile_can_open_for_writing),
 		cmocka_unit_test(auditor_alone_opens_for_reading),
 		cmocka_unit_test(no_profile_can_start_a_program_or_signal_one),
+		cmocka_unit_test(no_profile_reaches_beyond_itself),
 		cmocka_unit_test(compiler_receives_nothing),
 		cmocka_unit_test(every_profile_can_compute),
 		cmocka_unit_test(sandboxed_process_has_no_rights),

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How identities are kept alive, by whom, and what ends them: SVIDs in directories that the daemon looks into, files that are
+rotated under a client, the longest life that the configuration allows, warnings, and a clock that is set."""
+import os
+import re
+import shutil
+import time
+
+import harness
+from common import POLICY, TRUST_DOMAIN, ready as common_ready, setup as common_setup, spiffe
+from harness import Skip, read, wait_for, write
+
+DB = "127.0.0.1,5432"
+UNIT = "system.slice/e2e-bound.service"
+MAX_LIFETIME_S = 5400
+SHIFT_S = 2
+
+BOUND = POLICY.replace("networks:\n", f"""\
+  bound: {{spiffe: {spiffe('bound')}, only: {{cgroup: /vault}}}}
+  byuid: {{spiffe: {spiffe('byuid')}, only: {{uid: 65534}}}}
+networks:
+""", 1)
+
+
+def setup(env):
+    common_setup(env)
+    env.dirs = {name: f"{env.dir}/svids/{name}" for name in ("unit", "batch", "wrong")}
+    os.mkdir(f"{env.dir}/svids")
+    for path in env.dirs.values():
+        os.mkdir(path)
+    env.daemon_options = ["--max-lifetime", "90m", "--svids",
+                          f"{env.dirs['unit']}=unit:e2e-bound.service,{env.dirs['batch']}=cgroup:/batch,"
+                          f"{env.dirs['wrong']}=cgroup:/elsewhere"]
+
+
+def ready(env):
+    common_ready(env, BOUND)
+    env.server = env.db.tcp_server("::,5432")
+    env.short = env.workload("short", env.ca.issue("/web", seconds=12))
+
+
+def put(env, name, svid, rename=True):
+    """As spiffe-helper does it, or as `cp` does."""
+    for source, target in ((svid.cert, "svid.pem"), (svid.key, "svid_key.pem")):
+        path = f"{env.dirs[name]}/{target}"
+        if rename:
+            shutil.copyfile(source, f"{path}.new")
+            os.chmod(f"{path}.new", 0o600)
+            os.rename(f"{path}.new", path)
+        else:
+            shutil.copyfile(source, path)
+    return svid
+
+
+def problem(env, name):
+    return next(s for s in env.status()["svids"] if s["dir"] == env.dirs[name]).get("problem")
+
+
+def serial_of(env, workload):
+    tag = env.tag_of(workload)
+    return tag and tag["serial"]
+
+
+# ---- directories ----
+
+def test_an_svid_in_a_directory_is_proved_for_the_unit_that_it_is_bound_to(env):
+    unit, mark = env.workload(UNIT), env.audit.mark()
+    assert unit.tcp(DB) == "EPERM"
+    svid = put(env, "unit", env.ca.issue("/web"))
+    wait_for(lambda: env.tag_of(unit), "the unit's tag")
+    assert env.tag_of(unit)["spiffe_id"] == svid.spiffe_id
+    assert unit.tcp(DB) == "ok"
+    event = env.audit.wait(mark, event__action="identity-attested", zt__cgroup__id=unit.cgroup_id)
+    assert env.dirs["unit"] in event["event"]["reason"], event
+    assert env.workload("web2/e2e-bound.service").tcp(DB) == "EPERM", "only what lies below slices is a unit"
+    # A service that is started again is in another cgroup of the same place.
+    unit.recreate()
+    wait_for(lambda: env.tag_of(unit), "the tag of the unit that was started again")
+    assert unit.tcp(DB) == "ok"
+
+
+def test_files_that_are_replaced_or_written_in_place_renew_the_identity(env):
+    batch = env.workload("batch")
+    put(env, "batch", env.ca.issue("/web", seconds=600))
+    wait_for(lambda: env.tag_of(batch), "the tag")
+    for rename in (True, False):
+        before, mark = serial_of(env, batch), env.audit.mark()
+        put(env, "batch", env.ca.issue("/web", seconds=1200 + 600 * (not rename)), rename)
+        wait_for(lambda b=before: serial_of(env, batch) != b, "the renewed tag")
+        env.audit.wait(mark, event__action="identity-renewed", zt__cgroup__id=batch.cgroup_id)
+        assert not env.audit.find(mark, event__action="identity-refused"), "half of a change was taken"
+    assert env.tag_of(batch)["seconds_left"] > 1700
+
+
+def test_a_key_that_is_not_the_certificates_changes_nothing(env):
+    batch, svid = env.workload("batch"), put(env, "batch", env.ca.issue("/web"))
+    wait_for(lambda: env.tag_of(batch), "the tag")
+    before, mark = env.tag_of(batch), env.audit.mark()
+    shutil.copyfile(env.ca.issue("/web").key, f"{env.dirs['batch']}/svid_key.pem")
+    event = env.audit.wait(mark, event__action="identity-refused", seconds=8)
+    assert event["event"]["code"] == "signature" and "not that of the certificate" in event["event"]["reason"], event
+    assert "not that of the certificate" in problem(env, "batch")
+    assert env.tag_of(batch)["deadline"] == before["deadline"]
+    shutil.copyfile(svid.key, f"{env.dirs['batch']}/svid_key.pem")
+    wait_for(lambda: not problem(env, "batch"), "the problem to be over")
+
+
+def test_a_directory_or_file_that_others_could_write_is_not_believed(env):
+    path, mark, elsewhere = env.dirs["wrong"], env.audit.mark(), env.workload("elsewhere")
+    os.chmod(path, 0o777)
+    put(env, "wrong", env.ca.issue("/web"))
+    for spoil, repair, text in (
+            (lambda: os.chown(path, 65534, 0), lambda: os.chown(path, 0, 0), "belongs to others than root"),
+            (lambda: os.chmod(path, 0o777), lambda: None, "they may write in it"),
+            (lambda: os.chmod(path, 0o755) or os.chmod(f"{path}/svid_key.pem", 0o644),
+             lambda: os.chmod(f"{path}/svid_key.pem", 0o600), "not everybody may read"),
+            (lambda: os.chown(f"{path}/svid.pem", 65534, 0), lambda: None, "of root's"),
+            (lambda: os.rename(path, path + ".d") or os.symlink(path + ".d", path),
+             lambda: os.unlink(path) or os.rename(path + ".d", path), "symbolic link")):
+        spoil()
+        wait_for(lambda t=text: t in (problem(env, "wrong") or ""), f"a problem with {text!r}")
+        assert not env.tag_of(elsewhere), text
+        repair()
+    os.chown(f"{path}/svid.pem", 0, 0)
+    env.audit.wait(mark, event__action="identity-refused", event__code="svid-files")
+    wait_for(lambda: env.tag_of(elsewhere), "the tag once it is root's alone")
+
+
+def test_an_svid_that_the_policy_binds_elsewhere_is_an_alarm(env):
+    mark, svid = env.audit.mark(), put(env, "batch", env.ca.issue("/bound"))
+    wait_for(lambda: svid.spiffe_id in [s.get("spiffe_id") for s in env.status()["svids"]], "the SVID to be proved")
+    batch = env.workload("batch")
+    event = env.audit.wait(mark, event__action="identity-refused", event__code="binding", seconds=8)
+    assert event["event"]["kind"] == "alert" and event["event"]["severity"] == 2, event
+    assert event["log"]["level"] == "critical" and "/vault" in event["event"]["reason"], event
+    assert not env.tag_of(batch)
+    assert len(env.audit.find(mark, event__code="binding")) == 1, "told once"
+
+
+def test_an_svid_may_be_bound_to_the_user_who_proves_it(env):
+    svid, workload, mark = env.ca.issue("/byuid"), env.workload("byuid"), env.audit.mark()
+    result = workload.attest(svid, expect=1)
+    assert "bound to uid 65534; uid 0 proved it" in result.out, str(result)
+    event = env.audit.wait(mark, event__action="identity-refused", event__code="binding")
+    assert event["event"]["kind"] == "alert", event
+    os.chmod(svid.key, 0o644)
+    process = workload.spawn(env.ctl_argv("attest", "--svid", svid.cert, "--key", svid.key), uid=65534)
+    assert process.wait() == 0, "".join(process.out)
+    assert env.tag_of(workload)["spiffe_id"] == svid.spiffe_id
+
+
+def test_an_svid_in_a_directory_ends_with_its_authority(env):
+    unit, mark = env.workload(UNIT), env.audit.mark()
+    put(env, "unit", env.ca.issue("/web"))
+    wait_for(lambda: env.tag_of(unit), "the tag")
+    bundle = f"{env.dir}/bundles/{TRUST_DOMAIN}.pem"
+    write(bundle, env.authority(TRUST_DOMAIN, name="next", trust=False).bundle())
+    try:
+        env.ctl("reload", expect=0)
+        wait_for(lambda: not env.tag_of(unit), "the identity to end")
+        env.audit.wait(mark, event__action="identity-revoked", zt__cgroup__id=unit.cgroup_id)
+        assert unit.tcp(DB) == "EPERM"
+    finally:
+        write(bundle, env.ca.bundle())
+        env.ctl("reload", expect=0)
+    wait_for(lambda: env.tag_of(unit), "the identity to come back with the authority")
+    common_ready(env, BOUND)
+
+
+def test_a_role_that_was_replaced_goes_on_with_the_directories(env):
+    batch = env.workload("batch")
+    put(env, "batch", env.ca.issue("/web", seconds=600))
+    wait_for(lambda: env.tag_of(batch), "the tag")
+    before = serial_of(env, batch)
+    os.kill(env.role_pids()["identity"], 9)
+    put(env, "batch", env.ca.issue("/web", seconds=1200))
+    wait_for(lambda: serial_of(env, batch) != before, "the renewed tag", 10)
+
+
+# ---- clients ----
+
+def watched(env, argv_of, name):
+    """Files that are rotated under a client are proved long before its renewal is due."""
+    svid = env.ca.issue("/web", seconds=900)
+    process = argv_of(svid)
+    tag = wait_for(lambda: [t for t in env.tags() if t["cgroup"] == f"/{name}"], "the tag")[0]
+    other = env.ca.issue("/web", seconds=1800)
+    for source, target in ((other.cert, svid.cert), (other.key, svid.key)):
+        os.rename(source, target)
+    wait_for(lambda: [t for t in env.tags() if t["cgroup"] == f"/{name}" and t["serial"] != tag["serial"]],
+             "the rotated SVID to be proved", 8)
+    assert not process.ended(), "".join(process.out)
+
+
+def test_attest_watch_proves_files_that_were_rotated(env):
+    workload = env.workload("watching")
+    watched(env, lambda svid: workload.spawn(env.ctl_argv("attest", "--watch", "--svid", svid.cert, "--key", svid.key)),
+            "watching")
+
+
+def test_run_proves_files_that_were_rotated(env):
+    watched(env, lambda svid: env.spawn(env.ctl_argv("run", "--svid", svid.cert, "--key", svid.key, "--cgroup", "ran",
+                                                     "--", "sleep", "60"), netns=env.home), "ran")
+
+
+def test_a_key_of_another_certificate_does_not_leave_the_client(env):
+    svid, mark = env.ca.issue("/web"), env.audit.mark()
+    svid.key = env.ca.issue("/web").key
+    result = env.workload("mixed").attest(svid, expect=1)
+    assert "the key is not that of the certificate" in result.out, str(result)
+    assert not env.audit.find(mark, event__action="identity-refused"), "nothing was asked of the daemon"
+
+
+def test_the_unit_of_the_documentation_attests_its_own_cgroup(env):
+    """Its ExecStartPre as systemd would run it: in the unit's cgroup, as its user, with its credentials."""
+    unit = re.search(r"^# \S*/web.service\n(.*?)^```", read(f"{harness.REPO}/docs/attestation.md"), re.M | re.S).group(1)
+    credentials = re.findall(r"^LoadCredential=(\S+?):\S+$", unit, re.M)
+    line = re.search(r"^ExecStartPre=/usr/bin/policyctl (.*)$", unit, re.M).group(1)
+    svid, workload, directory = env.ca.issue("/web"), env.workload("system.slice/web.service"), f"{env.dir}/credentials"
+    os.mkdir(directory, 0o700)
+    os.chown(directory, 65534, 65534)
+    for name, path in zip(credentials, (svid.cert, svid.key)):
+        shutil.copyfile(path, f"{directory}/{name}")
+        os.chown(f"{directory}/{name}", 65534, 65534)
+    process = workload.spawn(env.ctl_argv(*line.replace("${CREDENTIALS_DIRECTORY}", directory).split()), uid=65534)
+    assert process.wait() == 0, "".join(process.out)
+    assert env.tag_of(workload)["spiffe_id"] == svid.spiffe_id
+
+
+# ---- limits, warnings, the clock ----
+
+def test_no_proof_gives_a_longer_life_than_the_configuration_allows(env):
+    workload = env.workload("long")
+    svid = env.ca.issue("/web", seconds=86400 - 600)
+    result = workload.attest(svid)
+    tag = env.tag_of(workload)
+    assert MAX_LIFETIME_S - 10 < tag["seconds_left"] <= MAX_LIFETIME_S, tag
+    assert tag["deadline"] in result.out, f"{result} was told another deadline than {tag}"
+
+
+def test_an_identity_that_nobody_renews_is_warned_of_and_then_ends(env):
+    ends = [e for e in env.audit.poll() if e["event"]["action"] == "identity-attested"
+            and e["zt"]["cgroup"]["id"] == env.short.cgroup_id]
+    assert ends, "the workload with a short life was attested"
+    event = env.audit.wait(event__action="identity-ending", zt__cgroup__id=env.short.cgroup_id, seconds=12)
+    assert event["log"]["level"] == "warning" and "nobody has proved a renewed" in event["event"]["reason"], event
+    env.audit.wait(event__action="identity-expired", zt__cgroup__id=env.short.cgroup_id, seconds=8)
+    assert len(env.audit.find(event__action="identity-ending", zt__cgroup__id=env.short.cgroup_id)) == 1
+    svid = env.ca.issue("/web", seconds=4)
+    ending = env.workload("ending", svid)
+    shown = wait_for(lambda: env.status()["identities"]["ending"], "status to show it", 9)
+    assert [s["cgroup"] for s in shown] == ["/ending"] and env.tag_of(ending), shown
+
+
+def set_clock_by(nanoseconds):
+    """By as much as it takes: what was slewed meanwhile stays."""
+    try:
+        time.clock_settime_ns(time.CLOCK_REALTIME, time.clock_gettime_ns(time.CLOCK_REALTIME) + nanoseconds)
+    except OSError as error:
+        raise Skip(f"the clock cannot be set here: {error}") from error
+
+
+def test_a_clock_that_is_set_brings_deadlines_nearer_and_not_farther(env):
+    """The clock shows two seconds more for a moment. An SVID that has a little longer to live ends that much earlier, and
+    does not live on when the clock is put back."""
+    workload = env.workload("clock")
+    workload.attest(env.ca.issue("/web", seconds=60))
+    before, deadline = time.monotonic(), env.tag_of(workload)["seconds_left"]
+    set_clock_by(SHIFT_S * 10**9)
+    try:
+        wait_for(lambda: env.tag_of(workload)["seconds_left"] < deadline - (time.monotonic() - before) - SHIFT_S / 2,
+                 "the deadline to follow the clock")
+    finally:
+        set_clock_by(-SHIFT_S * 10**9)
+    left = env.tag_of(workload)["seconds_left"]
+    assert left <= deadline - SHIFT_S + 1, f"{deadline} s were left, and now {left}"
+    # A proof under the right clock sets it right.
+    workload.attest(env.ca.issue("/web", seconds=60))
+    assert env.tag_of(workload)["seconds_left"] > left
+
+
+def test_an_svid_that_the_clock_says_is_of_the_future_ends(env):
+    svid = env.ca.issue("/web", start=-1, seconds=600)
+    workload, mark = env.workload("future", svid), env.audit.mark()
+    # Back to before its notBefore, which lies a second or so ago.
+    shift = int((time.time() - (svid.not_after - 600 - 1) + 1) * 10**9)
+    set_clock_by(-shift)
+    try:
+        env.audit.wait(mark, event__action="identity-expired", zt__cgroup__id=workload.cgroup_id)
+    finally:
+        set_clock_by(shift)
+    event = env.audit.find(mark, event__action="identity-expired", zt__cgroup__id=workload.cgroup_id)[0]
+    assert "notBefore" in event["event"]["reason"], event
+    assert workload.tcp(DB, timeout=300) != "ok"
