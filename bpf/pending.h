@@ -263,8 +263,11 @@ BH_GLOBAL int bh_pending_put(const struct bh_tuple *tuple, const struct bh_hands
 	if (!b)
 		return -1;
 	way = bh_way_for(b, hash, tuple, now, &mark);
-	if (bh_mark_fits(mark, hash) || bh_near_has_room(b, way, mark, now))
+	if (bh_mark_fits(mark, hash))
 		return bh_way_write(b, way, mark, hash, tuple, h, now);
+	/* Where another handshake is being written to that place just now, the far bucket is for this one. */
+	if (bh_near_has_room(b, way, mark, now) && !bh_way_write(b, way, mark, hash, tuple, h, now))
+		return 0;
 	*(volatile __u32 *)&b->overflow = BH_HANDSHAKE_TIME(now);
 	*(volatile __u32 *)&b->overflows = 1;
 	return bh_far_put(tuple, h, now);

@@ -176,12 +176,12 @@ def test_a_syn_held_back_over_one_replacement_of_the_key_counts(env):
     assert forged(env) == refused
 
 
-def test_a_syn_held_back_over_two_replacements_of_the_key_is_refused_and_the_next_counts(env):
+def test_a_syn_held_back_over_two_replacements_of_the_key_counts_by_its_ticket(env):
+    """What the kernel itself noted of a segment of this host needs no key to prove it."""
     refused, mark = forged(env), env.audit.mark()
     took = connect_over(env, 2)
-    event = env.audit.wait(mark, event__action="flow-denied", zt__proof="forged", destination__ip=env.veth["4"][1])
-    assert "not sign" in event["event"]["reason"], event["event"]
-    assert forged(env) == refused + 1 and took > 0.9, "the second SYN comes after a second"
+    assert forged(env) == refused and took < 0.9, f"{took:.2f} s: the SYN was sent again"
+    assert not env.audit.find(mark, event__action="flow-denied")
 
 
 def test_a_key_outlives_the_daemon(env):
