@@ -43,7 +43,7 @@
 #define BH_LAYOUT_SOCKETS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_TCP (1U + BH_LAYOUT_TEST)	    /* TCP sockets, in both places */
 #define BH_LAYOUT_UDP_SOCKETS (1U + BH_LAYOUT_TEST) /* UDP sockets */
-#define BH_LAYOUT_HANDSHAKES 2U
+#define BH_LAYOUT_HANDSHAKES 3U
 #define BH_LAYOUT_TICKETS 3U
 #define BH_LAYOUT_ENDPOINTS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_ADDRESSES (1U + BH_LAYOUT_TEST)
@@ -515,7 +515,7 @@ struct bh_handshake {
  * place in a near bucket notes there that it overflows, and goes to the far one; there the oldest makes room: losing one
  * denies the connection. Of a near bucket that has not overflowed for a while, nobody looks at the far one.
  */
-#define BH_HANDSHAKE_NEAR 64U /* powers of two */
+#define BH_HANDSHAKE_NEAR 256U /* powers of two */
 #define BH_HANDSHAKE_FAR 4096U
 #define BH_HANDSHAKE_WAYS 4U
 #define BH_HANDSHAKE_WRITING 1ULL

@@ -38,18 +38,6 @@ static __always_inline struct bh_tcp *bh_tcp_find(__u64 cookie)
 	return bpf_map_lookup_elem(&tcp_more, &cookie);
 }
 
-/* Asks the processor for the entry of a socket that is made soon: cookies count up, and nothing has touched it for long. Nobody
- * waits for what is loaded here. */
-static __always_inline void bh_tcp_fetch(__u64 cookie)
-{
-	struct bh_tcp *t = bh_tcp_slot(cookie);
-
-	if (t) {
-		(void)*(const volatile __u64 *)&t->cookie;
-		(void)*(const volatile __u64 *)&t->netns;
-	}
-}
-
 /* Not on the stack, which is short where a connection is established. */
 static const struct bh_tcp bh_tcp_none;
 
@@ -59,7 +47,6 @@ BH_GLOBAL int bh_tcp_make(__u64 cookie, __u64 netns, __u64 cgroup)
 {
 	struct bh_tcp *t = bh_tcp_slot(cookie);
 
-	bh_tcp_fetch(cookie + 2);
 	if (t && !bh_tcp_owner(t) && __sync_val_compare_and_swap(&t->cookie, 0, cookie) == 0) {
 		t->netns = netns;
 		t->cgroup = cgroup;
