@@ -6,8 +6,8 @@ import platform
 
 from host import Skip
 
-PTRACE_PEEKTEXT, PTRACE_CONT, PTRACE_GETREGS, PTRACE_SETREGS, PTRACE_SEIZE, PTRACE_INTERRUPT = (
-    1, 7, 12, 13, 0x4206, 0x4207)
+PTRACE_PEEKTEXT, PTRACE_GETREGS, PTRACE_SETREGS, PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = (
+    1, 12, 13, 17, 0x4206, 0x4207)
 WALL = 0x40000000
 SYSCALL = 0x050F  # the instruction, as read from memory
 
@@ -31,11 +31,22 @@ def ptrace(request, pid, address=None, data=None):
     return value
 
 
-def system_call(pid, number, *args):
-    """Has the process, which waits in a system call, do another one instead. Returns its wait status when it has stopped or
-    ended; it is not to be used afterwards. An argument "stack" is an address that it can read."""
+def x86_64_only():
     if platform.machine() != "x86_64":
-        raise Skip("the registers are those of x86-64")
+        raise Skip("registers and numbers are those of x86-64")
+
+
+def is_idle(pid):
+    """Does it wait for events? Numbers of x86-64: epoll_wait, epoll_pwait, epoll_pwait2."""
+    x86_64_only()
+    with open(f"/proc/{pid}/syscall", encoding="ascii") as f:
+        return f.read().split()[0] in ("232", "281", "441")
+
+
+def system_call(pid, number, *args):
+    """Has the process, which waits in a system call, do another one instead, and lets it go: what becomes of it is its
+    parent's to see. An argument "stack" is an address that it can read."""
+    x86_64_only()
     ptrace(PTRACE_SEIZE, pid)
     ptrace(PTRACE_INTERRUPT, pid)
     os.waitpid(pid, WALL)
@@ -47,5 +58,4 @@ def system_call(pid, number, *args):
     values = [registers.rsp if a == "stack" else a for a in args] + [0] * (6 - len(args))
     registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9 = values
     ptrace(PTRACE_SETREGS, pid, None, ctypes.byref(registers))
-    ptrace(PTRACE_CONT, pid)
-    return os.waitpid(pid, WALL)[1]
+    ptrace(PTRACE_DETACH, pid)

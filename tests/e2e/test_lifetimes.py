@@ -36,7 +36,6 @@ def setup(env):
 def ready(env):
     common_ready(env, BOUND)
     env.server = env.db.tcp_server("::,5432")
-    env.short = env.workload("short", env.ca.issue("/web", seconds=12))
 
 
 def put(env, name, svid, rename=True):
@@ -239,17 +238,13 @@ def test_no_proof_gives_a_longer_life_than_the_configuration_allows(env):
 
 
 def test_an_identity_that_nobody_renews_is_warned_of_and_then_ends(env):
-    ends = [e for e in env.audit.poll() if e["event"]["action"] == "identity-attested"
-            and e["zt"]["cgroup"]["id"] == env.short.cgroup_id]
-    assert ends, "the workload with a short life was attested"
-    event = env.audit.wait(event__action="identity-ending", zt__cgroup__id=env.short.cgroup_id, seconds=12)
-    assert event["log"]["level"] == "warning" and "nobody has proved a renewed" in event["event"]["reason"], event
-    env.audit.wait(event__action="identity-expired", zt__cgroup__id=env.short.cgroup_id, seconds=8)
-    assert len(env.audit.find(event__action="identity-ending", zt__cgroup__id=env.short.cgroup_id)) == 1
-    svid = env.ca.issue("/web", seconds=4)
-    ending = env.workload("ending", svid)
+    mark, ending = env.audit.mark(), env.workload("ending", env.ca.issue("/web", seconds=6))
     shown = wait_for(lambda: env.status()["identities"]["ending"], "status to show it", 9)
-    assert [s["cgroup"] for s in shown] == ["/ending"] and env.tag_of(ending), shown
+    assert [s["cgroup"] for s in shown] == ["/ending"], shown
+    event = env.audit.wait(mark, event__action="identity-ending", zt__cgroup__id=ending.cgroup_id)
+    assert event["log"]["level"] == "warning" and "nobody has proved a renewed" in event["event"]["reason"], event
+    env.audit.wait(mark, event__action="identity-expired", zt__cgroup__id=ending.cgroup_id)
+    assert len(env.audit.find(mark, event__action="identity-ending", zt__cgroup__id=ending.cgroup_id)) == 1
 
 
 def set_clock_by(nanoseconds):
