@@ -466,7 +466,7 @@ static int svid_map(struct reader *r, char *out, size_t size)
 		if (!strcmp(key, "dir"))
 			snprintf(dir, sizeof(dir), "%s", text);
 		else
-			snprintf(place, sizeof(place), "%s:%s", key, text);
+			snprintf(place, sizeof(place), "%s:%s", strcmp(key, "unit") ? "cgroup" : "unit", text);
 	}
 	if (!*dir || !*place)
 		return flaw_at(r, &start, "an item of svids has `dir` and one of `unit` and `cgroup`");
