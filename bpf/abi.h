@@ -49,10 +49,10 @@
 #define BH_LAYOUT_ADDRESSES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_UNLISTED 1U
 #define BH_LAYOUT_UDP_TICKETS 2U /* numbers and slots */
-#define BH_LAYOUT_UDP_FLOWS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_UDP_FLOWS (2U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_DEVICES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_DEVICE_FLOWS (1U + BH_LAYOUT_TEST)
-#define BH_LAYOUT_DENIALS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_DENIALS (2U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_EVENTS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_COUNTERS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_PAIRS 1U
@@ -64,11 +64,11 @@
 #define BH_MAX_TAGS BH_CAPACITY(65536U, 64U)	    /* tagged cgroups */
 #define BH_MAX_ENDPOINTS BH_CAPACITY(65536U, 64U)   /* addresses and ports that UDP sockets hold */
 #define BH_MAX_ADDRESSES BH_CAPACITY(65536U, 64U)   /* addresses of network namespaces */
-#define BH_MAX_UDP_FLOWS BH_CAPACITY(32768U, 512U)
+#define BH_MAX_UDP_FLOWS BH_CAPACITY(24576U, 512U)
 #define BH_MAX_FRAGMENTS 4096U			      /* datagrams of devices that are under way in fragments */
 #define BH_MAX_DEVICES BH_CAPACITY(16384U, 256U)      /* managed devices */
-#define BH_MAX_DEVICE_FLOWS BH_CAPACITY(32768U, 512U) /* TCP connections of their workloads */
-#define BH_MAX_DENIALS BH_CAPACITY(16384U, 4096U)     /* kinds of denials that are folded */
+#define BH_MAX_DEVICE_FLOWS BH_CAPACITY(16384U, 512U) /* TCP connections of their workloads */
+#define BH_MAX_DENIALS BH_CAPACITY(8192U, 4096U)      /* kinds of denials that are folded */
 #define BH_EVENTS_BYTES BH_CAPACITY(1U << 20, 1U << 19)
 #define BH_MAX_RULES 131072U	    /* rules that can be named in a verdict */
 #define BH_MAX_DEPTH 8U		    /* cgroup levels below the managed subtree that can carry a tag */
@@ -482,7 +482,7 @@ struct bh_tcp {
 /* The place of a TCP socket is named by its cookie. Cookies count up, so sockets of one time do not meet but where one lives
  * long; the later one then stands in a hash map. */
 #define BH_TCP_SLOTS 32768U /* a power of two */
-#define BH_TCP_MORE 262144U
+#define BH_TCP_MORE 131072U
 
 /* A connection of which the SYN was accepted, seen from the listener. */
 struct bh_tuple {

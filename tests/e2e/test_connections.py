@@ -14,7 +14,7 @@ from test_upkeep import enforcing_again
 PORT = 5432
 DB = f"127.0.0.1,{PORT}"
 # bpf/abi.h
-SLOTS, MORE, ENTRY = 32768, 262144, 128
+SLOTS, MORE, ENTRY = 32768, 131072, 128
 FAKE = 1 << 62  # no kernel has counted its cookies so far
 MANY = 20000
 
