@@ -25,11 +25,12 @@ struct tally {
 
 static void load(struct bundle_set *bundles, const struct chain_case *c)
 {
-	char *pem = chains_pem(c->bundle, c->n_authorities), why[256];
+	char *pem, why[256];
 	unsigned dropped;
 
 	if (c->trust_domain == NULL)
 		return;
+	pem = chains_pem(c->bundle, c->n_authorities);
 	if (c->n_authorities > 0) {
 		assert_true(bundle_set_load_pem(bundles, c->trust_domain, pem, strlen(pem), &dropped, why,
 						sizeof(why)) >= 0);
