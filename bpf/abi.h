@@ -478,6 +478,7 @@ struct bh_tcp {
 #define BH_TCP_USE_LEAVING 2U /* to be let go, by whoever writes just now */
 #define BH_TCP_USE_HELD 4U    /* made by a process that has not closed it: may connect again, and its creator counts */
 #define BH_TCP_USE_DONE 8U    /* its last connection is over */
+#define BH_TCP_USE_AGAIN 16U  /* it started over while it was being written */
 
 /* The place of a TCP socket is named by its cookie. Cookies count up, so sockets of one time do not meet but where one lives
  * long; the later one then stands in a hash map. */

@@ -287,7 +287,8 @@ static __always_inline bool device_flow_lives(const struct bh_query *q, const st
 		flow_key_of(&key, q);
 	}
 	f = bpf_map_lookup_elem(&udp_flows, &key);
-	return f && f->verdict && f->word == q->word && q->now < f->valid_until_ns;
+	return f && f->verdict && f->word == q->word && q->now < f->valid_until_ns &&
+	       (__s64)(q->now - f->seen_ns) < (__s64)BH_FLOW_IDLE;
 }
 
 /* An error belongs to the flow that it tells of; whoever sends it. Returns 0 or the enum bh_reason to deny with. */
@@ -308,6 +309,10 @@ static __noinline int device_error(struct __sk_buff *skb, const struct bh_packet
 	about->lport = sent == BH_EGRESS ? quote.sport : quote.dport;
 	about->rport = sent == BH_EGRESS ? quote.dport : quote.sport;
 	about->proto = quote.proto;
+	/* What the workload tells of, it tells who sent it: else an error could carry anything anywhere. A router in between may
+	 * tell the workload. */
+	if (hook == BH_EGRESS && !bh_addr_equal(&about->remote, &q->remote))
+		return BH_REASON_NO_FLOW;
 	if (bh_addr_equal(&about->local, &q->local) && device_flow_lives(about, &quote, sent))
 		return 0;
 	return BH_REASON_NO_FLOW;

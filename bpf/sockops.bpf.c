@@ -195,8 +195,7 @@ static __always_inline void active_established(struct bpf_sock_ops *ops)
 		return;
 	t->kind = t->answered ? BH_SOCK_ACTIVE : BH_SOCK_NEW;
 	asm volatile("" ::: "memory");
-	if (t->answered)
-		*(volatile __u64 *)&t->pass = t->word;
+	*(volatile __u64 *)&t->pass = t->answered ? t->word : 0;
 }
 
 /* A connection has ended: what it did is counted for its pair. */

@@ -48,6 +48,9 @@ static __noinline int device_arp(struct __sk_buff *skb, const struct bh_device *
 	if (!dev || bpf_skb_load_bytes(skb, dev->link_header, &arp, sizeof(arp)) || arp.hardware != bpf_htons(1) ||
 	    arp.protocol != bpf_htons(ETH_P_IP) || arp.hardware_len != 6 || arp.protocol_len != 4)
 		return device_deny(q, BH_REASON_PARSE);
+	/* Nothing rides along: the shortest frame of Ethernet has 46 bytes of payload. */
+	if (skb->len > dev->link_header + 46)
+		return device_deny(q, BH_REASON_PARSE);
 	if (hook == BH_INGRESS)
 		return BH_ALLOW;
 	address_of_bytes(&q->local, arp.sender);
@@ -90,13 +93,19 @@ static __noinline int device_neighbour(struct __sk_buff *skb, const struct bh_de
 	/* From this link and no other. */
 	if (!dev || bpf_skb_load_bytes(skb, dev->link_header + 7, &hops, 1) || hops != 255)
 		return device_deny(q, BH_REASON_PARSE);
+	/* Nothing rides along: an address, a link address and a nonce, and no extension headers. Routers have more to say. */
+	if (p->icmp_type != ND_ROUTER_ADVERTISEMENT &&
+	    (p->transport != dev->link_header + sizeof(struct ipv6hdr) || skb->len > p->transport + 48))
+		return device_deny(q, BH_REASON_PARSE);
 	if (p->icmp_type <= ND_ROUTER_ADVERTISEMENT)
 		return device_router(dev, p, q, hook);
 	if (bpf_skb_load_bytes(skb, p->transport + 8, &target, sizeof(target)))
 		return device_deny(q, BH_REASON_PARSE);
 	if (hook == BH_INGRESS)
 		return BH_ALLOW;
-	if (p->icmp_type == ND_SOLICITATION && device_has(dev, &q->local))
+	/* To all who may have it, or, to see whether it is there still, to whom it is about. */
+	if (p->icmp_type == ND_SOLICITATION && device_has(dev, &q->local) &&
+	    (bh_addr_is_multicast(&q->remote) || bh_addr_equal(&q->remote, &target)))
 		return BH_ALLOW;
 	/* Of what it says, and of what it asks from no address ("is mine free?"), it has to be the owner. */
 	if ((p->icmp_type == ND_ADVERTISEMENT || is_unspecified(&q->local)) && device_has(dev, &target))

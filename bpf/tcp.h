@@ -36,7 +36,7 @@ static __always_inline int tcp_established(struct bh_tcp *t, const struct bh_pac
 	} else {
 		bh_judge(q);
 		/* Another CPU may be keeping the same of another packet; then this one's verdict is for itself. */
-		if (!bh_tcp_store(t, q) && bh_tcp_owner(t) != q->cookie)
+		if (!bh_tcp_store(t, q, false) && bh_tcp_owner(t) != q->cookie)
 			return BH_DENY;
 		if (q->allow)
 			bh_report(q);
@@ -93,6 +93,9 @@ BH_GLOBAL int handshake_shows(struct __sk_buff *skb, const struct bh_packet *p, 
 	if (!p || !q)
 		return 0;
 	found = bh_option_find(skb, p, &option);
+	/* Written for another listener, or before a change of tag: what is sent again says it right. */
+	if (found == BH_OPTION_FULL && bpf_ntohl(option.identity) != q->subject)
+		return 0;
 	return found > 0 && !bh_option_ticket(q, p, &option, found);
 }
 
@@ -276,7 +279,7 @@ static __always_inline int tcp_answer(struct __sk_buff *skb, struct bh_tcp *t, c
 	}
 	bh_peer_of_segment(skb, p, q);
 	bh_judge_arrived(q);
-	if (!bh_tcp_store(t, q))
+	if (!bh_tcp_store(t, q, true))
 		return BH_DENY;
 	bh_report(q);
 	return q->allow ? BH_ALLOW : BH_DENY;

@@ -96,23 +96,53 @@ static __always_inline void bh_tcp_let_go(struct bh_tcp *t)
 	*(volatile __u64 *)&t->cookie = 0;
 }
 
-/* Returns whether the entry still is. */
-static __always_inline bool bh_tcp_write_end(struct bh_tcp *t)
+/* The socket has started over while it was written to: nothing of that counts. */
+static __always_inline void bh_tcp_take_back(struct bh_tcp *t)
 {
-	if (!(__sync_fetch_and_and(&t->use, ~BH_TCP_USE_WRITING) & BH_TCP_USE_LEAVING))
+	__sync_fetch_and_and(&t->use, ~BH_TCP_USE_AGAIN);
+	*(volatile __u64 *)&t->pass = 0;
+	t->verdict = 0;
+	t->answered = 0;
+	t->asked = 0;
+	t->known = 0;
+	t->peer = BH_ID_WORLD;
+	t->peer_tag = 0;
+	t->proof = BH_PROOF_NONE;
+}
+
+/* Returns whether the entry, which is that of `cookie`, still is. */
+static __always_inline bool bh_tcp_write_end(struct bh_tcp *t, __u64 cookie)
+{
+	__u32 before;
+
+	if (*(volatile __u32 *)&t->use & BH_TCP_USE_AGAIN)
+		bh_tcp_take_back(t);
+	before = __sync_fetch_and_and(&t->use, ~BH_TCP_USE_WRITING);
+	if (before & BH_TCP_USE_AGAIN)
+		bh_tcp_take_back(t);
+	if (!(before & BH_TCP_USE_LEAVING))
 		return true;
 	bh_tcp_let_go(t);
+	/* If it stands there. */
+	bpf_map_delete_elem(&tcp_more, &cookie);
 	return false;
 }
 
 /* Of two that would write at once, one does. */
 static __always_inline bool bh_tcp_write_begin(struct bh_tcp *t, __u64 cookie)
 {
-	if (__sync_fetch_and_or(&t->use, BH_TCP_USE_WRITING) & BH_TCP_USE_WRITING)
+	__u32 before = __sync_fetch_and_or(&t->use, BH_TCP_USE_WRITING);
+
+	if (before & BH_TCP_USE_WRITING)
 		return false;
+	/* Somebody lets go of it already. */
+	if (before & BH_TCP_USE_LEAVING) {
+		__sync_fetch_and_and(&t->use, ~BH_TCP_USE_WRITING);
+		return false;
+	}
 	if (bh_tcp_owner(t) == cookie)
 		return true;
-	bh_tcp_write_end(t);
+	bh_tcp_write_end(t, cookie);
 	return false;
 }
 
@@ -126,8 +156,10 @@ BH_GLOBAL int bh_tcp_drop(__u64 cookie)
 		t = bpf_map_lookup_elem(&tcp_more, &cookie);
 	if (!t || __sync_val_compare_and_swap(&t->cookie, cookie, BH_TCP_LEAVING) != cookie)
 		return 0;
-	if (!(__sync_fetch_and_or(&t->use, BH_TCP_USE_LEAVING) & BH_TCP_USE_WRITING))
-		bh_tcp_let_go(t);
+	/* Who writes lets go of it: until then its memory must not be given to another socket. */
+	if (__sync_fetch_and_or(&t->use, BH_TCP_USE_LEAVING) & BH_TCP_USE_WRITING)
+		return 0;
+	bh_tcp_let_go(t);
 	if (more)
 		bpf_map_delete_elem(&tcp_more, &cookie);
 	return 0;
@@ -181,6 +213,9 @@ static __always_inline void bh_tcp_begin(struct bh_tcp *t, __u8 kind)
 	t->proof = BH_PROOF_NONE;
 	t->isn = 0;
 	t->kind = kind;
+	/* Who writes just now, on another CPU, writes of the connection before: it takes that back. */
+	if (!(__sync_fetch_and_or(&t->use, BH_TCP_USE_AGAIN) & BH_TCP_USE_WRITING))
+		__sync_fetch_and_and(&t->use, ~BH_TCP_USE_AGAIN);
 }
 
 /* Of no workload. */
@@ -189,7 +224,7 @@ static __always_inline void bh_tcp_host(struct bh_tcp *t, __u64 cookie)
 	if (!bh_tcp_write_begin(t, cookie))
 		return;
 	t->kind = BH_SOCK_HOST;
-	bh_tcp_write_end(t);
+	bh_tcp_write_end(t, cookie);
 }
 
 /* Accepted by its SYN (Fast Open), and now by the peer's ACK too. */
@@ -200,7 +235,7 @@ static __always_inline void bh_tcp_accepted(struct bh_tcp *t, __u64 cookie)
 	t->kind = BH_SOCK_PASSIVE;
 	asm volatile("" ::: "memory");
 	*(volatile __u64 *)&t->pass = t->verdict ? t->word : 0;
-	bh_tcp_write_end(t);
+	bh_tcp_write_end(t, cookie);
 }
 
 /* Who the subject is: the same for all packets of a listener, and for the answer to a SYN. */
@@ -221,6 +256,9 @@ static __always_inline void bh_tcp_subject_note(struct bh_tcp *t, const struct b
 {
 	if (!bh_tcp_write_begin(t, q->cookie))
 		return;
+	/* What was asked under another policy, or for another identity, was not asked. */
+	if (t->word != q->word || t->identity != q->subject)
+		t->asked = 0;
 	t->identity = q->subject;
 	t->subject_tag = q->subject_tag;
 	t->valid_until_ns = q->valid_until;
@@ -228,18 +266,25 @@ static __always_inline void bh_tcp_subject_note(struct bh_tcp *t, const struct b
 	t->known = !q->expired;
 	asm volatile("" ::: "memory");
 	*(volatile __u64 *)&t->word = q->word;
-	bh_tcp_write_end(t);
+	bh_tcp_write_end(t, q->cookie);
 }
 
-/* Keeps q's verdict with the socket. `pass` goes last: who sees it sees the deadline. Returns whether it is kept: not where
- * the socket has closed, or another CPU keeps the verdict on another packet just now. */
-static __always_inline bool bh_tcp_store(struct bh_tcp *t, const struct bh_query *q)
+/* Keeps q's verdict with the socket, which is `connecting` or is connected. `pass` goes last: who sees it sees the deadline.
+ * Returns whether it is kept: not where the socket has closed or started over, or another CPU keeps the verdict on another
+ * packet just now. */
+static __always_inline bool bh_tcp_store(struct bh_tcp *t, const struct bh_query *q, bool connecting)
 {
 	bool established;
+	__u8 kind;
 
 	if (!bh_tcp_write_begin(t, q->cookie))
 		return false;
-	established = t->kind == BH_SOCK_ACTIVE || t->kind == BH_SOCK_PASSIVE;
+	kind = *(volatile __u8 *)&t->kind;
+	established = kind == BH_SOCK_ACTIVE || kind == BH_SOCK_PASSIVE;
+	if (connecting ? kind != BH_SOCK_CONNECT : !established && kind != BH_SOCK_EARLY) {
+		bh_tcp_write_end(t, q->cookie);
+		return false;
+	}
 	*(volatile __u64 *)&t->pass = 0;
 	t->verdict = q->allow;
 	t->answered = q->allow;
@@ -257,10 +302,11 @@ static __always_inline bool bh_tcp_store(struct bh_tcp *t, const struct bh_query
 	t->lport = q->lport;
 	t->rport = q->rport;
 	t->known = 0;
+	t->asked = 0;
 	t->word = q->word;
 	asm volatile("" ::: "memory");
 	*(volatile __u64 *)&t->pass = established && q->allow ? q->word : 0;
-	return bh_tcp_write_end(t);
+	return bh_tcp_write_end(t, q->cookie);
 }
 
 #endif

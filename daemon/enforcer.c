@@ -94,6 +94,12 @@ static void on_packet(void *ctx, enum role_kind kind, const void *packet, int ty
 	}
 	if (kind == ROLE_METRICS && type == IPC_METRICS_ASK)
 		enforcer_metrics_tell(e);
+	/* Nobody changes what was judged. */
+	if (kind == ROLE_FETCHER && fd >= 0 && !ipc_memfd_is_sealed(fd)) {
+		log_error("the fetcher role passed a file that is not sealed");
+		close(fd);
+		return;
+	}
 	if (kind == ROLE_FETCHER && type == IPC_FETCHED)
 		enforcer_fetched(e, packet, fd);
 	if (kind == ROLE_FETCHER && (type == IPC_WORKLOAD_BUNDLE || type == IPC_WORKLOAD_STATE))
@@ -290,6 +296,12 @@ static int places_open(struct enforcer *e, struct datapath_config *config)
 		return -ENOENT;
 	}
 	if (config_is_true(e->config.allow_proc_fallback)) {
+		/* /proc names cgroups from the root of the hierarchy. */
+		if (strcmp(root, "/") != 0) {
+			log_error("allow_proc_fallback needs the whole cgroup2 hierarchy, but %s shows only %s of it",
+				  e->cgroup_mount, root);
+			return -EINVAL;
+		}
 		e->cgroup_mount_fd = open(e->cgroup_mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (e->cgroup_mount_fd < 0)
 			return fail("open", e->cgroup_mount, -errno);

@@ -53,6 +53,25 @@ static const struct tag *tag_of_node(struct enforcer *e, const struct cgroup_tre
 	return NULL;
 }
 
+/* Is there somebody whose identity ended, and was another? What such a process makes by hand must not go under the name that the
+ * others have. */
+static bool is_shared_with_ended(struct enforcer *e, const struct cgroup_tree *tree, ino_t netns, uint32_t identity)
+{
+	uint64_t now = enforcer_boottime_ns();
+
+	for (size_t i = 0; i < tree->n_presences; i++) {
+		const struct cgroup_presence *presence = &tree->presences[i];
+		const struct tag *tag;
+
+		if (presence->netns != netns)
+			continue;
+		tag = tag_of_node(e, tree, cgroup_tree_find(tree, presence->cgroup_id));
+		if (tag && tag->deadline_ns <= now && tag->identity != identity)
+			return true;
+	}
+	return false;
+}
+
 static void owner_find(struct enforcer *e, const struct cgroup_tree *tree, ino_t netns, struct owner *owner)
 {
 	uint64_t now = enforcer_boottime_ns();
@@ -83,6 +102,8 @@ static void owner_find(struct enforcer *e, const struct cgroup_tree *tree, ino_t
 		memcpy(owner->path, tag->path, sizeof(owner->path));
 		memcpy(owner->serial, tag->serial, sizeof(owner->serial));
 	}
+	if (owner->identity && is_shared_with_ended(e, tree, netns, owner->identity))
+		owner->shared = true;
 }
 
 /* ---- addresses ---- */

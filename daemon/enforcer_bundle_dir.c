@@ -214,13 +214,30 @@ static void kept_look(void *ctx, const char *trust_domain)
 	free(text);
 }
 
+/* The directory cannot be read: what is kept of its files stays in force until it can. */
+static void kept_expect(void *ctx, const char *trust_domain)
+{
+	struct bundle_source source = {.kind = BUNDLE_FROM_FILE};
+	struct enforcer *e = ctx;
+	struct bundle_kept kept;
+	char *text = NULL;
+	size_t len;
+
+	if (enforcer_bundle_find(e, trust_domain))
+		return;
+	if (bundle_store_read(e->bundles_fd, trust_domain, &kept, &text, &len) == 0 && kept.source == BUNDLE_FROM_FILE)
+		enforcer_bundle_expect(e, trust_domain, &source);
+	free(text);
+}
+
 void enforcer_bundles_start(struct enforcer *e)
 {
+	bool read;
+
 	/* First the watch: what changes while the directory is read is read again. */
 	watch(e);
-	if (directory_read(e)) {
-		if (e->bundles_fd >= 0)
-			bundle_store_each(e->bundles_fd, kept_look, e);
-		enforcer_vouch_check_domains(e);
-	}
+	read = directory_read(e);
+	if (e->bundles_fd >= 0)
+		bundle_store_each(e->bundles_fd, read ? kept_look : kept_expect, e);
+	enforcer_vouch_check_domains(e);
 }

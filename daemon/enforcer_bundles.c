@@ -136,7 +136,7 @@ static int name_check(const char *trust_domain, const struct bundle_source *sour
 
 /* ---- offers ---- */
 
-static int offer_send(struct enforcer *e, const struct bundle *bundle, const struct bundle_offer *offer)
+static int offer_send(struct enforcer *e, const struct bundle *bundle, struct bundle_offer *offer)
 {
 	struct ipc_bundle packet = {
 		.h = {.type = IPC_BUNDLE, .len = sizeof(packet)},
@@ -144,6 +144,7 @@ static int offer_send(struct enforcer *e, const struct bundle *bundle, const str
 		.format = offer->format,
 	};
 
+	offer->sent = ++e->bundles_sent;
 	snprintf(packet.trust_domain, sizeof(packet.trust_domain), "%s", bundle->trust_domain);
 	return role_send(e->identity, &packet, offer->fd);
 }
@@ -182,8 +183,12 @@ static void offer_kept(struct enforcer *e, struct bundle *bundle)
 	if (e->bundles_fd < 0)
 		return;
 	r = bundle_store_read(e->bundles_fd, bundle->trust_domain, &kept, &text, &len);
-	if (r == -ENOENT ||
-	    (r == 0 && (kept.source == BUNDLE_FROM_FILE) != (bundle->source.kind == BUNDLE_FROM_FILE))) {
+	/* What another kind of source said is no proof of this one's. */
+	if (r == 0 && kept.source != bundle->source.kind) {
+		bundle_store_remove(e->bundles_fd, bundle->trust_domain);
+		r = -ENOENT;
+	}
+	if (r == -ENOENT) {
 		free(text);
 		return;
 	}
@@ -265,6 +270,11 @@ static void bundle_confirmed(struct enforcer *e, struct bundle *bundle, const st
 
 	bundle->source = *source;
 	bundle->tried_s = now_s();
+	/* What was kept over a restart counts from here on: some of it may not be taken any more. */
+	if (!bundle->judged) {
+		bundle->judged = true;
+		enforcer_vouch_check(e, bundle, NULL, 0);
+	}
 	if (!bundle->why[0])
 		return;
 	bundle->why[0] = '\0';
@@ -301,14 +311,26 @@ int enforcer_bundle_offer(struct enforcer *e, const char *trust_domain, const st
 	return 0;
 }
 
+/* The number of the offer that the role that ended was at: it answers in order. */
+static uint64_t first_unanswered(const struct enforcer *e)
+{
+	uint64_t first = UINT64_MAX;
+
+	for (size_t i = 0; i < e->n_bundles; i++)
+		for (const struct bundle_offer *offer = e->bundles[i].offers; offer; offer = offer->next)
+			if (offer->sent < first)
+				first = offer->sent;
+	return first;
+}
+
 /* One that an identity role ends over is not given to the next ones for ever: they would end as well, and nobody could attest. */
-static void offers_drop_deadly(struct enforcer *e, struct bundle *bundle)
+static void offers_drop_deadly(struct enforcer *e, struct bundle *bundle, uint64_t first)
 {
 	for (struct bundle_offer **at = &bundle->offers; *at;) {
 		struct bundle_offer *offer = *at;
 		bool in_force = offer->again && bundle->loaded; /* it is offered anew by who calls */
 
-		if (!in_force && ++offer->tries < MAX_TRIES) {
+		if (!in_force && (offer->sent != first || ++offer->tries < MAX_TRIES)) {
 			at = &offer->next;
 			continue;
 		}
@@ -322,11 +344,13 @@ static void offers_drop_deadly(struct enforcer *e, struct bundle *bundle)
 
 void enforcer_bundles_tell(struct enforcer *e)
 {
+	uint64_t first = first_unanswered(e);
+
 	for (size_t i = 0; i < e->n_bundles; i++) {
 		struct bundle *bundle = &e->bundles[i];
 		struct bundle_offer *waiting, *again = NULL;
 
-		offers_drop_deadly(e, bundle);
+		offers_drop_deadly(e, bundle, first);
 		waiting = bundle->offers;
 		bundle->offers = NULL;
 		if (bundle->loaded)
@@ -501,8 +525,10 @@ static void offer_accept(struct enforcer *e, struct bundle *bundle, struct bundl
 		loaded_notice(e, bundle);
 	}
 	/* Those that lost their authority first: writing to a disk takes as long as it takes. */
-	if (decides)
+	if (decides) {
+		bundle->judged = true;
 		enforcer_vouch_check(e, bundle, former, n_former);
+	}
 	free(former);
 	if (!offer->again && !same)
 		bundle_keep(e, bundle);
@@ -539,7 +565,11 @@ void enforcer_bundle_packet(struct enforcer *e, int type, const void *packet)
 	else if (type == IPC_VOUCH)
 		enforcer_vouch_more(e, packet);
 	else if (type == IPC_BUNDLE_LOADED) {
+		const struct ipc_bundle_loaded *loaded = packet;
+
 		on_loaded(e, packet);
-		enforcer_svids_again(e);
+		/* A poll that brings what is there already is no reason to ask for anything again. */
+		if (loaded->authorities >= 0 && loaded->changed)
+			enforcer_svids_again(e);
 	}
 }

@@ -225,7 +225,7 @@ static void offer_first(struct relation *relation)
 	if (!*path)
 		return;
 	r = stat(path, &st) < 0 ? -errno : 0;
-	if (r == 0 && st.st_mtim.tv_sec < bundle_since(enforcer_bundle_find(e, relation->with.trust_domain)))
+	if (r == 0 && st.st_mtim.tv_sec <= bundle_since(enforcer_bundle_find(e, relation->with.trust_domain)))
 		return;
 	if (r == 0)
 		r = file_read(AT_FDCWD, path, BUNDLE_MAX_BYTES, &text, &len);
@@ -303,6 +303,9 @@ static int federations_set(struct enforcer *e, const struct federation *wanted, 
 			relation_end(e, i);
 			continue;
 		}
+		/* What is still to come was asked by what was configured before. */
+		if (memcmp(&relation->with, with, sizeof(*with)) != 0)
+			relation->request = 0;
 		relation->with = *with;
 		offer_first(relation);
 		relation->asked_ns = 0;

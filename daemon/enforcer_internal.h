@@ -103,7 +103,8 @@ struct bundle_offer {
 	enum bundle_format format;
 	int fd;
 	bool again;	/* it was in force already: no event, and nothing to be kept */
-	unsigned tries; /* identity roles that ended before they answered */
+	unsigned tries; /* identity roles that ended over it */
+	uint64_t sent;	/* counts over all bundles: the order in which they are answered */
 	int64_t loaded_s;
 	struct bundle_authority *authorities;
 	size_t n_authorities;
@@ -130,6 +131,7 @@ struct bundle {
 	int64_t tried_s;	     /* UTC seconds, last offer or failure */
 	char why[400];		     /* why the last attempt failed; "": it did not */
 	bool present;		     /* while the directory is read */
+	bool judged;		     /* the identities in force were held to it */
 	struct bundle_offer *offers; /* in order */
 };
 
@@ -202,6 +204,7 @@ struct enforcer {
 	struct bundle *bundles;
 	size_t n_bundles;
 	uint64_t bundle_offers; /* number of the last one */
+	uint64_t bundles_sent;	/* to an identity role, all in all */
 	int bundles_fd;		/* directory of what is kept of them */
 	struct bound_svid *svids;
 	size_t n_svids;
@@ -330,6 +333,7 @@ struct tag_attempt {
 	const char *place;		/* its name: the cgroup's path, or device:NAME */
 	uint32_t uid;			/* of the caller; root's where there is none: files of root's are what proves */
 	int pidfd;			/* of the caller; -1: nobody, the daemon speaks for the cgroup */
+	uint64_t proved_ns;		/* CLOCK_BOOTTIME: when the proof was made that it rests on; 0: now */
 	int64_t until;			/* UTC seconds: end of the tag that was given */
 	uint32_t code;
 	bool renewal;
@@ -350,7 +354,8 @@ void enforcer_attempt_tell(struct enforcer *e, const struct tag_attempt *a);
 /* ---- enforcer_lifetimes.c ---- */
 
 /* Sets how long the tag lives from now on; a renewal only extends. */
-void enforcer_tag_proved(struct enforcer *e, struct tag *tag, const struct ipc_tag_request *request, bool renewal);
+void enforcer_tag_proved(struct enforcer *e, struct tag *tag, const struct ipc_tag_request *request, bool renewal,
+			 uint64_t proved_ns);
 /* Is little of its life left? */
 bool enforcer_tag_is_ending(const struct tag *tag, uint64_t now_ns);
 /* Tells of those, once each. */

@@ -17,16 +17,18 @@
 #define WARN_MOST_NS (7 * 86400 * SECOND_NS)
 
 /* The same SVID proved again comes out a little different, as one clock is slewed and the other is not. */
-void enforcer_tag_proved(struct enforcer *e, struct tag *tag, const struct ipc_tag_request *request, bool renewal)
+void enforcer_tag_proved(struct enforcer *e, struct tag *tag, const struct ipc_tag_request *request, bool renewal,
+			 uint64_t proved_ns)
 {
 	uint64_t now_ns = enforcer_boottime_ns(), max_s = config_max_lifetime_s(&e->config);
+	uint64_t most_ns = (proved_ns ? proved_ns : now_ns) + max_s * SECOND_NS;
 	uint64_t deadline_ns = request->deadline_ns;
 	int64_t until = request->not_after, now = (int64_t)(enforcer_realtime_ns() / SECOND_NS);
 
 	tag->proved_ns = now_ns;
-	if (max_s && deadline_ns > now_ns + max_s * SECOND_NS) {
-		deadline_ns = now_ns + max_s * SECOND_NS;
-		until = now + (int64_t)max_s;
+	if (max_s && deadline_ns > most_ns) {
+		deadline_ns = most_ns;
+		until = now + ((int64_t)most_ns - (int64_t)now_ns) / (int64_t)SECOND_NS;
 	}
 	if (renewal && deadline_ns < tag->deadline_ns + SECOND_NS)
 		return;

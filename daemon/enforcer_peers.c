@@ -51,7 +51,7 @@ void enforcer_peer_query(struct enforcer *e, const struct ipc_peer_query *query,
 		.request = query->request,
 		.error = -EOPNOTSUPP,
 	};
-	struct process_facts facts;
+	struct process_facts facts = {};
 	int pidfd = -1;
 
 	if (e->cgroup_mount_fd >= 0) {

@@ -29,7 +29,8 @@ struct bound_svid {
 	bool stale; /* what it was proved by has changed: it holds until the next look, and then only if it is proved again */
 	unsigned failures; /* looks without files, in a row */
 	uint64_t proved_ns;
-	uint64_t renew_ns; /* CLOCK_BOOTTIME: when it is proved again */
+	uint64_t until_ns; /* CLOCK_BOOTTIME: how long the proof counts */
+	uint64_t renew_ns; /* when it is proved again */
 	struct ipc_tag_request grant;
 	unsigned mismatches; /* the key was not the certificate's: once may be a pair that is being replaced */
 	char problem[512];
@@ -80,7 +81,11 @@ static bool is_place_of(const struct bound_svid *bound, const char *path)
 static bool give(struct enforcer *e, struct bound_svid *bound, const struct cgroup_node *node)
 {
 	const struct tag *tag = enforcer_tag_find(e, node->id);
-	struct tag_attempt a = {.request = &bound->grant, .node = node, .place = node->path, .pidfd = -1};
+	struct tag_attempt a = {.request = &bound->grant,
+				.node = node,
+				.place = node->path,
+				.pidfd = -1,
+				.proved_ns = bound->proved_ns};
 
 	/* Of this proof already. */
 	if (tag && tag->deadline_ns && tag->proved_ns >= bound->proved_ns &&
@@ -108,7 +113,8 @@ bool enforcer_svids_give(struct enforcer *e, const struct cgroup_tree *tree)
 	for (size_t i = 0; i < e->n_svids; i++) {
 		struct bound_svid *bound = &e->svids[i];
 
-		if (!bound->proved || bound->grant.deadline_ns <= now_ns)
+		/* What has to be proved again gives nothing new before it is. */
+		if (!bound->proved || bound->stale || bound->until_ns <= now_ns)
 			continue;
 		for (size_t j = 0; j < tree->n_nodes; j++)
 			if (tree->nodes[j].depth && is_place_of(bound, tree->nodes[j].path))
@@ -141,10 +147,14 @@ static void take_back(struct enforcer *e, struct bound_svid *bound, const char *
 	enforcer_sweep(e, true, "an SVID no longer verifies");
 }
 
+static bool is_same_leaf(const struct bound_svid *bound, const struct ipc_tag_request *proved)
+{
+	return bound->proved && memcmp(bound->grant.leaf_sha256, proved->leaf_sha256, sizeof(proved->leaf_sha256)) == 0;
+}
+
 static void refused(struct enforcer *e, struct bound_svid *bound, const struct ipc_tag_request *proved)
 {
-	bool in_force = bound->proved &&
-			memcmp(bound->grant.leaf_sha256, proved->leaf_sha256, sizeof(proved->leaf_sha256)) == 0;
+	bool in_force = is_same_leaf(bound, proved);
 
 	if (proved->code == ATTEST_E_SIGNATURE && bound->mismatches++ == 0) {
 		bound->dir.again = true;
@@ -157,7 +167,7 @@ static void refused(struct enforcer *e, struct bound_svid *bound, const struct i
 
 void enforcer_svid_proved(struct enforcer *e, const struct ipc_tag_request *proved)
 {
-	uint64_t now_ns = enforcer_boottime_ns(), life_ns, max_ns = config_max_lifetime_s(&e->config) * 1000000000ULL;
+	uint64_t now_ns = enforcer_boottime_ns(), most_ns, max_ns = config_max_lifetime_s(&e->config) * 1000000000ULL;
 	struct bound_svid *bound = NULL;
 
 	for (size_t i = 0; i < e->n_svids && !bound; i++)
@@ -169,15 +179,21 @@ void enforcer_svid_proved(struct enforcer *e, const struct ipc_tag_request *prov
 		refused(e, bound, proved);
 		return;
 	}
-	life_ns = proved->deadline_ns - now_ns;
+	/* A clock that was set back makes no certificate last longer. */
+	most_ns = is_same_leaf(bound, proved) ? bound->grant.deadline_ns : UINT64_MAX;
 	bound->mismatches = 0;
 	bound->stale = false;
 	bound->problem[0] = '\0';
 	bound->refused_code = 0;
 	bound->grant = *proved;
+	if (bound->grant.deadline_ns > most_ns)
+		bound->grant.deadline_ns = most_ns;
 	bound->proved = true;
 	bound->proved_ns = now_ns;
-	bound->renew_ns = now_ns + (max_ns && max_ns < life_ns ? max_ns : life_ns) / 2;
+	bound->until_ns = bound->grant.deadline_ns;
+	if (max_ns && bound->until_ns > now_ns + max_ns)
+		bound->until_ns = now_ns + max_ns;
+	bound->renew_ns = now_ns + (bound->until_ns - now_ns) / 2;
 	enforcer_sweep(e, false, "an SVID was proved");
 }
 
@@ -257,7 +273,7 @@ json_t *enforcer_svids_json(const struct enforcer *e)
 
 	for (size_t i = 0; i < e->n_svids; i++) {
 		const struct bound_svid *bound = &e->svids[i];
-		bool live = bound->proved && bound->grant.deadline_ns > now_ns;
+		bool live = bound->proved && bound->until_ns > now_ns;
 
 		json_array_append_new(list,
 				      json_pack("{s:s, s:s, s:s, s:s?, s:s?, s:s?}", "dir", bound->config.dir, "kind",

@@ -294,6 +294,7 @@ static int revocation_add(struct enforcer *e, const char *spiffe_id, int64_t now
 	struct revocation *more;
 	char line[2200];
 	int fd, len, r = 0;
+	off_t size;
 
 	if (e->n_revocations >= REVOCATIONS_MAX)
 		return -ENOSPC;
@@ -305,8 +306,14 @@ static int revocation_add(struct enforcer *e, const char *spiffe_id, int64_t now
 	if (fd < 0)
 		return -errno;
 	len = snprintf(line, sizeof(line), "%lld %s\n", (long long)now, spiffe_id);
-	if (write(fd, line, (size_t)len) != len || fsync(fd) < 0)
+	size = lseek(fd, 0, SEEK_END);
+	if (size < 0 || write(fd, line, (size_t)len) != len || fsync(fd) < 0) {
 		r = -EIO;
+		/* Half a line would swallow the next one. */
+		if (size >= 0 && ftruncate(fd, size) < 0)
+			log_error("cannot take half a revocation out of %s again: %s", REVOCATIONS_FILE,
+				  strerror(errno));
+	}
 	close(fd);
 	if (r)
 		return r;
@@ -518,7 +525,7 @@ static bool tag_give(struct enforcer *e, struct tag_attempt *a)
 	/* Of one whose authority is not known it is not known what could end it: what is shown now counts. */
 	unknown = !enforcer_vouch_known(&tag->vouchers);
 	enforcer_vouch_merge(&tag->vouchers, request->vouchers, !a->renewal);
-	enforcer_tag_proved(e, tag, request, a->renewal && !unknown);
+	enforcer_tag_proved(e, tag, request, a->renewal && !unknown, a->proved_ns);
 	tag->pid = request->pid;
 	tag->uid = a->uid;
 	snprintf(tag->path, sizeof(tag->path), "%s", a->place);

@@ -12,6 +12,7 @@
 
 #include "bundle_store.h"
 #include "log.h"
+#include "workload_client.h"
 
 struct workload {
 	char (*told)[256]; /* trust domains of the message that is being told */
@@ -95,7 +96,7 @@ static void bundle_told(struct enforcer *e, const struct ipc_workload_bundle *bu
 {
 	struct bundle_source source = source_of(e);
 	struct workload *w = e->workload;
-	char(*more)[256] = reallocarray(w->told, w->n + 1, sizeof(*more));
+	char(*more)[256] = w->n < WORKLOAD_MAX_BUNDLES ? reallocarray(w->told, w->n + 1, sizeof(*more)) : NULL;
 	int r;
 
 	if (!more) {
@@ -157,7 +158,7 @@ static void state_told(struct enforcer *e, const struct ipc_workload_state *stat
 		w->lost = true;
 		w->n = 0;
 		message_over(e);
-	} else if (w->whole) {
+	} else if (state->state == WORKLOAD_COMPLETE && w->whole) {
 		if (w->lost)
 			log_info("%s answers again", e->config.workload_api);
 		w->lost = false;

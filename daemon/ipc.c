@@ -250,6 +250,14 @@ int ipc_memfd(const char *name, const void *bytes, size_t len)
 	return taken;
 }
 
+bool ipc_memfd_is_sealed(int fd)
+{
+	const int wanted = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+	int seals = fcntl(fd, F_GET_SEALS);
+
+	return seals >= 0 && (seals & wanted) == wanted;
+}
+
 static void freep(void *p)
 {
 	free(*(void **)p);

@@ -11,6 +11,7 @@
 #define BULKHEAD_DAEMON_IPC_H
 
 #include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -317,6 +318,8 @@ int ipc_send(int sock, const void *packet, int fd);
 int ipc_receive(int sock, void *buf, int *fdp);
 /* A sealed memfd with these bytes, read offset 0. Returns the descriptor or -errno. */
 int ipc_memfd(const char *name, const void *bytes, size_t len);
+/* Is it a memfd that nobody can change any more? */
+bool ipc_memfd_is_sealed(int fd);
 /* Reads a whole memfd (at most `max` bytes) into malloc()ed memory with a NUL behind. Returns 0 or -errno. */
 int ipc_memfd_read(int fd, size_t max, void **bytesp, size_t *lenp);
 

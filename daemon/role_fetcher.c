@@ -166,7 +166,7 @@ static void fetching_ended(struct fetching *f)
 static int on_pipe(sd_event_source *source, int fd, uint32_t events, void *context)
 {
 	struct fetching *f = context;
-	const size_t max = sizeof(struct outcome) + FETCH_MAX_BYTES, step = 65536;
+	const size_t max = sizeof(struct outcome) + FETCH_MAX_BYTES + 1, step = 65536;
 	char *more;
 	ssize_t n;
 

@@ -157,7 +157,8 @@ static int allow_fork(scmp_filter_ctx filter)
 {
 	static const unsigned namespaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER |
 					   CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWTIME;
-	int r = allow_if(filter, SCMP_SYS(clone), SCMP_A0(SCMP_CMP_MASKED_EQ, namespaces, 0));
+	/* Nor may they be anybody else's children. */
+	int r = allow_if(filter, SCMP_SYS(clone), SCMP_A0(SCMP_CMP_MASKED_EQ, namespaces | CLONE_PARENT, 0));
 
 	if (r == 0)
 		r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
