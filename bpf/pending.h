@@ -107,6 +107,9 @@ static __always_inline bool bh_bucket_get(struct bh_handshake_bucket *b, __u64 h
 
 	if (way >= BH_HANDSHAKE_WAYS)
 		return false;
+	/* Given up by both ends long ago: in the far bucket nothing else clears it away, and the tuple may be in use again. */
+	if (bh_handshake_age(*(volatile __u32 *)&b->time[way], bh_now()) >= BH_HANDSHAKE_OVERFLOW)
+		return false;
 	mark = bh_mark_of(b, way);
 	asm volatile("" ::: "memory");
 	*out = b->item[way].handshake;
