@@ -89,6 +89,32 @@ try:
 except OSError as e:
     print(type(e).__name__, flush=True)
 """
+# Begins to connect, from one port to each of several; each line asks how often each SYN was sent again.
+CONNECTING = """
+import json, socket, struct, sys
+held = {}
+for port in map(int, sys.argv[2:]):
+    held[port] = socket.socket()
+    held[port].setblocking(False)
+    held[port].connect_ex((sys.argv[1], port))
+print(json.dumps({"event": "connecting"}), flush=True)
+for line in sys.stdin:
+    again = {p: struct.unpack_from("=I", c.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 100)[0]
+             for p, c in held.items()}
+    print(json.dumps({"event": "again", "again": again}), flush=True)
+"""
+# Tells of each SYN that leaves on a device.
+SYNS = """
+import json, socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+s.bind((sys.argv[1], 3))
+print(json.dumps({"event": "ready"}), flush=True)
+while True:
+    packet, where = s.recvfrom(65536)
+    tcp = packet[20:]
+    if where[2] == socket.PACKET_OUTGOING and packet[0] == 0x45 and packet[9] == 6 and tcp[13] & 18 == 2:
+        print(json.dumps({"event": "syn", "port": int.from_bytes(tcp[2:4], "big")}), flush=True)
+"""
 REFUSED = """
 import socket, sys
 for i in range(20):
@@ -301,3 +327,39 @@ def test_what_a_detached_program_did_not_see_the_end_of_is_cleared_up(env):
     assert len(left) >= 50, f"nothing was proved: only {len(left)} missed their end"
     wait_for(lambda: not kept(env) & left, "what was left to be cleared up", 40)
     db.kill()
+
+
+def test_a_syn_that_is_sent_again_is_judged_by_the_policy_of_then(env):
+    """What connect() asked of the policy before does not count: not for the next SYN, and not for the one after it."""
+    denied, allowed = 5432, 5433
+    silent = env.network.namespace("silent")
+    ip("-n", env.home, "link", "add", "silent0", "type", "veth", "peer", "name", "eth0", "netns", silent)
+    ip("-n", env.home, "addr", "add", "10.76.0.1/24", "dev", "silent0")
+    ip("-n", env.home, "link", "set", "silent0", "up")
+    ip("-n", silent, "link", "set", "eth0", "up")
+    ip("-n", env.home, "neigh", "replace", "10.76.0.2", "lladdr", "02:00:00:00:00:02", "dev", "silent0", "nud", "permanent")
+    ears = env.nobody.spawn(["/usr/bin/python3", "-c", SYNS, "silent0"])
+    ears.wait_event("ready")
+
+    def syns(port):
+        return sum(e.get("port") == port for e in ears.events)
+
+    client = env.probe.spawn(["/usr/bin/python3", "-c", CONNECTING, "10.76.0.2", str(denied), str(allowed)])
+    client.wait_event("connecting")
+
+    def again(port):
+        since = len(client.events)
+        client.command("")
+        return client.wait_event("again", since=since)["again"][str(port)]
+
+    wait_for(lambda: syns(denied) and syns(allowed), "both to begin")
+    env.apply(POLICY.replace("    to: any\n", f"    to: any\n    service: tcp/{allowed}\n", 1))
+    try:
+        before, sent = {port: again(port) for port in (denied, allowed)}, {port: syns(port) for port in (denied, allowed)}
+        wait_for(lambda: all(again(port) >= before[port] + 2 for port in before), "two more of each", 10)
+        wait_for(lambda: syns(allowed) >= sent[allowed] + 2, "those that are still allowed to leave")
+        assert syns(denied) == sent[denied], "a SYN left that the policy denies"
+    finally:
+        env.apply(POLICY)
+        client.kill()
+        ears.kill()

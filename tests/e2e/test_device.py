@@ -4,6 +4,7 @@ programs on the host's end of its device, under an identity that root binds to i
 
 The "host" of these tests is the network namespace `a`, where the daemon runs; no device of the machine is touched."""
 import os
+import socket
 import struct
 import time
 
@@ -11,6 +12,7 @@ import bpf
 import tcx
 from common import spiffe, setup as common_setup, stream_of
 from harness import DAEMON, DAEMON_LAYOUT, REPO, Result, field, ip, wait_for
+from packets import checksum, packed
 from test_upgrade import change_build, layouts
 
 POLICY = f"""\
@@ -369,6 +371,143 @@ def test_an_identity_option_that_no_socket_wrote_is_denied(env):
     mark = env.audit.mark()
     assert env.box.syn(env.box.v4, env.box.host4, CLOSED, option=frame[at:at + 16]) == "nothing"
     env.audit.wait(mark, event__action="flow-denied", event__code="OPTION", zt__device__name=env.box.device)
+
+
+# ---- what the link needs carries nothing else ----
+
+# Hears ICMP errors on all addresses of a namespace, and says which address they came to.
+HEAR_ERRORS = """import json, select, socket
+four = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+six = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+print(json.dumps({"event": "ready"}), flush=True)
+while True:
+    for ears in select.select([four, six], [], [])[0]:
+        packet, told, _, _ = ears.recvmsg(4096, 256)
+        kind = packet[20] if ears is four else packet[0]
+        to = (socket.inet_ntop(socket.AF_INET, packet[16:20]) if ears is four
+              else socket.inet_ntop(socket.AF_INET6, told[0][2][:16]))
+        if kind == (3 if ears is four else 1):
+            print(json.dumps({"event": "error", "to": to}), flush=True)
+"""
+# A datagram that is answered: its flow lives from then on. Prints the port it left from.
+TALK = """import json, socket, sys
+s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+s.connect((sys.argv[1], int(sys.argv[2])))
+s.send(bytes(64))
+print(json.dumps({"event": "sent", "port": s.getsockname()[1]}), flush=True)
+"""
+# Puts frames onto a device.
+SEND = """import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+s.bind((sys.argv[1], 0))
+for frame in sys.argv[2:]:
+    s.send(bytes.fromhex(frame))
+"""
+# Puts a frame onto a device: does a frame come back that has these bytes at this offset?
+ASK = """import json, select, socket, sys, time
+device, frame, offset, answer, wait = sys.argv[1:]
+offset, answer, end = int(offset), bytes.fromhex(answer), time.monotonic() + float(wait)
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.bind((device, 3))
+s.send(bytes.fromhex(frame))
+came = False
+while not came and select.select([s], [], [], max(0, end - time.monotonic()))[0]:
+    seen, where = s.recvfrom(65536)
+    came = where[2] != socket.PACKET_OUTGOING and seen[offset:offset + len(answer)] == answer
+print(json.dumps({"event": "asked", "came": came}), flush=True)
+"""
+
+
+def mac_bytes(text):
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def ethernet(box, packet, to=None):
+    return (to or mac_bytes(box.mac)) + mac_bytes(mac_of(box.netns, "eth0")) + packet
+
+
+def icmp6_packet(src, dst, message, hops=64):
+    a, b = packed(src), packed(dst)
+    right = checksum(a + b + struct.pack("!II", len(message), 58) + message)
+    message = message[:2] + struct.pack("!H", right) + message[4:]
+    return b"\x86\xdd" + struct.pack("!IHBB", 6 << 28, len(message), 58, hops) + a + b + message
+
+
+def unreachable(src, dst, quoted_src, quoted_dst, payload):
+    """An ICMP error: the port is closed, says src to dst, of a datagram between two (address, port)."""
+    a, b = packed(quoted_src[0]), packed(quoted_dst[0])
+    udp = struct.pack("!HHHH", quoted_src[1], quoted_dst[1], 8 + len(payload), 0) + payload
+    if len(a) == 16:
+        quote = struct.pack("!IHBB", 6 << 28, len(udp), 17, 64) + a + b + udp
+        return icmp6_packet(src, dst, struct.pack("!BBHI", 1, 4, 0, 0) + quote)
+    quote = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0) + a + b + udp
+    message = struct.pack("!BBHI", 3, 3, 0, 0) + quote
+    message = message[:2] + struct.pack("!H", checksum(message)) + message[4:]
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(message), 2, 0, 64, 1, 0) + packed(src) + packed(dst)
+    return b"\x08\x00" + head[:10] + struct.pack("!H", checksum(head)) + head[12:] + message
+
+
+def test_an_error_of_the_workload_goes_to_who_sent_what_it_quotes(env):
+    """And to nobody else, whatever it quotes: an error could carry anything anywhere."""
+    ip("-n", env.home, "addr", "add", "10.99.0.1/32", "dev", "lo")
+    ip("-n", env.home, "addr", "add", "fd99::1/128", "dev", "lo")
+    ears = env.nobody.spawn([*PYTHON, "-c", HEAR_ERRORS])
+    ears.wait_event("ready")
+    for host, inside, forbidden in ((env.box.host4, env.box.v4, "10.99.0.1"), (env.box.host6, env.box.v6, "fd99::1")):
+        talk = env.box.inside.spawn([*PYTHON, "-c", TALK, host, str(PORT)])
+        port, mark = talk.wait_event("sent")["port"], env.audit.mark()
+        assert talk.wait() == 0
+        frames = [ethernet(env.box, unreachable(inside, to, (host, PORT), (inside, port), b"secret of the box")).hex()
+                  for to in (forbidden, host)]
+        assert env.box.inside.spawn([*PYTHON, "-c", SEND, "eth0", *frames]).wait() == 0
+        event = env.audit.wait(mark, event__action="flow-denied", event__code="NO_FLOW", zt__device__name=env.box.device,
+                               destination__ip=forbidden)
+        assert field(event, "source.ip") == inside, event
+        # The second is to who sent: it was put onto the device behind the first.
+        wait_for(lambda h=host: any(e.get("to") == h for e in ears.events), "the error to reach who sent")
+    assert not [e for e in ears.events if e.get("to") in ("10.99.0.1", "fd99::1")], ears.events
+    ears.kill()
+
+
+def answered(box, frame, offset, answer, wait):
+    process = box.inside.spawn([*PYTHON, "-c", ASK, "eth0", frame.hex(), str(offset), answer.hex(), str(wait)])
+    return process.wait_event("asked")["came"]
+
+
+def arp_request(box, trailer=b""):
+    mac = mac_bytes(mac_of(box.netns, "eth0"))
+    return ethernet(box, struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, 1) + mac + packed(box.v4) + bytes(6)
+                    + packed(box.host4) + trailer, to=b"\xff" * 6)
+
+
+def solicitation(box, to=None, options=b""):
+    """Where is box.host6? Asks all who may be it, or `to`."""
+    target = packed(box.host6)
+    message = struct.pack("!BBHI", 135, 0, 0, 0) + target + b"\1\1" + mac_bytes(mac_of(box.netns, "eth0")) + options
+    group = bytes.fromhex("ff0200000000000000000001ff") + target[13:]
+    packet = icmp6_packet(box.v6, to or socket.inet_ntop(socket.AF_INET6, group), message, hops=255)
+    return ethernet(box, packet, to=None if to else b"\x33\x33" + group[12:])
+
+
+def test_arp_and_neighbour_discovery_carry_nothing_else(env):
+    """The host answers all of these if they reach it."""
+    box, mark = Box(env), env.audit.mark()
+    box.bind(env.ca.issue("/box/link"))
+    arp = (14 + 6, b"\0\2" + mac_bytes(box.mac) + packed(box.host4))
+    advertisement = (14 + 40, b"\x88")
+    # An option that nobody knows (RFC 4727), which receivers pass over (RFC 4861, 4.6).
+    rider = bytes((253, 175)) + b"x" * (175 * 8 - 2)
+    for frame, answer in ((arp_request(box, b"x" * 1472), arp), (solicitation(box, options=rider), advertisement)):
+        assert not answered(box, frame, *answer, 0.25)
+        event = env.audit.wait(mark, event__action="flow-denied", event__code="PARSE", zt__device__name=box.device)
+        mark = env.audit.mark()
+        assert event
+    # The address that it is sent to could say something, too.
+    assert not answered(box, solicitation(box, to=env.crate.host6), *advertisement, 0.25)
+    for frame, answer in ((arp_request(box), arp), (arp_request(box, bytes(18)), arp), (solicitation(box), advertisement),
+                          (solicitation(box, to=box.host6), advertisement)):
+        assert answered(box, frame, *answer, 2)
 
 
 # ---- the end of an identity ----
