@@ -311,10 +311,8 @@ def test_svid_verify_needs_no_daemon(env):
 
 
 def test_reload_takes_a_new_bundle(env):
+    workload, mark = env.workload("new"), env.audit.mark()
     new = env.authority("new.example")
-    workload = env.workload("new")
-    workload.attest(new.issue("/x"), expect=1)
-    mark = env.audit.mark()
     env.ctl("reload", expect=YES)
     env.audit.wait(mark, event__action="bundle-loaded", zt__bundle__trust_domain="new.example")
     workload.attest(new.issue("/x"))
