@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Trust bundles, wherever they come from. Their bytes are carried here and judged by the identity role; what is known of a
- * bundle here is what the role says of it. The one in force stays until a better one is, whatever happens to its source,
- * and is kept on disk for a daemon that starts again.
+ * bundle here is what the role says of it. The one in force stays until a better one is, or its source takes it back; a source
+ * that fails changes nothing. It is kept on disk for a daemon that starts again.
  */
 #include "enforcer_internal.h"
 

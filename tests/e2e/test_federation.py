@@ -5,6 +5,7 @@ import base64
 import datetime
 import os
 import signal
+import threading
 
 import harness
 from endpoint import Endpoint, der_of, readable, spiffe_bundle, web_certificate
@@ -51,10 +52,10 @@ def serve(env):
                      "/served": spiffe_bundle([env.ca["served.example"]], env.sequence)}
 
 
-def configure(env, web=True, extra=""):
+def configure(env, web=True, extra="", path="/bundle"):
     text = "federation:\n"
     if web:
-        text += f"  - trust_domain: web.example\n    url: {env.web.url()}\n    profile: https_web\n"
+        text += f"  - trust_domain: web.example\n    url: {env.web.url(path)}\n    profile: https_web\n"
     text += f"""\
   - trust_domain: own.example
     url: {env.own.url()}
@@ -209,6 +210,92 @@ def test_the_end_of_a_relationship_ends_its_identities(env):
     assert "web.example.bundle" not in os.listdir(f"{env.dir}/state/bundles"), "nothing of it was kept"
     configure(env)
     assert len(env.web.asked) == asked, "nobody asked it any more"
+    poll(env)
+
+
+def test_what_one_profile_brought_is_not_kept_for_another_over_a_restart(env):
+    poll(env)
+    kept = f"{env.dir}/state/bundles/web.example.bundle"
+    assert os.path.exists(kept)
+    env.stop()
+    # The endpoint still shows its host's certificate, so nothing comes in by the new profile.
+    configure(env, web=False, extra=f"""\
+  - trust_domain: web.example
+    url: {env.web.url()}
+    profile: https_spiffe
+    endpoint_spiffe_id: spiffe://own.example/endpoint
+    endpoint_trust_domain: own.example
+""")
+    env.start()
+    found = wait_error(env, "web.example", "https_spiffe: ")
+    assert found["source"] == "https_spiffe" and not found["authorities"], found
+    assert env.workload("former").attest(env.ca["web.example"].issue("/web"), expect=1)
+    assert not os.path.exists(kept), "what the former profile brought is kept"
+    assert bundle(env, "own.example")["authorities"], "the others' bundles are kept"
+    configure(env)
+    poll(env)
+
+
+def test_without_its_bundle_directory_a_daemon_knows_what_ended_and_keeps_what_did_not(env):
+    poll(env)
+    filed = env.authority("filed.example")
+    env.ctl("reload", expect=0)
+    wait_bundle(env, "filed.example", source="file", error=None)
+    goes, stays = env.workload("goes", env.ca["web.example"].issue("/web")), env.workload("filed", filed.issue("/filed"))
+    directory, away = f"{env.dir}/bundles", f"{env.dir}/away"
+    env.stop()
+    configure(env, web=False)
+    os.rename(directory, away)
+    try:
+        mark = env.audit.mark()
+        env.start()
+        wait_for(lambda: not env.tag_of(goes), "the identity of a relationship that has ended to end")
+        env.audit.wait(mark, event__action="identity-revoked", user__id="spiffe://web.example/web")
+        found = wait_bundle(env, "filed.example", source="file")
+        assert found["authorities"] and env.tag_of(stays)
+        env.workload("filed2", filed.issue("/filed"))
+    finally:
+        os.rename(away, directory)
+    configure(env)
+    poll(env)
+    assert env.tag_of(stays)
+    # Files that are really gone take their identities along.
+    os.remove(f"{directory}/filed.example.pem")
+    env.ctl("reload", expect=0)
+    assert not bundle(env, "filed.example") and not env.tag_of(stays)
+
+
+def test_an_answer_of_an_url_that_is_no_longer_configured_is_not_taken(env):
+    poll(env)
+    fetcher = env.role_pids()["fetcher"]
+
+    def fetches():
+        return read(f"/proc/{fetcher}/task/{fetcher}/children").split()
+
+    wait_for(lambda: not fetches(), "nothing to be asked")
+    held = env.web.release = threading.Event()
+    try:
+        asked = len(env.web.asked)
+        env.ctl("reload", expect=0)
+        wait_for(lambda: len(env.web.asked) > asked, "the former URL to be asked")
+        env.web.release = None  # who asks from now on does not wait
+        serve(env)
+        env.web.pages = {"/new": env.web.pages["/bundle"],
+                         "/bundle": spiffe_bundle([env.authority("web.example", "former", trust=False)], 1 << 40)}
+        configure(env, path="/new")
+        env.ctl("reload", expect=0)
+        wait_bundle(env, "web.example", sequence=str(env.sequence), origin=env.web.url("/new"))
+        assert fetches(), "the former URL has answered already"
+    finally:
+        held.set()
+    wait_for(lambda: not fetches(), "the former URL to answer")
+    # The enforcer hears of it before what is asked now: were it taken, this would be older.
+    env.sequence += 1
+    env.web.pages["/new"] = spiffe_bundle([env.ca["web.example"]], env.sequence, 120)
+    env.ctl("reload", expect=0)
+    wait_bundle(env, "web.example", sequence=str(env.sequence), error=None)
+    configure(env)
+    serve(env)
     poll(env)
 
 
