@@ -197,15 +197,23 @@ def test_bundles_that_come_again_end_no_svid_whose_files_are_gone(env):
     take_away(env, "unit")
     before, mark = env.tag_of(unit), env.audit.mark()
     wait_for(lambda: problem(env, "unit"), "the files to be missed")
-    for again in (lambda: env.ctl("reload", expect=0), lambda: write(bundle, read(bundle))):
-        again()
-        # One that is proved later than the bundle is judged, and one that is looked at after that.
-        for _ in range(2):
-            serial = serial_of(env, batch)
+    try:
+        # The same text is not looked at again, what says the same in other bytes is, and what says nothing is refused.
+        for text, told in ((env.ca.bundle(), None), (env.ca.bundle() + "\n", "bundle-loaded"),
+                           ("nothing", "bundle-refused")):
+            step, serial = env.audit.mark(), serial_of(env, batch)
+            write(bundle, text)
+            env.ctl("reload", expect=0)
+            if told:
+                env.audit.wait(step, event__action=told, zt__bundle__trust_domain=TRUST_DOMAIN)
+            # By what is looked at later than the bundle was judged.
             put(env, "batch", env.ca.issue("/web/again-batch"))
             wait_for(lambda s=serial: serial_of(env, batch) != s, "the other directory to be looked into")
-        assert not env.audit.find(mark, event__action="identity-revoked"), "the same bundle ended an identity"
-        assert env.tag_of(unit)["deadline"] == before["deadline"]
+            assert not env.audit.find(mark, event__action="identity-revoked"), f"{told or 'a reload'} ended an identity"
+            assert env.tag_of(unit)["deadline"] == before["deadline"]
+    finally:
+        write(bundle, env.ca.bundle())
+        env.ctl("reload", expect=0)
     # What has the same proof still comes to a unit that is started again.
     unit.recreate()
     wait_for(lambda: env.tag_of(unit), "the tag of the unit that was started again")
