@@ -564,6 +564,7 @@ static int parse_entry(struct reader *r, struct daemon_config_file *out)
 {
 	char why[400], list[CONFIG_SVIDS_MAX];
 	const char *text;
+	yaml_mark_t at;
 	size_t key;
 	int rc;
 
@@ -582,6 +583,7 @@ static int parse_entry(struct reader *r, struct daemon_config_file *out)
 	rc = reader_next(r);
 	if (rc)
 		return rc;
+	at = r->event.start_mark;
 	if (key == CONFIG_KEY_DEVICES && r->event.type == YAML_SEQUENCE_START_EVENT) {
 		rc = scalar_list(r, settings[key].key, list, CONFIG_DEVICES_MAX);
 		text = list;
@@ -597,7 +599,7 @@ static int parse_entry(struct reader *r, struct daemon_config_file *out)
 	if ((key == CONFIG_KEY_DEVICES || key == CONFIG_KEY_SVIDS) && !*text)
 		return 0;
 	if (setting_set(out, (enum config_key)key, text, why, sizeof(why)))
-		return flaw_at(r, &r->event.start_mark, "%s", why);
+		return flaw_at(r, &at, "%s", why);
 	return 0;
 }
 

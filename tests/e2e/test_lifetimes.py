@@ -14,6 +14,7 @@ DB = "127.0.0.1,5432"
 UNIT = "system.slice/e2e-bound.service"
 MAX_LIFETIME_S = 5400
 SHIFT_S = 2
+BRIEF_S = 6
 
 BOUND = POLICY.replace("networks:\n", f"""\
   bound: {{spiffe: {spiffe('bound')}, only: {{cgroup: /vault}}}}
@@ -49,6 +50,16 @@ def put(env, name, svid, rename=True):
         else:
             shutil.copyfile(source, path)
     return svid
+
+
+def take_away(env, name):
+    for file in ("svid.pem", "svid_key.pem"):
+        os.unlink(f"{env.dirs[name]}/{file}")
+
+
+def put_and_prove(env, name, svid):
+    put(env, name, svid)
+    wait_for(lambda: svid.spiffe_id in [s.get("spiffe_id") for s in env.status()["svids"]], "the SVID to be proved")
 
 
 def problem(env, name):
@@ -126,8 +137,8 @@ def test_a_directory_or_file_that_others_could_write_is_not_believed(env):
 
 
 def test_an_svid_that_the_policy_binds_elsewhere_is_an_alarm(env):
-    mark, svid = env.audit.mark(), put(env, "batch", env.ca.issue("/bound"))
-    wait_for(lambda: svid.spiffe_id in [s.get("spiffe_id") for s in env.status()["svids"]], "the SVID to be proved")
+    mark = env.audit.mark()
+    put_and_prove(env, "batch", env.ca.issue("/bound"))
     batch = env.workload("batch")
     event = env.audit.wait(mark, event__action="identity-refused", event__code="binding", seconds=8)
     assert event["event"]["kind"] == "alert" and event["event"]["severity"] == 2, event
@@ -174,6 +185,38 @@ def test_a_role_that_was_replaced_goes_on_with_the_directories(env):
     os.kill(env.role_pids()["identity"], 9)
     put(env, "batch", env.ca.issue("/web", seconds=1200))
     wait_for(lambda: serial_of(env, batch) != before, "the renewed tag", 10)
+
+
+def test_bundles_that_come_again_end_no_svid_whose_files_are_gone(env):
+    bundle = f"{env.dir}/bundles/{TRUST_DOMAIN}.pem"
+    put_and_prove(env, "batch", env.ca.issue("/web/again-batch"))
+    put_and_prove(env, "unit", env.ca.issue("/web/again-unit"))
+    unit, batch = env.workload(UNIT), env.workload("batch")
+    wait_for(lambda: env.tag_of(unit), "the unit's tag")
+    wait_for(lambda: env.tag_of(batch), "the other's tag")
+    take_away(env, "unit")
+    before, mark = env.tag_of(unit), env.audit.mark()
+    wait_for(lambda: problem(env, "unit"), "the files to be missed")
+    try:
+        # The same text is not looked at again, what says the same in other bytes is, and what says nothing is refused.
+        for text, told in ((env.ca.bundle(), None), (env.ca.bundle() + "\n", "bundle-loaded"),
+                           ("nothing", "bundle-refused")):
+            step, serial = env.audit.mark(), serial_of(env, batch)
+            write(bundle, text)
+            env.ctl("reload", expect=0)
+            if told:
+                env.audit.wait(step, event__action=told, zt__bundle__trust_domain=TRUST_DOMAIN)
+            # By what is looked at later than the bundle was judged.
+            put(env, "batch", env.ca.issue("/web/again-batch"))
+            wait_for(lambda s=serial: serial_of(env, batch) != s, "the other directory to be looked into")
+            assert not env.audit.find(mark, event__action="identity-revoked"), f"{told or 'a reload'} ended an identity"
+            assert env.tag_of(unit)["deadline"] == before["deadline"]
+    finally:
+        write(bundle, env.ca.bundle())
+        env.ctl("reload", expect=0)
+    # What has the same proof still comes to a unit that is started again.
+    unit.recreate()
+    wait_for(lambda: env.tag_of(unit), "the tag of the unit that was started again")
 
 
 # ---- clients ----
@@ -245,6 +288,36 @@ def test_an_identity_that_nobody_renews_is_warned_of_and_then_ends(env):
     assert event["log"]["level"] == "warning" and "nobody has proved a renewed" in event["event"]["reason"], event
     env.audit.wait(mark, event__action="identity-expired", zt__cgroup__id=ending.cgroup_id)
     assert len(env.audit.find(mark, event__action="identity-ending", zt__cgroup__id=ending.cgroup_id)) == 1
+
+
+def test_files_that_are_gone_give_no_life_beyond_the_longest_of_their_last_proof(env):
+    """Neither to who has the identity nor to a cgroup of the place that comes later, before the end or after."""
+    options = env.daemon_options
+    env.stop()
+    env.daemon_options = ["--max-lifetime", f"{BRIEF_S}s", *options[2:]]
+    try:
+        env.start()
+        put_and_prove(env, "unit", env.ca.issue("/web/brief"))
+        take_away(env, "unit")
+        unit, mark = env.workload(UNIT), env.audit.mark()
+        wait_for(lambda: env.tag_of(unit), "the unit's tag")
+        wait_for(lambda: env.tag_of(unit)["seconds_left"] <= BRIEF_S / 2, "half of the life to be over", BRIEF_S)
+        second = env.workload("second.slice/e2e-bound.service")
+        left = wait_for(lambda: env.tag_of(second), "the tag of a second cgroup of the unit")["seconds_left"]
+        assert left <= BRIEF_S / 2, f"{left} s are left of a proof that gave {BRIEF_S} s"
+        for workload in (unit, second):
+            env.audit.wait(mark, event__action="identity-expired", zt__cgroup__id=workload.cgroup_id, seconds=BRIEF_S)
+        put_and_prove(env, "batch", env.ca.issue("/web/brief-batch"))
+        mark, third, batch = env.audit.mark(), env.workload("third.slice/e2e-bound.service"), env.workload("batch")
+        wait_for(lambda: env.tag_of(batch), "the tag of another whose files are there")
+        assert not [w.path for w in (unit, second, third) if env.tag_of(w)], "a proof that is over gave a tag"
+        for workload in (unit, second, third):
+            assert not env.audit.find(mark, zt__cgroup__id=workload.cgroup_id), "a proof that is over gave a tag"
+    finally:
+        if not env.daemon.ended():
+            env.stop()
+        env.daemon_options = options
+        env.start()
 
 
 def set_clock_by(nanoseconds):

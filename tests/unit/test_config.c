@@ -81,6 +81,8 @@ static void svids_are_bound_to_units_and_cgroups(void **state)
 	refused("svids: [{dir: \"/s,/t\", unit: a.service}]", "has a comma");
 	refused("svids: [{dir: /s, cgroup: a}]", "a place is neither");
 	refused("svids: [{dir: /s, unit: a/b.service}]", "a place is neither");
+	refused("subtree: /x\nsvids:\n- {dir: /s, cgroup: /a}\n- {dir: s, cgroup: /b}\n\ninstance: a\n",
+		"b.yaml:3:1: error: svids");
 	refused("svids: [web]", "an item of svids must be {dir: DIR, unit: NAME}");
 	refused("svids: /s", "not DIR=unit:NAME");
 }
@@ -203,6 +205,7 @@ static void devices_are_a_list_or_a_text(void **state)
 	assert_int_equal(file.present, 0);
 	refused("devices: [veth*, abcdefghijklmnop]\n",
 		"devices \"veth*,abcdefghijklmnop\" has a name of more than 15 bytes");
+	refused("devices:\n- veth*\n- a/b\n\ninstance: a\n", "b.yaml:2:1: error: devices");
 	refused("devices: [a/b]\n", "has a name with a character that no name has");
 	refused("devices: \"a,,b\"\n", "has an empty name");
 	refused("devices: [\"a,b\"]\n", "a name has no comma");
