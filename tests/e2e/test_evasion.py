@@ -565,7 +565,7 @@ def test_revoking_the_server_ends_its_connection_at_the_client_too(env):
 def client_expires(env, name, number):
     """The daemon does nothing meanwhile."""
     use(env, POLICY)
-    svid = env.ca.issue(name, seconds=2 * PATIENCE)
+    svid = env.ca.issue(name, seconds=2 + 2 * PATIENCE)
     flow = Talk(env, env.workload(f"web{number}", svid), number)
     end_ns = time.monotonic_ns() + int((svid.not_after - time.time()) * 1e9) + 20 * MS
     env.stop_daemon()
