@@ -24,7 +24,7 @@
 
 #define ATTEST_MAX_PENDING 256	     /* attestations under way */
 #define ATTEST_MAX_PENDING_UID 64    /* of one uid other than root */
-#define ATTEST_MAX_PENDING_CGROUP 16 /* of one cgroup, whoever runs in it: others of its uid find places, too */
+#define ATTEST_MAX_PENDING_CGROUP 64 /* of one cgroup, whoever runs in it */
 #define ATTEST_MAX_IDLE 4096	     /* connections that stay open after their RESULT */
 
 struct attest_session;
