@@ -75,7 +75,7 @@ static char *key_text(const EVP_PKEY *key)
 	char *a, *b = NULL, *text = NULL;
 	int bits = EVP_PKEY_get_bits(key), r;
 
-	if (EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA) {
+	if (EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA || EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA_PSS) {
 		a = number_text(key, "n", 0);
 		b = number_text(key, "e", 0);
 		r = asprintf(&text, "'kty':'RSA','n':'%s','e':'%s'", a, b);
@@ -110,11 +110,11 @@ struct word {
 	char *text;
 };
 
-#define MAX_WORDS 24
+#define MAX_WORDS 28
 
 struct world {
 	struct bundle_set *bundles;
-	struct cert root, second, rsa, ed, p384, leaf, no_sign, v1, other_td, bad_extension;
+	struct cert root, second, rsa, pss, ed, p384, leaf, no_sign, v1, other_td, bad_extension;
 	struct word words[MAX_WORDS];
 	size_t n_words;
 };
@@ -170,15 +170,40 @@ static char *crowd(void)
 	return text;
 }
 
+static char *repeated(const char *before, size_t n, const char *after)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *out = open_memstream(&text, &len);
+
+	for (size_t i = 0; i < 2 * n; i++)
+		fputs(i < n ? before : after, out);
+	fclose(out);
+	return text;
+}
+
+static EVP_PKEY *rsa_pss_key(void)
+{
+	EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "RSA-PSS", NULL);
+	EVP_PKEY *key = NULL;
+
+	CERTS_MUST(EVP_PKEY_keygen_init(ctx) == 1 && EVP_PKEY_CTX_set_rsa_keygen_bits(ctx, 2048) == 1 &&
+		   EVP_PKEY_keygen(ctx, &key) == 1);
+	EVP_PKEY_CTX_free(ctx);
+	return key;
+}
+
 static int world_setup(void **state)
 {
 	struct world *world = calloc(1, sizeof(*world));
-	EVP_PKEY *rsa = EVP_RSA_gen(2048), *ed = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519"), *p384 = certs_key("P-384");
+	EVP_PKEY *rsa = EVP_RSA_gen(2048), *pss = rsa_pss_key(), *ed = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519"),
+		 *p384 = certs_key("P-384");
 	char *rsa_key;
 
 	world->root = certs_ca(NULL, &(struct cert_spec){.san = "URI:spiffe://" TD});
 	world->second = certs_ca(NULL, &(struct cert_spec){.subject = "second"});
 	world->rsa = certs_ca(NULL, &(struct cert_spec){.key = rsa});
+	world->pss = certs_ca(NULL, &(struct cert_spec){.key = pss});
 	world->ed = certs_ca(NULL, &(struct cert_spec){.key = ed});
 	world->p384 = certs_ca(NULL, &(struct cert_spec){.key = p384});
 	world->leaf = certs_leaf(&world->root, &(struct cert_spec){0});
@@ -187,11 +212,16 @@ static int world_setup(void **state)
 	world->other_td = certs_ca(NULL, &(struct cert_spec){.san = "URI:spiffe://other.example"});
 	world->bad_extension = certs_ca(NULL, &(struct cert_spec){.twice = NID_basic_constraints});
 	EVP_PKEY_free(rsa);
+	EVP_PKEY_free(pss);
 	EVP_PKEY_free(ed);
 	EVP_PKEY_free(p384);
 	word_add(world, "@ROOT@", entry_text(&world->root));
 	word_add(world, "@SECOND@", entry_text(&world->second));
 	word_add(world, "@RSA@", entry_text(&world->rsa));
+	word_add(world, "@PSS@", entry_text(&world->pss));
+	word_add(world, "@PSSCERT@", certificate_text(&world->pss, false, 0));
+	word_add(world, "@DEEP@", repeated("[", 5000, "]"));
+	word_add(world, "@DIGITS@", repeated("9", 150, "9"));
 	word_add(world, "@ED@", entry_text(&world->ed));
 	word_add(world, "@P384@", entry_text(&world->p384));
 	word_add(world, "@LEAF@", entry_text(&world->leaf));
@@ -218,8 +248,9 @@ static int world_setup(void **state)
 static int world_teardown(void **state)
 {
 	struct world *world = *state;
-	struct cert *certs[] = {&world->root, &world->second,  &world->rsa, &world->ed,	      &world->p384,
-				&world->leaf, &world->no_sign, &world->v1,  &world->other_td, &world->bad_extension};
+	struct cert *certs[] = {&world->root, &world->second,	&world->rsa,	      &world->pss,
+				&world->ed,   &world->p384,	&world->leaf,	      &world->no_sign,
+				&world->v1,   &world->other_td, &world->bad_extension};
 
 	for (size_t i = 0; i < sizeof(certs) / sizeof(certs[0]); i++)
 		cert_free(certs[i]);
@@ -291,6 +322,12 @@ static const struct bundle_case {
 	{"ok-unknown-top", "{'keys':[@ROOT@],'spiffe_new':{'a':[1,2,{'b':null}]},'x':184467440737095516160}", TAKEN(1)},
 	{"ok-unknown-in-entry",
 	 "{'keys':[{@KEY@,'use':'x509-svid','x5c':['@CERT@'],'alg':'ES256','key_ops':['verify']}]}", TAKEN(1)},
+	/* JSON that the reader has no room for is as good as none, wherever it stands. */
+	{"bad-number-beyond-doubles", "{'keys':[@ROOT@],'x':1e400}", REFUSED(76)},
+	{"bad-nul-in-a-string", "{'keys':[@ROOT@],'x':'a\\u0000b'}", REFUSED(76)},
+	{"bad-half-a-surrogate", "{'keys':[@ROOT@],'x':'\\ud800'}", REFUSED(76)},
+	{"bad-nested-too-deep", "{'keys':[@ROOT@],'x':@DEEP@}", REFUSED(76)},
+	{"ok-number-tiny", "{'keys':[@ROOT@],'x':1e-400}", TAKEN(1)},
 	/* 78 */
 	{"ok-noseq", "{'keys':[@ROOT@]}", TAKEN(1), .refresh_s = BUNDLE_REFRESH_USUAL_S},
 	{"ok-seq-zero", "{'keys':[@ROOT@],'spiffe_sequence':0}", TAKEN(1)},
@@ -309,10 +346,22 @@ static const struct bundle_case {
 	{"bad-seq-real", "{'keys':[@ROOT@],'spiffe_sequence':12.0}", REFUSED(78)},
 	{"bad-seq-exponent", "{'keys':[@ROOT@],'spiffe_sequence':1e3}", REFUSED(78)},
 	{"bad-seq-negative", "{'keys':[@ROOT@],'spiffe_sequence':-1}", REFUSED(78)},
+	{"ok-seq-2-to-63", "{'keys':[@ROOT@],'spiffe_sequence':9223372036854775808}", TAKEN(1),
+	 .sequence = 9223372036854775808ULL},
+	{"bad-seq-1e400", "{'keys':[@ROOT@],'spiffe_sequence':1e400}", REFUSED(76)},
+	{"bad-seq-minus-zero", "{'keys':[@ROOT@],'spiffe_sequence':-0}", REFUSED(78)},
+	{"bad-seq-leading-zero", "{'keys':[@ROOT@],'spiffe_sequence':012}", REFUSED(76)},
+	{"bad-seq-plus", "{'keys':[@ROOT@],'spiffe_sequence':+12}", REFUSED(76)},
+	{"bad-seq-hexadecimal", "{'keys':[@ROOT@],'spiffe_sequence':0x10}", REFUSED(76)},
+	{"bad-seq-array", "{'keys':[@ROOT@],'spiffe_sequence':[12]}", REFUSED(78)},
+	{"bad-seq-true", "{'keys':[@ROOT@],'spiffe_sequence':true}", REFUSED(78)},
+	{"bad-seq-of-300-digits", "{'keys':[@ROOT@],'spiffe_sequence':@DIGITS@}", REFUSED(78)},
 	{"bad-seq-null", "{'keys':[@ROOT@],'spiffe_sequence':null}", REFUSED(78)},
 	/* 81, 82, 83 */
 	{"bad-hint-string", "{'keys':[@ROOT@],'spiffe_refresh_hint':'600'}", REFUSED(81)},
 	{"bad-hint-real", "{'keys':[@ROOT@],'spiffe_refresh_hint':0.5}", REFUSED(81)},
+	{"bad-hint-exponent", "{'keys':[@ROOT@],'spiffe_refresh_hint':1e3}", REFUSED(81)},
+	{"bad-hint-null", "{'keys':[@ROOT@],'spiffe_refresh_hint':null}", REFUSED(81)},
 	{"hint-zero", "{'keys':[@ROOT@],'spiffe_refresh_hint':0}", TAKEN(1), .refresh_s = BUNDLE_REFRESH_MIN_S},
 	{"hint-neg", "{'keys':[@ROOT@],'spiffe_refresh_hint':-5}", TAKEN(1), .refresh_s = BUNDLE_REFRESH_MIN_S},
 	{"hint-huge", "{'keys':[@ROOT@],'spiffe_refresh_hint':99999999999999999999}", TAKEN(1),
@@ -342,6 +391,10 @@ static const struct bundle_case {
 	{"ok-2", "{'keys':[@ROOT@,@SECOND@]}", TAKEN(2)},
 	{"ok-dup-key", "{'keys':[@ROOT@,@ROOT@]}", TAKEN(1)},
 	{"ok-every-kind", "{'keys':[@ROOT@,@RSA@,@ED@,@P384@]}", TAKEN(4)},
+	/* JWK has one kind of RSA key (RFC 7518 6.3), certificates have two (RFC 4055 1.2). */
+	{"ok-rsa-pss", "{'keys':[@PSS@]}", TAKEN(1)},
+	{"rsa-pss-mismatch", "{'keys':[{@RSAKEY@,'use':'x509-svid','x5c':['@PSSCERT@']},@SECOND@]}", TAKEN(1),
+	 DROPPED(97)},
 	/* 94, 95 */
 	{"ok-kid-set", "{'keys':[{@KEY@,'kid':'one','use':'x509-svid','x5c':['@CERT@']}]}", TAKEN(1)},
 	{"ok-jwt", "{'keys':[{@OTHERKEY@,'kid':'j','use':'jwt-svid'},@ROOT@]}", TAKEN(1)},
