@@ -15,7 +15,5 @@
 const char *wrong_chain_hint(const char *text, size_t len);
 /* Likewise of one that is no private key in PEM without a passphrase. */
 const char *wrong_key_hint(const char *text, size_t len);
-/* Likewise of one that is no bundle: `json` says what its name made us take it for. */
-const char *wrong_bundle_hint(const char *text, size_t len, int json);
 
 #endif
