@@ -132,21 +132,6 @@ static int socket_message(const struct nlmsghdr *nlh, void *data)
 	return MNL_CB_ERROR;
 }
 
-static int family_list(struct mnl_socket *nl, struct look *look, uint8_t family)
-{
-	char buf[MNL_NLMSG_HDRLEN + sizeof(struct inet_diag_req_v2) + 16];
-	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
-	struct inet_diag_req_v2 *req;
-
-	nlh->nlmsg_type = SOCK_DIAG_BY_FAMILY;
-	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	req = mnl_nlmsg_put_extra_header(nlh, sizeof(*req));
-	req->sdiag_family = family;
-	req->sdiag_protocol = IPPROTO_TCP;
-	req->idiag_states = ~(1U << TCP_TIME_WAIT); /* has the cookie of the socket that it was, which is gone */
-	return netlink_exchange(nl, nlh, socket_message, look);
-}
-
 static int namespace_look(void *ctx)
 {
 	__attribute__((cleanup(netlink_closep))) struct mnl_socket *nl = netlink_open(NETLINK_SOCK_DIAG);
@@ -157,9 +142,8 @@ static int namespace_look(void *ctx)
 
 	if (!nl || getsockopt(mnl_socket_get_fd(nl), SOL_SOCKET, SO_NETNS_COOKIE, &netns, &len) < 0)
 		return -errno;
-	r = family_list(nl, look, AF_INET);
-	if (r == 0)
-		r = family_list(nl, look, AF_INET6);
+	/* One in TIME_WAIT has the cookie of the socket that it was, which is gone. */
+	r = netlink_sockets_list(nl, IPPROTO_TCP, ~(1U << TCP_TIME_WAIT), socket_message, look);
 	return r ? r : cookies_add(&look->namespaces, netns);
 }
 
