@@ -510,6 +510,8 @@ void enforcer_workload_free(struct enforcer *e);
 /* The fetcher role runs: it is told what to watch. */
 void enforcer_workload_watch(struct enforcer *e);
 void enforcer_workload_packet(struct enforcer *e, int type, const void *packet, int fd);
+/* What it said could not be taken: it is asked once more, soon. */
+void enforcer_workload_again(struct enforcer *e);
 
 /* ---- enforcer_keys.c ---- */
 

@@ -310,10 +310,13 @@ struct ipc_workload_state {
  * takes it; with a non-blocking socket returns -EAGAIN. Returns 0 or -errno.
  */
 int ipc_send(int sock, const void *packet, int fd);
+/* The same for a role that has nothing to do before this is told: waits until a non-blocking socket takes the packet. The enforcer
+ * reads all the time, and never waits for a role. */
+int ipc_send_wait(int sock, const void *packet, int fd);
 /*
  * Receives one packet into `buf` (IPC_MAX_PACKET bytes), sets *fdp to the descriptor beside it (owned by the caller,
- * O_CLOEXEC) or -1. Checks that the packet's size is that of its type and that every string in it ends. Returns the
- * type, 0 at end of file, or -errno (-EBADMSG: malformed, already closed what came with it).
+ * O_CLOEXEC) or -1. Checks that the packet's size is that of its type and that every string in it ends; what identity and
+ * fetcher say to people arrives as printable ASCII, with anything else made '?'. Returns the type, 0 at end of file, or -errno (-EBADMSG: malformed, already closed what came with it).
  */
 int ipc_receive(int sock, void *buf, int *fdp);
 /* A sealed memfd with these bytes, read offset 0. Returns the descriptor or -errno. */

@@ -6,7 +6,6 @@
 #include <jansson.h>
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,20 +69,13 @@ static void freep(void *p)
 	free(*(void **)p);
 }
 
-/* For answers that the enforcer counts on: half of one is worse than a role that starts anew. The enforcer reads all the time,
- * and waits for no role; where it does not come to it, its pings end this one. */
+/* For answers that the enforcer counts on. Where it does not come to them, its pings end this role. */
 static void tell_enforcer(int ipc_fd, const void *packet)
 {
-	struct pollfd room = {.fd = ipc_fd, .events = POLLOUT};
-	int r;
+	int r = ipc_send_wait(ipc_fd, packet, -1);
 
-	while ((r = ipc_send(ipc_fd, packet, -1)) == -EAGAIN)
-		if (poll(&room, 1, -1) < 0 && errno != EINTR)
-			break;
 	if (r < 0)
 		log_error("identity: cannot answer the enforcer: %s", strerror(-r));
-	if (r == -EAGAIN)
-		exit(EXIT_FAILURE);
 }
 
 /* ---- bundles ---- */

@@ -14,6 +14,7 @@
 #include "identity/bundle_text.h"
 #include "identity/rules.h"
 #include "identity/svid.h"
+#include "tests/chains/der_edit.h"
 
 #define TD "prod.example"
 
@@ -110,7 +111,7 @@ struct word {
 	char *text;
 };
 
-#define MAX_WORDS 24
+#define MAX_WORDS 32
 
 struct world {
 	struct bundle_set *bundles;
@@ -147,6 +148,43 @@ static char *broken_lines(const struct cert *cert)
 
 	CERTS_MUST(asprintf(&text, "%.64s\\n%s", flat, flat + 64) > 0);
 	free(flat);
+	return text;
+}
+
+/* An authority as BER would have it, and DER has not (rule 205). The last of them is one that issuers write. */
+static const struct encoding {
+	const char *name;
+	struct der_edit edit;
+} encodings[] = {
+	{"@LONGTBS@", {.at = DER_TBS, .how = DER_LONG_LENGTH}},
+	{"@LONGALL@", {.at = "", .how = DER_LONG_LENGTH}},
+	{"@INDEFINITE@", {.at = DER_SUBJECT, .how = DER_INDEFINITE}},
+	{"@PIECES@", {.at = DER_SUBJECT ".0.0.1", .how = DER_CONSTRUCTED}},
+	{"@BOOLEAN@", {.at = DER_EXTENSIONS ".0.1", .how = DER_REPLACE, .bytes = "\x01\x01\x01", .len = 3}},
+	{"@INVALUE@", {.at = DER_EXTENSIONS ".0.2.0", .how = DER_LONG_LENGTH}},
+	{"@BEHIND@", {.at = DER_EXTENSIONS ".0.2", .how = DER_APPEND, .bytes = "\x05\x00", .len = 2}},
+	{"@DEFAULT@", {.at = DER_EXTENSIONS ".2.0", .how = DER_BEHIND, .bytes = "\x01\x01\x00", .len = 3}},
+};
+#define N_ENCODINGS (sizeof(encodings) / sizeof(encodings[0]))
+
+static uint8_t *encoded(const struct cert *cert, const struct encoding *encoding, size_t *len)
+{
+	size_t der_len;
+	unsigned char *der = der_of(cert, &der_len);
+	uint8_t *edited = der_edit(der, der_len, &encoding->edit, cert->key, EVP_sha256(), len);
+
+	OPENSSL_free(der);
+	CERTS_MUST(edited != NULL);
+	return edited;
+}
+
+static char *encoded_text(const struct cert *cert, const struct encoding *encoding)
+{
+	size_t len;
+	uint8_t *der = encoded(cert, encoding, &len);
+	char *text = base64(der, len, false);
+
+	free(der);
 	return text;
 }
 
@@ -210,6 +248,8 @@ static int world_setup(void **state)
 	word_add(world, "@CERTPEM@", pem_text(&world->root));
 	word_add(world, "@CERTLINES@", broken_lines(&world->root));
 	word_add(world, "@CROWD@", crowd());
+	for (size_t i = 0; i < N_ENCODINGS; i++)
+		word_add(world, encodings[i].name, encoded_text(&world->root, &encodings[i]));
 	assert_int_equal(bundle_set_new(&world->bundles), 0);
 	*state = world;
 	return 0;
@@ -259,6 +299,7 @@ static char *expand(const struct world *world, const char *template, size_t *len
 
 #define MEMBERS(members) "{" members ",'use':'x509-svid'}"
 #define WITH(x5c) "{'keys':[{@KEY@,'use':'x509-svid','x5c':" x5c "}]}"
+#define EDITED(x5c) "{'keys':[{@KEY@,'use':'x509-svid','x5c':['" x5c "']},@SECOND@]}"
 #define REFUSED(number) .rule = (number)
 #define TAKEN(number) .authorities = (number)
 #define DROPPED(number) .dropped = 1, .told = (number)
@@ -370,6 +411,15 @@ static const struct bundle_case {
 	 TAKEN(1), DROPPED(97)},
 	{"x5c-trailing", "{'keys':[{@KEY@,'use':'x509-svid','x5c':['@CERTTRAIL@']},@SECOND@]}", TAKEN(1), DROPPED(72)},
 	{"x5c-extension-twice", "{'keys':[@BADEXT@,@SECOND@]}", TAKEN(1), DROPPED(203)},
+	/* 205 */
+	{"x5c-long-length-inside", EDITED("@LONGTBS@"), TAKEN(1), DROPPED(205)},
+	{"x5c-long-length", EDITED("@LONGALL@"), TAKEN(1), DROPPED(205)},
+	{"x5c-indefinite-length", EDITED("@INDEFINITE@"), TAKEN(1), DROPPED(205)},
+	{"x5c-string-in-pieces", EDITED("@PIECES@"), TAKEN(1), DROPPED(205)},
+	{"x5c-boolean-one", EDITED("@BOOLEAN@"), TAKEN(1), DROPPED(205)},
+	{"x5c-long-length-in-extension", EDITED("@INVALUE@"), TAKEN(1), DROPPED(205)},
+	{"x5c-behind-extension", EDITED("@BEHIND@"), TAKEN(1), DROPPED(205)},
+	{"ok-x5c-default-written-out", EDITED("@DEFAULT@"), TAKEN(2)},
 	/* 98 */
 	{"x5c-other-td", "{'keys':[@OTHERTD@]}", TAKEN(1), NOTED(98)},
 	/* 103 */
@@ -563,6 +613,56 @@ static void certificates_one_behind_the_other_are_a_bundle(void **state)
 	assert_int_equal(load_text(world, BUNDLE_DER, text, 0, &report), 0);
 }
 
+static char *pem_of(const uint8_t *der, size_t len)
+{
+	BIO *bio = BIO_new(BIO_s_mem());
+	char *bytes, *text;
+	long n;
+
+	CERTS_MUST(PEM_write_bio(bio, PEM_STRING_X509, "", der, (long)len) > 0);
+	n = BIO_get_mem_data(bio, &bytes);
+	text = strndup(bytes, (size_t)n);
+	BIO_free(bio);
+	return text;
+}
+
+static void check_beside_a_good_one(struct world *world, enum bundle_format format, const char *text, size_t len,
+				    bool taken)
+{
+	struct bundle_report report;
+
+	assert_int_equal(load_text(world, format, text, len, &report), 1 + taken);
+	assert_int_equal(report.dropped, !taken);
+	if (!taken)
+		assert_int_equal(report.entries[0].rule, 205);
+}
+
+/* In every form of a bundle: the entry goes, the bundle stays. */
+static void an_authority_that_is_not_der_is_dropped(void **state)
+{
+	struct world *world = *state;
+	size_t good_len, len;
+	unsigned char *good = der_of(&world->second, &good_len);
+	char *good_pem = pem_of(good, good_len);
+
+	for (size_t i = 0; i < N_ENCODINGS; i++) {
+		bool taken = i == N_ENCODINGS - 1;
+		uint8_t *der = encoded(&world->root, &encodings[i], &len);
+		char *pem = pem_of(der, len), *both;
+
+		assert_true(asprintf(&both, "%s%s", pem, good_pem) > 0);
+		check_beside_a_good_one(world, BUNDLE_PEM, both, strlen(both), taken);
+		der = realloc(der, len + good_len);
+		memcpy(der + len, good, good_len);
+		check_beside_a_good_one(world, BUNDLE_DER, (const char *)der, len + good_len, taken);
+		free(both);
+		free(pem);
+		free(der);
+	}
+	free(good_pem);
+	OPENSSL_free(good);
+}
+
 static void a_bundle_of_more_than_4_mib_is_refused(void **state)
 {
 	struct bundle_report report;
@@ -643,6 +743,7 @@ int main(void)
 		cmocka_unit_test(a_trust_domain_without_a_name_has_no_bundle),
 		cmocka_unit_test(every_rule_of_a_pem_bundle_has_its_verdict),
 		cmocka_unit_test(certificates_one_behind_the_other_are_a_bundle),
+		cmocka_unit_test(an_authority_that_is_not_der_is_dropped),
 		cmocka_unit_test(a_bundle_of_more_than_4_mib_is_refused),
 		cmocka_unit_test(an_authority_is_told_from_others),
 		cmocka_unit_test(every_authority_that_a_chain_leads_to_is_named),
