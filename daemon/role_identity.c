@@ -35,7 +35,7 @@
 #define ACCEPT_PAUSE_USEC 100000
 #define DESCRIPTORS_WANTED 8192
 /* Beside idle connections: own ones, and three for each attestation under way. */
-#define DESCRIPTORS_RESERVED (32 + 3 * ATTEST_MAX_PENDING)
+#define DESCRIPTORS_RESERVED (32 + 3 * ATTEST_PLACES)
 
 struct identity_role {
 	struct attest_server server;
@@ -57,6 +57,7 @@ static void role_freep(struct identity_role **rolep)
 	attest_server_close(&role->server);
 	bundle_set_freep(&role->server.bundles);
 	chains_freep(&role->server.chains);
+	sd_event_source_disable_unref(role->server.ipc_source);
 	sd_event_source_disable_unref(role->listen_source);
 	sd_event_source_disable_unref(role->pause_timer);
 	sd_event_source_disable_unref(role->idle);
@@ -281,10 +282,12 @@ static int on_ipc(sd_event_source *source, int ipc_fd, uint32_t events, void *us
 {
 	struct identity_role *role = userdata;
 	_Alignas(8) uint8_t packet[IPC_MAX_PACKET];
-	int fd, type = ipc_receive(ipc_fd, packet, &fd);
+	int fd, type;
 
 	(void)source;
-	(void)events;
+	if (events & EPOLLOUT)
+		attest_server_on_room(&role->server);
+	type = ipc_receive(ipc_fd, packet, &fd);
 	switch (type) {
 	case 0:
 	case -ECONNRESET:
@@ -381,14 +384,12 @@ static unsigned raise_descriptor_limit(void)
 
 static int add_sources(struct identity_role *role, int listen_fd)
 {
-	sd_event_source *ipc = NULL;
-	int r = sd_event_add_io(role->event, &ipc, role->server.ipc_fd, EPOLLIN, on_ipc, role);
+	struct attest_server *server = &role->server;
+	int r = sd_event_add_io(role->event, &server->ipc_source, server->ipc_fd, EPOLLIN, on_ipc, role);
 
 	if (r < 0)
 		return r;
-	sd_event_source_set_priority(ipc, SD_EVENT_PRIORITY_IMPORTANT);
-	sd_event_source_set_floating(ipc, 1);
-	sd_event_source_unref(ipc);
+	sd_event_source_set_priority(server->ipc_source, SD_EVENT_PRIORITY_IMPORTANT);
 	r = sd_event_add_io(role->event, &role->listen_source, listen_fd, EPOLLIN, on_connection, role);
 	if (r < 0)
 		return r;
@@ -441,6 +442,8 @@ static int set_up(struct identity_role *role, int ipc_fd, int listen_fd)
 		r = bundle_set_new(&role->server.bundles);
 	if (r == 0)
 		r = chains_new(&role->server.chains);
+	if (r == 0)
+		r = refusals_new(&role->server.refusals);
 	if (r == 0)
 		r = warm_up(role);
 	if (r == 0)
