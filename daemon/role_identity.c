@@ -34,7 +34,7 @@
 #define ACCEPT_PAUSE_USEC 100000
 #define DESCRIPTORS_WANTED 8192
 /* Beside idle connections: own ones, and three for each attestation under way. */
-#define DESCRIPTORS_RESERVED (32 + 3 * ATTEST_MAX_PENDING)
+#define DESCRIPTORS_RESERVED (32 + 3 * ATTEST_PLACES)
 
 struct identity_role {
 	struct attest_server server;
@@ -269,6 +269,13 @@ static void on_svid_files(struct identity_role *role, const struct ipc_svid_file
 	tell_enforcer(role->server.ipc_fd, &proved);
 }
 
+static void on_room(void *ctx)
+{
+	struct identity_role *role = ctx;
+
+	attest_server_on_room(&role->server);
+}
+
 static bool on_packet(void *ctx, int type, const void *packet, int *fdp)
 {
 	struct identity_role *role = ctx;
@@ -410,10 +417,13 @@ static int set_up(struct identity_role *role, int listen_fd)
 	if (r == 0)
 		r = chains_new(&role->server.chains);
 	if (r == 0)
+		r = refusals_new(&role->server.refusals);
+	if (r == 0)
 		r = warm_up(role);
 	if (r < 0)
 		return r;
 	role->server.event = role->process.event;
+	role->server.ipc_source = role->process.ipc;
 	/* On the listening socket too, or a message sent before accept() could come without its sender. Where the kernel
 	 * cannot, every connection is told so. */
 	attest_socket_prepare(listen_fd);
@@ -429,6 +439,7 @@ int role_identity_main(int ipc_fd, int listen_fd)
 		log_error("identity: cannot start: %s", strerror(ENOMEM));
 		return EXIT_FAILURE;
 	}
-	role->process = (struct role_process){.name = "identity", .ipc_fd = ipc_fd, .packet = on_packet, .ctx = role};
+	role->process = (struct role_process){
+		.name = "identity", .ipc_fd = ipc_fd, .packet = on_packet, .room = on_room, .ctx = role};
 	return role_process_run(&role->process, set_up(role, listen_fd));
 }
