@@ -74,10 +74,10 @@ static void connection_echo(struct connection *c, const struct record *record)
 
 	if (n == (ssize_t)sizeof(*record))
 		return;
-	c->echoes_lost++;
-	/* The kernel tells a socket's error once: what a write took, the next read does not see and calls EOF. */
-	if (n < 0 && errno != EAGAIN && errno != EINTR)
+	/* A socket tells its error once: who reads after that is told of an end like any other. */
+	if (n < 0 && errno != EAGAIN && errno != EPIPE)
 		c->error = errno;
+	c->echoes_lost++;
 }
 
 static void server_stat(const struct connection *all, size_t n, uint64_t accepted)
