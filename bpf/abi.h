@@ -37,7 +37,7 @@
 #endif
 #define BH_LAYOUT_POLICY (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_TAGS (1U + BH_LAYOUT_TEST)
-#define BH_LAYOUT_VOUCHERS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_VOUCHERS (2U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_NAMES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_KEYS 1U
 #define BH_LAYOUT_SOCKETS (1U + BH_LAYOUT_TEST)
@@ -130,15 +130,21 @@ struct bh_tag {
 /*
  * Which authorities of its trust domain's bundle the chain of a tag's identity is valid by, and until when by each. No program
  * reads it. It lives as long as the tag, so that a daemon which adopts tags can tell whom an authority takes along when it
- * leaves the bundle, without their certificates.
+ * leaves the bundle, without their certificates; and whom a binding, a revocation or a clock that is set concerns.
  */
 #define BH_VOUCHERS 4
+#define BH_PROVED_BY_UID 1U
 struct bh_voucher {
 	__u8 authority[16]; /* beginning of the SHA-256 of its certificate */
 	__s64 not_after;    /* UTC seconds, the earliest on the path; 0: not used */
 };
 struct bh_vouchers {
 	struct bh_voucher voucher[BH_VOUCHERS];
+	__s64 not_before; /* of the SVID, UTC seconds; 0: not known */
+	__s64 not_after;  /* of its chain, which may be later than the tag's; 0: not known */
+	__u8 leaf[32];	  /* SHA-256 of the SVID; all 0: not known */
+	__u32 uid;	  /* of who proved it, where flags say that it is known */
+	__u32 flags;	  /* BH_PROVED_* */
 	__u64 test[BH_LAYOUT_TEST];
 };
 
@@ -810,7 +816,7 @@ struct bh_name {
 BH_ASSERT_SIZE(struct bh_tcpopt, BH_TCPOPT_LEN);
 BH_ASSERT_SIZE(struct bh_mac_input, 48);
 BH_ASSERT_SIZE(struct bh_tag, 16);
-BH_ASSERT_SIZE(struct bh_vouchers, 24 * BH_VOUCHERS);
+BH_ASSERT_SIZE(struct bh_vouchers, 24 * BH_VOUCHERS + 56);
 BH_ASSERT_SIZE(struct bh_state, 32);
 BH_ASSERT_SIZE(struct bh_key, 24);
 BH_ASSERT_SIZE(struct bh_tables, 72 + 4 * 48 + 3 * (8 + 9 * 32));

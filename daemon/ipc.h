@@ -232,6 +232,7 @@ enum notice_kind {
 	NOTICE_KEY_ROTATED,	   /* the handshake is signed by a new key */
 	NOTICE_BUNDLE_REMOVED,
 	NOTICE_IDENTITY_ENDING, /* soon, and nobody has renewed it */
+	NOTICE_IDENTITY_SHARED, /* its SVID is in force in another place too; count: in how many */
 };
 
 /* An event of the daemon itself. Fields that a kind has no use for are 0 or "". */
@@ -260,6 +261,8 @@ struct ipc_notice {
 	char digest[65]; /* policy: SHA-256, hex */
 	char text[512];	 /* reason, or operator's comment */
 	uint8_t leaf_sha256[32];
+	uint64_t other_id; /* as cgroup_id and cgroup_path: of the other one that it is about */
+	char other_path[1024];
 };
 
 struct ipc_fetch {
