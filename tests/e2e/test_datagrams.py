@@ -12,19 +12,20 @@ import struct
 import subprocess
 import sys
 
-from common import PORT, setup, spiffe  # noqa: F401
+from common import PORT, setup as common_setup, spiffe
 from harness import PATIENCE, Skip, wait_for
 from packets import emit
 
 GROUP, OTHER_GROUP, GROUP_PORT = "239.77.1.1", "239.77.2.1", 7100
 UDP_SEGMENT, UDP_GRO, SO_BINDTODEVICE = 103, 104, 25
 SIZE = 64
+OTHER = "other.example"  # another trust domain
 
 POLICY = f"""\
 bulkhead: 1
 identities:
-  web: [{spiffe('web')}, {spiffe('web/*')}]
-  db: [{spiffe('db')}, {spiffe('db/*')}]
+  web: [{spiffe('web')}, {spiffe('web/*')}, spiffe://{OTHER}/web]
+  db: [{spiffe('db')}, {spiffe('db/*')}, spiffe://{OTHER}/db]
   probe: {spiffe('probe')}
 networks:
   group: [{GROUP}/32, "ff15::77:1/128", 255.255.255.255/32]
@@ -38,6 +39,11 @@ rules:
   - {{name: db-hears, action: allow, from: web, to: {{identity: db, network: group}}, service: news, direction: ingress}}
 """
 POLICY_WITHOUT_WEB = POLICY.replace(f"to: db, service: udp/{PORT}-{PORT + 1}", "to: db, service: udp/1")
+
+
+def setup(env):
+    common_setup(env)
+    env.other_ca = env.authority(OTHER)
 
 
 def ready(env):
@@ -313,6 +319,20 @@ def test_revoking_either_end_destroys_connected_sockets_of_both(env):
 def test_an_identity_that_expires_destroys_connected_sockets(env):
     svid = env.ca.issue("/web/short", seconds=2 * PATIENCE)
     Pair(env, env.workload("web-short", svid), env.db).destroyed("EPERM")
+
+
+def test_removing_a_trust_bundle_destroys_connected_sockets_of_both_ends(env):
+    path = f"{env.dir}/bundles/{OTHER}.pem"
+    for n, name in enumerate(("web", "db")):
+        svid = {"web": env.svid["web"], "db": env.svid["db"], name: env.other_ca.issue(f"/{name}")}
+        pair = Pair(env, env.workload(f"web-b{n}", svid["web"]), env.workload(f"db-b{n}", svid["db"]))
+        os.rename(path, f"{env.dir}/bundle-away")
+        try:
+            env.ctl("reload", expect=0)
+            pair.destroyed("EPERM")
+        finally:
+            os.rename(f"{env.dir}/bundle-away", path)
+            env.ctl("reload", expect=0)
 
 
 def test_a_policy_change_leaves_connected_sockets_that_are_still_allowed(env):

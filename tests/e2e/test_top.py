@@ -94,6 +94,26 @@ def test_a_connection_that_lives_is_counted_while_it_lives_and_once(env):
         assert pairs(env)[end.key]["rtt_us"] > 0
 
 
+def test_the_round_trip_time_is_what_the_kernel_measured(env):
+    """Of a pair with one connection that rests."""
+    svid = env.ca.issue("/web/rtt")
+    to = f"{env.veth['4'][1]},5432"
+    env.db.tcp_server(to, netns=env.far)
+    stream = env.workload("rtt", svid).tcp_stream(to)
+    stream.command("send 50")
+    wait_for(lambda: stream.stat()["received"] == 50, "all records to come back")
+
+    def measured():
+        text = subprocess.run(["ip", "netns", "exec", env.home, "ss", "-tinHO", "dport", "=", ":5432"], capture_output=True,
+                              text=True, check=True).stdout
+        return [1000 * float(rtt) for rtt in re.findall(r"\brtt:([0-9.]+)/", text)]
+
+    told = lambda: pairs(env).get((svid.spiffe_id, spiffe("db"), "egress", "tcp"), {}).get("rtt_us")  # noqa: E731
+    wait_for(told, "the pair to be told")
+    rtt = measured()
+    assert len(rtt) == 1 and abs(told() - rtt[0]) <= 2, (told(), rtt)
+
+
 def test_connections_in_other_namespaces_are_counted_too(env):
     to = f"{env.veth['4'][1]},5432"
     env.db.tcp_server(to, netns=env.far)
