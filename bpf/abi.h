@@ -43,7 +43,7 @@
 #define BH_LAYOUT_SOCKETS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_TCP (1U + BH_LAYOUT_TEST)	    /* TCP sockets, in both places */
 #define BH_LAYOUT_UDP_SOCKETS (1U + BH_LAYOUT_TEST) /* UDP sockets */
-#define BH_LAYOUT_HANDSHAKES 3U
+#define BH_LAYOUT_HANDSHAKES 4U
 #define BH_LAYOUT_TICKETS 3U
 #define BH_LAYOUT_ENDPOINTS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_ADDRESSES (1U + BH_LAYOUT_TEST)
@@ -509,8 +509,8 @@ struct bh_handshake {
 };
 
 /*
- * Handshakes under way, in the bucket that a hash of the tuple names. `mark` is 0 of a free place, 1 of one that is being
- * written, else the upper bits of the hash with a count in the lower ones that makes each writing another.
+ * Handshakes under way, in the bucket that a hash of the tuple names. `mark` is the upper bits of the hash, or nothing of it
+ * in a free place and in one that is being written, and in the lower bits a count of what has become of the place.
  *
  * There are few near buckets, so that they stay in the processor's caches, and as many far ones as a flood needs. Who finds no
  * place in a near bucket notes there that it overflows, and goes to the far one; there the oldest makes room: losing one
@@ -519,8 +519,9 @@ struct bh_handshake {
 #define BH_HANDSHAKE_NEAR 256U /* powers of two */
 #define BH_HANDSHAKE_FAR 4096U
 #define BH_HANDSHAKE_WAYS 4U
-#define BH_HANDSHAKE_WRITING 1ULL
-#define BH_HANDSHAKE_COUNT 0xffULL
+#define BH_HANDSHAKE_COUNT 0xffffULL
+#define BH_HANDSHAKE_WRITING 0x10000ULL
+#define BH_HANDSHAKE_HASH (~(BH_HANDSHAKE_COUNT | BH_HANDSHAKE_WRITING))
 struct bh_handshake_item {
 	struct bh_tuple tuple;
 	struct bh_handshake handshake;
