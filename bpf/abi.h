@@ -41,9 +41,9 @@
 #define BH_LAYOUT_NAMES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_KEYS 1U
 #define BH_LAYOUT_SOCKETS (1U + BH_LAYOUT_TEST)
-#define BH_LAYOUT_TCP (1U + BH_LAYOUT_TEST)	    /* TCP sockets, in both places */
+#define BH_LAYOUT_TCP (2U + BH_LAYOUT_TEST)	    /* TCP sockets, in both places */
 #define BH_LAYOUT_UDP_SOCKETS (1U + BH_LAYOUT_TEST) /* UDP sockets */
-#define BH_LAYOUT_HANDSHAKES 3U
+#define BH_LAYOUT_HANDSHAKES 4U
 #define BH_LAYOUT_TICKETS 3U
 #define BH_LAYOUT_ENDPOINTS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_ADDRESSES (1U + BH_LAYOUT_TEST)
@@ -446,8 +446,9 @@ struct bh_udp_sock {
 /*
  * Kept for each TCP socket, by its cookie: storage in the socket would cost two allocations a connection, which is more than
  * all else that a short connection costs here. The kernel programs make it when a socket is made or becomes established, and
- * let it go when the socket is closed; a cookie is never used twice. The first 64 bytes are what a packet of an established
- * connection, and the end of one, look at. The enforcer reads it to find the connections that a change has cut off.
+ * let it go when the kernel destroys the socket; a cookie is never used twice. How it is read and written: bpf/tcp_state.h. The
+ * first 64 bytes are what a packet of an established connection, and the end of one, look at. The enforcer reads it to find
+ * the connections that a change has cut off.
  */
 struct bh_tcp {
 	__u64 cookie;	      /* of the socket; 0: nobody's */
@@ -460,8 +461,8 @@ struct bh_tcp {
 	__u8 verdict;	      /* 1 allow */
 	__u8 answered;	      /* the SYN was answered by a peer that is allowed: may become established */
 	__u8 asked;	      /* under `word` some rule can allow `identity` to reach `remote`, `rport` */
-	__u8 known; /* `identity`, `subject_tag`, `cgroup` are the socket's under `word`: a packet showed it */
-	__u8 pad;
+	__u8 known;	   /* `identity`, `subject_tag`, `cgroup` are the socket's under `word`: a packet showed it */
+	__u8 released;	   /* 1: no process can use it any more */
 	__u32 identity;	   /* subject */
 	__u32 peer;	   /* identity number of the peer */
 	__u64 peer_tag;	   /* cgroup whose tag gave the peer its identity */
@@ -472,24 +473,41 @@ struct bh_tcp {
 	__u32 isn;	   /* of the SYN sent: only its answer may name the peer */
 	__u16 lport;
 	__u16 rport;
-	__u32 use; /* bits of BH_TCP_USE_: how it is being written */
+	__u32 use; /* bits of BH_TCP_USE_ */
 	struct bh_addr local;
 	struct bh_addr remote;
 	__u64 test[BH_LAYOUT_TEST];
 };
 
-#define BH_TCP_LEAVING (~0ULL) /* in the place of a cookie: nobody's, and not to be taken yet */
+#define BH_TCP_LEAVING                                                                                                 \
+	(1ULL << 63) /* beside the cookie: not to be looked at. No kernel has counted its cookies so far */
 
 #define BH_TCP_USE_WRITING 1U /* by a program that does not hold the socket's lock */
 #define BH_TCP_USE_LEAVING 2U /* to be let go, by whoever writes just now */
-#define BH_TCP_USE_HELD 4U    /* made by a process that has not closed it: may connect again, and its creator counts */
-#define BH_TCP_USE_DONE 8U    /* its last connection is over */
 #define BH_TCP_USE_AGAIN 16U  /* it started over while it was being written */
+#define BH_TCP_USE_APART 32U  /* stands in the hash map */
+#define BH_TCP_USE_ONE                                                                                                 \
+	256U /* of a slot: one more stands in the hash map because this slot was taken; counted from here up */
 
 /* The place of a TCP socket is named by its cookie. Cookies count up, so sockets of one time do not meet but where one lives
  * long; the later one then stands in a hash map. */
 #define BH_TCP_SLOTS 32768U /* a power of two */
 #define BH_TCP_MORE 131072U
+
+/* What the enforcer asks of a program that keeps to the rules of these entries (bh_keep_tcp); it answers 0, or 1 where there is no
+ * room. */
+enum bh_tcp_wish {
+	BH_TCP_ADD = 0,	   /* `tcp`, if there is none */
+	BH_TCP_RENEW = 1,  /* as `tcp`, if there is one */
+	BH_TCP_REMOVE = 2, /* the kernel has told its end to others */
+	BH_TCP_FORGET = 3, /* its end was not told: only if no process can use it */
+};
+
+struct bh_tcp_request {
+	__u32 wish;
+	__u32 pad;
+	struct bh_tcp tcp; /* BH_TCP_REMOVE, BH_TCP_FORGET: its cookie */
+};
 
 /* A connection of which the SYN was accepted, seen from the listener. */
 struct bh_tuple {
@@ -515,8 +533,8 @@ struct bh_handshake {
 };
 
 /*
- * Handshakes under way, in the bucket that a hash of the tuple names. `mark` is 0 of a free place, 1 of one that is being
- * written, else the upper bits of the hash with a count in the lower ones that makes each writing another.
+ * Handshakes under way, in the bucket that a hash of the tuple names. `mark` is the upper bits of the hash, or nothing of it
+ * in a free place and in one that is being written, and in the lower bits a count of what has become of the place.
  *
  * There are few near buckets, so that they stay in the processor's caches, and as many far ones as a flood needs. Who finds no
  * place in a near bucket notes there that it overflows, and goes to the far one; there the oldest makes room: losing one
@@ -525,8 +543,9 @@ struct bh_handshake {
 #define BH_HANDSHAKE_NEAR 256U /* powers of two */
 #define BH_HANDSHAKE_FAR 4096U
 #define BH_HANDSHAKE_WAYS 4U
-#define BH_HANDSHAKE_WRITING 1ULL
-#define BH_HANDSHAKE_COUNT 0xffULL
+#define BH_HANDSHAKE_COUNT 0xffffULL
+#define BH_HANDSHAKE_WRITING 0x10000ULL
+#define BH_HANDSHAKE_HASH (~(BH_HANDSHAKE_COUNT | BH_HANDSHAKE_WRITING))
 struct bh_handshake_item {
 	struct bh_tuple tuple;
 	struct bh_handshake handshake;

@@ -37,6 +37,8 @@ struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u64 bytes_received;
 	__u64 bytes_acked;
+	__u64 bytes_sent; /* payload, each time it is sent */
+	__u64 bytes_retrans;
 	__u32 srtt_us;
 	__u32 total_retrans;
 };
@@ -68,6 +70,15 @@ static __always_inline __u64 bh_skb_cookie(struct __sk_buff *skb)
 	struct sock *sk = kernel->sk;
 
 	return sk ? sk->__sk_common.skc_cookie.counter : 0;
+}
+
+/* Does the packet come to a listener? */
+static __always_inline bool bh_skb_listens(struct __sk_buff *skb)
+{
+	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
+	struct sock *sk = kernel->sk;
+
+	return sk && sk->__sk_common.skc_state == BPF_TCP_LISTEN;
 }
 
 /* Cookie of a callback's socket, which has one: it was made with the socket, or is made now. */

@@ -25,7 +25,7 @@ int bh_look_tcp(struct bpf_iter__tcp *ctx)
 	/* Without a place to remember it, it is counted when it ends. */
 	before = bpf_sk_storage_get(&counted, tp, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (before)
-		bh_pair_tcp(tp, &key, before, state, false);
+		bh_pair_tcp(tp, &key, before, false);
 	return 0;
 }
 
