@@ -84,7 +84,7 @@ static __always_inline __u64 udp_receive_until(const struct bh_query *q)
 static __always_inline int udp_known(struct __sk_buff *skb, struct bh_udp_sock *us, __u64 word, __u64 now, __u32 hook)
 {
 	struct bh_query q = {.word = word, .now = now};
-	struct bh_udp_flow *f;
+	struct bh_udp_flow *f, is;
 	struct bh_udp_key key;
 	struct bh_packet p;
 
@@ -98,24 +98,24 @@ static __always_inline int udp_known(struct __sk_buff *skb, struct bh_udp_sock *
 	q.cookie = bpf_get_socket_cookie(skb);
 	flow_key_of(&key, &q);
 	f = bpf_map_lookup_elem(&udp_flows, &key);
-	if (!f || !f->verdict || f->word != word || now >= f->valid_until_ns ||
-	    (__s64)(now - f->seen_ns) >= (__s64)BH_SECOND)
+	if (!f || !flow_copy(&is, f, &key) || !is.verdict || is.word != word || now >= is.valid_until_ns ||
+	    (__s64)(now - is.seen_ns) >= (__s64)BH_SECOND)
 		return 0;
-	q.valid_until = f->valid_until_ns;
+	q.valid_until = is.valid_until_ns;
 	if (hook == BH_INGRESS) {
-		q.ticket = f->receive_ticket;
+		q.ticket = flow_ticket(&key, is.receive_ticket);
 		if (!q.ticket || !bh_ticket_redeem(q.ticket, bh_segments(skb), now))
 			return 0;
 		recent_keep(us, &q, skb->ifindex == 1, hook, udp_receive_until(&q));
 		return 1;
 	}
-	q.ticket = f->send_ticket;
-	if (!q.ticket || (f->initiator && (__s64)(now - f->resolved_ns) >= (__s64)BH_RESOLVE_NS))
+	q.ticket = flow_ticket(&key, is.send_ticket);
+	if (!q.ticket || (is.initiator && (__s64)(now - is.resolved_ns) >= (__s64)BH_RESOLVE_NS))
 		return 0;
 	if (q.ticket == BH_TICKET_NONE ? bh_shows_identity(&q.remote)
 				       : !bh_ticket_give(q.ticket, bh_segments(skb), now))
 		return 0;
-	recent_keep(us, &q, skb->ifindex == 1, hook, udp_send_until(&q, !f->initiator, f->resolved_ns));
+	recent_keep(us, &q, skb->ifindex == 1, hook, udp_send_until(&q, !is.initiator, is.resolved_ns));
 	return 1;
 }
 
@@ -138,8 +138,8 @@ static __noinline int udp_egress(struct __sk_buff *skb, struct bh_udp_sock *us, 
 	if (bh_shows_identity(&q->remote) || bh_addr_is_multicast(&q->remote))
 		q->ticket = bh_ticket_write(q, loopback ? us->netns : 0, bh_segments(skb));
 	if (f)
-		f->send_ticket = q->ticket;
-	recent_keep(us, q, loopback, BH_EGRESS, udp_send_until(q, f && !f->initiator, q->now));
+		f->send_ticket = flow_ticket(&key, q->ticket);
+	recent_keep(us, q, loopback, BH_EGRESS, udp_send_until(q, q->direction == BH_INGRESS, q->now));
 	return BH_ALLOW;
 }
 
@@ -158,7 +158,7 @@ static __noinline int udp_ingress(struct __sk_buff *skb, struct bh_udp_sock *us,
 	if (!q->allow)
 		return BH_DENY;
 	if (f)
-		f->receive_ticket = q->ticket;
+		f->receive_ticket = flow_ticket(&key, q->ticket);
 	recent_keep(us, q, loopback, BH_INGRESS, udp_receive_until(q));
 	/* Tells the sendmsg hook that this socket answers others. */
 	if (!us->answers)
