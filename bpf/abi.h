@@ -45,7 +45,7 @@
 #define BH_LAYOUT_KEYS 1U
 #define BH_LAYOUT_SOCKETS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_TCP (1U + BH_LAYOUT_TEST)	    /* TCP sockets, in both places */
-#define BH_LAYOUT_UDP_SOCKETS (1U + BH_LAYOUT_TEST) /* UDP sockets */
+#define BH_LAYOUT_UDP_SOCKETS (3U + BH_LAYOUT_TEST) /* UDP sockets */
 #define BH_LAYOUT_HANDSHAKES 3U
 #define BH_LAYOUT_TICKETS 3U
 #define BH_LAYOUT_ENDPOINTS (1U + BH_LAYOUT_TEST)
@@ -420,6 +420,14 @@ struct bh_udp_recent {
 	__be16 lport;
 	__be16 rport;
 	__u32 path; /* BH_PATH_* */
+	/* Payload in bytes of the pair `identity`, `peer`, `direction`, since it was last added there (account.h). */
+	__u64 sent;
+	__u64 received;
+	__u64 counted_ns; /* when that was */
+	__u32 identity;
+	__u32 peer;
+	__u32 direction;
+	__u32 pad;
 };
 #define BH_PATH_LOOPBACK 1U /* on the loopback device */
 #define BH_PATH_V4 2U
@@ -799,13 +807,14 @@ struct bh_pair_key {
 };
 
 /* All of it only grows. What is of TCP alone is taken from the kernel's own tcp_info: when a connection ends, and of those
- * that live whenever somebody asks (struct bh_counted). */
+ * that live whenever somebody asks (struct bh_counted). Bytes of UDP come from where they are counted with the socket: within a
+ * second of the next datagram, when the socket is closed, and whenever somebody asks (struct bh_udp_recent). */
 struct bh_pair {
-	__u64 seen_ns; /* when a flow or a denial was counted last */
+	__u64 seen_ns; /* when a flow, a denial or bytes of UDP were counted last */
 	__u64 flows;   /* judged and allowed */
 	__u64 denied;  /* packets and calls denied */
-	__u64 sent;    /* TCP: payload in bytes that the peer has acknowledged */
-	__u64 received;
+	__u64 sent; /* payload in bytes; TCP: that the peer has acknowledged; UDP: that left the socket, and was allowed */
+	__u64 received;	   /* likewise; UDP: that was allowed to the socket */
 	__u64 retransmits; /* TCP: segments sent again */
 	__u64 rtt_us;	   /* TCP: sum of smoothed round-trip times */
 	__u64 rtt_samples; /* one of each connection at its end, and one whenever somebody asked while it lived */
@@ -851,8 +860,8 @@ BH_ASSERT_SIZE(struct bh_syn_tickets, 72 * BH_TICKET_WAYS);
 BH_ASSERT_SIZE(struct bh_ticket, 40);
 BH_ASSERT_SIZE(struct bh_udp_key, 48);
 BH_ASSERT_SIZE(struct bh_udp_flow, 88);
-BH_ASSERT_SIZE(struct bh_udp_recent, 88);
-BH_ASSERT_SIZE(struct bh_udp_sock, 48 + 88 * BH_UDP_RECENT);
+BH_ASSERT_SIZE(struct bh_udp_recent, 128);
+BH_ASSERT_SIZE(struct bh_udp_sock, 48 + 128 * BH_UDP_RECENT);
 BH_ASSERT_SIZE(struct bh_device, 8 + 16 * BH_DEVICE_ADDRESSES);
 BH_ASSERT_SIZE(struct bh_device_key, 40);
 BH_ASSERT_SIZE(struct bh_device_flow, 48);

@@ -505,8 +505,16 @@ def credits_left(env, port):
     return left
 
 
-def test_every_datagram_has_one_credit_however_it_is_sent_and_received(env):
+def bytes_counted(env):
+    """From web to db: sent by the one, received by the other."""
+    got = {p["direction"]: p for p in env.ctl_json("top")["pairs"]
+           if (p["from"], p["to"], p["protocol"]) == (spiffe("web"), spiffe("db"), "udp")}
+    return [got[d][n] if d in got else 0 for d, n in (("egress", "sent_bytes"), ("ingress", "received_bytes"))]
+
+
+def test_every_datagram_has_one_credit_and_is_counted_once_however_it_is_sent_and_received(env):
     rounds, each = 40, 25
+    before, ways = bytes_counted(env), 0
     for place in ("loopback", "veth"):
         _, _, netns = places(env)[place]
         for how in ("send", "sendto", "sendmmsg", "segments"):
@@ -524,6 +532,9 @@ def test_every_datagram_has_one_credit_however_it_is_sent_and_received(env):
                 assert how != "segments" or (stat["largest"] > SIZE) == bool(merged), f"{what}: {stat}"
                 assert credits_left(env, poured["port"]) == [0], what
                 server.quit()
+                ways += 1
+    counted = [b + ways * rounds * each * SIZE for b in before]
+    wait_for(lambda: bytes_counted(env) == counted, f"{counted} bytes to be counted at both ends")
 
 
 if __name__ == "__main__":
