@@ -13,6 +13,9 @@
 #define BULKHEAD_BPF_ABI_H
 
 #include <linux/types.h>
+#include <stdbool.h>
+
+#include "seal.h"
 
 #define BH_ABI_VERSION 3U
 
@@ -42,14 +45,14 @@
 #define BH_LAYOUT_KEYS 1U
 #define BH_LAYOUT_SOCKETS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_TCP (2U + BH_LAYOUT_TEST)	    /* TCP sockets, in both places */
-#define BH_LAYOUT_UDP_SOCKETS (1U + BH_LAYOUT_TEST) /* UDP sockets */
+#define BH_LAYOUT_UDP_SOCKETS (3U + BH_LAYOUT_TEST) /* UDP sockets */
 #define BH_LAYOUT_HANDSHAKES 4U
 #define BH_LAYOUT_TICKETS 3U
 #define BH_LAYOUT_ENDPOINTS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_ADDRESSES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_UNLISTED 1U
-#define BH_LAYOUT_UDP_TICKETS 2U /* numbers and slots */
-#define BH_LAYOUT_UDP_FLOWS (2U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_UDP_TICKETS 3U /* numbers and slots */
+#define BH_LAYOUT_UDP_FLOWS (4U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_DEVICES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_DEVICE_FLOWS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_DENIALS (2U + BH_LAYOUT_TEST)
@@ -423,6 +426,14 @@ struct bh_udp_recent {
 	__be16 lport;
 	__be16 rport;
 	__u32 path; /* BH_PATH_* */
+	/* Payload in bytes of the pair `identity`, `peer`, `direction`, since it was last added there (account.h). */
+	__u64 sent;
+	__u64 received;
+	__u64 counted_ns; /* when that was */
+	__u32 identity;
+	__u32 peer;
+	__u32 direction;
+	__u32 pad;
 };
 #define BH_PATH_LOOPBACK 1U /* on the loopback device */
 #define BH_PATH_V4 2U
@@ -654,10 +665,31 @@ struct bh_udp_flow {
 	__u8 proof;
 	__u8 reason;
 	__u8 verdict;
-	__u64 send_ticket; /* as in struct bh_udp_recent; 0: not known */
+	__u64 send_ticket; /* as in struct bh_udp_recent, with bh_seal_key() of the key over it; 0 there: not known */
 	__u64 receive_ticket;
+	__u64 seal; /* bh_udp_flow_seal(); 0: as a build left it that had none */
 	__u64 test[BH_LAYOUT_TEST];
 };
+
+/* Of a flow and all that a verdict rests on (seal.h); never 0. What is not in it changes while the flow lasts. */
+static inline __attribute__((unused, always_inline)) __u64 bh_udp_flow_seal(const struct bh_udp_flow *f,
+									    const struct bh_udp_key *key)
+{
+	__u64 ends = (__u64)f->identity << 32 | f->peer;
+	__u64 is = (__u64)f->cell << 32 | (__u32)f->initiator << 24 | f->proof << 16 | f->reason << 8 | f->verdict;
+	__u64 seal = bh_seal_key(key) + BH_SEAL(f->word, 0x923f82a4af194f9bULL) +
+		     BH_SEAL(f->valid_until_ns, 0xab1c5ed5da6d8118ULL) +
+		     BH_SEAL(f->peer_cookie, 0xd807aa98a3030242ULL) + BH_SEAL(f->peer_tag, 0x12835b0145706fbeULL) +
+		     BH_SEAL(ends, 0x243185be4ee4b28cULL) + BH_SEAL(is, 0x550c7dc3d5ffb4e2ULL);
+
+	return seal | 1;
+}
+
+static inline __attribute__((unused, always_inline)) bool bh_udp_flow_is_sealed(const struct bh_udp_flow *f,
+										const struct bh_udp_key *key)
+{
+	return !f->seal || f->seal == bh_udp_flow_seal(f, key);
+}
 
 /* ---- managed devices --------------------------------------------------------------------------------------------- */
 
@@ -800,13 +832,14 @@ struct bh_pair_key {
 };
 
 /* All of it only grows. What is of TCP alone is taken from the kernel's own tcp_info: when a connection ends, and of those
- * that live whenever somebody asks (struct bh_counted). */
+ * that live whenever somebody asks (struct bh_counted). Bytes of UDP come from where they are counted with the socket: within a
+ * second of the next datagram, when the socket is closed, and whenever somebody asks (struct bh_udp_recent). */
 struct bh_pair {
-	__u64 seen_ns; /* when a flow or a denial was counted last */
+	__u64 seen_ns; /* when a flow, a denial or bytes of UDP were counted last */
 	__u64 flows;   /* judged and allowed */
 	__u64 denied;  /* packets and calls denied */
-	__u64 sent;    /* TCP: payload in bytes that the peer has acknowledged */
-	__u64 received;
+	__u64 sent; /* payload in bytes; TCP: that the peer has acknowledged; UDP: that left the socket, and was allowed */
+	__u64 received;	   /* likewise; UDP: that was allowed to the socket */
 	__u64 retransmits; /* TCP: segments sent again */
 	__u64 rtt_us;	   /* TCP: sum of smoothed round-trip times */
 	__u64 rtt_samples; /* one of each connection at its end, and one whenever somebody asked while it lived */
@@ -851,9 +884,9 @@ BH_ASSERT_SIZE(struct bh_syn_ticket, 72);
 BH_ASSERT_SIZE(struct bh_syn_tickets, 72 * BH_TICKET_WAYS);
 BH_ASSERT_SIZE(struct bh_ticket, 40);
 BH_ASSERT_SIZE(struct bh_udp_key, 48);
-BH_ASSERT_SIZE(struct bh_udp_flow, 80);
-BH_ASSERT_SIZE(struct bh_udp_recent, 88);
-BH_ASSERT_SIZE(struct bh_udp_sock, 48 + 88 * BH_UDP_RECENT);
+BH_ASSERT_SIZE(struct bh_udp_flow, 88);
+BH_ASSERT_SIZE(struct bh_udp_recent, 128);
+BH_ASSERT_SIZE(struct bh_udp_sock, 48 + 128 * BH_UDP_RECENT);
 BH_ASSERT_SIZE(struct bh_device, 8 + 16 * BH_DEVICE_ADDRESSES);
 BH_ASSERT_SIZE(struct bh_device_key, 40);
 BH_ASSERT_SIZE(struct bh_device_flow, 48);

@@ -5,6 +5,7 @@
  *
  * They run for the caller's sake; what enforces is skb.bpf.c. So where they do not know better they let pass.
  */
+#include "account.h"
 #include "endpoint.h"
 #include "tcp_state.h"
 
@@ -222,8 +223,10 @@ int bh_sock_release(struct bpf_sock *ctx)
 		return BH_PROCEED;
 	}
 	us = bpf_sk_storage_get(&udp_sockets, ctx, 0, 0);
-	if (us)
+	if (us) {
 		bh_endpoint_leave(us);
+		account_settle_all(us);
+	}
 	return BH_PROCEED;
 }
 

@@ -51,10 +51,20 @@ struct bpf_sock_ops_kern {
 	struct sock *sk;
 };
 
+struct bpf_map {
+	__u32 value_size;
+};
+
 struct bpf_iter_meta;
 struct bpf_iter__tcp {
 	struct bpf_iter_meta *meta;
 	struct sock_common *sk_common;
+};
+
+struct bpf_iter__bpf_sk_storage_map {
+	struct bpf_map *map;
+	struct sock *sk;
+	void *value;
 };
 #pragma clang attribute pop
 

@@ -103,10 +103,10 @@ static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, str
 		return flow_packet_of(skb, ss, &p, &q, hook);
 	if (!err && us) {
 		if (hook == BH_INGRESS)
-			return udp_ingress(skb, us, &q);
+			return udp_ingress(skb, us, &q, udp_payload(skb, &p));
 		err = udp_source(skb, us, &q);
 		if (!err)
-			return udp_egress(skb, us, &q);
+			return udp_egress(skb, us, &q, udp_payload(skb, &p));
 	}
 	if (!err)
 		return unknown_socket(sk, &p, &q, hook);

@@ -365,6 +365,16 @@ int datapath_look_tcp_fd(const struct datapath *dp)
 	return bpf_program__fd(dp->skeleton->progs.bh_look_tcp);
 }
 
+int datapath_look_udp_fd(const struct datapath *dp)
+{
+	return bpf_program__fd(dp->skeleton->progs.bh_look_udp);
+}
+
+int datapath_udp_sockets_fd(const struct datapath *dp)
+{
+	return bpf_map__fd(dp->skeleton->maps.udp_sockets);
+}
+
 struct bh_counters *datapath_counters(struct datapath *dp)
 {
 	return dp->counters;

@@ -6,6 +6,7 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <errno.h>
 #include <string.h>
 
 #include "tcp_entry.h"
@@ -139,7 +140,10 @@ int datapath_endpoint_delete(struct datapath *dp, const struct bh_endpoint_key *
 
 int datapath_udp_flow_get(const struct datapath *dp, const struct bh_udp_key *key, struct bh_udp_flow *flow)
 {
-	return datapath_result(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.udp_flows), key, flow));
+	int r = datapath_result(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.udp_flows), key, flow));
+
+	/* Not if it was another's while it was read. */
+	return r == 0 && !bh_udp_flow_is_sealed(flow, key) ? -ENOENT : r;
 }
 
 int datapath_udp_flow_delete(struct datapath *dp, const struct bh_udp_key *key)
