@@ -3,7 +3,6 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#include <dirent.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -15,12 +14,12 @@
 
 #include "bpf/abi.h"
 #include "carry_entries.h"
+#include "carry_found.h"
 #include "carry_tcp.h"
 #include "log.h"
 #include "pins.h"
 
 #define PATH_BYTES 1200
-#define MAX_NUMBER 1000000U
 
 enum how {
 	MADE_ANEW,  /* what is lost costs a retransmission, or is made again by the daemon */
@@ -81,14 +80,6 @@ struct item {
 	uint64_t *taken;	  /* SUMS: what it held when it was carried */
 };
 
-/* Names in the pin directory, and the maps that attached programs use. */
-struct found {
-	char **names;
-	size_t n_names;
-	uint32_t *in_use; /* map ids */
-	size_t n_in_use;
-};
-
 struct carry {
 	char pin_dir[PATH_BYTES];
 	struct bpf_object *object;
@@ -131,104 +122,6 @@ void carry_freep(struct carry **carryp)
 
 /* ---- what is there ---- */
 
-static void found_clear(struct found *found)
-{
-	for (size_t i = 0; i < found->n_names; i++)
-		free(found->names[i]);
-	free(found->names);
-	free(found->in_use);
-}
-
-static bool is_in_use(const struct found *found, uint32_t id)
-{
-	for (size_t i = 0; i < found->n_in_use; i++)
-		if (found->in_use[i] == id)
-			return true;
-	return false;
-}
-
-/* The maps of the program that a pinned link has, attached or not: one that somebody detached was in force before. */
-static int link_maps_read(struct found *found, const char *path)
-{
-	struct bpf_link_info link = {};
-	struct bpf_prog_info program = {};
-	uint32_t len = sizeof(link), ids[64] = {}, *more;
-	int fd = bpf_obj_get(path), program_fd = -1, r = 0;
-
-	if (fd >= 0 && bpf_obj_get_info_by_fd(fd, &link, &len) == 0)
-		program_fd = bpf_prog_get_fd_by_id(link.prog_id);
-	program.map_ids = (uint64_t)(uintptr_t)ids;
-	program.nr_map_ids = sizeof(ids) / sizeof(ids[0]);
-	len = sizeof(program);
-	if (program_fd >= 0 && bpf_obj_get_info_by_fd(program_fd, &program, &len) == 0) {
-		size_t n = program.nr_map_ids < 64 ? program.nr_map_ids : 64;
-
-		more = reallocarray(found->in_use, found->n_in_use + n + 1, sizeof(*more));
-		if (more) {
-			found->in_use = more;
-			memcpy(more + found->n_in_use, ids, n * sizeof(*ids));
-			found->n_in_use += n;
-		} else {
-			r = -ENOMEM;
-		}
-	}
-	if (program_fd >= 0)
-		close(program_fd);
-	if (fd >= 0)
-		close(fd);
-	return r;
-}
-
-/* The names of maps end with a number. */
-static bool is_link(const char *pin)
-{
-	return strncmp(pin, "link_", 5) == 0 || (strncmp(pin, "device_", 7) == 0 && pin[7] >= '0' && pin[7] <= '9');
-}
-
-static int found_read(struct found *found, const char *pin_dir)
-{
-	DIR *dir = opendir(pin_dir);
-	struct dirent *entry;
-	char path[PATH_BYTES + 300];
-	int r = dir ? 0 : -errno;
-
-	while (r == 0 && (entry = readdir(dir))) {
-		char **names = reallocarray(found->names, found->n_names + 1, sizeof(*names));
-
-		if (!names) {
-			r = -ENOMEM;
-			break;
-		}
-		found->names = names;
-		names[found->n_names] = strdup(entry->d_name);
-		if (!names[found->n_names++])
-			r = -ENOMEM;
-		snprintf(path, sizeof(path), "%s/%s", pin_dir, entry->d_name);
-		if (r == 0 && is_link(entry->d_name))
-			r = link_maps_read(found, path);
-	}
-	if (dir)
-		closedir(dir);
-	return r;
-}
-
-/* The layout number in the name of a pin of this map; 0: a build before numbers; -1: another map's. */
-static int number_of(const char *pin, const char *map)
-{
-	size_t len = strlen(map);
-	unsigned long number;
-	char *end;
-
-	if (strncmp(pin, map, len) != 0)
-		return -1;
-	if (pin[len] == '\0')
-		return 0;
-	if (pin[len] != '_' || pin[len + 1] < '1' || pin[len + 1] > '9')
-		return -1;
-	number = strtoul(pin + len + 1, &end, 10);
-	return *end == '\0' && number < MAX_NUMBER ? (int)number : -1;
-}
-
 static uint32_t map_id(int fd)
 {
 	struct bpf_map_info info = {};
@@ -238,13 +131,13 @@ static uint32_t map_id(int fd)
 }
 
 /* The best of the other layouts: one in use, else the newest. Returns whether it is in use. */
-static bool source_find(const struct carry *carry, const struct found *found, struct item *item)
+static bool source_find(const struct carry *carry, const struct carry_found *found, struct item *item)
 {
 	const char *name = bpf_map__name(item->map);
 	bool best_used = false;
 
 	for (size_t i = 0; i < found->n_names; i++) {
-		int number = number_of(found->names[i], name), fd;
+		int number = carry_number_of(found->names[i], name), fd;
 		char path[PATH_BYTES + 300];
 		bool used;
 
@@ -252,7 +145,7 @@ static bool source_find(const struct carry *carry, const struct found *found, st
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", carry->pin_dir, found->names[i]);
 		fd = bpf_obj_get(path);
-		used = is_in_use(found, map_id(fd));
+		used = carry_found_uses(found, map_id(fd));
 		if (fd < 0 || (item->source >= 0 &&
 			       (best_used > used || (best_used == used && item->number > (unsigned)number)))) {
 			if (fd >= 0)
@@ -341,14 +234,15 @@ static int family_check(const struct carry *carry, int fd, char *why, size_t why
 		carry->pin_dir, abi, BH_ABI_VERSION);
 }
 
-static int item_plan(struct carry *carry, const struct found *found, struct item *item, char *why, size_t why_size)
+static int item_plan(struct carry *carry, const struct carry_found *found, struct item *item, char *why,
+		     size_t why_size)
 {
 	bool is_state = strcmp(bpf_map__name(item->map), "state") == 0;
 	uint32_t len = sizeof(item->from);
 	int own = bpf_obj_get(item->pin), r = 0;
 	bool source_used = source_find(carry, found, item);
 
-	item->fresh = own < 0 || (source_used && !is_in_use(found, map_id(own)));
+	item->fresh = own < 0 || (source_used && !carry_found_uses(found, map_id(own)));
 	/* One that is neither the best nor in use is a leftover. */
 	if (!item->fresh && !source_used && item->source >= 0) {
 		close(item->source);
@@ -417,7 +311,7 @@ static int items_make(struct carry *carry)
 int carry_plan(struct carry **carryp, struct bpf_object *object, const char *pin_dir, char *why, size_t why_size)
 {
 	__attribute__((cleanup(carry_freep))) struct carry *carry = calloc(1, sizeof(*carry));
-	__attribute__((cleanup(found_clear))) struct found found = {};
+	__attribute__((cleanup(carry_found_clear))) struct carry_found found = {};
 	int r;
 
 	if (!carry)
@@ -425,7 +319,7 @@ int carry_plan(struct carry **carryp, struct bpf_object *object, const char *pin
 	why[0] = '\0';
 	carry->object = object;
 	snprintf(carry->pin_dir, sizeof(carry->pin_dir), "%s", pin_dir);
-	r = found_read(&found, pin_dir);
+	r = carry_found_read(&found, pin_dir);
 	if (r == 0)
 		r = items_make(carry);
 	for (size_t i = 0; i < carry->n_items && r == 0; i++)
@@ -629,7 +523,7 @@ void carry_abandon(struct carry *carry)
 
 void carry_finish(struct carry *carry)
 {
-	struct found found = {};
+	struct carry_found found = {};
 	char path[PATH_BYTES + 300];
 
 	for (size_t i = 0; i < carry->n_items; i++) {
@@ -637,10 +531,10 @@ void carry_finish(struct carry *carry)
 			close(carry->items[i].source);
 		carry->items[i].source = -1;
 	}
-	if (found_read(&found, carry->pin_dir) == 0) {
+	if (carry_found_read(&found, carry->pin_dir) == 0) {
 		for (size_t i = 0; i < found.n_names; i++) {
 			for (size_t k = 0; k < carry->n_items; k++) {
-				int number = number_of(found.names[i], bpf_map__name(carry->items[k].map));
+				int number = carry_number_of(found.names[i], bpf_map__name(carry->items[k].map));
 
 				if (number < 0 || (unsigned)number == carry->items[k].row->layout)
 					continue;
@@ -651,7 +545,7 @@ void carry_finish(struct carry *carry)
 			}
 		}
 	}
-	found_clear(&found);
+	carry_found_clear(&found);
 }
 
 bool carry_pins_hold(const struct carry *carry, char *path, size_t size)

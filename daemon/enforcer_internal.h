@@ -7,7 +7,10 @@
  *   enforcer_change.c    what an operator asks for: apply, rollback
  *   enforcer_confirm.c   a policy on trial: confirmed, or gone back from
  *   enforcer_preview.c   what a policy would cut, before it does
- *   enforcer_tags.c      identities and tags: attest, renew, expire, revoke, remove; local identities
+ *   enforcer_tags.c      tags: the mirror of the kernel's; end, expire, remove
+ *   enforcer_names.c     identity numbers, and what they stand for
+ *   enforcer_attest.c    tags by attestation: given, renewed, refused
+ *   enforcer_revoke.c    revocation
  *   enforcer_lifetimes.c how long tags live: limits, warnings, the clock
  *   enforcer_svids.c     SVIDs in directories, proved on behalf of workloads
  *   enforcer_peers.c     which process, of which cgroup
@@ -302,16 +305,6 @@ int enforcer_preview(void *ctx, const struct policy_source *files, size_t n, con
 
 int enforcer_tags_start(struct enforcer *e); /* adopts names and tags from the kernel */
 void enforcer_tags_free(struct enforcer *e);
-void enforcer_tag_request(struct enforcer *e, const struct ipc_tag_request *request, int pidfd);
-/* Who index of an identity number under the given policy. */
-uint16_t enforcer_who_of(const struct enforcer *e, const struct policy_image *image, uint32_t identity);
-int enforcer_revoke(void *ctx, const char *identity, uid_t uid, pid_t pid, struct control_revoke_result *out,
-		    char **textp);
-void enforcer_names_tell(struct enforcer *e); /* to the auditor */
-/* "spiffe://..." or a local identity's name; "" if unknown. */
-const char *enforcer_identity_name(const struct enforcer *e, uint32_t identity);
-/* The number of an identity, a new one if it was never seen. Returns 0 or -errno. */
-int enforcer_identity_number(struct enforcer *e, const char *text, bool local, uint32_t *number);
 
 /* The mirror. Pointers hold until the next tag is added or removed. */
 struct tag *enforcer_tag_find(struct enforcer *e, uint64_t cgroup_id);
@@ -324,6 +317,31 @@ void enforcer_tag_end(struct enforcer *e, struct tag *tag, enum notice_kind kind
 struct ipc_notice enforcer_tag_notice(struct enforcer *e, enum notice_kind kind, const struct tag *tag);
 bool enforcer_tags_expire(struct enforcer *e); /* returns whether any did */
 void enforcer_expiry_arm(struct enforcer *e);
+
+/* ---- enforcer_names.c ---- */
+
+int enforcer_names_start(struct enforcer *e); /* adopts those in the kernel */
+void enforcer_names_free(struct enforcer *e);
+void enforcer_names_tell(struct enforcer *e); /* to the auditor */
+/* "spiffe://..." or a local identity's name; "" if unknown. */
+const char *enforcer_identity_name(const struct enforcer *e, uint32_t identity);
+/* The number of an identity, a new one if it was never seen. Returns 0 or -errno. */
+int enforcer_identity_number(struct enforcer *e, const char *text, bool local, uint32_t *number);
+/* Who index of an identity number under the given policy. */
+uint16_t enforcer_who_of(const struct enforcer *e, const struct policy_image *image, uint32_t identity);
+
+/* ---- enforcer_revoke.c ---- */
+
+void enforcer_revocations_load(struct enforcer *e); /* from the state directory */
+void enforcer_revocations_free(struct enforcer *e);
+/* When an identity was last revoked, in UTC seconds, or 0. */
+int64_t enforcer_revoked_at(const struct enforcer *e, const char *spiffe_id);
+int enforcer_revoke(void *ctx, const char *identity, uid_t uid, pid_t pid, struct control_revoke_result *out,
+		    char **textp);
+
+/* ---- enforcer_attest.c ---- */
+
+void enforcer_tag_request(struct enforcer *e, const struct ipc_tag_request *request, int pidfd);
 
 /* One attestation that the identity role has verified. */
 struct tag_attempt {

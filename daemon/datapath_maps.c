@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Entries of the maps, as the enforcer reads and writes them.
+ */
+#include "datapath_internal.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <string.h>
+
+/* ---- tags ---- */
+
+int datapath_tag_set(struct datapath *dp, uint64_t cgroup_id, const struct bh_tag *tag)
+{
+	return datapath_result(bpf_map_update_elem(bpf_map__fd(dp->skeleton->maps.tags), &cgroup_id, tag, BPF_ANY));
+}
+
+int datapath_tag_get(const struct datapath *dp, uint64_t cgroup_id, struct bh_tag *tag)
+{
+	return datapath_result(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.tags), &cgroup_id, tag));
+}
+
+int datapath_tag_delete(struct datapath *dp, uint64_t cgroup_id)
+{
+	return datapath_result(bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.tags), &cgroup_id));
+}
+
+int datapath_tag_next(const struct datapath *dp, const uint64_t *cgroup_id, uint64_t *next)
+{
+	return datapath_result(bpf_map_get_next_key(bpf_map__fd(dp->skeleton->maps.tags), cgroup_id, next));
+}
+
+int datapath_vouchers_set(struct datapath *dp, uint64_t cgroup_id, const struct bh_vouchers *vouchers)
+{
+	return datapath_result(
+		bpf_map_update_elem(bpf_map__fd(dp->skeleton->maps.vouchers), &cgroup_id, vouchers, BPF_ANY));
+}
+
+int datapath_vouchers_get(const struct datapath *dp, uint64_t cgroup_id, struct bh_vouchers *vouchers)
+{
+	return datapath_result(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.vouchers), &cgroup_id, vouchers));
+}
+
+int datapath_vouchers_delete(struct datapath *dp, uint64_t cgroup_id)
+{
+	int r = datapath_result(bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.vouchers), &cgroup_id));
+
+	return r == -ENOENT ? 0 : r;
+}
+
+int datapath_name_set(struct datapath *dp, uint32_t identity, const struct bh_name *name)
+{
+	return datapath_result(bpf_map_update_elem(bpf_map__fd(dp->skeleton->maps.names), &identity, name, BPF_ANY));
+}
+
+int datapath_name_get(const struct datapath *dp, uint32_t identity, struct bh_name *name)
+{
+	return datapath_result(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.names), &identity, name));
+}
+
+int datapath_name_next(const struct datapath *dp, const uint32_t *identity, uint32_t *next)
+{
+	return datapath_result(bpf_map_get_next_key(bpf_map__fd(dp->skeleton->maps.names), identity, next));
+}
+
+/* ---- addresses ---- */
+
+int datapath_address_set(struct datapath *dp, const struct bh_addr *address, uint64_t netns_cookie)
+{
+	int fd = bpf_map__fd(dp->skeleton->maps.addresses);
+
+	return datapath_result(bpf_map_update_elem(fd, address, &netns_cookie, BPF_ANY));
+}
+
+int datapath_address_delete(struct datapath *dp, const struct bh_addr *address)
+{
+	return datapath_result(bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.addresses), address));
+}
+
+int datapath_address_get(const struct datapath *dp, const struct bh_addr *address, uint64_t *netns_cookie)
+{
+	return datapath_result(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.addresses), address, netns_cookie));
+}
+
+int datapath_address_next(const struct datapath *dp, const struct bh_addr *address, struct bh_addr *next,
+			  uint64_t *netns_cookie)
+{
+	int fd = bpf_map__fd(dp->skeleton->maps.addresses);
+
+	if (bpf_map_get_next_key(fd, address, next) < 0)
+		return -errno;
+	return datapath_result(bpf_map_lookup_elem(fd, next, netns_cookie));
+}
+
+void datapath_unlisted_set(struct datapath *dp, const uint64_t *bits, bool add)
+{
+	for (size_t i = 0; i < BH_UNLISTED_BITS / 64; i++) {
+		uint64_t word = (bits ? bits[i] : 0) | (add ? dp->unlisted[i] : 0);
+
+		if (dp->unlisted[i] != word)
+			__atomic_store_n(&dp->unlisted[i], word, __ATOMIC_RELAXED);
+	}
+}
+
+/* ---- UDP endpoints ---- */
+
+int datapath_endpoint_next(const struct datapath *dp, const struct bh_endpoint_key *key, struct bh_endpoint_key *next,
+			   uint64_t *cookie)
+{
+	int fd = bpf_map__fd(dp->skeleton->maps.endpoints);
+	struct bh_endpoint endpoint = {};
+
+	if (bpf_map_get_next_key(fd, key, next) < 0)
+		return -errno;
+	/* It may be gone since: cookie 0 is nobody's. */
+	*cookie = bpf_map_lookup_elem(fd, next, &endpoint) == 0 ? endpoint.cookie : 0;
+	return 0;
+}
+
+int datapath_endpoint_get(const struct datapath *dp, const struct bh_endpoint_key *key, struct bh_endpoint *endpoint)
+{
+	return datapath_result(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.endpoints), key, endpoint));
+}
+
+int datapath_endpoint_set(struct datapath *dp, const struct bh_endpoint_key *key, const struct bh_endpoint *endpoint)
+{
+	return datapath_result(
+		bpf_map_update_elem(bpf_map__fd(dp->skeleton->maps.endpoints), key, endpoint, BPF_EXIST));
+}
+
+int datapath_endpoint_delete(struct datapath *dp, const struct bh_endpoint_key *key)
+{
+	return datapath_result(bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.endpoints), key));
+}
+
+/* ---- UDP flows ---- */
+
+int datapath_udp_flow_get(const struct datapath *dp, const struct bh_udp_key *key, struct bh_udp_flow *flow)
+{
+	return datapath_result(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.udp_flows), key, flow));
+}
+
+int datapath_udp_flow_delete(struct datapath *dp, const struct bh_udp_key *key)
+{
+	return datapath_result(bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.udp_flows), key));
+}
+
+/* ---- TCP sockets ---- */
+
+/* A copy. Whose it is is read last, because the place may be let go and taken by another socket meanwhile. */
+void datapath_tcp_slot(const struct datapath *dp, uint32_t index, struct bh_tcp *tcp)
+{
+	const struct bh_tcp *slot = &dp->tcp[index % BH_TCP_SLOTS];
+
+	*tcp = *slot;
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	if (__atomic_load_n(&slot->cookie, __ATOMIC_RELAXED) != tcp->cookie)
+		tcp->cookie = 0;
+}
+
+int datapath_tcp_get(const struct datapath *dp, uint64_t cookie, struct bh_tcp *tcp)
+{
+	if (!cookie)
+		return -ENOENT;
+	datapath_tcp_slot(dp, (uint32_t)cookie, tcp);
+	if (tcp->cookie == cookie)
+		return 0;
+	return datapath_result(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.tcp_more), &cookie, tcp));
+}
+
+int datapath_tcp_more_next(const struct datapath *dp, const uint64_t *cookie, uint64_t *next)
+{
+	return datapath_result(bpf_map_get_next_key(bpf_map__fd(dp->skeleton->maps.tcp_more), cookie, next));
+}
+
+void datapath_tcp_delete(struct datapath *dp, uint64_t cookie)
+{
+	struct bh_tcp *slot = &dp->tcp[cookie % BH_TCP_SLOTS];
+
+	bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.tcp_more), &cookie);
+	if (__atomic_load_n(&slot->cookie, __ATOMIC_ACQUIRE) != cookie)
+		return;
+	/* As bh_tcp_let_go(): nothing of it is for the next owner. No program writes here, the socket is gone. */
+	slot->pass = 0;
+	memset((char *)slot + sizeof(slot->cookie), 0, offsetof(struct bh_tcp, netns) - sizeof(slot->cookie));
+	slot->peer = BH_ID_WORLD;
+	slot->use = 0;
+	__atomic_store_n(&slot->cookie, 0, __ATOMIC_RELEASE);
+}

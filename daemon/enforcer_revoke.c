@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Revocation by an operator. What was revoked, and when, is kept on disk: SVIDs of before that give no tag any more.
+ */
+#include "enforcer_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "log.h"
+
+#define REVOCATIONS_FILE "revoked"
+#define REVOCATIONS_MAX 65536
+
+void enforcer_revocations_load(struct enforcer *e)
+{
+	int fd = openat(e->state_fd, REVOCATIONS_FILE, O_RDONLY | O_CLOEXEC);
+	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
+	char line[2200];
+
+	while (f && fgets(line, sizeof(line), f)) {
+		struct revocation *more;
+		long long time;
+		char id[2049];
+
+		if (sscanf(line, "%lld %2048s", &time, id) != 2)
+			continue;
+		more = reallocarray(e->revocations, e->n_revocations + 1, sizeof(*more));
+		if (!more)
+			break;
+		e->revocations = more;
+		e->revocations[e->n_revocations++] = (struct revocation){.spiffe_id = strdup(id), .time = time};
+	}
+	if (f)
+		fclose(f);
+}
+
+/* Kept on disk: a restart must not let a revoked SVID in again. */
+static int revocation_add(struct enforcer *e, const char *spiffe_id, int64_t now)
+{
+	struct revocation *more;
+	char line[2200];
+	int fd, len, r = 0;
+	off_t size;
+
+	if (e->n_revocations >= REVOCATIONS_MAX)
+		return -ENOSPC;
+	more = reallocarray(e->revocations, e->n_revocations + 1, sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	e->revocations = more;
+	fd = openat(e->state_fd, REVOCATIONS_FILE, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	len = snprintf(line, sizeof(line), "%lld %s\n", (long long)now, spiffe_id);
+	size = lseek(fd, 0, SEEK_END);
+	if (size < 0 || write(fd, line, (size_t)len) != len || fsync(fd) < 0) {
+		r = -EIO;
+		/* Half a line would swallow the next one. */
+		if (size >= 0 && ftruncate(fd, size) < 0)
+			log_error("cannot take half a revocation out of %s again: %s", REVOCATIONS_FILE,
+				  strerror(errno));
+	}
+	close(fd);
+	if (r)
+		return r;
+	e->revocations[e->n_revocations] = (struct revocation){.spiffe_id = strdup(spiffe_id), .time = now};
+	if (!e->revocations[e->n_revocations].spiffe_id)
+		return -ENOMEM;
+	e->n_revocations++;
+	return 0;
+}
+
+int64_t enforcer_revoked_at(const struct enforcer *e, const char *spiffe_id)
+{
+	int64_t time = 0;
+
+	for (size_t i = 0; i < e->n_revocations; i++)
+		if (e->revocations[i].time > time && strcmp(e->revocations[i].spiffe_id, spiffe_id) == 0)
+			time = e->revocations[i].time;
+	return time;
+}
+
+int enforcer_revoke(void *ctx, const char *identity, uid_t uid, pid_t pid, struct control_revoke_result *out,
+		    char **textp)
+{
+	int64_t now = (int64_t)(enforcer_realtime_ns() / 1000000000ULL);
+	struct enforcer *e = ctx;
+	char text[128];
+	int r;
+
+	(void)uid;
+	*out = (struct control_revoke_result){};
+	for (size_t i = 0; i < e->n_tags; i++) {
+		const struct tag *tag = &e->tags[i];
+
+		if (!tag->deadline_ns || strcmp(enforcer_identity_name(e, tag->identity), identity) != 0)
+			continue;
+		if (tag->local) {
+			if (asprintf(textp,
+				     "%s is a local identity: it holds as long as the policy names it; apply a policy "
+				     "without it",
+				     identity) < 0)
+				*textp = NULL;
+			return CONTROL_NO_IDENTITY;
+		}
+		out->tags++;
+	}
+	if (!out->tags) {
+		if (asprintf(textp, "no cgroup carries the identity %s (see `policyctl identities`)", identity) < 0)
+			*textp = NULL;
+		return CONTROL_NO_IDENTITY;
+	}
+	r = revocation_add(e, identity, now);
+	if (r < 0) {
+		if (asprintf(textp, "cannot record the revocation: %s; nothing was revoked", strerror(-r)) < 0)
+			*textp = NULL;
+		return r;
+	}
+	snprintf(text, sizeof(text), "revoked by the operator (policyctl process %d)", (int)pid);
+	for (size_t i = 0; i < e->n_tags; i++)
+		if (e->tags[i].deadline_ns && strcmp(enforcer_identity_name(e, e->tags[i].identity), identity) == 0)
+			enforcer_tag_end(e, &e->tags[i], NOTICE_IDENTITY_REVOKED, text);
+	datapath_changed(e->datapath);
+	out->sockets_cut = (uint32_t)enforcer_sweep(e, true, "identity revoked");
+	return CONTROL_DONE;
+}
+
+void enforcer_revocations_free(struct enforcer *e)
+{
+	for (size_t i = 0; i < e->n_revocations; i++)
+		free(e->revocations[i].spiffe_id);
+	free(e->revocations);
+}
