@@ -4,7 +4,7 @@
  * its own; what has no handshake in the table that sockets use. `hook` is the packet's direction as the workload sees it:
  * what it sends is egress.
  *
- * Both tables are LRU maps, whose elements have no grace period: one can hold another flow while somebody still has a
+ * The table is an LRU map, whose elements have no grace period: one can hold another flow while somebody still has a
  * pointer to what it held. So
  * - nothing of a verdict is written through a pointer. A flow that is judged again goes in by its key (BPF_EXIST), which the
  *   kernel compares under the bucket's lock, as a new element that is whole before it can be found: what stands in the table of a
@@ -309,7 +309,7 @@ static __always_inline bool device_flow_lives(struct bh_device_room *room, const
 	}
 	f = bpf_map_lookup_elem(&udp_flows, &key);
 	return f && f->verdict && f->word == q->word && q->now < f->valid_until_ns &&
-	       (__s64)(q->now - f->seen_ns) < (__s64)BH_FLOW_IDLE && flow_is_still(&key, f);
+	       (__s64)(q->now - f->seen_ns) < (__s64)BH_FLOW_IDLE && bpf_map_lookup_elem(&udp_flows, &key) == f;
 }
 
 /* An error belongs to the flow that it tells of; whoever sends it. Returns 0 or the enum bh_reason to deny with. */

@@ -1,11 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
  * flow.h - flows without a handshake: the first packet is judged, the others and the replies belong to its flow.
- *
- * An element of an LRU map has no grace period: it can hold another flow while somebody still has a pointer to what it held.
- * So a verdict goes in by its key, which the kernel compares, and what was read counts if the key leads to the same element
- * afterwards. Through a pointer go the times of the last packet, which another flow that came to be just now has as well, and the
- * numbers of tickets: one that is not its own vouches for nothing that its receiver gets.
  */
 #ifndef BULKHEAD_BPF_FLOW_H
 #define BULKHEAD_BPF_FLOW_H
@@ -34,36 +29,25 @@ static __always_inline void udp_flow_store(struct bh_udp_flow *f, const struct b
 	f->receive_ticket = 0;
 }
 
-/* Does the key still lead there? */
-static __always_inline bool flow_is_still(const struct bh_udp_key *key, const struct bh_udp_flow *f)
-{
-	asm volatile("" ::: "memory");
-	return bpf_map_lookup_elem(&udp_flows, key) == f;
-}
-
 /* By itself, so that what it needs of the stack is not there while the policy is asked. */
-static __noinline void flow_put(const struct bh_query *q, const struct bh_udp_key *key, __u64 peer_cookie, __u64 flags)
+static __noinline void flow_add(const struct bh_query *q, const struct bh_udp_key *key, __u64 peer_cookie)
 {
 	struct bh_udp_flow fresh = {};
 
 	udp_flow_store(&fresh, q, peer_cookie);
-	bpf_map_update_elem(&udp_flows, key, &fresh, flags);
+	bpf_map_update_elem(&udp_flows, key, &fresh, BPF_ANY);
 }
-
-#define FLOW_THERE 1U  /* there is an entry */
-#define FLOW_KNOWN 2U  /* with this peer */
-#define FLOW_STANDS 4U /* and its verdict still holds */
 
 /*
  * One packet of a flow without handshake. q holds both ends, `hook` is the packet's direction. Replies belong to the flow of
  * the first packet. Only allowed flows are remembered. Sets q->allow, and to when that holds; returns the flow if it was
- * known, and not judged again.
+ * known.
  */
 static __noinline struct bh_udp_flow *flow_judge(struct bh_query *q, struct bh_udp_key *key, __u64 peer_cookie,
 						 __u32 hook)
 {
 	struct bh_udp_flow *f = bpf_map_lookup_elem(&udp_flows, key);
-	__u32 found = 0;
+	bool known = false;
 
 	/* Signed: another CPU may have seen a packet after our clock was read. */
 	if (f && (__s64)(q->now - f->seen_ns) >= (__s64)BH_FLOW_IDLE)
@@ -80,25 +64,15 @@ static __noinline struct bh_udp_flow *flow_judge(struct bh_query *q, struct bh_u
 			q->unlisted = 0;
 			peer_cookie = f->peer_cookie;
 		}
-		found = FLOW_THERE;
-		if (f->peer == q->peer && f->peer_tag == q->peer_tag)
-			found |= FLOW_KNOWN;
-		if (found == (FLOW_THERE | FLOW_KNOWN) && f->word == q->word && q->now < f->valid_until_ns &&
-		    f->peer_cookie == peer_cookie) {
-			found |= FLOW_STANDS;
+		known = f->peer == q->peer && f->peer_tag == q->peer_tag;
+		if (known && f->word == q->word && q->now < f->valid_until_ns && f->peer_cookie == peer_cookie) {
+			f->resolved_ns = q->now;
+			if (f->seen_ns != q->now)
+				f->seen_ns = q->now;
 			q->allow = f->verdict;
 			q->valid_until = f->valid_until_ns;
 			q->cell = f->cell;
 			q->reason = f->reason;
-		}
-		if (!flow_is_still(key, f)) {
-			bh_refuse(q, BH_REASON_NO_FLOW);
-			return 0;
-		}
-		if (found & FLOW_STANDS) {
-			f->resolved_ns = q->now;
-			if (f->seen_ns != q->now)
-				f->seen_ns = q->now;
 			bh_judge_sender(q);
 			if (!q->allow)
 				bh_report_denied(q);
@@ -111,11 +85,18 @@ static __noinline struct bh_udp_flow *flow_judge(struct bh_query *q, struct bh_u
 	}
 	bh_judge_arrived(q);
 	bh_report(q);
+	/* The verifier has to see the pointer compared, not what the compiler remembers of an earlier comparison. */
+	BH_OPAQUE(f);
+	if (!f) {
+		if (q->allow)
+			flow_add(q, key, peer_cookie);
+		return 0;
+	}
 	/* A flow that is denied keeps its direction: else the next answer would open it anew the other way round. And who is
 	 * not its peer has no say in it. */
-	if (q->allow || (found & FLOW_KNOWN))
-		flow_put(q, key, peer_cookie, found ? BPF_EXIST : BPF_ANY);
-	return 0;
+	if (q->allow || known)
+		udp_flow_store(f, q, peer_cookie);
+	return f;
 }
 
 static __always_inline int flow_packet(struct bh_query *q, struct bh_udp_key *key, __u64 peer_cookie, __u32 hook)
