@@ -53,7 +53,7 @@
 #define BH_LAYOUT_UNLISTED 1U
 #define BH_LAYOUT_UDP_TICKETS 3U /* numbers and slots */
 #define BH_LAYOUT_UDP_FLOWS (4U + BH_LAYOUT_TEST)
-#define BH_LAYOUT_DEVICES (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_DEVICES (2U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_DEVICE_FLOWS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_DENIALS (2U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_EVENTS (1U + BH_LAYOUT_TEST)
@@ -702,6 +702,8 @@ struct bh_device {
 	__u32 link_header; /* bytes before the IP header: 14 of Ethernet, 0 of a device that has none */
 	__u32 n_addresses;
 	struct bh_addr addresses[BH_DEVICE_ADDRESSES]; /* the workload's: it sends from no other */
+	__u32 master;				       /* the bridge that it is a port of; 0: none */
+	__u32 pad;
 	__u64 test[BH_LAYOUT_TEST];
 };
 
@@ -887,7 +889,7 @@ BH_ASSERT_SIZE(struct bh_udp_key, 48);
 BH_ASSERT_SIZE(struct bh_udp_flow, 88);
 BH_ASSERT_SIZE(struct bh_udp_recent, 128);
 BH_ASSERT_SIZE(struct bh_udp_sock, 48 + 128 * BH_UDP_RECENT);
-BH_ASSERT_SIZE(struct bh_device, 8 + 16 * BH_DEVICE_ADDRESSES);
+BH_ASSERT_SIZE(struct bh_device, 16 + 16 * BH_DEVICE_ADDRESSES);
 BH_ASSERT_SIZE(struct bh_device_key, 40);
 BH_ASSERT_SIZE(struct bh_device_flow, 48);
 BH_ASSERT_SIZE(struct bh_fragment_key, 48);

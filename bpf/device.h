@@ -25,6 +25,9 @@ struct bh_device_room {
 	struct bh_query about; /* somebody else: who sends to the workload, or the flow that an ICMP error tells of */
 	struct bh_fragment_key fragment;
 	__u64 is_first; /* the packet is the first fragment of `fragment` */
+	struct bh_device_key key;
+	struct bh_device_flow flow; /* of `key`: a copy (device_flow.h) */
+	struct bpf_fib_lookup route;
 };
 
 struct {
@@ -34,9 +37,14 @@ struct {
 	__type(value, struct bh_device_room);
 } device_room __weak SEC(".maps");
 
+static __always_inline struct bh_device_room *device_room_of(struct bh_query *q)
+{
+	return (struct bh_device_room *)q;
+}
+
 static __always_inline struct bh_query *device_about(struct bh_query *q)
 {
-	return &((struct bh_device_room *)q)->about;
+	return &device_room_of(q)->about;
 }
 
 /* Family of the socket that the packet still belongs to, if it was sent on this host and not routed since; 0: none. */

@@ -181,6 +181,7 @@ static void verdicts_text(const struct writer *w)
 	labelled(w, "bulkhead_handshakes_total", "result", "verified", c->handshakes_verified);
 	labelled(w, "bulkhead_handshakes_total", "result", "forged", c->handshakes_forged);
 	labelled(w, "bulkhead_handshakes_total", "result", "replayed", c->handshakes_replayed);
+	labelled(w, "bulkhead_handshakes_total", "result", "stripped", c->handshakes_stripped);
 }
 
 static void event_lines(const struct writer *w, const char *name, uint64_t flow, uint64_t notice)
