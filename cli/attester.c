@@ -22,6 +22,9 @@
 #define LOOK_S 1 /* how often the daemon's socket is looked at */
 #define BACKOFF_MIN_S 1
 #define BACKOFF_MAX_S 30
+#define FULL_PATIENCE_MS 10000 /* places that stalled clients hold come free after 5 s */
+#define FULL_PAUSE_MIN_MS 20U
+#define FULL_PAUSE_MAX_MS 500U
 #define JITTER_PART 5 /* renewal is due up to a fifth earlier: between 40 % and 50 % of the life */
 
 static void key_freep(EVP_PKEY **keyp)
@@ -199,6 +202,51 @@ static bool key_is_of(const EVP_PKEY *key, const struct svid_chain *chain)
 	return EVP_PKEY_eq(key, svid_chain_leaf_key(chain)) == 1;
 }
 
+static int64_t boottime_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Between 0 and `max`; not the same for all who begin at the same moment. */
+static uint32_t random_below(uint32_t max)
+{
+	uint32_t random = 0;
+
+	if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random))
+		random = 0;
+	return (uint32_t)((uint64_t)max * random / UINT32_MAX);
+}
+
+static bool is_told_to_end(void)
+{
+	sigset_t pending;
+
+	return sigpending(&pending) == 0 && (sigismember(&pending, SIGTERM) || sigismember(&pending, SIGINT));
+}
+
+/* Asks again, with growing pauses, while bulkheadd says that it has no place now. */
+static int prove_when_there_is_room(struct attester *a, const char *path, const struct svid_chain *chain, EVP_PKEY *key,
+				    char *why, size_t why_size)
+{
+	const struct attest_device *device = a->device.name[0] ? &a->device : NULL;
+	int64_t until = boottime_ms() + FULL_PATIENCE_MS;
+	uint32_t pause_ms = FULL_PAUSE_MIN_MS;
+
+	for (;;) {
+		int rc = attest_client_device(path, chain, key, device, &a->result, NULL, why, why_size);
+		uint32_t ms = pause_ms / 2 + random_below(pause_ms / 2);
+
+		if (rc < 0 || a->result.code != ATTEST_E_FULL || !a->result.renew_after || is_told_to_end() ||
+		    boottime_ms() + ms > until)
+			return rc;
+		nanosleep(&(struct timespec){.tv_nsec = ms * 1000000L}, NULL);
+		pause_ms = 2 * pause_ms > FULL_PAUSE_MAX_MS ? FULL_PAUSE_MAX_MS : 2 * pause_ms;
+	}
+}
+
 static int prove(struct attester *a)
 {
 	__attribute__((cleanup(svid_chain_freep))) struct svid_chain *chain = NULL;
@@ -227,8 +275,7 @@ static int prove(struct attester *a)
 		return CLI_NO;
 	}
 	socket_is_new(a);
-	rc = attest_client_device(path, chain, key, a->device.name[0] ? &a->device : NULL, &a->result, NULL, why,
-				  sizeof(why));
+	rc = prove_when_there_is_room(a, path, chain, key, why, sizeof(why));
 	if (rc < 0) {
 		complain(a, "not attested: %s", *why ? why : strerror(-rc));
 		return rc == -EKEYREJECTED ? CLI_NO : CLI_UNREACHABLE;
@@ -283,10 +330,7 @@ void attester_print(const struct attester *a)
 
 static int64_t boottime_s(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_BOOTTIME, &now);
-	return now.tv_sec;
+	return boottime_ms() / 1000;
 }
 
 /* Not all at the same moment: workloads that were started together, or waited for the same daemon, would be. */
@@ -294,11 +338,8 @@ static void plan_renewal(struct attester *a)
 {
 	uint64_t now = (uint64_t)time(NULL), after = a->result.renew_after;
 	uint64_t left = after > now ? after - now : 0;
-	uint32_t random = 0;
 
-	if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random))
-		random = 0;
-	a->renew_s = a->proved_s + (int64_t)(left - left / JITTER_PART * random / UINT32_MAX);
+	a->renew_s = a->proved_s + (int64_t)(left - (left / JITTER_PART * random_below(1U << 20) >> 20));
 }
 
 int attester_prove(struct attester *a)

@@ -61,6 +61,15 @@ static void strictness(struct chain_maker *maker)
 			 {{DER_SUBJECT ".0", DER_REPLACE,
 			   BYTES("\x31\x16\x30\x09\x06\x03\x55\x04\x03\x0c\x02zz\x30\x09\x06\x03\x55\x04\x03\x0c\x02"
 				 "aa")}}},
+		/* An authority is dropped from the bundle, and then nobody vouches. */
+		{TOLD_AS("der-long-length-root", 205, 21, -1), .root.edits = {{DER_TBS, DER_LONG_LENGTH}}},
+		{TOLD_AS("der-indefinite-root", 205, 21, -1), .root.edits = {{"", DER_INDEFINITE}}},
+		{TOLD_AS("der-string-in-pieces-root", 205, 21, -1),
+		 .root.edits = {{DER_SUBJECT ".0.0.1", DER_CONSTRUCTED}}},
+		{TOLD_AS("der-boolean-in-bc-root", 205, 21, -1),
+		 .root.edits = {{DER_EXTENSIONS ".0.2.0.0", DER_REPLACE, BYTES("\x01\x01\x01")}}},
+		{TOLD_AS("der-bc-trail-root", 205, 21, -1),
+		 .root.edits = {{DER_EXTENSIONS ".0.2", DER_APPEND, BYTES("\x05\x00")}}},
 		/* X.690 11.5 leaves defaults out; issuers exist that write them, and nothing can be read two ways. */
 		{OK("der-default-critical", 205),
 		 .leaf.edits = {{DER_EXTENSIONS ".2.0", DER_BEHIND, BYTES("\x01\x01\x00")}}},
