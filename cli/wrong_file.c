@@ -123,6 +123,14 @@ const char *wrong_chain_hint(const char *text, size_t len)
 	return form_hint(text, len);
 }
 
+const char *wrong_certificates_hint(const char *text, size_t len)
+{
+	bool der = len > 0 && is_der_certificate(text, len);
+
+	ERR_clear_error();
+	return der ? NULL : wrong_chain_hint(text, len);
+}
+
 const char *wrong_key_hint(const char *text, size_t len)
 {
 	if (holds(text, len, "-----BEGIN ENCRYPTED PRIVATE KEY-----") || holds(text, len, "Proc-Type: 4,ENCRYPTED"))

@@ -308,6 +308,7 @@ def test_a_file_that_is_none_of_the_wanted_is_told_by_what_it_is():
         assert verifies_with(name, "wrong.pem").startswith("ok "), name
     attest("svid.pem", "other.key", "the key is not that of the certificate")
     attest("reversed", "svid.key", "the leaf is not the first")
+    assert "hint: the leaf is not the first" in ctl("svid", "show", "reversed", expect=1)
 
 
 def verifies_with(chain, bundle, expect=0, trust_domain=TD):
