@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdarg.h>
@@ -14,6 +15,7 @@
 #include <time.h>
 
 #include "cli/bus.h"
+#include "cli/wrong_file.h"
 #include "daemon/control_api.h"
 
 #define MAX_KEY_BYTES 65536U
@@ -52,8 +54,8 @@ static void secret_free(struct secret *secret)
 	free(secret->text);
 }
 
-/* Says what is wrong, unless it was said the last time. */
-static __attribute__((format(printf, 2, 3))) void complain(struct attester *a, const char *format, ...)
+/* Says what is wrong, unless it was said the last time. Returns whether it was said. */
+static __attribute__((format(printf, 2, 3))) bool complain(struct attester *a, const char *format, ...)
 {
 	char text[sizeof(a->problem)];
 	va_list args;
@@ -61,10 +63,11 @@ static __attribute__((format(printf, 2, 3))) void complain(struct attester *a, c
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
-	if (strcmp(text, a->problem)) {
-		cli_error("%s", text);
-		strcpy(a->problem, text);
-	}
+	if (!strcmp(text, a->problem))
+		return false;
+	cli_error("%s", text);
+	strcpy(a->problem, text);
+	return true;
 }
 
 /* A key with a passphrase cannot be used: nobody is there to type it at a renewal. */
@@ -97,7 +100,9 @@ static EVP_PKEY *key_read(struct attester *a)
 	bio = BIO_new_mem_buf(pem.text, (int)pem.len);
 	key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
 	if (!key)
-		complain(a, "%s: no private key in PEM without a passphrase found", a->key_path);
+		complain(a, "%s is no private key in PEM: %s", a->key_path,
+			 wrong_key_hint(pem.text, pem.len) ?: "it cannot be read");
+	ERR_clear_error();
 	return key;
 }
 
@@ -139,13 +144,16 @@ static struct svid_chain *chain_read(struct attester *a)
 		return NULL;
 	}
 	if (rc > 0) {
+		const char *hint = wrong_chain_hint(pem.text, pem.len);
 		char text[512];
 
 		svid_verdict_text(&verdict, text, sizeof(text));
-		complain(a, "%s refused: %s", a->svid_path, text);
+		if (complain(a, "%s refused: %s", a->svid_path, text) && hint)
+			fprintf(stderr, "  hint: %s\n", hint);
 		return NULL;
 	}
 	read_spiffe_id(a, chain);
+	a->chain_hint = wrong_chain_hint(pem.text, pem.len);
 	return chain;
 }
 
@@ -261,7 +269,9 @@ static int prove(struct attester *a)
 		return CLI_NO;
 	/* As long as only one of the two files is replaced; to the daemon it would look like a theft. */
 	if (!key_is_of(key, chain)) {
-		complain(a, "%s: the key is not that of the certificate in %s", a->key_path, a->svid_path);
+		if (complain(a, "%s: the key is not that of the certificate in %s", a->key_path, a->svid_path) &&
+		    a->chain_hint)
+			fprintf(stderr, "  hint: %s\n", a->chain_hint);
 		return CLI_NO;
 	}
 	socket_is_new(a);
@@ -298,8 +308,8 @@ void attester_print(const struct attester *a)
 
 	cli_format_time(a->result.valid_until, until, sizeof(until));
 	if (a->cli->json) {
-		json_t *line = json_pack("{s:s, s:s, s:I}", "attested", a->spiffe_id, "until", until, "cgroup_id",
-					 (json_int_t)a->result.cgroup_id);
+		json_t *line = json_pack("{s:b, s:s, s:s, s:I}", "ok", 1, "attested", a->spiffe_id, "until", until,
+					 "cgroup_id", (json_int_t)a->result.cgroup_id);
 
 		if (a->device.name[0])
 			json_object_set_new(line, "device", json_string(a->device.name));

@@ -23,6 +23,7 @@ struct attester {
 	bool quiet;		     /* renewals are not printed */
 	/* of the last proof */
 	char spiffe_id[SPIFFE_ID_MAX + 1];
+	const char *chain_hint; /* what is odd in the file of the chain, or NULL */
 	struct attest_result result;
 	struct stat socket; /* st_ino 0: not there */
 	char problem[1024]; /* last one told, so that a repeated one is not told again */

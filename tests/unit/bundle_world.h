@@ -15,6 +15,7 @@
 #include "certs.h"
 #include "identity/bundle_text.h"
 #include "identity/svid.h"
+#include "tests/chains/der_edit.h"
 
 #define TD "prod.example"
 
@@ -76,7 +77,7 @@ static char *key_text(const EVP_PKEY *key)
 	char *a, *b = NULL, *text = NULL;
 	int bits = EVP_PKEY_get_bits(key), r;
 
-	if (EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA) {
+	if (EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA || EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA_PSS) {
 		a = number_text(key, "n", 0);
 		b = number_text(key, "e", 0);
 		r = asprintf(&text, "'kty':'RSA','n':'%s','e':'%s'", a, b);
@@ -111,11 +112,11 @@ struct word {
 	char *text;
 };
 
-#define MAX_WORDS 24
+#define MAX_WORDS 40
 
 struct world {
 	struct bundle_set *bundles;
-	struct cert root, second, rsa, ed, p384, leaf, no_sign, v1, other_td, bad_extension;
+	struct cert root, second, rsa, pss, ed, p384, leaf, no_sign, v1, other_td, bad_extension;
 	struct word words[MAX_WORDS];
 	size_t n_words;
 };
@@ -151,6 +152,43 @@ static char *broken_lines(const struct cert *cert)
 	return text;
 }
 
+/* An authority as BER would have it, and DER has not (rule 205). The last of them is one that issuers write. */
+static const struct encoding {
+	const char *name;
+	struct der_edit edit;
+} encodings[] = {
+	{"@LONGTBS@", {.at = DER_TBS, .how = DER_LONG_LENGTH}},
+	{"@LONGALL@", {.at = "", .how = DER_LONG_LENGTH}},
+	{"@INDEFINITE@", {.at = DER_SUBJECT, .how = DER_INDEFINITE}},
+	{"@PIECES@", {.at = DER_SUBJECT ".0.0.1", .how = DER_CONSTRUCTED}},
+	{"@BOOLEAN@", {.at = DER_EXTENSIONS ".0.1", .how = DER_REPLACE, .bytes = "\x01\x01\x01", .len = 3}},
+	{"@INVALUE@", {.at = DER_EXTENSIONS ".0.2.0", .how = DER_LONG_LENGTH}},
+	{"@BEHIND@", {.at = DER_EXTENSIONS ".0.2", .how = DER_APPEND, .bytes = "\x05\x00", .len = 2}},
+	{"@DEFAULT@", {.at = DER_EXTENSIONS ".2.0", .how = DER_BEHIND, .bytes = "\x01\x01\x00", .len = 3}},
+};
+#define N_ENCODINGS (sizeof(encodings) / sizeof(encodings[0]))
+
+static uint8_t *encoded(const struct cert *cert, const struct encoding *encoding, size_t *len)
+{
+	size_t der_len;
+	unsigned char *der = der_of(cert, &der_len);
+	uint8_t *edited = der_edit(der, der_len, &encoding->edit, cert->key, EVP_sha256(), len);
+
+	OPENSSL_free(der);
+	CERTS_MUST(edited != NULL);
+	return edited;
+}
+
+static char *encoded_text(const struct cert *cert, const struct encoding *encoding)
+{
+	size_t len;
+	uint8_t *der = encoded(cert, encoding, &len);
+	char *text = base64(der, len, false);
+
+	free(der);
+	return text;
+}
+
 /* Three entries too many are as many as it takes. */
 static char *crowd(void)
 {
@@ -171,15 +209,40 @@ static char *crowd(void)
 	return text;
 }
 
+static char *repeated(const char *before, size_t n, const char *after)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *out = open_memstream(&text, &len);
+
+	for (size_t i = 0; i < 2 * n; i++)
+		fputs(i < n ? before : after, out);
+	fclose(out);
+	return text;
+}
+
+static EVP_PKEY *rsa_pss_key(void)
+{
+	EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "RSA-PSS", NULL);
+	EVP_PKEY *key = NULL;
+
+	CERTS_MUST(EVP_PKEY_keygen_init(ctx) == 1 && EVP_PKEY_CTX_set_rsa_keygen_bits(ctx, 2048) == 1 &&
+		   EVP_PKEY_keygen(ctx, &key) == 1);
+	EVP_PKEY_CTX_free(ctx);
+	return key;
+}
+
 static int world_setup(void **state)
 {
 	struct world *world = calloc(1, sizeof(*world));
-	EVP_PKEY *rsa = EVP_RSA_gen(2048), *ed = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519"), *p384 = certs_key("P-384");
+	EVP_PKEY *rsa = EVP_RSA_gen(2048), *pss = rsa_pss_key(), *ed = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519"),
+		 *p384 = certs_key("P-384");
 	char *rsa_key;
 
 	world->root = certs_ca(NULL, &(struct cert_spec){.san = "URI:spiffe://" TD});
 	world->second = certs_ca(NULL, &(struct cert_spec){.subject = "second"});
 	world->rsa = certs_ca(NULL, &(struct cert_spec){.key = rsa});
+	world->pss = certs_ca(NULL, &(struct cert_spec){.key = pss});
 	world->ed = certs_ca(NULL, &(struct cert_spec){.key = ed});
 	world->p384 = certs_ca(NULL, &(struct cert_spec){.key = p384});
 	world->leaf = certs_leaf(&world->root, &(struct cert_spec){0});
@@ -188,11 +251,16 @@ static int world_setup(void **state)
 	world->other_td = certs_ca(NULL, &(struct cert_spec){.san = "URI:spiffe://other.example"});
 	world->bad_extension = certs_ca(NULL, &(struct cert_spec){.twice = NID_basic_constraints});
 	EVP_PKEY_free(rsa);
+	EVP_PKEY_free(pss);
 	EVP_PKEY_free(ed);
 	EVP_PKEY_free(p384);
 	word_add(world, "@ROOT@", entry_text(&world->root));
 	word_add(world, "@SECOND@", entry_text(&world->second));
 	word_add(world, "@RSA@", entry_text(&world->rsa));
+	word_add(world, "@PSS@", entry_text(&world->pss));
+	word_add(world, "@PSSCERT@", certificate_text(&world->pss, false, 0));
+	word_add(world, "@DEEP@", repeated("[", 5000, "]"));
+	word_add(world, "@DIGITS@", repeated("9", 150, "9"));
 	word_add(world, "@ED@", entry_text(&world->ed));
 	word_add(world, "@P384@", entry_text(&world->p384));
 	word_add(world, "@LEAF@", entry_text(&world->leaf));
@@ -211,6 +279,8 @@ static int world_setup(void **state)
 	word_add(world, "@CERTPEM@", pem_text(&world->root));
 	word_add(world, "@CERTLINES@", broken_lines(&world->root));
 	word_add(world, "@CROWD@", crowd());
+	for (size_t i = 0; i < N_ENCODINGS; i++)
+		word_add(world, encodings[i].name, encoded_text(&world->root, &encodings[i]));
 	assert_int_equal(bundle_set_new(&world->bundles), 0);
 	*state = world;
 	return 0;
@@ -219,8 +289,9 @@ static int world_setup(void **state)
 static int world_teardown(void **state)
 {
 	struct world *world = *state;
-	struct cert *certs[] = {&world->root, &world->second,  &world->rsa, &world->ed,	      &world->p384,
-				&world->leaf, &world->no_sign, &world->v1,  &world->other_td, &world->bad_extension};
+	struct cert *certs[] = {&world->root, &world->second,	&world->rsa,	      &world->pss,
+				&world->ed,   &world->p384,	&world->leaf,	      &world->no_sign,
+				&world->v1,   &world->other_td, &world->bad_extension};
 
 	for (size_t i = 0; i < sizeof(certs) / sizeof(certs[0]); i++)
 		cert_free(certs[i]);

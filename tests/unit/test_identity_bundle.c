@@ -15,6 +15,7 @@
 
 #define MEMBERS(members) "{" members ",'use':'x509-svid'}"
 #define WITH(x5c) "{'keys':[{@KEY@,'use':'x509-svid','x5c':" x5c "}]}"
+#define EDITED(x5c) "{'keys':[{@KEY@,'use':'x509-svid','x5c':['" x5c "']},@SECOND@]}"
 #define REFUSED(number) .rule = (number)
 #define TAKEN(number) .authorities = (number)
 #define DROPPED(number) .dropped = 1, .told = (number)
@@ -47,6 +48,12 @@ static const struct bundle_case {
 	{"ok-unknown-top", "{'keys':[@ROOT@],'spiffe_new':{'a':[1,2,{'b':null}]},'x':184467440737095516160}", TAKEN(1)},
 	{"ok-unknown-in-entry",
 	 "{'keys':[{@KEY@,'use':'x509-svid','x5c':['@CERT@'],'alg':'ES256','key_ops':['verify']}]}", TAKEN(1)},
+	/* JSON that the reader has no room for is as good as none, wherever it stands. */
+	{"bad-number-beyond-doubles", "{'keys':[@ROOT@],'x':1e400}", REFUSED(76)},
+	{"bad-nul-in-a-string", "{'keys':[@ROOT@],'x':'a\\u0000b'}", REFUSED(76)},
+	{"bad-half-a-surrogate", "{'keys':[@ROOT@],'x':'\\ud800'}", REFUSED(76)},
+	{"bad-nested-too-deep", "{'keys':[@ROOT@],'x':@DEEP@}", REFUSED(76)},
+	{"ok-number-tiny", "{'keys':[@ROOT@],'x':1e-400}", TAKEN(1)},
 	/* 78 */
 	{"ok-noseq", "{'keys':[@ROOT@]}", TAKEN(1), .refresh_s = BUNDLE_REFRESH_USUAL_S},
 	{"ok-seq-zero", "{'keys':[@ROOT@],'spiffe_sequence':0}", TAKEN(1)},
@@ -65,10 +72,22 @@ static const struct bundle_case {
 	{"bad-seq-real", "{'keys':[@ROOT@],'spiffe_sequence':12.0}", REFUSED(78)},
 	{"bad-seq-exponent", "{'keys':[@ROOT@],'spiffe_sequence':1e3}", REFUSED(78)},
 	{"bad-seq-negative", "{'keys':[@ROOT@],'spiffe_sequence':-1}", REFUSED(78)},
+	{"ok-seq-2-to-63", "{'keys':[@ROOT@],'spiffe_sequence':9223372036854775808}", TAKEN(1),
+	 .sequence = 9223372036854775808ULL},
+	{"bad-seq-1e400", "{'keys':[@ROOT@],'spiffe_sequence':1e400}", REFUSED(76)},
+	{"bad-seq-minus-zero", "{'keys':[@ROOT@],'spiffe_sequence':-0}", REFUSED(78)},
+	{"bad-seq-leading-zero", "{'keys':[@ROOT@],'spiffe_sequence':012}", REFUSED(76)},
+	{"bad-seq-plus", "{'keys':[@ROOT@],'spiffe_sequence':+12}", REFUSED(76)},
+	{"bad-seq-hexadecimal", "{'keys':[@ROOT@],'spiffe_sequence':0x10}", REFUSED(76)},
+	{"bad-seq-array", "{'keys':[@ROOT@],'spiffe_sequence':[12]}", REFUSED(78)},
+	{"bad-seq-true", "{'keys':[@ROOT@],'spiffe_sequence':true}", REFUSED(78)},
+	{"bad-seq-of-300-digits", "{'keys':[@ROOT@],'spiffe_sequence':@DIGITS@}", REFUSED(78)},
 	{"bad-seq-null", "{'keys':[@ROOT@],'spiffe_sequence':null}", REFUSED(78)},
 	/* 81, 82, 83 */
 	{"bad-hint-string", "{'keys':[@ROOT@],'spiffe_refresh_hint':'600'}", REFUSED(81)},
 	{"bad-hint-real", "{'keys':[@ROOT@],'spiffe_refresh_hint':0.5}", REFUSED(81)},
+	{"bad-hint-exponent", "{'keys':[@ROOT@],'spiffe_refresh_hint':1e3}", REFUSED(81)},
+	{"bad-hint-null", "{'keys':[@ROOT@],'spiffe_refresh_hint':null}", REFUSED(81)},
 	{"hint-zero", "{'keys':[@ROOT@],'spiffe_refresh_hint':0}", TAKEN(1), .refresh_s = BUNDLE_REFRESH_MIN_S},
 	{"hint-neg", "{'keys':[@ROOT@],'spiffe_refresh_hint':-5}", TAKEN(1), .refresh_s = BUNDLE_REFRESH_MIN_S},
 	{"hint-huge", "{'keys':[@ROOT@],'spiffe_refresh_hint':99999999999999999999}", TAKEN(1),
@@ -98,6 +117,10 @@ static const struct bundle_case {
 	{"ok-2", "{'keys':[@ROOT@,@SECOND@]}", TAKEN(2)},
 	{"ok-dup-key", "{'keys':[@ROOT@,@ROOT@]}", TAKEN(1)},
 	{"ok-every-kind", "{'keys':[@ROOT@,@RSA@,@ED@,@P384@]}", TAKEN(4)},
+	/* JWK has one kind of RSA key (RFC 7518 6.3), certificates have two (RFC 4055 1.2). */
+	{"ok-rsa-pss", "{'keys':[@PSS@]}", TAKEN(1)},
+	{"rsa-pss-mismatch", "{'keys':[{@RSAKEY@,'use':'x509-svid','x5c':['@PSSCERT@']},@SECOND@]}", TAKEN(1),
+	 DROPPED(97)},
 	/* 94, 95 */
 	{"ok-kid-set", "{'keys':[{@KEY@,'kid':'one','use':'x509-svid','x5c':['@CERT@']}]}", TAKEN(1)},
 	{"ok-jwt", "{'keys':[{@OTHERKEY@,'kid':'j','use':'jwt-svid'},@ROOT@]}", TAKEN(1)},
@@ -126,6 +149,15 @@ static const struct bundle_case {
 	 TAKEN(1), DROPPED(97)},
 	{"x5c-trailing", "{'keys':[{@KEY@,'use':'x509-svid','x5c':['@CERTTRAIL@']},@SECOND@]}", TAKEN(1), DROPPED(72)},
 	{"x5c-extension-twice", "{'keys':[@BADEXT@,@SECOND@]}", TAKEN(1), DROPPED(203)},
+	/* 205 */
+	{"x5c-long-length-inside", EDITED("@LONGTBS@"), TAKEN(1), DROPPED(205)},
+	{"x5c-long-length", EDITED("@LONGALL@"), TAKEN(1), DROPPED(205)},
+	{"x5c-indefinite-length", EDITED("@INDEFINITE@"), TAKEN(1), DROPPED(205)},
+	{"x5c-string-in-pieces", EDITED("@PIECES@"), TAKEN(1), DROPPED(205)},
+	{"x5c-boolean-one", EDITED("@BOOLEAN@"), TAKEN(1), DROPPED(205)},
+	{"x5c-long-length-in-extension", EDITED("@INVALUE@"), TAKEN(1), DROPPED(205)},
+	{"x5c-behind-extension", EDITED("@BEHIND@"), TAKEN(1), DROPPED(205)},
+	{"ok-x5c-default-written-out", EDITED("@DEFAULT@"), TAKEN(2)},
 	/* 98 */
 	{"x5c-other-td", "{'keys':[@OTHERTD@]}", TAKEN(1), NOTED(98)},
 	/* 103 */
@@ -319,6 +351,56 @@ static void certificates_one_behind_the_other_are_a_bundle(void **state)
 	assert_int_equal(load_text(world, BUNDLE_DER, text, 0, &report), 0);
 }
 
+static char *pem_of(const uint8_t *der, size_t len)
+{
+	BIO *bio = BIO_new(BIO_s_mem());
+	char *bytes, *text;
+	long n;
+
+	CERTS_MUST(PEM_write_bio(bio, PEM_STRING_X509, "", der, (long)len) > 0);
+	n = BIO_get_mem_data(bio, &bytes);
+	text = strndup(bytes, (size_t)n);
+	BIO_free(bio);
+	return text;
+}
+
+static void check_beside_a_good_one(struct world *world, enum bundle_format format, const char *text, size_t len,
+				    bool taken)
+{
+	struct bundle_report report;
+
+	assert_int_equal(load_text(world, format, text, len, &report), 1 + taken);
+	assert_int_equal(report.dropped, !taken);
+	if (!taken)
+		assert_int_equal(report.entries[0].rule, 205);
+}
+
+/* In every form of a bundle: the entry goes, the bundle stays. */
+static void an_authority_that_is_not_der_is_dropped(void **state)
+{
+	struct world *world = *state;
+	size_t good_len, len;
+	unsigned char *good = der_of(&world->second, &good_len);
+	char *good_pem = pem_of(good, good_len);
+
+	for (size_t i = 0; i < N_ENCODINGS; i++) {
+		bool taken = i == N_ENCODINGS - 1;
+		uint8_t *der = encoded(&world->root, &encodings[i], &len);
+		char *pem = pem_of(der, len), *both;
+
+		assert_true(asprintf(&both, "%s%s", pem, good_pem) > 0);
+		check_beside_a_good_one(world, BUNDLE_PEM, both, strlen(both), taken);
+		der = realloc(der, len + good_len);
+		memcpy(der + len, good, good_len);
+		check_beside_a_good_one(world, BUNDLE_DER, (const char *)der, len + good_len, taken);
+		free(both);
+		free(pem);
+		free(der);
+	}
+	free(good_pem);
+	OPENSSL_free(good);
+}
+
 static void a_bundle_of_more_than_4_mib_is_refused(void **state)
 {
 	struct bundle_report report;
@@ -399,6 +481,7 @@ int main(void)
 		cmocka_unit_test(a_trust_domain_without_a_name_has_no_bundle),
 		cmocka_unit_test(every_rule_of_a_pem_bundle_has_its_verdict),
 		cmocka_unit_test(certificates_one_behind_the_other_are_a_bundle),
+		cmocka_unit_test(an_authority_that_is_not_der_is_dropped),
 		cmocka_unit_test(a_bundle_of_more_than_4_mib_is_refused),
 		cmocka_unit_test(an_authority_is_told_from_others),
 		cmocka_unit_test(every_authority_that_a_chain_leads_to_is_named),
