@@ -200,12 +200,12 @@ static __noinline int device_tcp(struct __sk_buff *skb, const struct bh_packet *
 /* UDP, and protocols that are judged by their number, or by SCTP's ports. */
 static __noinline int device_datagram(struct __sk_buff *skb, struct bh_query *q, __u32 hook)
 {
-	struct bh_udp_key key;
+	struct bh_udp_key *key = &device_room_of(q)->udp_key;
 	__u64 peer;
 
-	flow_key_of(&key, q);
+	flow_key_of(key, q);
 	peer = hook == BH_EGRESS ? bh_peer_of_destination(q, 0, 0) : device_peer_of_datagram(skb, q, device_about(q));
-	if (!flow_packet(q, &key, peer, hook))
+	if (!flow_packet(q, key, peer, hook))
 		return BH_DENY;
 	if (hook == BH_EGRESS)
 		device_ticket(skb, q);
@@ -225,11 +225,11 @@ static __noinline int device_echo(struct __sk_buff *skb, const struct bh_packet 
 	bool v6 = p->proto == IPPROTO_ICMPV6;
 	__u16 request = v6 ? ICMPV6_ECHO_REQUEST_TYPE : ICMP_ECHO_REQUEST;
 	__u32 asks = p->icmp_type == request ? hook : !hook;
-	struct bh_udp_key key;
+	struct bh_udp_key *key = &device_room_of(q)->udp_key;
 	__u64 peer;
 
-	device_echo_key(&key, q, asks);
-	if (asks != hook && !bpf_map_lookup_elem(&udp_flows, &key))
+	device_echo_key(key, q, asks);
+	if (asks != hook && !bpf_map_lookup_elem(&udp_flows, key))
 		return device_deny(q, BH_REASON_NO_FLOW);
 	/* Who is there is asked, and told, under port 0. */
 	peer = hook == BH_EGRESS ? bh_peer_of_destination(q, 0, 0) : device_peer_of_datagram(skb, q, device_about(q));
@@ -237,7 +237,7 @@ static __noinline int device_echo(struct __sk_buff *skb, const struct bh_packet 
 		q->rport = request;
 	else
 		q->lport = request;
-	if (!flow_packet(q, &key, peer, hook))
+	if (!flow_packet(q, key, peer, hook))
 		return BH_DENY;
 	q->lport = 0;
 	q->rport = 0;
@@ -246,17 +246,7 @@ static __noinline int device_echo(struct __sk_buff *skb, const struct bh_packet 
 	return BH_ALLOW;
 }
 
-/* The packet that an ICMP error is about, as the sender of the error quotes it. */
-struct device_quote {
-	struct bh_addr src;
-	struct bh_addr dst;
-	__u16 sport;
-	__u16 dport;
-	__u8 proto;
-	__u8 icmp_type;
-};
-
-static __always_inline int device_quote_read(struct __sk_buff *skb, __u32 off, bool v6, struct device_quote *quote)
+static __always_inline int device_quote_read(struct __sk_buff *skb, __u32 off, bool v6, struct bh_device_quote *quote)
 {
 	__be16 ports[2];
 
@@ -290,11 +280,11 @@ static __always_inline int device_quote_read(struct __sk_buff *skb, __u32 off, b
 
 /* Was the quoted packet of a flow that is allowed now? q names the quoted flow's ends. */
 static __always_inline bool device_flow_lives(struct bh_device_room *room, const struct bh_query *q,
-					      const struct device_quote *quote, __u32 sent)
+					      const struct bh_device_quote *quote, __u32 sent)
 {
 	const struct bh_device_flow *tcp = &room->flow;
+	struct bh_udp_key *key = &room->udp_key;
 	struct bh_udp_flow *f;
-	struct bh_udp_key key;
 
 	if (quote->proto == IPPROTO_TCP) {
 		device_key_of(&room->key, q);
@@ -303,38 +293,38 @@ static __always_inline bool device_flow_lives(struct bh_device_room *room, const
 	if (quote->proto == IPPROTO_ICMP || quote->proto == IPPROTO_ICMPV6) {
 		bool request = quote->icmp_type == ICMP_ECHO_REQUEST || quote->icmp_type == ICMPV6_ECHO_REQUEST_TYPE;
 
-		device_echo_key(&key, q, request ? sent : !sent);
+		device_echo_key(key, q, request ? sent : !sent);
 	} else {
-		flow_key_of(&key, q);
+		flow_key_of(key, q);
 	}
-	f = bpf_map_lookup_elem(&udp_flows, &key);
+	f = bpf_map_lookup_elem(&udp_flows, key);
 	return f && f->verdict && f->word == q->word && q->now < f->valid_until_ns &&
-	       (__s64)(q->now - f->seen_ns) < (__s64)BH_FLOW_IDLE && bpf_map_lookup_elem(&udp_flows, &key) == f;
+	       (__s64)(q->now - f->seen_ns) < (__s64)BH_FLOW_IDLE && bpf_map_lookup_elem(&udp_flows, key) == f;
 }
 
 /* An error belongs to the flow that it tells of; whoever sends it. Returns 0 or the enum bh_reason to deny with. */
 static __noinline int device_error(struct __sk_buff *skb, const struct bh_packet *p, struct bh_query *q, __u32 hook)
 {
 	struct bh_query *about = device_about(q);
-	struct device_quote quote = {};
+	struct bh_device_quote *quote = &device_room_of(q)->quote;
 	/* What the workload is told of, it sent itself. */
 	__u32 sent = !hook;
 
-	if (device_quote_read(skb, p->transport + 8, p->proto == IPPROTO_ICMPV6, &quote))
+	if (device_quote_read(skb, p->transport + 8, p->proto == IPPROTO_ICMPV6, quote))
 		return BH_REASON_PARSE;
 	about->word = q->word;
 	about->now = q->now;
 	about->cookie = q->cookie;
-	about->local = sent == BH_EGRESS ? quote.src : quote.dst;
-	about->remote = sent == BH_EGRESS ? quote.dst : quote.src;
-	about->lport = sent == BH_EGRESS ? quote.sport : quote.dport;
-	about->rport = sent == BH_EGRESS ? quote.dport : quote.sport;
-	about->proto = quote.proto;
+	about->local = sent == BH_EGRESS ? quote->src : quote->dst;
+	about->remote = sent == BH_EGRESS ? quote->dst : quote->src;
+	about->lport = sent == BH_EGRESS ? quote->sport : quote->dport;
+	about->rport = sent == BH_EGRESS ? quote->dport : quote->sport;
+	about->proto = quote->proto;
 	/* What the workload tells of, it tells who sent it: else an error could carry anything anywhere. A router in between may
 	 * tell the workload. */
 	if (hook == BH_EGRESS && !bh_addr_equal(&about->remote, &q->remote))
 		return BH_REASON_NO_FLOW;
-	if (bh_addr_equal(&about->local, &q->local) && device_flow_lives(device_room_of(q), about, &quote, sent))
+	if (bh_addr_equal(&about->local, &q->local) && device_flow_lives(device_room_of(q), about, quote, sent))
 		return 0;
 	return BH_REASON_NO_FLOW;
 }

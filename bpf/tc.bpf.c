@@ -228,39 +228,40 @@ static __noinline int device_parse(struct __sk_buff *skb, __u32 link_header, __b
 static __noinline int device_ip(struct __sk_buff *skb, const struct bh_device *dev, struct bh_query *q, __be16 protocol,
 				__u32 hook)
 {
-	struct bh_packet p;
+	struct bh_packet *p;
 	int err;
 
 	if (!dev || !q)
 		return BH_DENY;
-	err = device_parse(skb, dev->link_header, protocol, &p, q);
+	p = &device_room_of(q)->packet;
+	err = device_parse(skb, dev->link_header, protocol, p, q);
 	if (err == BH_REASON_FRAGMENT)
-		err = device_fragment(skb, dev, &p, q, protocol);
+		err = device_fragment(skb, dev, p, q, protocol);
 	if (err == FRAGMENT_FOLLOWS)
 		return BH_ALLOW;
 	/* The identifier of an ICMP request is no port. */
-	if (p.proto == IPPROTO_ICMP || p.proto == IPPROTO_ICMPV6)
-		p.sport = 0;
-	q->proto = p.proto;
-	q->lport = hook == BH_EGRESS ? p.sport : p.dport;
-	q->rport = hook == BH_EGRESS ? p.dport : p.sport;
-	if (!err && is_neighbour_discovery(&p))
-		return device_neighbour(skb, dev, &p, q, hook);
+	if (p->proto == IPPROTO_ICMP || p->proto == IPPROTO_ICMPV6)
+		p->sport = 0;
+	q->proto = p->proto;
+	q->lport = hook == BH_EGRESS ? p->sport : p->dport;
+	q->rport = hook == BH_EGRESS ? p->dport : p->sport;
+	if (!err && is_neighbour_discovery(p))
+		return device_neighbour(skb, dev, p, q, hook);
 	if (err)
 		return device_deny(q, err);
 	if (!device_has(dev, &q->local) && !(hook == BH_INGRESS && bh_addr_is_multicast(&q->local)) &&
 	    !asks_for_address(q, hook))
 		return device_deny(q, BH_REASON_ADDRESS);
-	if (p.proto == IPPROTO_TCP)
-		return device_tcp(skb, &p, q, hook);
-	if (p.proto == IPPROTO_ICMP || p.proto == IPPROTO_ICMPV6) {
-		if (device_is_echo(&p))
-			return device_echo(skb, &p, q, hook);
-		if (device_is_error(&p)) {
-			err = device_error(skb, &p, q, hook);
+	if (p->proto == IPPROTO_TCP)
+		return device_tcp(skb, p, q, hook);
+	if (p->proto == IPPROTO_ICMP || p->proto == IPPROTO_ICMPV6) {
+		if (device_is_echo(p))
+			return device_echo(skb, p, q, hook);
+		if (device_is_error(p)) {
+			err = device_error(skb, p, q, hook);
 			return err ? device_deny(q, err) : BH_ALLOW;
 		}
-		q->rport = p.icmp_type;
+		q->rport = p->icmp_type;
 		return device_deny(q, BH_REASON_PROTO);
 	}
 	if (device_datagram(skb, q, hook) != BH_ALLOW)
