@@ -10,10 +10,10 @@ from harness import BUILD
 VERIFIER = os.path.join(BUILD, "tests", "verifier", "verifier")
 LIMIT_INSTRUCTIONS, LIMIT_STACK = 1_000_000, 512
 ALARM_INSTRUCTIONS = LIMIT_INSTRUCTIONS // 2
-# Told of those above half of the limit, with the chain. Not below it: a verdict's one query takes 128 bytes and a parsed packet 28, which
-# every function below the hook shares by pointer, a flow's key takes 48, the tables 144, and each function adds its own. They are
-# on the stack, because a program of a socket can be interrupted on its CPU by another one of its kind, so that no room is its alone;
-# those of devices, which cannot, have a room beside it. What fails leaves room for one more small function.
+# Of what is above half of the limit the chain is told. It cannot be below: a verdict's one query takes 128 bytes and a parsed
+# packet 28, which every function below the hook shares by pointer, a flow's key takes 48, the tables 144, and each function adds
+# its own. They are on the stack, because a program of a socket can be interrupted on its CPU by another one of its kind, so that
+# no room is its alone; those of devices, which cannot, have one. What fails leaves room for one more small function.
 WARN_STACK = LIMIT_STACK // 2
 ALARM_STACK = LIMIT_STACK - 48
 # The least that must be there, or the list is not the programs.
