@@ -280,21 +280,18 @@ static __always_inline int device_nobody(struct bh_query *q)
 	return BH_DENY;
 }
 
-/* In the programs themselves: the verifier takes no more than eight calls deep, and the tables are the last of them. */
-static __always_inline int device_packet(struct __sk_buff *skb, __u32 hook)
+/* Begins a judgement. Returns the device, or NULL if it carries nothing. By itself, so that what it needs of the stack is free when
+ * the packet is judged. */
+static __noinline struct bh_device *device_begin(struct __sk_buff *skb, struct bh_query *q, __u32 hook)
 {
-	__u32 ifindex = skb->ifindex, zero = 0;
+	__u32 ifindex = skb->ifindex;
 	struct bh_device *dev = bpf_map_lookup_elem(&devices, &ifindex);
-	struct bh_device_room *room = bpf_map_lookup_elem(&device_room, &zero);
-	__be16 protocol = skb->protocol;
-	struct bh_query *q;
 	struct bh_tag *tag;
 
-	if (!room)
-		return BH_DENY;
-	q = &room->q;
+	if (!q)
+		return 0;
 	__builtin_memset(q, 0, sizeof(*q));
-	room->is_first = 0;
+	device_room_of(q)->is_first = 0;
 	q->now = bh_now();
 	q->word = bh_state_word();
 	q->direction = hook;
@@ -305,7 +302,23 @@ static __always_inline int device_packet(struct __sk_buff *skb, __u32 hook)
 	tag = bpf_map_lookup_elem(&tags, &q->cookie);
 	if (tag)
 		bh_subject_take(q, q->cookie, tag);
-	if (!dev || q->subject == BH_ID_UNIDENTIFIED)
+	return q->subject == BH_ID_UNIDENTIFIED ? 0 : dev;
+}
+
+/* In the programs themselves: the verifier takes no more than eight calls deep, and the tables are the last of them. */
+static __always_inline int device_packet(struct __sk_buff *skb, __u32 hook)
+{
+	__u32 zero = 0;
+	struct bh_device_room *room = bpf_map_lookup_elem(&device_room, &zero);
+	__be16 protocol = skb->protocol;
+	struct bh_device *dev;
+	struct bh_query *q;
+
+	if (!room)
+		return BH_DENY;
+	q = &room->q;
+	dev = device_begin(skb, q, hook);
+	if (!dev)
 		return device_nobody(q);
 	/* What the frame says of itself: for one made by hand, the socket buffer says what its maker wants. */
 	if (dev->link_header && bpf_skb_load_bytes(skb, 12, &protocol, sizeof(protocol)))
