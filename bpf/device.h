@@ -233,17 +233,17 @@ static __noinline int device_ticket(struct __sk_buff *skb, struct bh_query *q)
 	__u32 sender = device_sender(skb), segments = bh_segments(skb);
 	struct bh_tuple key;
 	struct bh_ticket *t;
-	__u64 word, *found;
+	__u64 word, ticket;
 
 	if (!bh_shows_identity(&q->remote) && !bh_addr_is_multicast(&q->remote))
 		return 0;
 	if (sender == BH_PF_INET || sender == BH_PF_INET6) {
 		bh_ticket_key(&key, &q->local, q->lport, &q->remote, q->rport, 0);
-		found = bpf_map_lookup_elem(&udp_tickets, &key);
-		t = found ? bh_ticket_slot(*(volatile __u64 *)found) : 0;
+		ticket = bh_ticket_of(&key);
+		t = ticket ? bh_ticket_slot(ticket) : 0;
 		word = t ? bh_ticket_word(t) : 0;
-		if (found && t && BH_TICKET_NUMBER(word) == BH_TICKET_NUMBER(*(volatile __u64 *)found) &&
-		    BH_TICKET_CREDITS(word) && !(t->cookie & BH_DEVICE_BIT) && !bh_ticket_is_void(t, q->now))
+		if (t && BH_TICKET_NUMBER(word) == BH_TICKET_NUMBER(ticket) && BH_TICKET_CREDITS(word) &&
+		    !(t->cookie & BH_DEVICE_BIT) && !bh_ticket_is_void(t, q->now))
 			return 0;
 	}
 	/* A virtual machine does not say how many. */

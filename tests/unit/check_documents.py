@@ -100,6 +100,16 @@ for page in ("README.md", "docs/policy-language.md", "docs/import.md", "docs/aud
             for command, shown, offset in examples(value):
                 command_in(page, command, shown, line + offset, directory)
 
+# Each attack has its test.
+tests = "".join(path.read_text(encoding="utf-8") for pattern in ("e2e/test_*.py", "unit/test_*.c")
+                for path in sorted((source / "tests").glob(pattern)))
+attacks = re.findall(r"^\|[^|]+\|[^|]+\|((?: `\w+`,?)+) \|$", (source / "docs/attestation.md").read_text(encoding="utf-8"), re.M)
+for name in re.findall(r"\w+", " ".join(attacks)):
+    if not re.search(rf"^(?:def|static void) {name}\(", tests, re.M):
+        fail(f"docs/attestation.md: there is no test {name}")
+if len(attacks) < 19:
+    fail(f"docs/attestation.md: only {len(attacks)} attacks with their tests found")
+
 # They say where to look; here that it was looked at something.
 if policies < 5 or commands < 7:
     fail(f"only {policies} policies and {commands} commands found")
