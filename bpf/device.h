@@ -36,6 +36,7 @@ struct bh_device_room {
 	struct bh_fragment_key fragment;
 	__u64 is_first; /* the packet is the first fragment of `fragment` */
 	struct bh_device_key key;
+	__u64 zero;		    /* a seal is made of six words of a key */
 	struct bh_device_flow flow; /* of `key`: a copy (device_flow.h) */
 	struct bh_udp_key udp_key;
 	struct bh_packet packet;
