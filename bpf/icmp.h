@@ -145,9 +145,19 @@ static __noinline int icmp_flow(struct __sk_buff *skb, const struct bh_sock *ss,
 	key->rport ^= ICMP_OPENED_HERE ^ ICMP_OPENED_THERE;
 	own = bh_addr_equal(&q->local, &q->remote) && icmp_flow_stands(key, q);
 	key->rport ^= ICMP_OPENED_HERE ^ ICMP_OPENED_THERE;
-	if (own)
-		return BH_DENY;
-	return icmp_is_error(v6, type) && icmp_quotes_flow(skb, p, q) ? BH_ALLOW : BH_JUDGE;
+	return own ? BH_DENY : BH_JUDGE;
+}
+
+/* A packet of ICMP. Its own flow, and that which an error quotes, are looked at from the caller's frame, so that only one of them is
+ * on the stack. */
+static __always_inline int icmp_packet(struct __sk_buff *skb, const struct bh_sock *ss, const struct bh_packet *p,
+				       struct bh_query *q, struct bh_udp_key *key, __u32 hook)
+{
+	int verdict = icmp_flow(skb, ss, p, q, key);
+
+	if (verdict != BH_JUDGE || hook == BH_EGRESS || !icmp_is_error(p->proto == IPPROTO_ICMPV6, p->icmp_type))
+		return verdict;
+	return icmp_quotes_flow(skb, p, q) ? BH_ALLOW : BH_JUDGE;
 }
 
 #endif
