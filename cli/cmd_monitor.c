@@ -61,10 +61,11 @@ static void print_flow(const struct monitor *m, const json_t *event)
 	putchar('\n');
 }
 
-/* Whom an event that is no flow is about: the workload's identity, or who applied a policy. */
+/* Whom an event that is no flow is about: the workload's identity, who applied a policy, or whose bundle it is. */
 static void event_subject(const json_t *event, char *out, size_t size)
 {
-	static const char *const places[] = {"zt.identity.spiffe_id", "zt.identity.local", "user.id"};
+	static const char *const places[] = {"zt.identity.spiffe_id", "zt.identity.local", "user.id",
+					     "zt.bundle.trust_domain"};
 
 	*out = '\0';
 	for (size_t i = 0; !*out && i < sizeof(places) / sizeof(places[0]); i++)

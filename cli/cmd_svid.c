@@ -108,7 +108,7 @@ static int load_bundle(struct bundle_set *bundles, const struct svid_arguments *
 		return CLI_USAGE;
 	if (bundle_set_load(bundles, arguments->trust_domain, format_of(arguments->bundle), text, len, &report) < 0) {
 		cli_error("bundle %s: %s", arguments->bundle, report.why);
-		print_hint(wrong_bundle_hint(text, len, format_of(arguments->bundle) == BUNDLE_JWKS));
+		print_hint(format_of(arguments->bundle) == BUNDLE_PEM ? wrong_chain_hint(text, len) : NULL);
 		return CLI_NO;
 	}
 	for (unsigned i = 0; i < report.n_entries; i++)

@@ -144,6 +144,7 @@ int svid_show(struct cli *cli, const char *path, time_t at)
 	__attribute__((cleanup(certificate_list_freep))) struct certificate_list *list = NULL;
 	__attribute__((cleanup(freep))) char *text = NULL;
 	struct certificate_description d;
+	const char *hint;
 	json_t *certificates;
 	int code = CLI_OK, r;
 	char why[200];
@@ -152,9 +153,8 @@ int svid_show(struct cli *cli, const char *path, time_t at)
 	if (cli_read_file(path, MAX_BYTES, &text, &len) < 0)
 		return CLI_USAGE;
 	r = certificate_list_parse(&list, text, len, why, sizeof(why));
+	hint = r >= 0 ? wrong_certificates_hint(text, len) : NULL;
 	if (r != 0) {
-		const char *hint = r == 1 ? wrong_chain_hint(text, len) : NULL;
-
 		cli_error("%s: %s", strcmp(path, "-") == 0 ? "standard input" : path, r == 1 ? why : "out of memory");
 		if (hint != NULL)
 			fprintf(stderr, "  hint: %s\n", hint);
@@ -173,5 +173,9 @@ int svid_show(struct cli *cli, const char *path, time_t at)
 	if (cli->json)
 		cli_print_json(json_pack("{s:b, s:O}", "ok", code == CLI_OK, "certificates", certificates));
 	json_decref(certificates);
+	if (hint != NULL && code != CLI_OK) {
+		fflush(stdout); /* the two may go to one file */
+		fprintf(stderr, "  hint: %s\n", hint);
+	}
 	return code;
 }

@@ -18,12 +18,6 @@ static bool holds(const char *text, size_t len, const char *part)
 	return memmem(text, len, part, strlen(part)) != NULL;
 }
 
-/* The first byte of a DER SEQUENCE of more than 127 bytes, as certificates and keys are. */
-static bool is_der(const char *text, size_t len)
-{
-	return len > 2 && (unsigned char)text[0] == 0x30 && (unsigned char)text[1] > 0x80;
-}
-
 static bool is_json(const char *text, size_t len)
 {
 	size_t at = 0;
@@ -63,37 +57,38 @@ static bool is_der_key(const char *text, size_t len)
 	return is;
 }
 
-/* What is the same, whatever was wanted. */
-static const char *form_hint(const char *text, size_t len)
+static const char *der_hint(const char *text, size_t len)
 {
 	const char *hint = NULL;
 
-	if (len == 0)
-		return "the file is empty";
-	if (is_der(text, len)) {
-		if (is_der_certificate(text, len))
-			hint = "it is a certificate in DER; `openssl x509 -inform DER -in FILE -out NEW.pem` makes PEM "
-			       "of it";
-		else if (is_pkcs12(text, len))
-			hint = "it is a PKCS#12 file; `openssl pkcs12 -in FILE -nokeys -out SVID.pem` and "
-			       "`openssl pkcs12 -in FILE -nocerts -nodes -out SVID.key` take it apart";
-		else if (is_der_key(text, len))
-			hint = "it is a private key in DER; `openssl pkey -inform DER -in FILE -out NEW.key` makes PEM "
-			       "of it";
-		ERR_clear_error();
-	} else if (is_json(text, len)) {
-		hint = "it is JSON; certificates and keys are wanted in PEM";
-	} else if (holds(text, len, "-----BEGIN PKCS7-----")) {
-		hint = "it is PKCS#7; `openssl pkcs7 -print_certs -in FILE -out NEW.pem` takes out the certificates";
-	} else if (holds(text, len, "-----BEGIN CERTIFICATE REQUEST-----")) {
-		hint = "it is a request for a certificate, which an issuer has to answer";
-	} else if (holds(text, len, "-----BEGIN TRUSTED CERTIFICATE-----")) {
-		hint = "it is in OpenSSL's own form; `openssl x509 -in FILE -out NEW.pem` makes PEM of each "
-		       "certificate";
-	} else if (!holds(text, len, "-----BEGIN ")) {
-		hint = "nothing in it begins with -----BEGIN, as PEM does";
-	}
+	if (is_der_certificate(text, len))
+		hint = "it is a certificate in DER; `openssl x509 -inform DER -in FILE -out NEW.pem` makes PEM of it";
+	else if (is_pkcs12(text, len))
+		hint = "it is a PKCS#12 file; `openssl pkcs12 -in FILE -nokeys -out SVID.pem` and "
+		       "`openssl pkcs12 -in FILE -nocerts -nodes -out SVID.key` take it apart";
+	else if (is_der_key(text, len))
+		hint = "it is a private key in DER; `openssl pkey -inform DER -in FILE -out NEW.key` makes PEM of it";
+	ERR_clear_error();
 	return hint;
+}
+
+/* What is the same, whatever was wanted. */
+static const char *form_hint(const char *text, size_t len)
+{
+	const char *hint = len > 0 ? der_hint(text, len) : "the file is empty";
+
+	if (hint != NULL)
+		return hint;
+	if (is_json(text, len))
+		return "it is JSON; certificates and keys are wanted in PEM";
+	if (holds(text, len, "-----BEGIN PKCS7-----"))
+		return "it is PKCS#7; `openssl pkcs7 -print_certs -in FILE -out NEW.pem` takes out the certificates";
+	if (holds(text, len, "-----BEGIN CERTIFICATE REQUEST-----"))
+		return "it is a request for a certificate, which an issuer has to answer";
+	if (holds(text, len, "-----BEGIN TRUSTED CERTIFICATE-----"))
+		return "it is in OpenSSL's own form; `openssl x509 -in FILE -out NEW.pem` makes PEM of each "
+		       "certificate";
+	return holds(text, len, "-----BEGIN ") ? NULL : "nothing in it begins with -----BEGIN, as PEM does";
 }
 
 /* Whether the first certificate is a CA and a later one is none: the number of the first such, or 0. */
@@ -128,6 +123,14 @@ const char *wrong_chain_hint(const char *text, size_t len)
 	return form_hint(text, len);
 }
 
+const char *wrong_certificates_hint(const char *text, size_t len)
+{
+	bool der = len > 0 && is_der_certificate(text, len);
+
+	ERR_clear_error();
+	return der ? NULL : wrong_chain_hint(text, len);
+}
+
 const char *wrong_key_hint(const char *text, size_t len)
 {
 	if (holds(text, len, "-----BEGIN ENCRYPTED PRIVATE KEY-----") || holds(text, len, "Proc-Type: 4,ENCRYPTED"))
@@ -139,13 +142,4 @@ const char *wrong_key_hint(const char *text, size_t len)
 	if (holds(text, len, "-----BEGIN PUBLIC KEY-----"))
 		return "it is a public key";
 	return form_hint(text, len);
-}
-
-const char *wrong_bundle_hint(const char *text, size_t len, int json)
-{
-	if (json && holds(text, len, "-----BEGIN "))
-		return "it is PEM; the name of such a bundle does not end in .json";
-	if (!json && is_json(text, len))
-		return "it is JSON; the name of a SPIFFE bundle ends in .json";
-	return json ? (len == 0 ? "the file is empty" : NULL) : wrong_chain_hint(text, len);
 }

@@ -13,9 +13,9 @@
 /* Of a file that is no chain of certificates in PEM, leaf first: what it seems to be and what to do. A static text, NULL if there is
  * nothing to say. */
 const char *wrong_chain_hint(const char *text, size_t len);
+/* The same where certificates in DER are as good. */
+const char *wrong_certificates_hint(const char *text, size_t len);
 /* Likewise of one that is no private key in PEM without a passphrase. */
 const char *wrong_key_hint(const char *text, size_t len);
-/* Likewise of one that is no bundle: `json` says what its name made us take it for. */
-const char *wrong_bundle_hint(const char *text, size_t len, int json);
 
 #endif

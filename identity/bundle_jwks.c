@@ -259,6 +259,10 @@ static json_t *parse_json(struct bundle_text *into, const char *text, size_t len
 	if (set == NULL && json_error_code(&error) == json_error_duplicate_key)
 		bundle_text_refuse(into, 103, "line %d column %d: a member stands there twice", error.line,
 				   error.column);
+	else if (set == NULL && len == 0)
+		bundle_text_refuse(into, 76, "it is empty");
+	else if (set == NULL && len > 11 && memcmp(text, "-----BEGIN ", 11) == 0)
+		bundle_text_refuse(into, 76, "it is PEM, and a SPIFFE bundle is JSON");
 	else if (set == NULL)
 		bundle_text_refuse(into, 76, "line %d column %d: %.160s", error.line, error.column, error.text);
 	else if (!json_is_object(set))

@@ -193,6 +193,14 @@ int bundle_text_add(struct bundle_text *into, unsigned index, const uint8_t *der
 
 /* ---- PEM ---- */
 
+/* A SPIFFE bundle under the name of a PEM file. */
+static const char *other_form(const char *text, size_t len)
+{
+	if (len == 0)
+		return ": it is empty";
+	return text[0] == '{' ? ", but JSON, as of a SPIFFE bundle, whose name ends in .json" : "";
+}
+
 static int parse_pem(struct bundle_text *into, const char *text, size_t len)
 {
 	__attribute__((cleanup(bio_freep))) BIO *bio = BIO_new_mem_buf(text, (int)len);
@@ -217,7 +225,7 @@ static int parse_pem(struct bundle_text *into, const char *text, size_t len)
 	}
 	/* An empty file is more often a failed write than a revocation of everything, and so is one of garbage. */
 	if (entries == 0)
-		return bundle_text_refuse(into, 210, "there is no PEM certificate in it");
+		return bundle_text_refuse(into, 210, "there is no PEM certificate in it%s", other_form(text, len));
 	if (into->unreadable == entries)
 		return bundle_text_refuse(into, 210, "none of its %u PEM blocks is a certificate", entries);
 	return 0;

@@ -246,6 +246,28 @@ def test_a_half_written_bundle_changes_nothing_also_over_a_restart(env):
     assert bundle(env)["error"] is None
 
 
+def test_what_is_no_bundle_is_told_by_what_it_is_and_whose_it_was_to_be(env):
+    names, mark = [f"{form}.{TD}" for form in ("empty", "json", "pem", "directory")], env.audit.mark()
+    paths = [f"{env.dir}/bundles/{name}.{'json' if name.startswith('pem') else 'pem'}" for name in names]
+    monitor = env.spawn(env.ctl_argv("monitor", "--all", "--since-start"))
+    try:
+        os.mkdir(paths[3])
+        for path, text in zip(paths, ("", bundle_text(env.new.cert), env.new.bundle())):
+            write(path, text)
+        for name, told in zip(names, ("it is empty", "but JSON, as of a SPIFFE bundle", "it is PEM, and a SPIFFE bundle is JSON",
+                                      "Is a directory")):
+            event = env.audit.wait(mark, event__action="bundle-refused", zt__bundle__trust_domain=name)
+            assert told in event["event"]["reason"], event["event"]
+            wait_for(lambda n=name: any(f" bundle-refused {n}: " in line for line in monitor.out), f"monitor to name {name}")
+    finally:
+        monitor.popen.terminate()
+        monitor.wait()
+        os.rmdir(paths[3])
+        for path in paths[:3]:
+            os.remove(path)
+    wait_for(lambda: not bundle(env, names[0]), "them to be gone")
+
+
 def test_an_empty_bundle_means_nobody(env):
     both(env)
     goes, mark = web(env, env.old), env.audit.mark()

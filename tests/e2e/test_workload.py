@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 
 import h2.config
 import h2.connection
@@ -107,6 +108,26 @@ def test_what_was_told_stays_when_the_server_goes_and_the_stream_comes_back(env)
             assert "gRPC status 14: going away" in why, why
             assert client.until(COMPLETE)[0] == {"one.example": one}
         assert client.until(LOST)
+
+
+def test_attempts_come_at_growing_intervals(env):
+    """Half a second, one, two, each up to a quarter more or less."""
+    listener, seen = socket.socket(socket.AF_UNIX), []
+    listener.bind(env.path)
+    os.chmod(env.path, 0o777)
+    listener.listen()
+    listener.settimeout(15)
+    try:
+        with watcher(env):
+            while len(seen) < 4:
+                peer, _ = listener.accept()
+                seen.append(time.monotonic())
+                peer.close()
+    finally:
+        listener.close()
+        os.remove(env.path)
+    first, _, third = (after - before for before, after in zip(seen, seen[1:]))
+    assert first > 0.3 and third > first + 0.5, seen
 
 
 def test_permission_denied_takes_all_back_and_is_asked_again(env):

@@ -286,7 +286,8 @@ def test_a_file_that_is_none_of_the_wanted_is_told_by_what_it_is():
         name = svid if svid != "svid.pem" else key
         assert name in told and len(told.splitlines()) <= 2, f"{argv}: {told}"
         if json_too:
-            assert ctl_json(*argv, expect=code)["ok"] is False, argv
+            done = subprocess.run([POLICYCTL, "--json", *argv], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+            assert json.loads(done.stdout)["ok"] is False and done.returncode == code, argv
 
     for name, (as_chain, as_key) in wrong_files().items():
         if as_chain:
@@ -307,6 +308,7 @@ def test_a_file_that_is_none_of_the_wanted_is_told_by_what_it_is():
         assert verifies_with(name, "wrong.pem").startswith("ok "), name
     attest("svid.pem", "other.key", "the key is not that of the certificate")
     attest("reversed", "svid.key", "the leaf is not the first")
+    assert "hint: the leaf is not the first" in ctl("svid", "show", "reversed", expect=1)
 
 
 def verifies_with(chain, bundle, expect=0, trust_domain=TD):
@@ -315,12 +317,13 @@ def verifies_with(chain, bundle, expect=0, trust_domain=TD):
 
 def test_a_bundle_of_the_other_form_is_told_by_what_it_is():
     ctl("ca", "bundle", "wrong", "--format", "spiffe", "--out", "spiffe.json")
-    for source, name, said in (("spiffe.json", "json.pem", "ends in .json"), ("wrong.pem", "pem.json", "does not end in .json"),
-                               ("svid.key", "key.pem", "it is a private key"), ("empty", "empty.json", "is empty")):
+    for source, name, said in (("spiffe.json", "json.pem", "whose name ends in .json"), ("wrong.pem", "pem.json", "it is PEM"),
+                               ("svid.key", "key.pem", "hint: it is a private key"), ("p12", "p12.pem", "hint: it is a PKCS#12"),
+                               ("empty", "empty.json", "it is empty"), ("empty", "empty.pem", "it is empty")):
         with open(name, "wb") as file:
             file.write(content(source))
         told = verifies_with("svid.pem", name, expect=1)
-        assert "  hint: " in told and said in told, f"{name}: {told}"
+        assert said in told and f"bundle {name}: bundle-" in told, f"{name}: {told}"
     assert "follows \"spiffe://\"" in verifies_with("svid.pem", "wrong.pem", 2, f"spiffe://{TD}")
     assert "lower case" in verifies_with("svid.pem", "wrong.pem", 2, "Prod.example")
 
