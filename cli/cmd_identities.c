@@ -38,24 +38,10 @@ static void identities_print(struct cli *cli, const json_t *list)
 
 static int run(struct cli *cli, int argc, char **argv)
 {
-	json_t *list;
-	int code;
-
-	if (argc > 1)
-		return cli_usage_error(&cmd_identities, "unexpected argument %s", argv[1]);
-	code = cli_bus_json(cli, "Identities", &list);
-	if (code != CLI_OK)
-		return code;
-	if (cli->json) {
-		cli_print_json(list);
-		return CLI_OK;
-	}
-	if (!json_array_size(list))
-		puts("no workload carries an identity");
-	else
-		identities_print(cli, list);
-	json_decref(list);
-	return CLI_OK;
+	return cli_bus_list(cli, argc, argv, &cmd_identities,
+			    &(struct cli_list){.member = "Identities",
+					       .none = "no workload carries an identity",
+					       .print = identities_print});
 }
 
 const struct cli_command cmd_identities = {

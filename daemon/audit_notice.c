@@ -428,7 +428,8 @@ static size_t put_notice(struct audit_record *record, struct json_line *line, co
 	}
 	if (is_identity_notice(notice->kind) && is_spiffe_id(notice->spiffe_id)) {
 		put_workload_user(line, notice->spiffe_id);
-	} else if ((policy && notice->kind != NOTICE_POLICY_REVERTED) || notice->kind == NOTICE_IDENTITY_REFUSED) {
+	} else if ((policy && notice->kind != NOTICE_POLICY_REVERTED) ||
+		   (notice->kind == NOTICE_IDENTITY_REFUSED && notice->code != ATTEST_E_MANY)) {
 		snprintf(uid, sizeof(uid), "%u", notice->uid);
 		json_line_object(line, "user");
 		json_line_string(line, "id", uid);

@@ -209,6 +209,7 @@ void enforcer_attempt_tell(struct enforcer *e, const struct tag_attempt *a)
 								: NOTICE_IDENTITY_ATTESTED);
 
 	notice.code = a->code;
+	notice.count = request->count;
 	notice.cgroup_id = a->key ? a->key : request->cgroup_id;
 	notice.not_before = request->not_before;
 	notice.not_after = request->not_after;

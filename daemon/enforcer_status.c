@@ -217,11 +217,15 @@ static json_t *json_policy(const struct enforcer *e)
 /* What no program of ours sees on this kernel, so that nobody takes `ok` for more than it says. */
 static json_t *json_not_enforced(void)
 {
-	return json_pack("[s, s]",
-			 "AF_PACKET and AF_XDP sockets of workloads with CAP_NET_RAW: take it from them, or cover "
-			 "their devices",
-			 "sockets that a workload was given by a process outside the managed subtree: they are the "
-			 "giver's");
+	return json_pack(
+		"[s, s, s, s, s]",
+		"AF_PACKET and AF_XDP sockets of workloads with CAP_NET_RAW: take it from them, or cover "
+		"their devices",
+		"sockets that a workload was given by a process outside the managed subtree: they are the "
+		"giver's",
+		"AF_UNIX, AF_VSOCK and RDMA: they send no packets of this host's IP",
+		"forwarded and bridged packets without a socket here: cover their devices",
+		"ICMP errors to UDP sockets that are not connected and ask for them (IP_RECVERR): connect them");
 }
 
 int enforcer_status(void *ctx, char **textp)

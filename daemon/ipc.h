@@ -135,8 +135,8 @@ struct ipc_tag_request {
 	int64_t not_after;
 	uint32_t pid; /* for people; never for decisions */
 	uint32_t uid;
-	uint32_t code; /* enum attest_code, of a refusal */
-	uint32_t pad;
+	uint32_t code;	/* enum attest_code, of a refusal */
+	uint32_t count; /* refusals that this one stands for; 0: only itself */
 	char spiffe_id[2049];
 	char trust_domain[256];
 	char serial[64];

@@ -13,7 +13,6 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <systemd/sd-event.h>
-#include <systemd/sd-id128.h>
 #include <unistd.h>
 
 #include "federation.h"
@@ -23,6 +22,7 @@
 #include "identity/crypto.h"
 #include "ipc.h"
 #include "log.h"
+#include "role_process.h"
 #include "sandbox.h"
 #include "workload_client.h"
 
@@ -55,8 +55,7 @@ struct fetching {
 };
 
 struct role {
-	sd_event *event;
-	int ipc_fd;
+	struct role_process process;
 	struct crypto *crypto;		  /* NULL: the usual one */
 	struct workload_client *workload; /* NULL: nobody asked for it */
 	struct fetching fetching[FEDERATION_MAX];
@@ -70,7 +69,7 @@ static void freep(void *p)
 /* Returns whether it was told. */
 static bool tell_enforcer(struct role *role, const void *packet, int fd)
 {
-	int r = ipc_send_wait(role->ipc_fd, packet, fd);
+	int r = ipc_send_wait(role->process.ipc_fd, packet, fd);
 
 	if (r < 0)
 		log_error("fetcher: cannot answer the enforcer: %s", strerror(-r));
@@ -160,7 +159,7 @@ static void fetching_answer(const struct fetching *f, int status)
 static void fetching_overdue(struct fetching *f)
 {
 	log_error("fetcher: process %d, which was to fetch a bundle, does not end: the role starts anew", (int)f->pid);
-	sd_event_exit(f->role->event, EXIT_FAILURE);
+	sd_event_exit(f->role->process.event, EXIT_FAILURE);
 }
 
 /* The pipe is closed, so the child is over, or about to be. Nothing waits for it: other fetches and the enforcer's pings would
@@ -241,9 +240,9 @@ static int fetching_start(struct role *role, struct fetching *f, const struct fe
 		return -errno;
 	f->pipe_fd = pair[0];
 	fcntl(pair[0], F_SETFL, O_NONBLOCK);
-	r = sd_event_add_io(role->event, &f->io, pair[0], EPOLLIN, on_pipe, f);
+	r = sd_event_add_io(role->process.event, &f->io, pair[0], EPOLLIN, on_pipe, f);
 	if (r >= 0)
-		r = sd_event_add_time_relative(role->event, &f->timer, CLOCK_MONOTONIC, OVERDUE_USEC, 0, on_timer, f);
+		r = sd_event_add_time_relative(role->process.event, &f->timer, CLOCK_MONOTONIC, OVERDUE_USEC, 0, on_timer, f);
 	if (r >= 0) {
 		f->pid = fork();
 		if (f->pid == 0)
@@ -317,7 +316,7 @@ static bool on_workload(void *ctx, enum workload_state state, const struct workl
 		if (!workload_bundle_tell(role, &bundles[i]))
 			return false;
 	if (!tell_enforcer(role, &packet, -1))
-		sd_event_exit(role->event, EXIT_FAILURE);
+		sd_event_exit(role->process.event, EXIT_FAILURE);
 	return true;
 }
 
@@ -329,42 +328,24 @@ static void on_watch(struct role *role, const struct ipc_workload_watch *watch)
 
 	workload_client_freep(&role->workload);
 	if (watch->path[0])
-		r = workload_client_new(&role->workload, role->event, watch->path, &workload_ops, role);
+		r = workload_client_new(&role->workload, role->process.event, watch->path, &workload_ops, role);
 	if (r < 0)
 		on_workload(role, WORKLOAD_LOST, NULL, 0, strerror(-r));
 }
 
 /* ---- the process ---- */
 
-static int on_ipc(sd_event_source *source, int ipc_fd, uint32_t events, void *context)
+static bool on_packet(void *ctx, int type, const void *packet, int *fdp)
 {
-	_Alignas(8) char packet[IPC_MAX_PACKET];
-	struct role *role = context;
-	int fd, type = ipc_receive(ipc_fd, packet, &fd);
+	struct role *role = ctx;
 
-	(void)source;
-	(void)events;
-	switch (type) {
-	case 0:
-	case -ECONNRESET:
-		return sd_event_exit(role->event, EXIT_SUCCESS);
-	case -EAGAIN:
-		return 0;
-	case IPC_FETCH:
-		on_fetch(role, (const struct ipc_fetch *)packet, fd);
-		break;
-	case IPC_WORKLOAD_WATCH:
-		on_watch(role, (const struct ipc_workload_watch *)packet);
-		break;
-	case IPC_PING:
-		tell_enforcer(role, packet, -1);
-		break;
-	default:
-		log_error("fetcher: unexpected packet of the enforcer (%d)", type);
-	}
-	if (fd >= 0)
-		close(fd);
-	return 0;
+	if (type == IPC_FETCH)
+		on_fetch(role, packet, *fdp);
+	else if (type == IPC_WORKLOAD_WATCH)
+		on_watch(role, packet);
+	else
+		return false;
+	return true;
 }
 
 static void role_freep(struct role **rolep)
@@ -377,55 +358,31 @@ static void role_freep(struct role **rolep)
 		fetching_free(&role->fetching[i]);
 	workload_client_freep(&role->workload);
 	crypto_freep(&role->crypto);
-	sd_event_unref(role->event);
+	role_process_close(&role->process);
 	free(role);
 }
 
-static int set_up(struct role *role, int ipc_fd)
+static int set_up(struct role *role)
 {
-	sd_event_source *ipc = NULL;
-	sd_id128_t boot;
-	int r;
+	int r = role_process_open(&role->process);
 
-	signal(SIGINT, SIG_IGN); /* a terminal's Ctrl-C goes to every role; the enforcer decides when this one ends */
-	signal(SIGTERM, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	signal(SIGPIPE, SIG_IGN);
-	role->ipc_fd = ipc_fd;
 	for (size_t i = 0; i < FEDERATION_MAX; i++)
 		role->fetching[i] = (struct fetching){.role = role, .pipe_fd = -1};
-	if (fcntl(ipc_fd, F_SETFL, fcntl(ipc_fd, F_GETFL) | O_NONBLOCK) < 0)
-		return -errno;
-	r = fips_use(&role->crypto, "fetcher");
+	if (r == 0)
+		r = fips_use(&role->crypto, role->process.name);
 	if (r >= 0)
 		r = fetch_init();
-	if (r >= 0)
-		r = sd_id128_get_boot(&boot); /* which sd-event opens a file for when first used */
-	if (r >= 0)
-		r = sd_event_new(&role->event);
-	if (r >= 0)
-		r = sd_event_add_io(role->event, &ipc, ipc_fd, EPOLLIN, on_ipc, role);
-	if (r < 0)
-		return r;
-	sd_event_source_set_floating(ipc, 1);
-	sd_event_source_unref(ipc);
-	return role_sandbox(SANDBOX_FETCHER);
+	return r < 0 ? r : role_sandbox(SANDBOX_FETCHER);
 }
 
 int role_fetcher_main(int ipc_fd)
 {
 	__attribute__((cleanup(role_freep))) struct role *role = calloc(1, sizeof(*role));
-	struct ipc_header ready = {.type = IPC_READY, .len = sizeof(ready)};
-	int r = role ? set_up(role, ipc_fd) : -ENOMEM;
 
-	if (r >= 0)
-		r = ipc_send(ipc_fd, &ready, -1);
-	if (r < 0) {
-		log_error("fetcher: cannot start: %s", strerror(-r));
+	if (!role) {
+		log_error("fetcher: cannot start: %s", strerror(ENOMEM));
 		return EXIT_FAILURE;
 	}
-	r = sd_event_loop(role->event);
-	if (r < 0)
-		log_error("fetcher: event loop: %s", strerror(-r));
-	return r < 0 ? EXIT_FAILURE : r;
+	role->process = (struct role_process){.name = "fetcher", .ipc_fd = ipc_fd, .packet = on_packet, .ctx = role};
+	return role_process_run(&role->process, set_up(role));
 }
