@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * What the kernel programs keep of TCP sockets that are gone: the end of a socket is told to a program, which another
- * process may have detached for a moment. inet_diag (sock_diag(7)) lists the sockets of a namespace by cookie; what is kept
- * beyond that for the namespace is nobody's.
+ * What the kernel programs keep of TCP sockets that are gone: the end of a socket is told to a program, which may have been away
+ * for a moment, because another process removed its pin while no daemon ran. inet_diag (sock_diag(7)) lists the sockets of a
+ * namespace by cookie; of what no process can use any more, and is not in that list, nothing will come.
  */
 #include "netns.h"
 
@@ -75,10 +75,10 @@ static bool cookies_have(const uint64_t *items, size_t n, uint64_t cookie)
 
 /* ---- what is kept ---- */
 
-/* Of a socket that was never used: it is in no list of the kernel's, and its close() tells of its end. */
-static bool is_listed(const struct bh_tcp *tcp)
+/* One that a process has open may be in no list of the kernel's, and be used again. */
+static bool is_released(const struct bh_tcp *tcp)
 {
-	return tcp->cookie && tcp->kind != BH_SOCK_NEW;
+	return tcp->cookie && tcp->released;
 }
 
 static int kept_add(struct look *look, const struct bh_tcp *tcp)
@@ -104,12 +104,12 @@ static int kept_read(const struct datapath *dp, struct look *look)
 
 	for (uint32_t i = 0; i < BH_TCP_SLOTS && r == 0; i++) {
 		datapath_tcp_slot(dp, i, &tcp);
-		if (is_listed(&tcp))
+		if (is_released(&tcp))
 			r = kept_add(look, &tcp);
 	}
 	/* What is deleted while we walk makes the walk begin again: never more steps than there can be. */
 	for (uint32_t i = 0; i < 2 * BH_TCP_MORE && r == 0 && datapath_tcp_more_next(dp, from, &next) == 0; i++) {
-		if (datapath_tcp_get(dp, next, &tcp) == 0 && is_listed(&tcp))
+		if (datapath_tcp_get(dp, next, &tcp) == 0 && is_released(&tcp))
 			r = kept_add(look, &tcp);
 		at = next;
 		from = &at;
@@ -162,8 +162,7 @@ static int gone_remove(struct datapath *dp, const struct look *look, struct netn
 		    cookies_have(look->sockets.items, look->sockets.n, kept->cookie))
 			continue;
 		if (cookies_have(gone->cookies, gone->n, kept->cookie)) {
-			datapath_tcp_delete(dp, kept->cookie);
-			removed++;
+			removed += datapath_tcp_forget(dp, kept->cookie) == 0;
 		} else if (cookies_add(&fresh, kept->cookie) < 0) {
 			break; /* the rest is found at the next call */
 		}

@@ -130,7 +130,8 @@ int auditor_new(struct auditor **auditorp, int ipc_fd, struct bh_counters *count
 static void note_failure(struct auditor *auditor, int error)
 {
 	if (!auditor->failing)
-		log_error("audit log: cannot write: %s; events are counted as lost until it works again",
+		log_error("audit log: cannot write: %s; events are counted as lost until it works again (`policyctl "
+			  "status` says where the log is, and how many)",
 			  strerror(error));
 	auditor->failing = true;
 }

@@ -6,7 +6,6 @@
 #include <jansson.h>
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +34,7 @@
 #define ACCEPT_PAUSE_USEC 100000
 #define DESCRIPTORS_WANTED 8192
 /* Beside idle connections: own ones, and three for each attestation under way. */
-#define DESCRIPTORS_RESERVED (32 + 3 * ATTEST_MAX_PENDING)
+#define DESCRIPTORS_RESERVED (32 + 3 * ATTEST_PLACES)
 
 struct identity_role {
 	struct attest_server server;
@@ -70,20 +69,13 @@ static void freep(void *p)
 	free(*(void **)p);
 }
 
-/* For answers that the enforcer counts on: half of one is worse than a role that starts anew. The enforcer reads all the time,
- * and waits for no role; where it does not come to it, its pings end this one. */
+/* For answers that the enforcer counts on. Where it does not come to them, its pings end this role. */
 static void tell_enforcer(int ipc_fd, const void *packet)
 {
-	struct pollfd room = {.fd = ipc_fd, .events = POLLOUT};
-	int r;
+	int r = ipc_send_wait(ipc_fd, packet, -1);
 
-	while ((r = ipc_send(ipc_fd, packet, -1)) == -EAGAIN)
-		if (poll(&room, 1, -1) < 0 && errno != EINTR)
-			break;
 	if (r < 0)
 		log_error("identity: cannot answer the enforcer: %s", strerror(-r));
-	if (r == -EAGAIN)
-		exit(EXIT_FAILURE);
 }
 
 /* ---- bundles ---- */
@@ -277,6 +269,13 @@ static void on_svid_files(struct identity_role *role, const struct ipc_svid_file
 	tell_enforcer(role->server.ipc_fd, &proved);
 }
 
+static void on_room(void *ctx)
+{
+	struct identity_role *role = ctx;
+
+	attest_server_on_room(&role->server);
+}
+
 static bool on_packet(void *ctx, int type, const void *packet, int *fdp)
 {
 	struct identity_role *role = ctx;
@@ -418,10 +417,13 @@ static int set_up(struct identity_role *role, int listen_fd)
 	if (r == 0)
 		r = chains_new(&role->server.chains);
 	if (r == 0)
+		r = refusals_new(&role->server.refusals);
+	if (r == 0)
 		r = warm_up(role);
 	if (r < 0)
 		return r;
 	role->server.event = role->process.event;
+	role->server.ipc_source = role->process.ipc;
 	/* On the listening socket too, or a message sent before accept() could come without its sender. Where the kernel
 	 * cannot, every connection is told so. */
 	attest_socket_prepare(listen_fd);
@@ -437,6 +439,7 @@ int role_identity_main(int ipc_fd, int listen_fd)
 		log_error("identity: cannot start: %s", strerror(ENOMEM));
 		return EXIT_FAILURE;
 	}
-	role->process = (struct role_process){.name = "identity", .ipc_fd = ipc_fd, .packet = on_packet, .ctx = role};
+	role->process = (struct role_process){
+		.name = "identity", .ipc_fd = ipc_fd, .packet = on_packet, .room = on_room, .ctx = role};
 	return role_process_run(&role->process, set_up(role, listen_fd));
 }

@@ -31,10 +31,12 @@ static int on_ipc(sd_event_source *source, int ipc_fd, uint32_t events, void *co
 {
 	_Alignas(8) char packet[IPC_MAX_PACKET];
 	struct role_process *process = context;
-	int fd, type = ipc_receive(ipc_fd, packet, &fd);
+	int fd, type;
 
 	(void)source;
-	(void)events;
+	if ((events & EPOLLOUT) && process->room)
+		process->room(process->ctx);
+	type = ipc_receive(ipc_fd, packet, &fd);
 	switch (type) {
 	case 0:
 	case -ECONNRESET:
@@ -56,7 +58,6 @@ static int on_ipc(sd_event_source *source, int ipc_fd, uint32_t events, void *co
 int role_process_open(struct role_process *process)
 {
 	int r, flags = fcntl(process->ipc_fd, F_GETFL);
-	sd_event_source *ipc = NULL;
 	sd_id128_t boot;
 
 	signal(SIGINT, SIG_IGN); /* a terminal's Ctrl-C goes to every role */
@@ -69,13 +70,10 @@ int role_process_open(struct role_process *process)
 	if (r >= 0)
 		r = sd_event_new(&process->event);
 	if (r >= 0)
-		r = sd_event_add_io(process->event, &ipc, process->ipc_fd, EPOLLIN, on_ipc, process);
-	if (r < 0)
-		return r;
-	sd_event_source_set_priority(ipc, SD_EVENT_PRIORITY_IMPORTANT);
-	sd_event_source_set_floating(ipc, 1);
-	sd_event_source_unref(ipc);
-	return 0;
+		r = sd_event_add_io(process->event, &process->ipc, process->ipc_fd, EPOLLIN, on_ipc, process);
+	if (r >= 0)
+		r = sd_event_source_set_priority(process->ipc, SD_EVENT_PRIORITY_IMPORTANT);
+	return r < 0 ? r : 0;
 }
 
 int role_process_run(struct role_process *process, int set_up)
@@ -95,5 +93,6 @@ int role_process_run(struct role_process *process, int set_up)
 
 void role_process_close(struct role_process *process)
 {
+	process->ipc = sd_event_source_disable_unref(process->ipc);
 	process->event = sd_event_unref(process->event);
 }

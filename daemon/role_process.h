@@ -12,12 +12,14 @@
 #include <systemd/sd-event.h>
 
 struct role_process {
-	const char *name; /* of the role, for log lines */
-	int ipc_fd;	  /* borrowed */
-	sd_event *event;  /* made by role_process_open() */
+	const char *name;     /* of the role, for log lines */
+	int ipc_fd;	      /* borrowed */
+	sd_event *event;      /* made by role_process_open() */
+	sd_event_source *ipc; /* the socket's; likewise */
 	/* A packet came that ipc_receive() checked. Returns false if the role knows no such type. What came beside it, *fdp or -1, is
 	 * closed afterwards; who keeps it sets *fdp to -1. */
 	bool (*packet)(void *ctx, int type, const void *packet, int *fdp);
+	void (*room)(void *ctx); /* the socket takes more; for who sets EPOLLOUT in `ipc`, else NULL */
 	void *ctx;
 };
 

@@ -365,6 +365,25 @@ RETRANSMITTED = 2.5
 
 
 @command
+def bind(name, kind, address, port):
+    """A socket that could receive; `hear_on` does, here or where it was handed to."""
+    sock = inet(address, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((address, port))
+    if kind == "tcp":
+        sock.listen()
+    KEPT[name] = sock
+    return {}
+
+
+@command
+def hear_on(name):
+    sock = KEPT.pop(name)
+    EARS.add(name, sock, sock.type == socket.SOCK_STREAM)
+    return {}
+
+
+@command
 def send_on(name, address, port, text):
     sock = KEPT[name]
     if sock.type == socket.SOCK_STREAM:
@@ -441,12 +460,10 @@ def execute(procs, address, port, text, kind="udp"):
 
 
 @command
-def activate(procs, address, port):
+def activate(procs, address, port, kind="tcp"):
     """As systemd does it: listens, and starts the service with the socket as descriptor 3."""
-    listener = inet(address, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((address, port))
-    listener.listen()
+    bind("activated", kind, address, port)
+    listener = KEPT.pop("activated")
 
     def prepare():
         into(procs)()
@@ -490,7 +507,8 @@ def perform(name, args):
 def main():
     ctypes.CDLL(None).prctl(1, 9)  # ends with the process that started it
     if sys.argv[1:] == ["activated"]:
-        EARS.add("activated", socket.socket(fileno=3), True)
+        given = socket.socket(fileno=3)
+        EARS.add("activated", given, given.type == socket.SOCK_STREAM)
     else:
         emit("ready")
     pending = b""

@@ -12,19 +12,20 @@ import struct
 import subprocess
 import sys
 
-from common import PORT, setup, spiffe  # noqa: F401
+from common import PORT, setup as common_setup, spiffe
 from harness import PATIENCE, Skip, wait_for
 from packets import emit
 
 GROUP, OTHER_GROUP, GROUP_PORT = "239.77.1.1", "239.77.2.1", 7100
 UDP_SEGMENT, UDP_GRO, SO_BINDTODEVICE = 103, 104, 25
 SIZE = 64
+OTHER = "other.example"  # another trust domain
 
 POLICY = f"""\
 bulkhead: 1
 identities:
-  web: [{spiffe('web')}, {spiffe('web/*')}]
-  db: [{spiffe('db')}, {spiffe('db/*')}]
+  web: [{spiffe('web')}, {spiffe('web/*')}, spiffe://{OTHER}/web]
+  db: [{spiffe('db')}, {spiffe('db/*')}, spiffe://{OTHER}/db]
   probe: {spiffe('probe')}
 networks:
   group: [{GROUP}/32, "ff15::77:1/128", 255.255.255.255/32]
@@ -38,6 +39,11 @@ rules:
   - {{name: db-hears, action: allow, from: web, to: {{identity: db, network: group}}, service: news, direction: ingress}}
 """
 POLICY_WITHOUT_WEB = POLICY.replace(f"to: db, service: udp/{PORT}-{PORT + 1}", "to: db, service: udp/1")
+
+
+def setup(env):
+    common_setup(env)
+    env.other_ca = env.authority(OTHER)
 
 
 def ready(env):
@@ -315,6 +321,20 @@ def test_an_identity_that_expires_destroys_connected_sockets(env):
     Pair(env, env.workload("web-short", svid), env.db).destroyed("EPERM")
 
 
+def test_removing_a_trust_bundle_destroys_connected_sockets_of_both_ends(env):
+    path = f"{env.dir}/bundles/{OTHER}.pem"
+    for n, name in enumerate(("web", "db")):
+        svid = {"web": env.svid["web"], "db": env.svid["db"], name: env.other_ca.issue(f"/{name}")}
+        pair = Pair(env, env.workload(f"web-b{n}", svid["web"]), env.workload(f"db-b{n}", svid["db"]))
+        os.rename(path, f"{env.dir}/bundle-away")
+        try:
+            env.ctl("reload", expect=0)
+            pair.destroyed("EPERM")
+        finally:
+            os.rename(f"{env.dir}/bundle-away", path)
+            env.ctl("reload", expect=0)
+
+
 def test_a_policy_change_leaves_connected_sockets_that_are_still_allowed(env):
     pair = Pair(env, env.web, env.db)
     assert env.ctl_json("apply", env.write_policy(POLICY.replace("log: denied", "log: all")))["sockets_cut"] == 0
@@ -405,6 +425,24 @@ def test_a_flow_that_the_kernel_forgot_cannot_be_answered(env):
     assert server.wait_event("answered")["result"] == "EPERM"
 
 
+def test_what_is_known_of_a_flow_is_nothing_for_another(env):
+    """The kernel gives the memory of a flow to another while a program may still hold it: what was meant for the one
+    must be nothing to the other. The test puts it there."""
+    server, client, port = heard_question(env)
+    other = 1 if port != 1 else 2
+    for key, value in list(flows(env, port)):
+        if struct.unpack_from("=HH", key, 40) == (PORT, port):  # the server's
+            key = key[:42] + struct.pack("=H", other) + key[44:]
+            bpftool(env, "update", "udp_flows", "key", *map(str, key), "value", *map(str, value))
+    assert list(flows(env, other)), "nothing was put there"
+    server.command(str(other))
+    assert server.wait_event("answered")["result"] == "EPERM"
+    since = len(server.events)
+    server.command("answer")
+    assert server.wait_event("answered", since=since)["result"] == "ok"
+    client.wait_event("answer")
+
+
 def test_a_question_that_was_denied_cannot_be_answered(env):
     address = address_of(env)
     server = act(env.db, "answer_when_told", address, PORT)
@@ -465,20 +503,38 @@ def test_a_broadcast_is_heard_by_whom_the_policy_lets_hear_it(env):
 
 # ---- none twice, none lost ----
 
+# Of SHA-512, made odd (bpf/seal.h).
+SEAL = (0x428a2f98d728ae23, 0x7137449123ef65cd, 0xb5c0fbcfec4d3b2f, 0xe9b5dba58189dbbd, 0x3956c25bf348b539, 0x59f111f1b605d019)
+
+
+def sealed(key, word):
+    words = struct.unpack("=6Q", key)
+    return word ^ sum((w ^ w >> 32) * factor for w, factor in zip(words, SEAL)) % 2**64
+
+
 def credits_left(env, port):
     """What stands on the tickets of a sender's port: datagrams that left and were not received."""
     left = []
     for item in bpftool(env, "dump", "udp_tickets"):
-        key, word = bytes_of(item["key"]), struct.unpack("=Q", bytes_of(item["value"]))[0]
+        key = bytes_of(item["key"])
         if struct.unpack_from("=H", key, 40)[0] == port:
+            word = sealed(key, struct.unpack("=Q", bytes_of(item["value"]))[0])
             slot = struct.pack("=I", word >> 20 & 0x7FFF)  # BH_UDP_SLOTS
             value = bpftool(env, "lookup", "udp_slots", "key", *map(str, slot))["value"]
             left.append(struct.unpack("=Q", bytes_of(value)[:8])[0] & 0xFFFFF)
     return left
 
 
-def test_every_datagram_has_one_credit_however_it_is_sent_and_received(env):
+def bytes_counted(env):
+    """From web to db: sent by the one, received by the other."""
+    got = {p["direction"]: p for p in env.ctl_json("top")["pairs"]
+           if (p["from"], p["to"], p["protocol"]) == (spiffe("web"), spiffe("db"), "udp")}
+    return [got[d][n] if d in got else 0 for d, n in (("egress", "sent_bytes"), ("ingress", "received_bytes"))]
+
+
+def test_every_datagram_has_one_credit_and_is_counted_once_however_it_is_sent_and_received(env):
     rounds, each = 40, 25
+    before, ways = bytes_counted(env), 0
     for place in ("loopback", "veth"):
         _, _, netns = places(env)[place]
         for how in ("send", "sendto", "sendmmsg", "segments"):
@@ -496,6 +552,9 @@ def test_every_datagram_has_one_credit_however_it_is_sent_and_received(env):
                 assert how != "segments" or (stat["largest"] > SIZE) == bool(merged), f"{what}: {stat}"
                 assert credits_left(env, poured["port"]) == [0], what
                 server.quit()
+                ways += 1
+    counted = [b + ways * rounds * each * SIZE for b in before]
+    wait_for(lambda: bytes_counted(env) == counted, f"{counted} bytes to be counted at both ends")
 
 
 if __name__ == "__main__":

@@ -7,16 +7,19 @@ import os
 import random
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
 
 from common import HeldBack, mac_of, router, setup, spiffe, sysctl  # noqa: F401
-from harness import Skip, ip, wait_for
+from harness import BUILD, Skip, ip, remove_pins, wait_for
 from packets import emit, make_syn
 
 DB, SECRET, OLD_ONLY, WEB_ONLY = 5432, 5433, 5434, 5435
 TCP_FASTOPEN, TCP_FASTOPEN_NO_COOKIE, MSG_FASTOPEN, TCP_MD5SIG = 23, 34, 0x20000000, 14
+
+GREEDY = os.path.join(BUILD, "tests", "e2e", "greedy.bpf.o")
 
 POLICY = f"""\
 bulkhead: 1
@@ -389,6 +392,48 @@ def test_a_socket_whose_options_leave_little_room_shows_who_it_is(env):
     mark = env.audit.mark()
     assert outcome(act(env.web, "md5_client", "127.0.0.1", DB)) == "ok"
     both_judged(env, mark, "web", "db", "127.0.0.1")
+
+
+@contextlib.contextmanager
+def beside(env, workload, program):
+    """Within it, a program of somebody else is on the cgroup of a workload: greedy.bpf.c."""
+    pins = f"{env.bpffs}/{env.name}-greedy"
+    os.mkdir(pins)
+    try:
+        subprocess.run(["bpftool", "prog", "loadall", GREEDY, pins], check=True)
+        what = ["cgroup", "attach", workload.path, "cgroup_sock_ops", "pinned", f"{pins}/{program}"]
+        subprocess.run(["bpftool", *what, "multi"], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["bpftool", what[0], "detach", *what[2:]], check=True)
+    finally:
+        remove_pins(pins)
+
+
+def test_a_segment_without_room_for_an_identity_is_refused_with_the_reason(env):
+    """The SYN of one end, the SYN-ACK of the other."""
+    to = f"{env.veth['4'][1]},{DB}"
+    for who, direction in ((env.web, "egress"), (env.db, "ingress")):
+        with beside(env, who, "takes_all"):
+            server, mark = env.db.tcp_server(to, netns=env.far), env.audit.mark()
+            assert env.web.tcp(to, timeout=400) == "ETIMEDOUT", who.name
+            event = env.audit.wait(mark, event__action="flow-denied", event__code="UNPROVEN", network__direction=direction,
+                                   zt__cgroup__path=f"/{who.name}")
+            assert "leave no room" in event["event"]["reason"], event
+            assert server.stat()["accepted"] == 0
+            denial = env.ctl("why-denied", "--last", 1, expect=0).out
+            assert "leave no room" in denial, denial
+            server.kill()
+
+
+def test_four_bytes_of_room_are_enough_for_an_identity(env):
+    to = f"{env.veth['4'][1]},{DB}"
+    with beside(env, env.web, "leaves_four"):
+        env.db.tcp_server(to, netns=env.far)
+        mark = env.audit.mark()
+        assert env.web.tcp(to) == "ok"
+        both_judged(env, mark, "web", "db", env.veth["4"][1])
 
 
 def nft(netns, text):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ICMP errors end and slow no TCP connection that they do not belong to; those that do belong to one are heard."""
+"""ICMP errors end and slow no connection and no connected UDP socket that they do not belong to; those that do belong are heard."""
+import contextlib
 import json
 import os
 import re
@@ -91,6 +92,53 @@ def pour(address, port, count):
     emit("outcome", received=int(answer or 0), mtu=sock.getsockopt(level, option))
 
 
+UNREACHABLE = {"4": (3, 3), "6": (1, 4)}  # the port
+RECVERR = {"4": (socket.IPPROTO_IP, 11), "6": (socket.IPPROTO_IPV6, 25)}
+
+
+@actor
+def datagrams(address, port):
+    """Three sockets that each sent one datagram there: connected, not connected, and not connected but told of errors. Each line
+    asks what they have been told since."""
+    family = "6" if ":" in address else "4"
+    names = ("connected", "loose", "told")
+    held = {name: socket.socket(socket.AF_INET6 if family == "6" else socket.AF_INET, socket.SOCK_DGRAM) for name in names}
+    held["told"].setsockopt(*RECVERR[family], 1)
+    held["connected"].connect((address, int(port)))
+    for sock in held.values():
+        sock.setblocking(False)
+        sock.sendto(b"question", (address, int(port)))
+    emit("sent", ports={name: sock.getsockname()[1] for name, sock in held.items()})
+    for _ in sys.stdin:
+        errors = {name: sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) for name, sock in held.items()}
+        quoted = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                quoted.append(held["told"].recvmsg(1024, 256, socket.MSG_ERRQUEUE)[0].decode(errors="replace"))
+        emit("told", errors={name: error for name, error in errors.items() if error}, quoted=quoted)
+
+
+@actor
+def forge_unreachable(to, src, dst, sport, dport, text):
+    """An ICMP error about a datagram from src to dst, with a text of the forger's."""
+    family = "6" if ":" in to else "4"
+    data = text.encode()
+    udp = struct.pack("!HHHH", int(sport), int(dport), 8 + len(data), 0) + data
+    a, b = (socket.inet_pton(socket.AF_INET6 if family == "6" else socket.AF_INET, x) for x in (src, dst))
+    if family == "6":
+        inner = struct.pack("!IHBB", 6 << 28, len(udp), 17, 64) + a + b + udp
+    else:
+        inner = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0) + a + b
+        inner = inner[:10] + struct.pack("!H", checksum(inner)) + inner[12:] + udp
+    packet = struct.pack("!BBHI", *UNREACHABLE[family], 0, 0) + inner
+    if family == "4":
+        packet = packet[:2] + struct.pack("!H", checksum(packet)) + packet[4:]
+    with socket.socket(socket.AF_INET6 if family == "6" else socket.AF_INET, socket.SOCK_RAW,
+                       socket.IPPROTO_ICMPV6 if family == "6" else socket.IPPROTO_ICMP) as sock:
+        sock.sendto(packet, (to, 0))
+    emit("outcome", sent=1)
+
+
 def counters(netns, family):
     """Errors that fitted no connection, as the kernel counts them."""
     text = ip("netns", "exec", netns, "nstat", "-asj")
@@ -139,6 +187,32 @@ def test_an_error_that_belongs_to_a_connection_is_heard(env):
             assert result["mtu"] == MTU, f"IPv{family}: the path's MTU was not learned: {result}"
     finally:
         ip("-n", env.way.netns, "link", "set", device, "mtu", "1500")
+
+
+def test_an_error_about_a_datagram_comes_to_the_socket_that_sent_it(env):
+    """The kernel itself compares, and no program of a cgroup sees it (docs/coverage.md): addresses and ports of a connected socket.
+    One that is not connected is told nothing, unless it asks to be told: then of anything that quotes its port."""
+    attacker = env.outside(env.way.netns)
+    for family in ("4", "6"):
+        here, there = env.way.here[family], env.way.there[family]
+        env.db.udp_server(f"{there},{DB}", netns=env.way.beyond)
+        wait_for(lambda to=there: env.web.udp(f"{to},{DB}") == "ok", "whose address it is to be known")
+        asker = act(env.web, "datagrams", there, DB)
+        ports = asker.wait_event("sent")["ports"]
+
+        def forged(name, sport=0, dport=0, asker=asker, here=here, there=there, ports=ports):
+            done = act(attacker, "forge_unreachable", here, here, there, ports[name] + sport, DB + dport, f"about {name}")
+            assert done.wait_event("outcome")["sent"] == 1
+            since = len(asker.events)
+            asker.command("")
+            return asker.wait_event("told", since=since)
+
+        for sport, dport in ((0, 1), (1, 0)):
+            assert not forged("connected", sport, dport)["errors"], "of a flow that there is not"
+        assert not forged("loose")["errors"]
+        wait_for(lambda: forged("connected")["errors"], "an error that belongs to the flow to be heard")
+        wait_for(lambda: "about told" in "".join(forged("told", 0, 1)["quoted"]), "who asks to be told of everything, to be told")
+        asker.kill()
 
 
 if __name__ == "__main__":

@@ -533,6 +533,7 @@ static void each_notice_has_its_classing(void **state)
 		{NOTICE_KEY_ROTATED, "key-rotated", "bulkhead.identity", "configuration", "change", "success"},
 		{NOTICE_BUNDLE_REMOVED, "bundle-removed", "bulkhead.identity", "configuration", "deletion", "success"},
 		{NOTICE_IDENTITY_ENDING, "identity-ending", "bulkhead.identity", "iam", "info", "unknown"},
+		{NOTICE_IDENTITY_SHARED, "identity-shared", "bulkhead.identity", "iam", "info", "success"},
 	};
 	struct ipc_notice n = {0};
 	json_t *r;
@@ -548,9 +549,9 @@ static void each_notice_has_its_classing(void **state)
 		assert_text(r, "event.outcome", cases[i].outcome);
 		assert_true(strlen(json_string_value(audit_get(r, "event.reason"))) > 10);
 	}
-	assert_int_equal(sizeof(cases) / sizeof(*cases), NOTICE_IDENTITY_ENDING);
+	assert_int_equal(sizeof(cases) / sizeof(*cases), NOTICE_IDENTITY_SHARED);
 	assert_null(audit_notice_action(0));
-	assert_null(audit_notice_action(NOTICE_IDENTITY_ENDING + 1));
+	assert_null(audit_notice_action(NOTICE_IDENTITY_SHARED + 1));
 }
 
 static void an_applied_policy_names_revision_digest_and_operator(void **state)
