@@ -13,6 +13,9 @@
 #define BULKHEAD_BPF_ABI_H
 
 #include <linux/types.h>
+#include <stdbool.h>
+
+#include "seal.h"
 
 #define BH_ABI_VERSION 3U
 
@@ -37,20 +40,20 @@
 #endif
 #define BH_LAYOUT_POLICY (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_TAGS (1U + BH_LAYOUT_TEST)
-#define BH_LAYOUT_VOUCHERS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_VOUCHERS (2U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_NAMES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_KEYS 1U
 #define BH_LAYOUT_SOCKETS (1U + BH_LAYOUT_TEST)
-#define BH_LAYOUT_TCP (1U + BH_LAYOUT_TEST)	    /* TCP sockets, in both places */
-#define BH_LAYOUT_UDP_SOCKETS (1U + BH_LAYOUT_TEST) /* UDP sockets */
-#define BH_LAYOUT_HANDSHAKES 3U
+#define BH_LAYOUT_TCP (2U + BH_LAYOUT_TEST)	    /* TCP sockets, in both places */
+#define BH_LAYOUT_UDP_SOCKETS (3U + BH_LAYOUT_TEST) /* UDP sockets */
+#define BH_LAYOUT_HANDSHAKES 4U
 #define BH_LAYOUT_TICKETS 3U
 #define BH_LAYOUT_ENDPOINTS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_ADDRESSES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_UNLISTED 1U
-#define BH_LAYOUT_UDP_TICKETS 2U /* numbers and slots */
-#define BH_LAYOUT_UDP_FLOWS (2U + BH_LAYOUT_TEST)
-#define BH_LAYOUT_DEVICES (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_UDP_TICKETS 3U /* numbers and slots */
+#define BH_LAYOUT_UDP_FLOWS (4U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_DEVICES (2U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_DEVICE_FLOWS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_DENIALS (2U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_EVENTS (1U + BH_LAYOUT_TEST)
@@ -130,15 +133,21 @@ struct bh_tag {
 /*
  * Which authorities of its trust domain's bundle the chain of a tag's identity is valid by, and until when by each. No program
  * reads it. It lives as long as the tag, so that a daemon which adopts tags can tell whom an authority takes along when it
- * leaves the bundle, without their certificates.
+ * leaves the bundle, without their certificates; and whom a binding, a revocation or a clock that is set concerns.
  */
 #define BH_VOUCHERS 4
+#define BH_PROVED_BY_UID 1U
 struct bh_voucher {
 	__u8 authority[16]; /* beginning of the SHA-256 of its certificate */
 	__s64 not_after;    /* UTC seconds, the earliest on the path; 0: not used */
 };
 struct bh_vouchers {
 	struct bh_voucher voucher[BH_VOUCHERS];
+	__s64 not_before; /* of the SVID, UTC seconds; 0: not known */
+	__s64 not_after;  /* of its chain, which may be later than the tag's; 0: not known */
+	__u8 leaf[32];	  /* SHA-256 of the SVID; all 0: not known */
+	__u32 uid;	  /* of who proved it, where flags say that it is known */
+	__u32 flags;	  /* BH_PROVED_* */
 	__u64 test[BH_LAYOUT_TEST];
 };
 
@@ -417,6 +426,14 @@ struct bh_udp_recent {
 	__be16 lport;
 	__be16 rport;
 	__u32 path; /* BH_PATH_* */
+	/* Payload in bytes of the pair `identity`, `peer`, `direction`, since it was last added there (account.h). */
+	__u64 sent;
+	__u64 received;
+	__u64 counted_ns; /* when that was */
+	__u32 identity;
+	__u32 peer;
+	__u32 direction;
+	__u32 pad;
 };
 #define BH_PATH_LOOPBACK 1U /* on the loopback device */
 #define BH_PATH_V4 2U
@@ -440,8 +457,9 @@ struct bh_udp_sock {
 /*
  * Kept for each TCP socket, by its cookie: storage in the socket would cost two allocations a connection, which is more than
  * all else that a short connection costs here. The kernel programs make it when a socket is made or becomes established, and
- * let it go when the socket is closed; a cookie is never used twice. The first 64 bytes are what a packet of an established
- * connection, and the end of one, look at. The enforcer reads it to find the connections that a change has cut off.
+ * let it go when the kernel destroys the socket; a cookie is never used twice. How it is read and written: bpf/tcp_state.h. The
+ * first 64 bytes are what a packet of an established connection, and the end of one, look at. The enforcer reads it to find
+ * the connections that a change has cut off.
  */
 struct bh_tcp {
 	__u64 cookie;	      /* of the socket; 0: nobody's */
@@ -454,8 +472,8 @@ struct bh_tcp {
 	__u8 verdict;	      /* 1 allow */
 	__u8 answered;	      /* the SYN was answered by a peer that is allowed: may become established */
 	__u8 asked;	      /* under `word` some rule can allow `identity` to reach `remote`, `rport` */
-	__u8 known; /* `identity`, `subject_tag`, `cgroup` are the socket's under `word`: a packet showed it */
-	__u8 pad;
+	__u8 known;	   /* `identity`, `subject_tag`, `cgroup` are the socket's under `word`: a packet showed it */
+	__u8 released;	   /* 1: no process can use it any more */
 	__u32 identity;	   /* subject */
 	__u32 peer;	   /* identity number of the peer */
 	__u64 peer_tag;	   /* cgroup whose tag gave the peer its identity */
@@ -466,24 +484,41 @@ struct bh_tcp {
 	__u32 isn;	   /* of the SYN sent: only its answer may name the peer */
 	__u16 lport;
 	__u16 rport;
-	__u32 use; /* bits of BH_TCP_USE_: how it is being written */
+	__u32 use; /* bits of BH_TCP_USE_ */
 	struct bh_addr local;
 	struct bh_addr remote;
 	__u64 test[BH_LAYOUT_TEST];
 };
 
-#define BH_TCP_LEAVING (~0ULL) /* in the place of a cookie: nobody's, and not to be taken yet */
+#define BH_TCP_LEAVING                                                                                                 \
+	(1ULL << 63) /* beside the cookie: not to be looked at. No kernel has counted its cookies so far */
 
 #define BH_TCP_USE_WRITING 1U /* by a program that does not hold the socket's lock */
 #define BH_TCP_USE_LEAVING 2U /* to be let go, by whoever writes just now */
-#define BH_TCP_USE_HELD 4U    /* made by a process that has not closed it: may connect again, and its creator counts */
-#define BH_TCP_USE_DONE 8U    /* its last connection is over */
 #define BH_TCP_USE_AGAIN 16U  /* it started over while it was being written */
+#define BH_TCP_USE_APART 32U  /* stands in the hash map */
+#define BH_TCP_USE_ONE                                                                                                 \
+	256U /* of a slot: one more stands in the hash map because this slot was taken; counted from here up */
 
 /* The place of a TCP socket is named by its cookie. Cookies count up, so sockets of one time do not meet but where one lives
  * long; the later one then stands in a hash map. */
 #define BH_TCP_SLOTS 32768U /* a power of two */
 #define BH_TCP_MORE 131072U
+
+/* What the enforcer asks of a program that keeps to the rules of these entries (bh_keep_tcp); it answers 0, or 1 where there is no
+ * room. */
+enum bh_tcp_wish {
+	BH_TCP_ADD = 0,	   /* `tcp`, if there is none */
+	BH_TCP_RENEW = 1,  /* as `tcp`, if there is one */
+	BH_TCP_REMOVE = 2, /* the kernel has told its end to others */
+	BH_TCP_FORGET = 3, /* its end was not told: only if no process can use it */
+};
+
+struct bh_tcp_request {
+	__u32 wish;
+	__u32 pad;
+	struct bh_tcp tcp; /* BH_TCP_REMOVE, BH_TCP_FORGET: its cookie */
+};
 
 /* A connection of which the SYN was accepted, seen from the listener. */
 struct bh_tuple {
@@ -509,8 +544,8 @@ struct bh_handshake {
 };
 
 /*
- * Handshakes under way, in the bucket that a hash of the tuple names. `mark` is 0 of a free place, 1 of one that is being
- * written, else the upper bits of the hash with a count in the lower ones that makes each writing another.
+ * Handshakes under way, in the bucket that a hash of the tuple names. `mark` is the upper bits of the hash, or nothing of it
+ * in a free place and in one that is being written, and in the lower bits a count of what has become of the place.
  *
  * There are few near buckets, so that they stay in the processor's caches, and as many far ones as a flood needs. Who finds no
  * place in a near bucket notes there that it overflows, and goes to the far one; there the oldest makes room: losing one
@@ -519,8 +554,9 @@ struct bh_handshake {
 #define BH_HANDSHAKE_NEAR 256U /* powers of two */
 #define BH_HANDSHAKE_FAR 4096U
 #define BH_HANDSHAKE_WAYS 4U
-#define BH_HANDSHAKE_WRITING 1ULL
-#define BH_HANDSHAKE_COUNT 0xffULL
+#define BH_HANDSHAKE_COUNT 0xffffULL
+#define BH_HANDSHAKE_WRITING 0x10000ULL
+#define BH_HANDSHAKE_HASH (~(BH_HANDSHAKE_COUNT | BH_HANDSHAKE_WRITING))
 struct bh_handshake_item {
 	struct bh_tuple tuple;
 	struct bh_handshake handshake;
@@ -629,10 +665,31 @@ struct bh_udp_flow {
 	__u8 proof;
 	__u8 reason;
 	__u8 verdict;
-	__u64 send_ticket; /* as in struct bh_udp_recent; 0: not known */
+	__u64 send_ticket; /* as in struct bh_udp_recent, with bh_seal_key() of the key over it; 0 there: not known */
 	__u64 receive_ticket;
+	__u64 seal; /* bh_udp_flow_seal(); 0: as a build left it that had none */
 	__u64 test[BH_LAYOUT_TEST];
 };
+
+/* Of a flow and all that a verdict rests on (seal.h); never 0. What is not in it changes while the flow lasts. */
+static inline __attribute__((unused, always_inline)) __u64 bh_udp_flow_seal(const struct bh_udp_flow *f,
+									    const struct bh_udp_key *key)
+{
+	__u64 ends = (__u64)f->identity << 32 | f->peer;
+	__u64 is = (__u64)f->cell << 32 | (__u32)f->initiator << 24 | f->proof << 16 | f->reason << 8 | f->verdict;
+	__u64 seal = bh_seal_key(key) + BH_SEAL(f->word, 0x923f82a4af194f9bULL) +
+		     BH_SEAL(f->valid_until_ns, 0xab1c5ed5da6d8118ULL) +
+		     BH_SEAL(f->peer_cookie, 0xd807aa98a3030242ULL) + BH_SEAL(f->peer_tag, 0x12835b0145706fbeULL) +
+		     BH_SEAL(ends, 0x243185be4ee4b28cULL) + BH_SEAL(is, 0x550c7dc3d5ffb4e2ULL);
+
+	return seal | 1;
+}
+
+static inline __attribute__((unused, always_inline)) bool bh_udp_flow_is_sealed(const struct bh_udp_flow *f,
+										const struct bh_udp_key *key)
+{
+	return !f->seal || f->seal == bh_udp_flow_seal(f, key);
+}
 
 /* ---- managed devices --------------------------------------------------------------------------------------------- */
 
@@ -645,6 +702,8 @@ struct bh_device {
 	__u32 link_header; /* bytes before the IP header: 14 of Ethernet, 0 of a device that has none */
 	__u32 n_addresses;
 	struct bh_addr addresses[BH_DEVICE_ADDRESSES]; /* the workload's: it sends from no other */
+	__u32 master;				       /* the bridge that it is a port of; 0: none */
+	__u32 pad;
 	__u64 test[BH_LAYOUT_TEST];
 };
 
@@ -775,13 +834,14 @@ struct bh_pair_key {
 };
 
 /* All of it only grows. What is of TCP alone is taken from the kernel's own tcp_info: when a connection ends, and of those
- * that live whenever somebody asks (struct bh_counted). */
+ * that live whenever somebody asks (struct bh_counted). Bytes of UDP come from where they are counted with the socket: within a
+ * second of the next datagram, when the socket is closed, and whenever somebody asks (struct bh_udp_recent). */
 struct bh_pair {
-	__u64 seen_ns; /* when a flow or a denial was counted last */
+	__u64 seen_ns; /* when a flow, a denial or bytes of UDP were counted last */
 	__u64 flows;   /* judged and allowed */
 	__u64 denied;  /* packets and calls denied */
-	__u64 sent;    /* TCP: payload in bytes that the peer has acknowledged */
-	__u64 received;
+	__u64 sent; /* payload in bytes; TCP: that the peer has acknowledged; UDP: that left the socket, and was allowed */
+	__u64 received;	   /* likewise; UDP: that was allowed to the socket */
 	__u64 retransmits; /* TCP: segments sent again */
 	__u64 rtt_us;	   /* TCP: sum of smoothed round-trip times */
 	__u64 rtt_samples; /* one of each connection at its end, and one whenever somebody asked while it lived */
@@ -810,7 +870,7 @@ struct bh_name {
 BH_ASSERT_SIZE(struct bh_tcpopt, BH_TCPOPT_LEN);
 BH_ASSERT_SIZE(struct bh_mac_input, 48);
 BH_ASSERT_SIZE(struct bh_tag, 16);
-BH_ASSERT_SIZE(struct bh_vouchers, 24 * BH_VOUCHERS);
+BH_ASSERT_SIZE(struct bh_vouchers, 24 * BH_VOUCHERS + 56);
 BH_ASSERT_SIZE(struct bh_state, 32);
 BH_ASSERT_SIZE(struct bh_key, 24);
 BH_ASSERT_SIZE(struct bh_tables, 72 + 4 * 48 + 3 * (8 + 9 * 32));
@@ -826,10 +886,10 @@ BH_ASSERT_SIZE(struct bh_syn_ticket, 72);
 BH_ASSERT_SIZE(struct bh_syn_tickets, 72 * BH_TICKET_WAYS);
 BH_ASSERT_SIZE(struct bh_ticket, 40);
 BH_ASSERT_SIZE(struct bh_udp_key, 48);
-BH_ASSERT_SIZE(struct bh_udp_flow, 80);
-BH_ASSERT_SIZE(struct bh_udp_recent, 88);
-BH_ASSERT_SIZE(struct bh_udp_sock, 48 + 88 * BH_UDP_RECENT);
-BH_ASSERT_SIZE(struct bh_device, 8 + 16 * BH_DEVICE_ADDRESSES);
+BH_ASSERT_SIZE(struct bh_udp_flow, 88);
+BH_ASSERT_SIZE(struct bh_udp_recent, 128);
+BH_ASSERT_SIZE(struct bh_udp_sock, 48 + 128 * BH_UDP_RECENT);
+BH_ASSERT_SIZE(struct bh_device, 16 + 16 * BH_DEVICE_ADDRESSES);
 BH_ASSERT_SIZE(struct bh_device_key, 40);
 BH_ASSERT_SIZE(struct bh_device_flow, 48);
 BH_ASSERT_SIZE(struct bh_fragment_key, 48);

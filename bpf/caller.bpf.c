@@ -5,6 +5,7 @@
  *
  * They run for the caller's sake; what enforces is skb.bpf.c. So where they do not know better they let pass.
  */
+#include "account.h"
 #include "endpoint.h"
 #include "tcp_state.h"
 
@@ -64,6 +65,9 @@ static __always_inline int on_connect(struct bpf_sock_addr *ctx, const struct bh
 		t = bh_tcp_new(q.cookie, bpf_get_netns_cookie(ctx));
 	if (!t)
 		return BH_PROCEED;
+	/* It had a connection before: nothing of that counts, also before the kernel tells that it begins another. */
+	if (t->kind != BH_SOCK_NEW)
+		bh_tcp_begin(t, BH_SOCK_CONNECT);
 	t->asked = 0;
 	t->known = 0;
 	t->identity = BH_ID_UNIDENTIFIED;
@@ -215,15 +219,14 @@ int bh_sock_release(struct bpf_sock *ctx)
 	struct bh_udp_sock *us;
 
 	if (ctx->protocol == IPPROTO_TCP) {
-		/* A connection goes on until all is sent: its end is told to bh_sockops. One that is not established has
-		 * nothing to send. */
-		bh_tcp_released(bpf_get_socket_cookie(ctx),
-				ctx->state == BPF_TCP_CLOSE || ctx->state == BPF_TCP_SYN_SENT);
+		bh_tcp_released(bpf_get_socket_cookie(ctx));
 		return BH_PROCEED;
 	}
 	us = bpf_sk_storage_get(&udp_sockets, ctx, 0, 0);
-	if (us)
+	if (us) {
 		bh_endpoint_leave(us);
+		account_settle_all(us);
+	}
 	return BH_PROCEED;
 }
 

@@ -6,17 +6,8 @@
  * makes the value of the same socket in this build's map. It runs twice, before and after the packet programs are replaced,
  * because sockets are made until then: the second time for those.
  */
+#include "kernel.h"
 #include "maps.h"
-
-struct bpf_map {
-	__u32 value_size;
-} __attribute__((preserve_access_index));
-
-struct bpf_iter__bpf_sk_storage_map {
-	struct bpf_map *map;
-	struct sock *sk;
-	void *value;
-} __attribute__((preserve_access_index));
 
 /*
  * One program for each map that keeps something with sockets: its name is carry_ and the map's. The value is made whole, beside the

@@ -25,6 +25,9 @@ struct bh_device_room {
 	struct bh_query about; /* somebody else: who sends to the workload, or the flow that an ICMP error tells of */
 	struct bh_fragment_key fragment;
 	__u64 is_first; /* the packet is the first fragment of `fragment` */
+	struct bh_device_key key;
+	struct bh_device_flow flow; /* of `key`: a copy (device_flow.h) */
+	struct bpf_fib_lookup route;
 };
 
 struct {
@@ -34,9 +37,14 @@ struct {
 	__type(value, struct bh_device_room);
 } device_room __weak SEC(".maps");
 
+static __always_inline struct bh_device_room *device_room_of(struct bh_query *q)
+{
+	return (struct bh_device_room *)q;
+}
+
 static __always_inline struct bh_query *device_about(struct bh_query *q)
 {
-	return &((struct bh_device_room *)q)->about;
+	return &device_room_of(q)->about;
 }
 
 /* Family of the socket that the packet still belongs to, if it was sent on this host and not routed since; 0: none. */
@@ -212,17 +220,17 @@ static __noinline int device_ticket(struct __sk_buff *skb, struct bh_query *q)
 	__u32 sender = device_sender(skb), segments = bh_segments(skb);
 	struct bh_tuple key;
 	struct bh_ticket *t;
-	__u64 word, *found;
+	__u64 word, ticket;
 
 	if (!bh_shows_identity(&q->remote) && !bh_addr_is_multicast(&q->remote))
 		return 0;
 	if (sender == BH_PF_INET || sender == BH_PF_INET6) {
 		bh_ticket_key(&key, &q->local, q->lport, &q->remote, q->rport, 0);
-		found = bpf_map_lookup_elem(&udp_tickets, &key);
-		t = found ? bh_ticket_slot(*(volatile __u64 *)found) : 0;
+		ticket = bh_ticket_of(&key);
+		t = ticket ? bh_ticket_slot(ticket) : 0;
 		word = t ? bh_ticket_word(t) : 0;
-		if (found && t && BH_TICKET_NUMBER(word) == BH_TICKET_NUMBER(*(volatile __u64 *)found) &&
-		    BH_TICKET_CREDITS(word) && !(t->cookie & BH_DEVICE_BIT) && !bh_ticket_is_void(t, q->now))
+		if (t && BH_TICKET_NUMBER(word) == BH_TICKET_NUMBER(ticket) && BH_TICKET_CREDITS(word) &&
+		    !(t->cookie & BH_DEVICE_BIT) && !bh_ticket_is_void(t, q->now))
 			return 0;
 	}
 	/* A virtual machine does not say how many. */

@@ -3,6 +3,14 @@
  * device_flow.h - flows of a managed device's workload, judged as those of a socket are: TCP in its handshake, in a table of
  * its own; what has no handshake in the table that sockets use. `hook` is the packet's direction as the workload sees it:
  * what it sends is egress.
+ *
+ * The table is an LRU map, whose elements have no grace period: one can hold another flow while somebody still has a
+ * pointer to what it held. So
+ * - nothing of a verdict is written through a pointer. A flow that is judged again goes in by its key (BPF_EXIST), which the
+ *   kernel compares under the bucket's lock, as a new element that is whole before it can be found: what stands in the table of a
+ *   flow does not change as long as it stands there;
+ * - what is read is copied, and counts if the key leads to the same element afterwards. Else it may be another flow's: then
+ *   the flow is not known, its packet is denied, and TCP sends it again.
  */
 #ifndef BULKHEAD_BPF_DEVICE_FLOW_H
 #define BULKHEAD_BPF_DEVICE_FLOW_H
@@ -19,10 +27,24 @@ static __always_inline void device_key_of(struct bh_device_key *key, const struc
 	key->remote = q->remote;
 }
 
-/* The word goes last: a reader that sees it sees the verdict. */
-static __always_inline void device_flow_store(struct bh_device_flow *f, const struct bh_query *q)
+/* Copies what is known of the flow room->key to room->flow. Returns whether anything is. */
+static __always_inline bool device_flow_get(struct bh_device_room *room)
 {
-	*(volatile __u64 *)&f->word = ~0ULL;
+	struct bh_device_flow *f = bpf_map_lookup_elem(&device_flows, &room->key);
+
+	if (!f)
+		return false;
+	room->flow = *f;
+	asm volatile("" ::: "memory");
+	return bpf_map_lookup_elem(&device_flows, &room->key) == f;
+}
+
+/* Puts it back, with q's verdict. Returns whether it could: a flow that is not there (BPF_EXIST) has been evicted. */
+static __always_inline bool device_flow_put(struct bh_device_room *room, const struct bh_query *q, __u64 flags)
+{
+	struct bh_device_flow *f = &room->flow;
+
+	f->word = q->word;
 	f->valid_until_ns = q->valid_until;
 	f->peer_tag = q->peer_tag;
 	f->identity = q->subject;
@@ -31,18 +53,19 @@ static __always_inline void device_flow_store(struct bh_device_flow *f, const st
 	f->proof = q->proof;
 	f->reason = q->reason;
 	f->verdict = q->allow;
-	asm volatile("" ::: "memory");
-	*(volatile __u64 *)&f->word = q->word;
+	return bpf_map_update_elem(&device_flows, &room->key, f, flags) == 0;
 }
 
 /* A flow begins with this SYN. Returns whether it could be noted. */
-static __always_inline bool device_flow_begin(const struct bh_device_key *key, const struct bh_query *q,
-					      const struct bh_packet *p, __u8 initiator)
+static __always_inline bool device_flow_begin(struct bh_query *q, const struct bh_packet *p, __u8 initiator)
 {
-	struct bh_device_flow fresh = {.initiator = initiator, .answered = !initiator, .isn = bpf_ntohl(p->seq)};
+	struct bh_device_room *room = device_room_of(q);
 
-	device_flow_store(&fresh, q);
-	return bpf_map_update_elem(&device_flows, key, &fresh, BPF_ANY) == 0;
+	__builtin_memset(&room->flow, 0, sizeof(room->flow));
+	room->flow.initiator = initiator;
+	room->flow.answered = !initiator;
+	room->flow.isn = bpf_ntohl(p->seq);
+	return device_flow_put(room, q, BPF_ANY);
 }
 
 static __always_inline int device_deny(struct bh_query *q, __u8 reason)
@@ -52,8 +75,7 @@ static __always_inline int device_deny(struct bh_query *q, __u8 reason)
 }
 
 /* The workload opens a connection: who answers is not known yet, so it may leave if any answer could be allowed. */
-static __always_inline int device_syn_out(struct __sk_buff *skb, const struct bh_device_key *key,
-					  const struct bh_packet *p, struct bh_query *q)
+static __always_inline int device_syn_out(struct __sk_buff *skb, const struct bh_packet *p, struct bh_query *q)
 {
 	int err;
 
@@ -67,7 +89,7 @@ static __always_inline int device_syn_out(struct __sk_buff *skb, const struct bh
 	err = device_vouch(skb, p, q);
 	if (err)
 		return device_deny(q, err);
-	if (!device_flow_begin(key, q, p, 1)) {
+	if (!device_flow_begin(q, p, 1)) {
 		BH_COUNT(map_full);
 		return device_deny(q, BH_REASON_MAP_FULL);
 	}
@@ -75,19 +97,18 @@ static __always_inline int device_syn_out(struct __sk_buff *skb, const struct bh
 }
 
 /* Somebody opens a connection to the workload. */
-static __always_inline int device_syn_in(struct __sk_buff *skb, const struct bh_device_key *key,
-					 const struct bh_packet *p, struct bh_query *q)
+static __always_inline int device_syn_in(struct __sk_buff *skb, const struct bh_packet *p, struct bh_query *q)
 {
-	struct bh_device_flow *f = bpf_map_lookup_elem(&device_flows, key);
+	struct bh_device_room *room = device_room_of(q);
 
 	device_peer_of_segment(skb, p, q, device_about(q));
 	/* Sent again: the flow is judged already. */
-	q->again = f && !f->initiator && f->isn == bpf_ntohl(p->seq);
+	q->again = device_flow_get(room) && !room->flow.initiator && room->flow.isn == bpf_ntohl(p->seq);
 	bh_judge_arrived(q);
 	bh_report(q);
 	if (!q->allow)
 		return BH_DENY;
-	if (!device_flow_begin(key, q, p, 0)) {
+	if (!device_flow_begin(q, p, 0)) {
 		BH_COUNT(map_full);
 		return device_deny(q, BH_REASON_MAP_FULL);
 	}
@@ -95,8 +116,10 @@ static __always_inline int device_syn_in(struct __sk_buff *skb, const struct bh_
 }
 
 /* Any packet of a flow whose peer is known. */
-static __always_inline int device_established(struct bh_device_flow *f, const struct bh_packet *p, struct bh_query *q)
+static __always_inline int device_established(const struct bh_packet *p, struct bh_query *q)
 {
+	struct bh_device_flow *f = &device_room_of(q)->flow;
+
 	q->direction = f->initiator ? BH_EGRESS : BH_INGRESS;
 	q->peer = f->peer;
 	q->peer_tag = f->peer_tag;
@@ -108,7 +131,7 @@ static __always_inline int device_established(struct bh_device_flow *f, const st
 		q->reason = f->reason;
 	} else {
 		bh_judge(q);
-		device_flow_store(f, q);
+		device_flow_put(device_room_of(q), q, BPF_EXIST);
 		if (q->allow)
 			bh_report(q);
 	}
@@ -119,27 +142,27 @@ static __always_inline int device_established(struct bh_device_flow *f, const st
 }
 
 /* What answers the workload's SYN: here the peer becomes known and egress is judged. */
-static __always_inline int device_answered(struct __sk_buff *skb, struct bh_device_flow *f, const struct bh_packet *p,
-					   struct bh_query *q)
+static __always_inline int device_answered(struct __sk_buff *skb, const struct bh_packet *p, struct bh_query *q)
 {
-	if (bpf_ntohl(p->ack) != f->isn + 1)
+	struct bh_device_room *room = device_room_of(q);
+
+	if (bpf_ntohl(p->ack) != room->flow.isn + 1)
 		return device_deny(q, BH_REASON_NO_FLOW);
 	q->direction = BH_EGRESS;
 	device_peer_of_segment(skb, p, q, device_about(q));
 	bh_judge_arrived(q);
-	device_flow_store(f, q);
-	f->answered = q->allow;
+	room->flow.answered = q->allow;
+	device_flow_put(room, q, BPF_EXIST);
 	bh_report(q);
 	return q->allow ? BH_ALLOW : BH_DENY;
 }
 
 /* The workload answers a SYN. */
-static __always_inline int device_answers(struct __sk_buff *skb, struct bh_device_flow *f, const struct bh_packet *p,
-					  struct bh_query *q)
+static __always_inline int device_answers(struct __sk_buff *skb, const struct bh_packet *p, struct bh_query *q)
 {
 	int err;
 
-	if (!device_established(f, p, q))
+	if (!device_established(p, q))
 		return BH_DENY;
 	err = device_vouch(skb, p, q);
 	return err ? device_deny(q, err) : BH_ALLOW;
@@ -147,14 +170,13 @@ static __always_inline int device_answers(struct __sk_buff *skb, struct bh_devic
 
 static __noinline int device_tcp(struct __sk_buff *skb, const struct bh_packet *p, struct bh_query *q, __u32 hook)
 {
-	struct bh_device_flow *f;
-	struct bh_device_key key;
+	struct bh_device_room *room = device_room_of(q);
+	struct bh_device_flow *f = &room->flow;
 
-	device_key_of(&key, q);
+	device_key_of(&room->key, q);
 	if ((p->tcp_flags & (BH_TCP_SYN | BH_TCP_ACK)) == BH_TCP_SYN)
-		return hook == BH_EGRESS ? device_syn_out(skb, &key, p, q) : device_syn_in(skb, &key, p, q);
-	f = bpf_map_lookup_elem(&device_flows, &key);
-	if (!f) {
+		return hook == BH_EGRESS ? device_syn_out(skb, p, q) : device_syn_in(skb, p, q);
+	if (!device_flow_get(room)) {
 		if (is_bare_reset(p))
 			return BH_DENY;
 		return device_deny(q, BH_REASON_NO_FLOW);
@@ -162,15 +184,15 @@ static __noinline int device_tcp(struct __sk_buff *skb, const struct bh_packet *
 	if (p->tcp_flags & BH_TCP_SYN) {
 		/* Only who was asked answers: simultaneous open is not for devices. */
 		if (hook == BH_EGRESS && !f->initiator)
-			return device_answers(skb, f, p, q);
+			return device_answers(skb, p, q);
 		if (hook == BH_INGRESS && f->initiator && !f->answered)
-			return device_answered(skb, f, p, q);
+			return device_answered(skb, p, q);
 		if (hook == BH_INGRESS && f->initiator)
-			return device_established(f, p, q);
+			return device_established(p, q);
 		return device_deny(q, BH_REASON_NO_FLOW);
 	}
 	if (f->answered)
-		return device_established(f, p, q);
+		return device_established(p, q);
 	/* A reset, or the ACK of an old connection: it carries nothing. */
 	return p->payload_len ? device_deny(q, BH_REASON_NO_FLOW) : BH_ALLOW;
 }
@@ -267,17 +289,16 @@ static __always_inline int device_quote_read(struct __sk_buff *skb, __u32 off, b
 }
 
 /* Was the quoted packet of a flow that is allowed now? q names the quoted flow's ends. */
-static __always_inline bool device_flow_lives(const struct bh_query *q, const struct device_quote *quote, __u32 sent)
+static __always_inline bool device_flow_lives(struct bh_device_room *room, const struct bh_query *q,
+					      const struct device_quote *quote, __u32 sent)
 {
-	struct bh_device_flow *tcp;
-	struct bh_device_key tcp_key;
+	const struct bh_device_flow *tcp = &room->flow;
 	struct bh_udp_flow *f;
 	struct bh_udp_key key;
 
 	if (quote->proto == IPPROTO_TCP) {
-		device_key_of(&tcp_key, q);
-		tcp = bpf_map_lookup_elem(&device_flows, &tcp_key);
-		return tcp && tcp->verdict && tcp->word == q->word && q->now < tcp->valid_until_ns;
+		device_key_of(&room->key, q);
+		return device_flow_get(room) && tcp->verdict && tcp->word == q->word && q->now < tcp->valid_until_ns;
 	}
 	if (quote->proto == IPPROTO_ICMP || quote->proto == IPPROTO_ICMPV6) {
 		bool request = quote->icmp_type == ICMP_ECHO_REQUEST || quote->icmp_type == ICMPV6_ECHO_REQUEST_TYPE;
@@ -288,7 +309,7 @@ static __always_inline bool device_flow_lives(const struct bh_query *q, const st
 	}
 	f = bpf_map_lookup_elem(&udp_flows, &key);
 	return f && f->verdict && f->word == q->word && q->now < f->valid_until_ns &&
-	       (__s64)(q->now - f->seen_ns) < (__s64)BH_FLOW_IDLE;
+	       (__s64)(q->now - f->seen_ns) < (__s64)BH_FLOW_IDLE && bpf_map_lookup_elem(&udp_flows, &key) == f;
 }
 
 /* An error belongs to the flow that it tells of; whoever sends it. Returns 0 or the enum bh_reason to deny with. */
@@ -313,7 +334,7 @@ static __noinline int device_error(struct __sk_buff *skb, const struct bh_packet
 	 * tell the workload. */
 	if (hook == BH_EGRESS && !bh_addr_equal(&about->remote, &q->remote))
 		return BH_REASON_NO_FLOW;
-	if (bh_addr_equal(&about->local, &q->local) && device_flow_lives(about, &quote, sent))
+	if (bh_addr_equal(&about->local, &q->local) && device_flow_lives(device_room_of(q), about, &quote, sent))
 		return 0;
 	return BH_REASON_NO_FLOW;
 }

@@ -88,7 +88,9 @@ static __noinline int device_fragment(struct __sk_buff *skb, const struct bh_dev
 		return BH_REASON_FRAGMENT;
 	if (offset) {
 		note = bpf_map_lookup_elem(&fragments, key);
-		if (note && note->word == q->word && q->now < note->until_ns)
+		/* Asked twice, because it may have become another datagram's while it was read (device_flow.h). */
+		if (note && note->word == q->word && q->now < note->until_ns &&
+		    bpf_map_lookup_elem(&fragments, key) == note)
 			return FRAGMENT_FOLLOWS;
 		return BH_REASON_FRAGMENT;
 	}

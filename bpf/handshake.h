@@ -6,6 +6,7 @@
 #define BULKHEAD_BPF_HANDSHAKE_H
 
 #include "judge.h"
+#include "order.h"
 #include "siphash.h"
 
 static __always_inline struct bh_key *bh_key_at(__u64 epoch)
@@ -221,8 +222,7 @@ static __always_inline void bh_syn_ticket_put(const struct bh_mac_input *segment
 	ticket->time = now / BH_SYN_TICKET_NS;
 	ticket->state = word;
 	ticket->segment = *segment;
-	asm volatile("" ::: "memory");
-	*(volatile __u64 *)&ticket->mac = mac;
+	bh_publish(&ticket->mac, mac);
 }
 
 /* The ticket of this very segment, if this kernel sent it with an identity, and it was not received yet; else NULL. It

@@ -44,11 +44,46 @@ static __always_inline bool icmp_is_error(bool v6, __u32 type)
 }
 
 /* The flow `key`, if it is in force as it is. */
-static __always_inline bool icmp_flow_stands(const struct bh_udp_key *key, const struct bh_query *q)
+static __noinline bool icmp_flow_stands(const struct bh_udp_key *key, const struct bh_query *q)
 {
-	struct bh_udp_flow *f = bpf_map_lookup_elem(&udp_flows, key);
+	struct bh_udp_flow *f = bpf_map_lookup_elem(&udp_flows, key), is;
 
-	return f && (__s64)(q->now - f->seen_ns) < (__s64)BH_FLOW_IDLE;
+	return f && flow_copy(&is, f, key) && !flow_is_over(&is, q->now);
+}
+
+/* The addresses of the packet that stands at offset *at, if it is ICMP's; *at becomes that of its message. A function of its own,
+ * so that the headers do not take stack from what comes after. */
+static __noinline bool icmp_quoted_addresses(struct __sk_buff *skb, struct bh_udp_key *key, __u32 *at, __u8 proto)
+{
+	if (proto == IPPROTO_ICMPV6) {
+		struct ipv6hdr ip6;
+
+		if (bpf_skb_load_bytes(skb, *at, &ip6, sizeof(ip6)) || ip6.version != 6 ||
+		    ip6.nexthdr != IPPROTO_ICMPV6)
+			return false;
+		bh_addr_v6(&key->local, ip6.saddr.s6_addr32);
+		bh_addr_v6(&key->remote, ip6.daddr.s6_addr32);
+		*at += sizeof(ip6);
+	} else {
+		struct iphdr ip;
+
+		if (bpf_skb_load_bytes(skb, *at, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl != 5 ||
+		    ip.protocol != IPPROTO_ICMP)
+			return false;
+		bh_addr_v4(&key->local, ip.saddr);
+		bh_addr_v4(&key->remote, ip.daddr);
+		*at += sizeof(ip);
+	}
+	return true;
+}
+
+/* Is the flow `key` allowed as things are? */
+static __noinline bool icmp_flow_is_allowed(const struct bh_udp_key *key, const struct bh_query *q)
+{
+	struct bh_udp_flow *f = bpf_map_lookup_elem(&udp_flows, key), is;
+
+	return f && flow_copy(&is, f, key) && is.verdict && is.word == q->word && q->now < is.valid_until_ns &&
+	       !flow_is_over(&is, q->now);
 }
 
 /* Does this error quote a request of a flow that this socket opened, and that is allowed as things are? */
@@ -56,26 +91,10 @@ static __noinline int icmp_quotes_flow(struct __sk_buff *skb, const struct bh_pa
 {
 	__u32 at = p->transport + 8, type;
 	struct bh_udp_key key = {};
-	struct bh_udp_flow *f;
-	struct ipv6hdr ip6;
-	struct iphdr ip;
 	__u8 head[8];
 
-	if (p->proto == IPPROTO_ICMPV6) {
-		if (bpf_skb_load_bytes(skb, at, &ip6, sizeof(ip6)) || ip6.version != 6 || ip6.nexthdr != IPPROTO_ICMPV6)
-			return 0;
-		bh_addr_v6(&key.local, ip6.saddr.s6_addr32);
-		bh_addr_v6(&key.remote, ip6.daddr.s6_addr32);
-		at += sizeof(ip6);
-	} else {
-		if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl != 5 ||
-		    ip.protocol != IPPROTO_ICMP)
-			return 0;
-		bh_addr_v4(&key.local, ip.saddr);
-		bh_addr_v4(&key.remote, ip.daddr);
-		at += sizeof(ip);
-	}
-	if (!bh_addr_equal(&key.local, &q->local) || bpf_skb_load_bytes(skb, at, head, sizeof(head)))
+	if (!icmp_quoted_addresses(skb, &key, &at, p->proto) || !bh_addr_equal(&key.local, &q->local) ||
+	    bpf_skb_load_bytes(skb, at, head, sizeof(head)))
 		return 0;
 	type = head[0];
 	if (!icmp_is_request(p->proto == IPPROTO_ICMPV6, type))
@@ -84,9 +103,7 @@ static __noinline int icmp_quotes_flow(struct __sk_buff *skb, const struct bh_pa
 	key.lport = (__u16)head[4] << 8 | head[5];
 	key.rport = type | ICMP_OPENED_HERE;
 	key.proto = p->proto;
-	f = bpf_map_lookup_elem(&udp_flows, &key);
-	return f && f->verdict && f->word == q->word && q->now < f->valid_until_ns &&
-	       (__s64)(q->now - f->seen_ns) < (__s64)BH_FLOW_IDLE;
+	return icmp_flow_is_allowed(&key, q);
 }
 
 /* q->direction is the packet's. */

@@ -37,6 +37,8 @@ struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u64 bytes_received;
 	__u64 bytes_acked;
+	__u64 bytes_sent; /* payload, each time it is sent */
+	__u64 bytes_retrans;
 	__u32 srtt_us;
 	__u32 total_retrans;
 };
@@ -49,10 +51,20 @@ struct bpf_sock_ops_kern {
 	struct sock *sk;
 };
 
+struct bpf_map {
+	__u32 value_size;
+};
+
 struct bpf_iter_meta;
 struct bpf_iter__tcp {
 	struct bpf_iter_meta *meta;
 	struct sock_common *sk_common;
+};
+
+struct bpf_iter__bpf_sk_storage_map {
+	struct bpf_map *map;
+	struct sock *sk;
+	void *value;
 };
 #pragma clang attribute pop
 
@@ -68,6 +80,15 @@ static __always_inline __u64 bh_skb_cookie(struct __sk_buff *skb)
 	struct sock *sk = kernel->sk;
 
 	return sk ? sk->__sk_common.skc_cookie.counter : 0;
+}
+
+/* Does the packet come to a listener? */
+static __always_inline bool bh_skb_listens(struct __sk_buff *skb)
+{
+	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
+	struct sock *sk = kernel->sk;
+
+	return sk && sk->__sk_common.skc_state == BPF_TCP_LISTEN;
 }
 
 /* Cookie of a callback's socket, which has one: it was made with the socket, or is made now. */

@@ -2,6 +2,7 @@
 /*
  * look.bpf.c - what the daemon runs when somebody asks: nothing here is on the way of a packet.
  */
+#include "account.h"
 #include "tcp_state.h"
 
 /* Of each TCP socket of the namespace that the reader is in. The kernel holds its lock here, as it does when it ends. */
@@ -25,7 +26,22 @@ int bh_look_tcp(struct bpf_iter__tcp *ctx)
 	/* Without a place to remember it, it is counted when it ends. */
 	before = bpf_sk_storage_get(&counted, tp, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (before)
-		bh_pair_tcp(tp, &key, before, state, false);
+		bh_pair_tcp(tp, &key, before, false);
+	return 0;
+}
+
+/* Of each UDP socket of a workload, whatever namespace it is in. */
+SEC("iter/bpf_sk_storage_map")
+int bh_look_udp(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	struct sock *sk = ctx->sk;
+	struct bh_udp_sock *us;
+
+	if (!sk)
+		return 0;
+	us = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
+	if (us)
+		account_settle_all(us);
 	return 0;
 }
 

@@ -174,8 +174,8 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } unlisted __weak SEC(".maps");
 
-/* The ticket of each flow, by its number: where both ends find it that do not know it yet. `local` is the source; netns is 0
- * unless it is on a loopback device. */
+/* The ticket of each flow, by its number, sealed (seal.h): where both ends find it that do not know it yet. `local` is the
+ * source; netns is 0 unless it is on a loopback device. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, BH_UDP_SLOTS);

@@ -57,16 +57,17 @@ static __always_inline bool bh_pair_of_sock(struct bh_pair_key *key, const struc
 }
 
 /*
- * Adds what a TCP socket has done since it was counted last. `state`: that it is in, or, at its end, that it was in before.
- * `before`: what was counted; NULL: nothing. TCP counts sequence numbers, so our SYN and FIN, and the peer's FIN, are taken
- * off where the state tells that they are among them; whoever resets a connection half closed can leave a byte too many.
+ * Adds what a TCP socket has done since it was counted last. `before`: what was counted; NULL: nothing. TCP counts sequence
+ * numbers, among them our SYN and FIN, and the peer's FIN. The peer acknowledges our FIN after all that was sent; so where more is
+ * acknowledged than was sent, that is the FIN.
  */
 static __always_inline void bh_pair_tcp(const struct tcp_sock *tp, struct bh_pair_key *key, struct bh_counted *before,
-					int state, bool end)
+					bool end)
 {
-	bool fin = state == BPF_TCP_FIN_WAIT2 || (end && (state == BPF_TCP_LAST_ACK || state == BPF_TCP_CLOSING));
+	__u64 acked = bh_above(tp->bytes_acked, key->direction == BH_EGRESS);
+	__u64 payload = bh_above(tp->bytes_sent, tp->bytes_retrans);
 	struct bh_counted now = {
-		.sent = bh_above(tp->bytes_acked, (key->direction == BH_EGRESS) + fin),
+		.sent = acked < payload ? acked : payload,
 		.received = bh_above(tp->bytes_received,
 				     !!(tp->inet_conn.icsk_inet.sk.__sk_common.skc_flags & BH_SOCK_DONE)),
 		.retransmits = tp->total_retrans,

@@ -3,9 +3,9 @@
  * pending.h - handshakes that a listener has accepted and that are not complete.
  *
  * A table of buckets in place of a hash map: a connection looks here five times, and nothing is allocated, hashed at
- * length, locked, or kept in an order of use. A place has a mark, which names its tuple and the writing: who writes takes the
- * mark away first, and who reads copies and then sees whether the mark is still the same, so nobody sees two handshakes
- * mixed. A far bucket that is full gives up its oldest: that handshake is then denied, never allowed by another's verdict,
+ * length, locked, or kept in an order of use. A place has a mark, which names its tuple and counts its changes: who writes takes
+ * the mark away first, and who reads copies and then sees whether the mark is still the same. The count goes on through free
+ * places, so a mark comes again only after 20,000 handshakes in one place, and nobody sees two mixed. A far bucket that is full gives up its oldest: that handshake is then denied, never allowed by another's verdict,
  * because the whole tuple is compared.
  *
  * A tuple stands in one place: as long as a near bucket overflows, what is new goes to the far one, also when the near one
@@ -35,7 +35,7 @@ static __always_inline __u64 bh_tuple_hash(const struct bh_tuple *tuple)
 		h = (h ^ w[i]) * 0x9e3779b97f4a7c15ULL;
 		h ^= h >> 29;
 	}
-	return h | (BH_HANDSHAKE_COUNT + 1); /* neither free nor being written */
+	return h | (BH_HANDSHAKE_WRITING << 1); /* not that of a free place */
 }
 
 static __always_inline bool bh_tuple_equal(const struct bh_tuple *a, const struct bh_tuple *b)
@@ -80,7 +80,18 @@ static __always_inline __u64 bh_mark_of(const struct bh_handshake_bucket *b, __u
 
 static __always_inline bool bh_mark_fits(__u64 mark, __u64 hash)
 {
-	return !((mark ^ hash) & ~BH_HANDSHAKE_COUNT);
+	return !((mark ^ hash) & BH_HANDSHAKE_HASH);
+}
+
+static __always_inline bool bh_mark_is_free(__u64 mark)
+{
+	return mark <= BH_HANDSHAKE_COUNT;
+}
+
+/* The count after `changes` more. */
+static __always_inline __u64 bh_mark_count(__u64 mark, __u64 changes)
+{
+	return (mark + changes) & BH_HANDSHAKE_COUNT;
 }
 
 /* Its place in the bucket, or BH_HANDSHAKE_WAYS. */
@@ -111,13 +122,14 @@ static __always_inline bool bh_bucket_get(struct bh_handshake_bucket *b, __u64 h
 	if (bh_handshake_age(*(volatile __u32 *)&b->time[way], bh_now()) >= BH_HANDSHAKE_OVERFLOW)
 		return false;
 	mark = bh_mark_of(b, way);
-	asm volatile("" ::: "memory");
+	bh_barrier();
 	*out = b->item[way].handshake;
 	if (!bh_tuple_equal(&b->item[way].tuple, tuple))
 		return false;
-	asm volatile("" ::: "memory");
+	bh_barrier();
 	if (after == BH_PENDING_REMOVE)
-		return bh_mark_fits(mark, hash) && __sync_val_compare_and_swap(&b->mark[way], mark, 0) == mark;
+		return bh_mark_fits(mark, hash) &&
+		       __sync_val_compare_and_swap(&b->mark[way], mark, bh_mark_count(mark, 1)) == mark;
 	return bh_mark_fits(mark, hash) && bh_mark_of(b, way) == mark;
 }
 
@@ -151,7 +163,8 @@ static __always_inline bool bh_bucket_had(const struct bh_handshake_bucket *b, c
 {
 #pragma unroll
 	for (__u32 i = 0; i < BH_HANDSHAKE_WAYS; i++)
-		if (!bh_mark_of(b, i) && bh_tuple_equal(&b->item[i].tuple, tuple) && !bh_way_is_old(b, i, now))
+		if (bh_mark_is_free(bh_mark_of(b, i)) && bh_tuple_equal(&b->item[i].tuple, tuple) &&
+		    !bh_way_is_old(b, i, now))
 			return true;
 	return false;
 }
@@ -184,26 +197,26 @@ BH_GLOBAL int bh_pending_was(const struct bh_tuple *tuple, __u64 now)
 static __always_inline __u32 bh_way_for(const struct bh_handshake_bucket *b, __u64 hash, const struct bh_tuple *tuple,
 					__u64 now, __u64 *mark)
 {
-	__u32 best = 0, oldest = 0;
+	__u32 best = 0;
 
 	*mark = BH_HANDSHAKE_WRITING;
 #pragma unroll
 	for (__u32 i = 0; i < BH_HANDSHAKE_WAYS; i++) {
 		__u64 seen = bh_mark_of(b, i);
-		/* Of a free place more than of any other. */
-		__u32 age = bh_handshake_age(b->time[i], now) >> 1 | (seen ? 0 : 1U << 31);
+		/* Of a free place more than of any other; to a few ms, the lowest bits say which it is. */
+		__u32 age = bh_handshake_age(b->time[i], now) >> 1 | (bh_mark_is_free(seen) ? 1U << 31 : 0);
 
+		age = (age & ~(BH_HANDSHAKE_WAYS - 1)) | i;
 		if (bh_mark_fits(seen, hash) && bh_tuple_equal(&b->item[i].tuple, tuple)) {
 			*mark = seen;
 			return i;
 		}
-		if (seen != BH_HANDSHAKE_WRITING && (age > oldest || *mark == BH_HANDSHAKE_WRITING)) {
-			oldest = age;
+		if (!(seen & BH_HANDSHAKE_WRITING) && age >= best) {
 			*mark = seen;
-			best = i;
+			best = age;
 		}
 	}
-	return best;
+	return best & (BH_HANDSHAKE_WAYS - 1);
 }
 
 /* Returns 0, or -1 if another handshake is being written to the same place. */
@@ -211,14 +224,13 @@ static __always_inline int bh_way_write(struct bh_handshake_bucket *b, __u32 way
 					const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now)
 {
 	way &= BH_HANDSHAKE_WAYS - 1;
-	if (mark == BH_HANDSHAKE_WRITING ||
-	    __sync_val_compare_and_swap(&b->mark[way], mark, BH_HANDSHAKE_WRITING) != mark)
+	if (mark & BH_HANDSHAKE_WRITING ||
+	    __sync_val_compare_and_swap(&b->mark[way], mark, BH_HANDSHAKE_WRITING | bh_mark_count(mark, 1)) != mark)
 		return -1;
 	b->time[way] = BH_HANDSHAKE_TIME(now);
 	b->item[way].tuple = *tuple;
 	b->item[way].handshake = *h;
-	asm volatile("" ::: "memory");
-	*(volatile __u64 *)&b->mark[way] = (hash & ~BH_HANDSHAKE_COUNT) | ((mark + 1) & BH_HANDSHAKE_COUNT);
+	bh_publish(&b->mark[way], (hash & BH_HANDSHAKE_HASH) | bh_mark_count(mark, 2));
 	return 0;
 }
 
@@ -236,7 +248,7 @@ static __noinline int bh_far_put(const struct bh_tuple *tuple, const struct bh_h
 	if (!b)
 		return -1;
 	way = bh_way_for(b, hash, tuple, now, &mark);
-	if (mark > BH_HANDSHAKE_WRITING && !bh_mark_fits(mark, hash) && !bh_way_is_old(b, way, now))
+	if (mark & BH_HANDSHAKE_HASH && !bh_mark_fits(mark, hash) && !bh_way_is_old(b, way, now))
 		BH_COUNT(map_full);
 	return bh_way_write(b, way, mark, hash, tuple, h, now);
 }
@@ -249,7 +261,7 @@ static __always_inline bool bh_near_has_room(struct bh_handshake_bucket *b, __u3
 			return false;
 		*(volatile __u32 *)&b->overflows = 0;
 	}
-	return !mark || (mark != BH_HANDSHAKE_WRITING && bh_way_is_old(b, way, now));
+	return bh_mark_is_free(mark) || (!(mark & BH_HANDSHAKE_WRITING) && bh_way_is_old(b, way, now));
 }
 
 /* Returns 0, or -1 if another handshake is being written to the same place: the segment comes again. */

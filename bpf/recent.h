@@ -3,13 +3,15 @@
  * recent.h - the flows that a UDP socket has just used, kept with the socket (struct bh_udp_recent).
  *
  * A datagram of such a flow is compared with it field by field, straight from the packet: nothing is hashed, copied or
- * written but the credit of its ticket. What is odd in any way (options, extension headers, fragments) goes the whole way.
+ * written but the credit of its ticket and the sum of its bytes. What is odd in any way (options, extension headers,
+ * fragments) goes the whole way.
  * A flow leaves its place to another only when its time is over, so that a socket with more flows than places does not
  * write them in turn.
  */
 #ifndef BULKHEAD_BPF_RECENT_H
 #define BULKHEAD_BPF_RECENT_H
 
+#include "account.h"
 #include "ticket.h"
 
 /* Who holds a destination's port is looked up again after this long; the receiver is judged by its own hook all the
@@ -62,11 +64,16 @@ static __always_inline __u32 recent_differs_v6(struct bh_udp_sock *us, const str
 	return differs;
 }
 
+static __always_inline void recent_count(struct bh_udp_recent *r, __u32 hook, __u32 bytes)
+{
+	__sync_fetch_and_add(hook == BH_EGRESS ? &r->sent : &r->received, bytes);
+}
+
 /* A packet of a flow that the socket used a moment ago, with nothing changed since. Returns 1 allow, 0 not for here. */
 static __always_inline int recent_known(struct __sk_buff *skb, struct bh_udp_sock *us, __u64 word, __u64 now,
 					__u32 hook)
 {
-	__u32 path = skb->ifindex == 1 ? BH_PATH_LOOPBACK : 0, differs;
+	__u32 path = skb->ifindex == 1 ? BH_PATH_LOOPBACK : 0, differs, headers;
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	const struct ipv6hdr *ip6 = data;
 	const struct iphdr *ip = data;
@@ -78,10 +85,12 @@ static __always_inline int recent_known(struct __sk_buff *skb, struct bh_udp_soc
 		    ip->protocol != IPPROTO_UDP || (ip->frag_off & bpf_htons(0x3fff)))
 			return 0;
 		path |= BH_PATH_V4;
+		headers = sizeof(*ip) + sizeof(struct udphdr);
 		differs = recent_differs_v4(us, ip, (struct udphdr *)(ip + 1), hook, &r, &seq);
 	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
 		if (data + sizeof(*ip6) + sizeof(struct udphdr) > end || ip6->nexthdr != IPPROTO_UDP)
 			return 0;
+		headers = sizeof(*ip6) + sizeof(struct udphdr);
 		differs = recent_differs_v6(us, ip6, (struct udphdr *)(ip6 + 1), hook, &r, &seq);
 	} else {
 		return 0;
@@ -93,9 +102,11 @@ static __always_inline int recent_known(struct __sk_buff *skb, struct bh_udp_soc
 	r = BH_AFTER(r, until ^ ticket ^ of ^ differs);
 	if (differs || of != word || now >= until || *(volatile __u64 *)&r->seq != seq)
 		return 0;
-	if (hook == BH_INGRESS)
-		return bh_ticket_redeem(ticket, bh_segments(skb), now);
-	return ticket == BH_TICKET_NONE || bh_ticket_give(ticket, bh_segments(skb), now);
+	if (hook == BH_INGRESS ? !bh_ticket_redeem(ticket, bh_segments(skb), now)
+			       : ticket != BH_TICKET_NONE && !bh_ticket_give(ticket, bh_segments(skb), now))
+		return 0;
+	recent_count(r, hook, skb->len - headers);
+	return 1;
 }
 
 static __always_inline bool recent_is_free(const struct bh_udp_recent *r, const struct bh_query *q)
@@ -121,38 +132,78 @@ static __always_inline void recent_write(struct bh_udp_recent *r, const struct b
 	r->path = path;
 }
 
-/* Keeps q's flow, which was just allowed in the direction `hook` with q->ticket, for packets until `until`. Of two CPUs that
- * come at once, one does. */
-static __noinline int recent_keep(struct bh_udp_sock *us, const struct bh_query *q, __u32 loopback, __u32 hook,
-				  __u64 until)
+/* Is what is counted there of q's pair? */
+static __always_inline bool recent_counts(const struct bh_udp_recent *r, const struct bh_query *q)
 {
-	bool v4 = bh_addr_is_v4(&q->local) && bh_addr_is_v4(&q->remote);
+	return r->identity == q->subject && r->peer == q->peer && r->direction == q->direction;
+}
+
+/* In a place that is this CPU's to write: what is counted from now on is of q's pair. */
+static __always_inline void recent_account(struct bh_udp_recent *r, const struct bh_query *q)
+{
+	bool same = recent_counts(r, q);
+
+	if (same && (__s64)(q->now - r->counted_ns) < (__s64)BH_ACCOUNT_NS)
+		return;
+	account_settle(r);
+	r->counted_ns = q->now;
+	if (same)
+		return;
+	r->identity = q->subject;
+	r->peer = q->peer;
+	r->direction = q->direction;
+}
+
+/*
+ * Keeps q's flow, which was just allowed in the direction `hook`, for packets until `until`, if there is q->ticket. Of two CPUs
+ * that come at once, one does. Returns where the bytes of its pair are counted; NULL: nowhere with this socket.
+ */
+static __noinline struct bh_udp_recent *recent_keep(struct bh_udp_sock *us, const struct bh_query *q, __u32 loopback,
+						    __u32 hook, __u64 until)
+{
+	bool v4 = bh_addr_is_v4(&q->local) && bh_addr_is_v4(&q->remote), is_of;
 	__u32 path = (loopback ? BH_PATH_LOOPBACK : 0) | (v4 ? BH_PATH_V4 : 0);
 	struct bh_udp_recent *r;
 	__u64 seq;
 
-	if (!us || !q->ticket)
+	if (!us)
 		return 0;
 	r = recent_of(us, q->remote.w[3], bpf_htons(q->rport));
-	if (!recent_is_of(r, q, path) && !recent_is_free(r, q)) {
-		if (!us->more)
+	is_of = recent_is_of(r, q, path);
+	if (!is_of && !recent_is_free(r, q)) {
+		if (q->ticket && !us->more)
 			us->more = 1;
-		return 0;
+		return recent_counts(r, q) ? r : 0;
 	}
+	/* Who shows no ticket comes here with each datagram. */
+	if (!q->ticket && is_of && recent_counts(r, q) && (__s64)(q->now - r->counted_ns) < (__s64)BH_ACCOUNT_NS)
+		return r;
 	seq = *(volatile __u64 *)&r->seq;
 	if ((seq & 1) || __sync_val_compare_and_swap(&r->seq, seq, seq + 1) != seq)
 		return 0;
 	if (r->word != q->word || !recent_is_of(r, q, path))
 		recent_write(r, q, path);
-	if (hook == BH_EGRESS) {
+	recent_account(r, q);
+	if (q->ticket && hook == BH_EGRESS) {
 		r->send_until_ns = until;
 		r->send_ticket = q->ticket;
-	} else {
+	} else if (q->ticket) {
 		r->receive_until_ns = until;
 		r->receive_ticket = q->ticket;
 	}
 	__sync_lock_test_and_set(&r->seq, seq + 2);
-	return 0;
+	return r;
+}
+
+/* Counts the bytes of a packet of q's flow; `r`: as recent_keep() has returned it. */
+static __always_inline void recent_count_or_pair(struct bh_udp_recent *r, const struct bh_query *q, __u32 hook,
+						 __u32 bytes)
+{
+	if (r)
+		recent_count(r, hook, bytes);
+	else
+		bh_pair_bytes(q->subject, q->peer, q->direction, hook == BH_EGRESS ? bytes : 0,
+			      hook == BH_EGRESS ? 0 : bytes);
 }
 
 #endif

@@ -103,10 +103,10 @@ static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, str
 		return flow_packet_of(skb, ss, &p, &q, hook);
 	if (!err && us) {
 		if (hook == BH_INGRESS)
-			return udp_ingress(skb, us, &q);
+			return udp_ingress(skb, us, &q, udp_payload(skb, &p));
 		err = udp_source(skb, us, &q);
 		if (!err)
-			return udp_egress(skb, us, &q);
+			return udp_egress(skb, us, &q, udp_payload(skb, &p));
 	}
 	if (!err)
 		return unknown_socket(sk, &p, &q, hook);
@@ -168,11 +168,16 @@ static __always_inline int hook_udp(struct __sk_buff *skb, struct bh_udp_sock *u
 	return recent_known_in(skb, us, word, now) || (us->more && udp_known_in(skb, us, word, now));
 }
 
-/* The cookie goes last: it shows whose the rest was. */
-static __always_inline bool tcp_passes(const struct bh_tcp *t, __u64 cookie, __u64 word, __u64 now)
+/* `pass` goes first, because who sees it sees the deadline, and the cookie last: it shows whose the rest was. A socket can listen
+ * before we are told, and still pass what its former peer might send. */
+static __always_inline bool tcp_passes(struct __sk_buff *skb, const struct bh_tcp *t, __u64 cookie, __u64 word,
+				       __u64 now, __u32 direction)
 {
-	return *(const volatile __u64 *)&t->pass == word && now < *(const volatile __u64 *)&t->valid_until_ns &&
-	       bh_tcp_owner(t) == cookie;
+	if (*(const volatile __u64 *)&t->pass != word)
+		return false;
+	bh_barrier();
+	return now < *(const volatile __u64 *)&t->valid_until_ns && bh_tcp_owner(t) == cookie &&
+	       (direction == BH_EGRESS || !bh_skb_listens(skb));
 }
 
 static __always_inline int tcp_hook(struct __sk_buff *skb, struct bh_tcp *t, __u64 cookie, __u64 word, __u64 now,
@@ -241,12 +246,9 @@ static __always_inline int hook(struct __sk_buff *skb, __u32 direction)
 	t = bh_tcp_slot(cookie);
 	if (!t)
 		return BH_DENY;
-	if (tcp_passes(t, cookie, word, now))
-		return BH_ALLOW;
-	if (bh_tcp_owner(t) == cookie)
-		return tcp_hook(skb, t, cookie, word, now, direction);
-	t = tcp_more_of(cookie);
-	if (t && tcp_passes(t, cookie, word, now))
+	if (*(volatile __u64 *)&t->cookie != cookie)
+		t = bh_tcp_has_more(t) ? tcp_more_of(cookie) : 0;
+	if (t && tcp_passes(skb, t, cookie, word, now, direction))
 		return BH_ALLOW;
 	if (t)
 		return tcp_hook(skb, t, cookie, word, now, direction);

@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
  * sockops.bpf.c - TCP's own milestones: which kind a socket is, the identity option in SYN and SYN-ACK, and the moment a
- * connection is established.
+ * connection is established. How it ends: end.bpf.c.
  */
 #include "handshake.h"
 #include "pending.h"
 
 #define BH_AF_INET6 10
 
-/* The callbacks that write the option are only wanted until the handshake is over. Those that tell of a change of state are
- * many, and only the last counts: of a connection that is not established yet, close() tells (caller.bpf.c). */
-#define CONNECT_FLAGS BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG
-#define LISTEN_FLAGS (BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG)
-#define EARLY_FLAGS LISTEN_FLAGS
-#define ESTABLISHED_FLAGS BPF_SOCK_OPS_STATE_CB_FLAG
+/* The callbacks that write the option are only wanted until the handshake is over. None that tell of a change of state: there are
+ * seven to a connection, and of its end another program is told (end.bpf.c). A build before this asked for them. */
+#define WRITE_FLAG BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG
+#define OUR_FLAGS (WRITE_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG)
 
 static __always_inline void flags_set(struct bpf_sock_ops *ops, __u32 on)
 {
-	bpf_sock_ops_cb_flags_set(ops, (ops->bpf_sock_ops_cb_flags & ~LISTEN_FLAGS) | on);
+	__u32 before = ops->bpf_sock_ops_cb_flags, after = (before & ~OUR_FLAGS) | on;
+
+	if (after != before)
+		bpf_sock_ops_cb_flags_set(ops, after);
 }
 
 /* The fields of IPv4 are loaded apart from those of IPv6: merged, the loads would go through a modified context pointer. */
@@ -70,7 +71,7 @@ static __noinline int option_reserve(struct bpf_sock_ops *ops)
 	if (!(ops->skb_tcp_flags & BH_TCP_SYN)) {
 		/* Where the handshake went on after the socket was accepted (Fast Open), it is over now. */
 		if (ops->skb_tcp_flags)
-			flags_set(ops, ops->bpf_sock_ops_cb_flags & ESTABLISHED_FLAGS);
+			flags_set(ops, 0);
 		return 0;
 	}
 	ops_remote(ops, &remote);
@@ -158,7 +159,7 @@ static __noinline int passive_established(struct bpf_sock_ops *ops)
 	struct bh_tuple tuple;
 	struct bh_tcp *t;
 
-	flags_set(ops, early ? EARLY_FLAGS : ESTABLISHED_FLAGS);
+	flags_set(ops, early ? WRITE_FLAG : 0);
 	ops_addresses(ops, &tuple);
 	t = ops_sock(ops);
 	if (!t)
@@ -179,9 +180,8 @@ static __noinline int passive_established(struct bpf_sock_ops *ops)
 	t->verdict = 1;
 	t->word = h.word;
 	t->kind = early ? BH_SOCK_EARLY : BH_SOCK_PASSIVE;
-	asm volatile("" ::: "memory");
 	if (!early)
-		*(volatile __u64 *)&t->pass = h.word;
+		bh_publish(&t->pass, h.word);
 	return 0;
 }
 
@@ -190,37 +190,11 @@ static __always_inline void active_established(struct bpf_sock_ops *ops)
 {
 	struct bh_tcp *t = ops_sock(ops);
 
-	flags_set(ops, ESTABLISHED_FLAGS);
+	flags_set(ops, 0);
 	if (!t || t->kind != BH_SOCK_CONNECT)
 		return;
 	t->kind = t->answered ? BH_SOCK_ACTIVE : BH_SOCK_NEW;
-	asm volatile("" ::: "memory");
-	*(volatile __u64 *)&t->pass = t->answered ? t->word : 0;
-}
-
-/* A connection has ended: what it did is counted for its pair. */
-static __noinline int pair_end(struct bpf_sock_ops *ops)
-{
-	struct bpf_sock *sk = ops->sk;
-	struct bh_pair_key key = {};
-	struct bh_counted *before;
-	struct tcp_sock *tp;
-
-	if (!sk || !bh_pair_of_sock(&key, bh_tcp_find(bh_ops_cookie(ops))))
-		return 0;
-	before = bpf_sk_storage_get(&counted, sk, 0, 0);
-	tp = bpf_skc_to_tcp_sock(sk);
-	if (tp)
-		bh_pair_tcp(tp, &key, before, ops->args[0], true);
-	return 0;
-}
-
-/* The connection, or the listener, is no more. What close() left to be sent has been. */
-static __always_inline void closed(struct bpf_sock_ops *ops)
-{
-	if (ops->args[0] != BPF_TCP_CLOSE)
-		pair_end(ops);
-	bh_tcp_done(bh_ops_cookie(ops));
+	bh_publish(&t->pass, t->answered ? t->word : 0);
 }
 
 SEC("sockops")
@@ -230,13 +204,13 @@ int bh_sockops(struct bpf_sock_ops *ops)
 
 	switch (ops->op) {
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
-		flags_set(ops, CONNECT_FLAGS);
+		flags_set(ops, WRITE_FLAG);
 		t = ops_sock(ops);
 		if (t)
 			bh_tcp_begin(t, BH_SOCK_CONNECT);
 		break;
 	case BPF_SOCK_OPS_TCP_LISTEN_CB:
-		flags_set(ops, LISTEN_FLAGS);
+		flags_set(ops, WRITE_FLAG);
 		t = ops_sock(ops);
 		if (t)
 			bh_tcp_begin(t, BH_SOCK_LISTEN);
@@ -252,10 +226,6 @@ int bh_sockops(struct bpf_sock_ops *ops)
 		break;
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 		passive_established(ops);
-		break;
-	case BPF_SOCK_OPS_STATE_CB:
-		if (ops->args[1] == BPF_TCP_CLOSE)
-			closed(ops);
 		break;
 	default:
 		break;

@@ -4,8 +4,8 @@
  * (AF_PACKET) meets these.
  *
  * A device without identity carries nothing, not even ARP. One with identity carries what its workload may send and get, from
- * and to the addresses that it was bound with, and what the link needs: ARP and neighbour discovery for those addresses, and the
- * question for a router with its answer. Everything else is denied: tagged frames, other Ethernet protocols, fragments that do not
+ * and to the addresses that it was bound with, and what the link needs and does not leave it: ARP and neighbour discovery for
+ * those addresses, and the question for a router with its answer. Everything else is denied: tagged frames, other Ethernet protocols, fragments that do not
  * follow an allowed one.
  */
 #include "device_flow.h"
@@ -15,10 +15,17 @@
 #define TC_NEXT (-1)
 #define TC_DROP 2
 
+#define ARP_REQUEST 1
+#define ARP_REPLY 2
+
 #define ND_ROUTER_SOLICITATION 133
 #define ND_ROUTER_ADVERTISEMENT 134
 #define ND_SOLICITATION 135
 #define ND_ADVERTISEMENT 136
+
+/* Groups ff02::N. */
+#define ALL_NODES 1
+#define ALL_ROUTERS 2
 
 struct arp_ipv4 {
 	__be16 hardware;
@@ -46,7 +53,8 @@ static __noinline int device_arp(struct __sk_buff *skb, const struct bh_device *
 	struct arp_ipv4 arp;
 
 	if (!dev || bpf_skb_load_bytes(skb, dev->link_header, &arp, sizeof(arp)) || arp.hardware != bpf_htons(1) ||
-	    arp.protocol != bpf_htons(ETH_P_IP) || arp.hardware_len != 6 || arp.protocol_len != 4)
+	    arp.protocol != bpf_htons(ETH_P_IP) || arp.hardware_len != 6 || arp.protocol_len != 4 ||
+	    (arp.operation != bpf_htons(ARP_REQUEST) && arp.operation != bpf_htons(ARP_REPLY)))
 		return device_deny(q, BH_REASON_PARSE);
 	/* Nothing rides along: the shortest frame of Ethernet has 46 bytes of payload. */
 	if (skb->len > dev->link_header + 46)
@@ -65,6 +73,71 @@ static __always_inline bool is_unspecified(const struct bh_addr *a)
 	return !(a->w[0] | a->w[1] | a->w[2] | a->w[3]);
 }
 
+/* Addresses that no router passes on (RFC 4291, 2.5.6 and 2.7.1). */
+static __always_inline bool is_link_local(const struct bh_addr *a)
+{
+	return (a->w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
+/* ff02::N */
+static __always_inline bool is_link_group(const struct bh_addr *a, __u32 n)
+{
+	return a->w[0] == bpf_htonl(0xff020000) && !(a->w[1] | a->w[2]) && a->w[3] == bpf_htonl(n);
+}
+
+/* Who may have the address `target` listens there (RFC 4291, 2.7.1). */
+static __always_inline bool is_solicited_node(const struct bh_addr *a, const struct bh_addr *target)
+{
+	return a->w[0] == bpf_htonl(0xff020000) && !a->w[1] && a->w[2] == bpf_htonl(1) &&
+	       a->w[3] == (target->w[3] | bpf_htonl(0xff000000));
+}
+
+/* Has the workload an address whose first 64 bits are those of this one? That is how IPv6 gives addresses to a link. */
+static __always_inline bool is_of_its_network(const struct bh_device *dev, const struct bh_addr *a)
+{
+	for (__u32 i = 0; i < BH_DEVICE_ADDRESSES; i++)
+		if (i < dev->n_addresses && a->w[0] && dev->addresses[i].w[0] == a->w[0] &&
+		    dev->addresses[i].w[1] == a->w[1])
+			return true;
+	return false;
+}
+
+/*
+ * Does what the workload sends to q's unicast address stay on the device's link? This host would make of neighbour discovery
+ * with another destination what it makes of any packet, and route it (with one hop less, which the receiver's kernel notices, but
+ * nobody in between, nor a raw socket): a way off the link that no rule allowed. So the routes are asked that the host has for
+ * what comes in there.
+ */
+static __noinline int device_on_link(struct __sk_buff *skb, const struct bh_device *dev, struct bh_query *q)
+{
+	struct bpf_fib_lookup *route;
+	__u32 ifindex, link;
+	long r;
+
+	if (!dev || !q)
+		return 0;
+	if (is_link_local(&q->remote))
+		return 1;
+	ifindex = skb->ifindex;
+	link = dev->master ? dev->master : ifindex;
+	route = &device_room_of(q)->route;
+	__builtin_memset(route, 0, sizeof(*route));
+	route->family = BH_PF_INET6;
+	route->ifindex = link;
+	__builtin_memcpy(route->ipv6_src, q->local.w, sizeof(route->ipv6_src));
+	__builtin_memcpy(route->ipv6_dst, q->remote.w, sizeof(route->ipv6_dst));
+	r = bpf_fib_lookup(skb, route, sizeof(*route), 0);
+	/* A router would stand in the place of the destination. */
+	if (r == BPF_FIB_LKUP_RET_SUCCESS || r == BPF_FIB_LKUP_RET_NO_NEIGH)
+		return (route->ifindex == link || route->ifindex == ifindex) &&
+		       bh_addr_equal((const struct bh_addr *)route->ipv6_dst, &q->remote);
+	/* One of the host's own, or none that it passes on. A bridge hands it on all the same, perhaps to a router. */
+	if (r == BPF_FIB_LKUP_RET_NOT_FWDED || r == BPF_FIB_LKUP_RET_FWD_DISABLED || r == BPF_FIB_LKUP_RET_BLACKHOLE ||
+	    r == BPF_FIB_LKUP_RET_UNREACHABLE || r == BPF_FIB_LKUP_RET_PROHIBIT)
+		return !dev->master || is_of_its_network(dev, &q->remote);
+	return 0;
+}
+
 static __always_inline bool is_neighbour_discovery(const struct bh_packet *p)
 {
 	return p->proto == IPPROTO_ICMPV6 && p->icmp_type >= ND_ROUTER_SOLICITATION && p->icmp_type <= ND_ADVERTISEMENT;
@@ -78,9 +151,34 @@ static __always_inline int device_router(const struct bh_device *dev, const stru
 		q->rport = p->icmp_type;
 		return device_deny(q, BH_REASON_PROTO);
 	}
-	if (hook == BH_INGRESS || is_unspecified(&q->local) || device_has(dev, &q->local))
+	if (hook == BH_INGRESS)
 		return BH_ALLOW;
+	if ((is_unspecified(&q->local) || device_has(dev, &q->local)) &&
+	    (is_link_group(&q->remote, ALL_ROUTERS) || is_link_local(&q->remote)))
+		return BH_ALLOW;
+	q->rport = p->icmp_type;
 	return device_deny(q, BH_REASON_ADDRESS);
+}
+
+/* The workload asks where `target` is: all who may have it, or, to see whether it is there still, whom it is about; from an own
+ * address, or from none whether its own is free. */
+static __always_inline bool device_may_solicit(struct __sk_buff *skb, const struct bh_device *dev, struct bh_query *q,
+					       const struct bh_addr *target)
+{
+	if (is_unspecified(&q->local))
+		return device_has(dev, target) && is_solicited_node(&q->remote, target);
+	if (!device_has(dev, &q->local))
+		return false;
+	return is_solicited_node(&q->remote, target) ||
+	       (bh_addr_equal(&q->remote, target) && device_on_link(skb, dev, q));
+}
+
+/* The workload says that `target` is here: it has to be the owner of that, and of the address that it says it from. */
+static __always_inline bool device_may_advertise(struct __sk_buff *skb, const struct bh_device *dev, struct bh_query *q,
+						 const struct bh_addr *target)
+{
+	return device_has(dev, target) && device_has(dev, &q->local) &&
+	       (is_link_group(&q->remote, ALL_NODES) || device_on_link(skb, dev, q));
 }
 
 /* Likewise with IPv6. */
@@ -103,13 +201,10 @@ static __noinline int device_neighbour(struct __sk_buff *skb, const struct bh_de
 		return device_deny(q, BH_REASON_PARSE);
 	if (hook == BH_INGRESS)
 		return BH_ALLOW;
-	/* To all who may have it, or, to see whether it is there still, to whom it is about. */
-	if (p->icmp_type == ND_SOLICITATION && device_has(dev, &q->local) &&
-	    (bh_addr_is_multicast(&q->remote) || bh_addr_equal(&q->remote, &target)))
+	if (p->icmp_type == ND_SOLICITATION ? device_may_solicit(skb, dev, q, &target)
+					    : device_may_advertise(skb, dev, q, &target))
 		return BH_ALLOW;
-	/* Of what it says, and of what it asks from no address ("is mine free?"), it has to be the owner. */
-	if ((p->icmp_type == ND_ADVERTISEMENT || is_unspecified(&q->local)) && device_has(dev, &target))
-		return BH_ALLOW;
+	q->rport = p->icmp_type;
 	return device_deny(q, BH_REASON_ADDRESS);
 }
 

@@ -297,6 +297,9 @@ static __noinline int tcp_packet(struct __sk_buff *skb, struct bh_tcp *t, const 
 	kind = *(volatile __u8 *)&t->kind;
 	if (bh_tcp_owner(t) != q->cookie) /* closed meanwhile */
 		return BH_DENY;
+	/* It listens, which we have not been told yet: what is known is of a connection that it had before. */
+	if (hook == BH_INGRESS && kind != BH_SOCK_LISTEN && kind != BH_SOCK_NEW && bh_skb_listens(skb))
+		return BH_DENY;
 	switch (kind) {
 	case BH_SOCK_ACTIVE:
 	case BH_SOCK_PASSIVE:

@@ -10,6 +10,7 @@
 #define BULKHEAD_BPF_TICKET_H
 
 #include "judge.h"
+#include "seal.h"
 
 /* A datagram is under way this long at most; later its credit is void. */
 #define BH_TICKET_NS BH_SECOND
@@ -100,6 +101,22 @@ static __always_inline void bh_ticket_key(struct bh_tuple *key, const struct bh_
 	key->rport = dport;
 }
 
+/* The ticket that stands under `key`, which is sealed: what is another flow's by now names none. 0: there is none. */
+static __always_inline __u64 bh_ticket_of(const struct bh_tuple *key)
+{
+	__u64 *found = bpf_map_lookup_elem(&udp_tickets, key);
+
+	return found ? *(volatile __u64 *)found ^ bh_seal_key(key) : 0;
+}
+
+/* Puts it there. Returns 0 or a negative errno. */
+static __always_inline long bh_ticket_put(const struct bh_tuple *key, __u64 ticket, __u64 flags)
+{
+	__u64 sealed = ticket ^ bh_seal_key(key);
+
+	return bpf_map_update_elem(&udp_tickets, key, &sealed, flags);
+}
+
 /* Takes a slot for q's flow: one whose credits are void, else the last one looked at, whose flow then gets another. Returns
  * the ticket, without credits; 0 if all were being written. */
 static __always_inline __u64 bh_ticket_new(const struct bh_query *q)
@@ -177,15 +194,14 @@ static __always_inline bool bh_ticket_go_on(__u64 ticket, const struct bh_query 
  * receives them will not know who sent them. */
 BH_GLOBAL __u64 bh_ticket_write(const struct bh_query *q, __u64 netns, __u32 segments)
 {
-	__u64 ticket, *found;
+	__u64 ticket, before;
 	struct bh_tuple key;
 
 	if (!q)
 		return 0;
 	bh_ticket_key(&key, &q->local, q->lport, &q->remote, q->rport, netns);
-	found = bpf_map_lookup_elem(&udp_tickets, &key);
-	if (found) {
-		ticket = *(volatile __u64 *)found;
+	before = ticket = bh_ticket_of(&key);
+	if (ticket) {
 		if (bh_ticket_go_on(ticket, q, segments))
 			return ticket;
 		/* Of another socket of the same addresses and ports, or of who this one was before. */
@@ -194,13 +210,12 @@ BH_GLOBAL __u64 bh_ticket_write(const struct bh_query *q, __u64 netns, __u32 seg
 	ticket = bh_ticket_new(q);
 	if (!ticket || !bh_ticket_give(ticket, segments, q->now))
 		return 0;
-	if (!bpf_map_update_elem(&udp_tickets, &key, &ticket, found ? BPF_ANY : BPF_NOEXIST))
+	if (!bh_ticket_put(&key, ticket, before ? BPF_ANY : BPF_NOEXIST))
 		return ticket;
 	/* Another CPU was first, with the same socket's. */
 	bh_ticket_end(ticket);
-	found = bpf_map_lookup_elem(&udp_tickets, &key);
-	ticket = found ? *(volatile __u64 *)found : 0;
-	return found && bh_ticket_go_on(ticket, q, segments) ? ticket : 0;
+	ticket = bh_ticket_of(&key);
+	return ticket && bh_ticket_go_on(ticket, q, segments) ? ticket : 0;
 }
 
 static __always_inline bool bh_addr_is_multicast(const struct bh_addr *a)
@@ -215,7 +230,7 @@ static __always_inline bool bh_addr_is_multicast(const struct bh_addr *a)
  * ticket. Ports of their own, because what has none is noted under 0. */
 BH_GLOBAL __u64 bh_ticket_look(struct bh_query *q, __u16 sport, __u16 dport)
 {
-	__u64 ticket, *found, word, cookie, tag;
+	__u64 ticket, word, cookie, tag;
 	struct bh_ticket *t;
 	struct bh_tuple key;
 	__u32 identity, state;
@@ -223,10 +238,9 @@ BH_GLOBAL __u64 bh_ticket_look(struct bh_query *q, __u16 sport, __u16 dport)
 	if (!q)
 		return 0;
 	bh_ticket_key(&key, &q->remote, sport, &q->local, dport, 0);
-	found = bpf_map_lookup_elem(&udp_tickets, &key);
-	if (!found)
+	ticket = bh_ticket_of(&key);
+	if (!ticket)
 		return 0;
-	ticket = *(volatile __u64 *)found;
 	t = bh_ticket_slot(ticket);
 	if (!t)
 		return 0;
@@ -254,17 +268,16 @@ BH_GLOBAL __u64 bh_ticket_take(struct bh_query *q, __u64 netns, __u32 segments)
 	bool multicast;
 	struct bh_ticket *t;
 	struct bh_tuple key;
-	__u64 ticket, *found, cookie, tag;
+	__u64 ticket, cookie, tag;
 	__u32 identity, state;
 
 	if (!q)
 		return 0;
 	q->ticket = 0;
 	bh_ticket_key(&key, &q->remote, q->rport, &q->local, q->lport, netns);
-	found = bpf_map_lookup_elem(&udp_tickets, &key);
-	if (!found)
+	ticket = bh_ticket_of(&key);
+	if (!ticket)
 		return 0;
-	ticket = *(volatile __u64 *)found;
 	t = bh_ticket_slot(ticket);
 	/* Read with the barrier that an atomic operation is: what the number stands for is there when the number is. */
 	if (!t || BH_TICKET_NUMBER(__sync_fetch_and_add(&t->word, 0)) != BH_TICKET_NUMBER(ticket))

@@ -77,6 +77,12 @@ static __always_inline __u64 udp_receive_until(const struct bh_query *q)
 	return until < q->valid_until ? until : q->valid_until;
 }
 
+/* In bytes: of all datagrams of a packet. */
+static __always_inline __u32 udp_payload(struct __sk_buff *skb, const struct bh_packet *p)
+{
+	return skb->len - p->transport - sizeof(struct udphdr);
+}
+
 /*
  * A packet of a flow that was allowed, with nothing changed since, of a socket that has more of them than it keeps: one lookup.
  * Anything else, also anything odd, goes the whole way. Returns 1 allow, 0 not for here.
@@ -84,9 +90,11 @@ static __always_inline __u64 udp_receive_until(const struct bh_query *q)
 static __always_inline int udp_known(struct __sk_buff *skb, struct bh_udp_sock *us, __u64 word, __u64 now, __u32 hook)
 {
 	struct bh_query q = {.word = word, .now = now};
-	struct bh_udp_flow *f;
+	struct bh_udp_flow *f, is;
+	struct bh_udp_recent *r;
 	struct bh_udp_key key;
 	struct bh_packet p;
+	__u64 until;
 
 	if (hook == BH_EGRESS ? bh_parse(skb, &p, &q.local, &q.remote) : bh_parse(skb, &p, &q.remote, &q.local))
 		return 0;
@@ -98,31 +106,37 @@ static __always_inline int udp_known(struct __sk_buff *skb, struct bh_udp_sock *
 	q.cookie = bpf_get_socket_cookie(skb);
 	flow_key_of(&key, &q);
 	f = bpf_map_lookup_elem(&udp_flows, &key);
-	if (!f || !f->verdict || f->word != word || now >= f->valid_until_ns ||
-	    (__s64)(now - f->seen_ns) >= (__s64)BH_SECOND)
+	if (!f || !flow_copy(&is, f, &key) || !is.verdict || is.word != word || now >= is.valid_until_ns ||
+	    (__s64)(now - is.seen_ns) >= (__s64)BH_SECOND)
 		return 0;
-	q.valid_until = f->valid_until_ns;
+	q.valid_until = is.valid_until_ns;
+	q.subject = is.identity;
+	q.peer = is.peer;
+	q.direction = is.initiator ? BH_EGRESS : BH_INGRESS;
 	if (hook == BH_INGRESS) {
-		q.ticket = f->receive_ticket;
+		q.ticket = flow_ticket(&key, is.receive_ticket);
 		if (!q.ticket || !bh_ticket_redeem(q.ticket, bh_segments(skb), now))
 			return 0;
-		recent_keep(us, &q, skb->ifindex == 1, hook, udp_receive_until(&q));
-		return 1;
+		until = udp_receive_until(&q);
+	} else {
+		q.ticket = flow_ticket(&key, is.send_ticket);
+		if (!q.ticket || (is.initiator && (__s64)(now - is.resolved_ns) >= (__s64)BH_RESOLVE_NS))
+			return 0;
+		if (q.ticket == BH_TICKET_NONE ? bh_shows_identity(&q.remote)
+					       : !bh_ticket_give(q.ticket, bh_segments(skb), now))
+			return 0;
+		until = udp_send_until(&q, !is.initiator, is.resolved_ns);
 	}
-	q.ticket = f->send_ticket;
-	if (!q.ticket || (f->initiator && (__s64)(now - f->resolved_ns) >= (__s64)BH_RESOLVE_NS))
-		return 0;
-	if (q.ticket == BH_TICKET_NONE ? bh_shows_identity(&q.remote)
-				       : !bh_ticket_give(q.ticket, bh_segments(skb), now))
-		return 0;
-	recent_keep(us, &q, skb->ifindex == 1, hook, udp_send_until(&q, !f->initiator, f->resolved_ns));
+	r = recent_keep(us, &q, skb->ifindex == 1, hook, until);
+	recent_count_or_pair(r, &q, hook, udp_payload(skb, &p));
 	return 1;
 }
 
 /* Of a socket that may send from where it does: see udp_source(). */
-static __noinline int udp_egress(struct __sk_buff *skb, struct bh_udp_sock *us, struct bh_query *q)
+static __noinline int udp_egress(struct __sk_buff *skb, struct bh_udp_sock *us, struct bh_query *q, __u32 payload)
 {
 	__u32 loopback = skb->ifindex == 1;
+	struct bh_udp_recent *r;
 	struct bh_udp_flow *f;
 	struct bh_udp_key key;
 	__u64 peer_cookie;
@@ -138,14 +152,16 @@ static __noinline int udp_egress(struct __sk_buff *skb, struct bh_udp_sock *us, 
 	if (bh_shows_identity(&q->remote) || bh_addr_is_multicast(&q->remote))
 		q->ticket = bh_ticket_write(q, loopback ? us->netns : 0, bh_segments(skb));
 	if (f)
-		f->send_ticket = q->ticket;
-	recent_keep(us, q, loopback, BH_EGRESS, udp_send_until(q, f && !f->initiator, q->now));
+		f->send_ticket = flow_ticket(&key, q->ticket);
+	r = recent_keep(us, q, loopback, BH_EGRESS, udp_send_until(q, q->direction == BH_INGRESS, q->now));
+	recent_count_or_pair(r, q, BH_EGRESS, payload);
 	return BH_ALLOW;
 }
 
-static __noinline int udp_ingress(struct __sk_buff *skb, struct bh_udp_sock *us, struct bh_query *q)
+static __noinline int udp_ingress(struct __sk_buff *skb, struct bh_udp_sock *us, struct bh_query *q, __u32 payload)
 {
 	__u32 loopback = skb->ifindex == 1;
+	struct bh_udp_recent *r;
 	struct bh_udp_flow *f;
 	struct bh_udp_key key;
 	__u64 peer_cookie;
@@ -158,8 +174,9 @@ static __noinline int udp_ingress(struct __sk_buff *skb, struct bh_udp_sock *us,
 	if (!q->allow)
 		return BH_DENY;
 	if (f)
-		f->receive_ticket = q->ticket;
-	recent_keep(us, q, loopback, BH_INGRESS, udp_receive_until(q));
+		f->receive_ticket = flow_ticket(&key, q->ticket);
+	r = recent_keep(us, q, loopback, BH_INGRESS, udp_receive_until(q));
+	recent_count_or_pair(r, q, BH_INGRESS, payload);
 	/* Tells the sendmsg hook that this socket answers others. */
 	if (!us->answers)
 		us->answers = 1;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdarg.h>
@@ -14,12 +15,16 @@
 #include <time.h>
 
 #include "cli/bus.h"
+#include "cli/wrong_file.h"
 #include "daemon/control_api.h"
 
 #define MAX_KEY_BYTES 65536U
 #define LOOK_S 1 /* how often the daemon's socket is looked at */
 #define BACKOFF_MIN_S 1
 #define BACKOFF_MAX_S 30
+#define FULL_PATIENCE_MS 10000 /* places that stalled clients hold come free after 5 s */
+#define FULL_PAUSE_MIN_MS 20U
+#define FULL_PAUSE_MAX_MS 500U
 #define JITTER_PART 5 /* renewal is due up to a fifth earlier: between 40 % and 50 % of the life */
 
 static void key_freep(EVP_PKEY **keyp)
@@ -49,8 +54,8 @@ static void secret_free(struct secret *secret)
 	free(secret->text);
 }
 
-/* Says what is wrong, unless it was said the last time. */
-static __attribute__((format(printf, 2, 3))) void complain(struct attester *a, const char *format, ...)
+/* Says what is wrong, unless it was said the last time. Returns whether it was said. */
+static __attribute__((format(printf, 2, 3))) bool complain(struct attester *a, const char *format, ...)
 {
 	char text[sizeof(a->problem)];
 	va_list args;
@@ -58,10 +63,11 @@ static __attribute__((format(printf, 2, 3))) void complain(struct attester *a, c
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
-	if (strcmp(text, a->problem)) {
-		cli_error("%s", text);
-		strcpy(a->problem, text);
-	}
+	if (!strcmp(text, a->problem))
+		return false;
+	cli_error("%s", text);
+	strcpy(a->problem, text);
+	return true;
 }
 
 /* A key with a passphrase cannot be used: nobody is there to type it at a renewal. */
@@ -94,7 +100,9 @@ static EVP_PKEY *key_read(struct attester *a)
 	bio = BIO_new_mem_buf(pem.text, (int)pem.len);
 	key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
 	if (!key)
-		complain(a, "%s: no private key in PEM without a passphrase found", a->key_path);
+		complain(a, "%s is no private key in PEM: %s", a->key_path,
+			 wrong_key_hint(pem.text, pem.len) ?: "it cannot be read");
+	ERR_clear_error();
 	return key;
 }
 
@@ -136,13 +144,16 @@ static struct svid_chain *chain_read(struct attester *a)
 		return NULL;
 	}
 	if (rc > 0) {
+		const char *hint = wrong_chain_hint(pem.text, pem.len);
 		char text[512];
 
 		svid_verdict_text(&verdict, text, sizeof(text));
-		complain(a, "%s refused: %s", a->svid_path, text);
+		if (complain(a, "%s refused: %s", a->svid_path, text) && hint)
+			fprintf(stderr, "  hint: %s\n", hint);
 		return NULL;
 	}
 	read_spiffe_id(a, chain);
+	a->chain_hint = wrong_chain_hint(pem.text, pem.len);
 	return chain;
 }
 
@@ -191,6 +202,51 @@ static bool key_is_of(const EVP_PKEY *key, const struct svid_chain *chain)
 	return EVP_PKEY_eq(key, svid_chain_leaf_key(chain)) == 1;
 }
 
+static int64_t boottime_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Between 0 and `max`; not the same for all who begin at the same moment. */
+static uint32_t random_below(uint32_t max)
+{
+	uint32_t random = 0;
+
+	if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random))
+		random = 0;
+	return (uint32_t)((uint64_t)max * random / UINT32_MAX);
+}
+
+static bool is_told_to_end(void)
+{
+	sigset_t pending;
+
+	return sigpending(&pending) == 0 && (sigismember(&pending, SIGTERM) || sigismember(&pending, SIGINT));
+}
+
+/* Asks again, with growing pauses, while bulkheadd says that it has no place now. */
+static int prove_when_there_is_room(struct attester *a, const char *path, const struct svid_chain *chain, EVP_PKEY *key,
+				    char *why, size_t why_size)
+{
+	const struct attest_device *device = a->device.name[0] ? &a->device : NULL;
+	int64_t until = boottime_ms() + FULL_PATIENCE_MS;
+	uint32_t pause_ms = FULL_PAUSE_MIN_MS;
+
+	for (;;) {
+		int rc = attest_client_device(path, chain, key, device, &a->result, NULL, why, why_size);
+		uint32_t ms = pause_ms / 2 + random_below(pause_ms / 2);
+
+		if (rc < 0 || a->result.code != ATTEST_E_FULL || !a->result.renew_after || is_told_to_end() ||
+		    boottime_ms() + ms > until)
+			return rc;
+		nanosleep(&(struct timespec){.tv_nsec = ms * 1000000L}, NULL);
+		pause_ms = 2 * pause_ms > FULL_PAUSE_MAX_MS ? FULL_PAUSE_MAX_MS : 2 * pause_ms;
+	}
+}
+
 static int prove(struct attester *a)
 {
 	__attribute__((cleanup(svid_chain_freep))) struct svid_chain *chain = NULL;
@@ -213,12 +269,13 @@ static int prove(struct attester *a)
 		return CLI_NO;
 	/* As long as only one of the two files is replaced; to the daemon it would look like a theft. */
 	if (!key_is_of(key, chain)) {
-		complain(a, "%s: the key is not that of the certificate in %s", a->key_path, a->svid_path);
+		if (complain(a, "%s: the key is not that of the certificate in %s", a->key_path, a->svid_path) &&
+		    a->chain_hint)
+			fprintf(stderr, "  hint: %s\n", a->chain_hint);
 		return CLI_NO;
 	}
 	socket_is_new(a);
-	rc = attest_client_device(path, chain, key, a->device.name[0] ? &a->device : NULL, &a->result, NULL, why,
-				  sizeof(why));
+	rc = prove_when_there_is_room(a, path, chain, key, why, sizeof(why));
 	if (rc < 0) {
 		complain(a, "not attested: %s", *why ? why : strerror(-rc));
 		return rc == -EKEYREJECTED ? CLI_NO : CLI_UNREACHABLE;
@@ -251,8 +308,8 @@ void attester_print(const struct attester *a)
 
 	cli_format_time(a->result.valid_until, until, sizeof(until));
 	if (a->cli->json) {
-		json_t *line = json_pack("{s:s, s:s, s:I}", "attested", a->spiffe_id, "until", until, "cgroup_id",
-					 (json_int_t)a->result.cgroup_id);
+		json_t *line = json_pack("{s:b, s:s, s:s, s:I}", "ok", 1, "attested", a->spiffe_id, "until", until,
+					 "cgroup_id", (json_int_t)a->result.cgroup_id);
 
 		if (a->device.name[0])
 			json_object_set_new(line, "device", json_string(a->device.name));
@@ -273,10 +330,7 @@ void attester_print(const struct attester *a)
 
 static int64_t boottime_s(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_BOOTTIME, &now);
-	return now.tv_sec;
+	return boottime_ms() / 1000;
 }
 
 /* Not all at the same moment: workloads that were started together, or waited for the same daemon, would be. */
@@ -284,11 +338,8 @@ static void plan_renewal(struct attester *a)
 {
 	uint64_t now = (uint64_t)time(NULL), after = a->result.renew_after;
 	uint64_t left = after > now ? after - now : 0;
-	uint32_t random = 0;
 
-	if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random))
-		random = 0;
-	a->renew_s = a->proved_s + (int64_t)(left - left / JITTER_PART * random / UINT32_MAX);
+	a->renew_s = a->proved_s + (int64_t)(left - (left / JITTER_PART * random_below(1U << 20) >> 20));
 }
 
 int attester_prove(struct attester *a)

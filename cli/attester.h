@@ -23,6 +23,7 @@ struct attester {
 	bool quiet;		     /* renewals are not printed */
 	/* of the last proof */
 	char spiffe_id[SPIFFE_ID_MAX + 1];
+	const char *chain_hint; /* what is odd in the file of the chain, or NULL */
 	struct attest_result result;
 	struct stat socket; /* st_ino 0: not there */
 	char problem[1024]; /* last one told, so that a repeated one is not told again */
@@ -34,7 +35,8 @@ struct attester {
 	bool files_changed;		 /* at the last look */
 };
 
-/* Attests once. Returns CLI_OK; CLI_NO (refused, or the SVID cannot be used) or CLI_UNREACHABLE, having said why. */
+/* Attests once; while the daemon has no place for it, asks again for up to 10 s. Returns CLI_OK; CLI_NO (refused, or the SVID
+ * cannot be used) or CLI_UNREACHABLE, having said why. */
 int attester_prove(struct attester *attester);
 /* Prints the last proof: "attested ID until TIME (cgroup N)" or "(device NAME)", or as JSON on one line. */
 void attester_print(const struct attester *attester);

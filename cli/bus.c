@@ -243,6 +243,28 @@ int cli_bus_json(struct cli *cli, const char *member, json_t **valuep)
 	return *valuep ? CLI_OK : cli_bus_malformed(cli, member);
 }
 
+int cli_bus_list(struct cli *cli, int argc, char **argv, const struct cli_command *command, const struct cli_list *list)
+{
+	json_t *items;
+	int code;
+
+	if (argc > 1)
+		return cli_usage_error(command, "unexpected argument %s", argv[1]);
+	code = cli_bus_json(cli, list->member, &items);
+	if (code != CLI_OK)
+		return code;
+	if (cli->json) {
+		cli_print_json(items);
+		return CLI_OK;
+	}
+	if (!json_array_size(items))
+		puts(list->none);
+	else
+		list->print(cli, items);
+	json_decref(items);
+	return CLI_OK;
+}
+
 /* ---- revisions ---- */
 
 void cli_revision_free(struct cli_revision *revision)

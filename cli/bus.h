@@ -43,6 +43,17 @@ int cli_bus_malformed(struct cli *cli, const char *member);
 /* Connects, calls a method without arguments that answers with JSON text, and parses it; *valuep is a new reference. */
 int cli_bus_json(struct cli *cli, const char *member, json_t **valuep);
 
+/* A command that shows a list, which one method without arguments answers with. */
+struct cli_list {
+	const char *member;
+	const char *none; /* said of an empty list */
+	void (*print)(struct cli *cli, const json_t *list);
+};
+
+/* All of such a command: takes no arguments, calls, prints. Returns an exit code. */
+int cli_bus_list(struct cli *cli, int argc, char **argv, const struct cli_command *command,
+		 const struct cli_list *list);
+
 /* A revision as the daemon keeps it. */
 struct cli_revision {
 	uint32_t revision;

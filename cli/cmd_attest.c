@@ -88,5 +88,4 @@ const struct cli_command cmd_attest = {
 		"with 0\n\n"
 		"Exit codes: 0 attested; 1 refused, or the files cannot be used; 3 no daemon.\n",
 	.run = run,
-	.streams = true,
 };

@@ -70,24 +70,10 @@ static void bundles_print(struct cli *cli, const json_t *list)
 
 static int run(struct cli *cli, int argc, char **argv)
 {
-	json_t *list;
-	int code;
-
-	if (argc > 1)
-		return cli_usage_error(&cmd_bundles, "unexpected argument %s", argv[1]);
-	code = cli_bus_json(cli, "Bundles", &list);
-	if (code != CLI_OK)
-		return code;
-	if (cli->json) {
-		cli_print_json(list);
-		return CLI_OK;
-	}
-	if (!json_array_size(list))
-		puts("there is no trust bundle: no SVID can be verified");
-	else
-		bundles_print(cli, list);
-	json_decref(list);
-	return CLI_OK;
+	return cli_bus_list(cli, argc, argv, &cmd_bundles,
+			    &(struct cli_list){.member = "Bundles",
+					       .none = "there is no trust bundle: no SVID can be verified",
+					       .print = bundles_print});
 }
 
 const struct cli_command cmd_bundles = {

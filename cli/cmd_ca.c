@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli/bus.h"
+#include "cli/cleanup.h"
 #include "cli/cli.h"
 #include "cli/format.h"
 #include "cli/new_file.h"
@@ -37,11 +38,6 @@ struct verb {
 	const char *name, *options, *what;
 	int (*run)(struct cli *cli, const struct ca_arguments *arguments);
 };
-
-static void freep(void *p)
-{
-	free(*(void **)p);
-}
 
 static void secret_freep(char **text)
 {

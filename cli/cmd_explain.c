@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "cli/cleanup.h"
 #include "cli/cli.h"
 #include "cli/diagnostics.h"
 #include "cli/policy_files.h"
@@ -39,11 +40,6 @@ static void explainer_free(struct explainer *explainer)
 	policy_image_freep(&explainer->image);
 	policy_freep(&explainer->policy);
 	policy_files_free(explainer->sources, explainer->n_sources);
-}
-
-static void freep(void *p)
-{
-	free(*(void **)p);
 }
 
 static const char **option_value(struct arguments *arguments, const char *name)

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/cleanup.h"
 #include "cli/cli.h"
 #include "cli/line_diff.h"
 #include "cli/policy_files.h"
@@ -23,17 +24,6 @@ struct formatted {
 	char *text;
 	size_t len;
 };
-
-static void freep(void *p)
-{
-	free(*(void **)p);
-}
-
-static void closep(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-}
 
 static int parse_arguments(struct arguments *arguments, int argc, char **argv)
 {

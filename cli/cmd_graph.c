@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "cli/cleanup.h"
 #include "cli/cli.h"
 #include "cli/diagnostics.h"
 #include "cli/policy_files.h"
@@ -21,11 +22,6 @@ struct arguments {
 	const char *format;
 	struct graph_request request;
 };
-
-static void freep(void *p)
-{
-	free(*(void **)p);
-}
 
 static int write_dot(const struct graph *graph, FILE *out)
 {

@@ -9,8 +9,8 @@
 static void identities_print(struct cli *cli, const json_t *list)
 {
 	struct cli_table *table = cli_table_new(5);
+	size_t i, shared = 0;
 	const json_t *tag;
-	size_t i;
 
 	cli_table_row(table, (const char *[]){"IDENTITY", "CGROUP", "UNTIL", "LEFT", "PID"});
 	json_array_foreach((json_t *)list, i, tag)
@@ -28,30 +28,20 @@ static void identities_print(struct cli *cli, const json_t *list)
 			snprintf(number, sizeof(number), "%" JSON_INTEGER_FORMAT, pid);
 		cli_table_row(table, (const char *[]){*id ? id : local, cli_json_string(tag, "cgroup"),
 						      *deadline ? deadline : "for ever", left, number});
+		shared += cli_json_int(tag, "shared_with") > 0;
 	}
 	cli_table_print(cli, table);
+	if (shared)
+		printf("%zu of them rest on an SVID that is in force in another place too (--json: svid_sha256)\n",
+		       shared);
 }
 
 static int run(struct cli *cli, int argc, char **argv)
 {
-	json_t *list;
-	int code;
-
-	if (argc > 1)
-		return cli_usage_error(&cmd_identities, "unexpected argument %s", argv[1]);
-	code = cli_bus_json(cli, "Identities", &list);
-	if (code != CLI_OK)
-		return code;
-	if (cli->json) {
-		cli_print_json(list);
-		return CLI_OK;
-	}
-	if (!json_array_size(list))
-		puts("no workload carries an identity");
-	else
-		identities_print(cli, list);
-	json_decref(list);
-	return CLI_OK;
+	return cli_bus_list(cli, argc, argv, &cmd_identities,
+			    &(struct cli_list){.member = "Identities",
+					       .none = "no workload carries an identity",
+					       .print = identities_print});
 }
 
 const struct cli_command cmd_identities = {

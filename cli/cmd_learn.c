@@ -9,6 +9,7 @@
 #include "cli/audit_event.h"
 #include "cli/audit_lines.h"
 #include "cli/bus.h"
+#include "cli/cleanup.h"
 #include "cli/cli.h"
 #include "cli/diagnostics.h"
 #include "cli/policy_files.h"
@@ -48,11 +49,6 @@ static void learning_free(struct learning *learning)
 	policy_freep(&learning->against);
 	policy_files_free(learning->sources, learning->n_sources);
 	free(learning->failures);
-}
-
-static void freep(void *p)
-{
-	free(*(void **)p);
 }
 
 /* ---- arguments ---- */

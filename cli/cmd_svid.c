@@ -7,6 +7,7 @@
 #include "cli/bus.h"
 #include "cli/cli.h"
 #include "cli/svid.h"
+#include "cli/wrong_file.h"
 #include "identity/bundle_text.h"
 #include "identity/crypto.h"
 #include "identity/rules.h"
@@ -44,6 +45,7 @@ static time_t parse_time(const char *text)
 static int parse_arguments(struct svid_arguments *arguments, int argc, char **argv)
 {
 	bool verify = strcmp(argv[1], "verify") == 0;
+	int rule;
 
 	*arguments = (struct svid_arguments){.at = time(NULL)};
 	for (int i = 2; i < argc; i++) {
@@ -73,8 +75,12 @@ static int parse_arguments(struct svid_arguments *arguments, int argc, char **ar
 		return cli_usage_error(&cmd_svid, "--fips-config goes with --fips");
 	if (arguments->bundle == NULL || arguments->trust_domain == NULL || arguments->chain == NULL)
 		return cli_usage_error(&cmd_svid, "--bundle FILE, --trust-domain NAME and CHAIN.pem are needed");
-	if (spiffe_trust_domain_check(arguments->trust_domain, strlen(arguments->trust_domain)) != 0)
-		return cli_usage_error(&cmd_svid, "%s is no trust domain name", arguments->trust_domain);
+	rule = spiffe_trust_domain_check(arguments->trust_domain, strlen(arguments->trust_domain));
+	if (rule != 0)
+		return cli_usage_error(&cmd_svid, "%s is no trust domain name: %s", arguments->trust_domain,
+				       strncmp(arguments->trust_domain, "spiffe:", 7) == 0
+					       ? "it is what follows \"spiffe://\", up to the next slash"
+					       : svid_rule_text(rule));
 	return CLI_OK;
 }
 
@@ -84,6 +90,12 @@ static enum bundle_format format_of(const char *path)
 	size_t len = strlen(path);
 
 	return len > 5 && strcmp(path + len - 5, ".json") == 0 ? BUNDLE_JWKS : BUNDLE_PEM;
+}
+
+static void print_hint(const char *hint)
+{
+	if (hint != NULL)
+		fprintf(stderr, "  hint: %s\n", hint);
 }
 
 static int load_bundle(struct bundle_set *bundles, const struct svid_arguments *arguments)
@@ -96,6 +108,7 @@ static int load_bundle(struct bundle_set *bundles, const struct svid_arguments *
 		return CLI_USAGE;
 	if (bundle_set_load(bundles, arguments->trust_domain, format_of(arguments->bundle), text, len, &report) < 0) {
 		cli_error("bundle %s: %s", arguments->bundle, report.why);
+		print_hint(wrong_bundle_hint(text, len, format_of(arguments->bundle) == BUNDLE_JWKS));
 		return CLI_NO;
 	}
 	for (unsigned i = 0; i < report.n_entries; i++)
@@ -106,7 +119,7 @@ static int load_bundle(struct bundle_set *bundles, const struct svid_arguments *
 }
 
 static int verify(const struct bundle_set *bundles, const struct svid_arguments *arguments,
-		  struct svid_verdict *verdict)
+		  struct svid_verdict *verdict, const char **hintp)
 {
 	__attribute__((cleanup(svid_chain_freep))) struct svid_chain *chain = NULL;
 	__attribute__((cleanup(freep))) char *pem = NULL;
@@ -120,6 +133,8 @@ static int verify(const struct bundle_set *bundles, const struct svid_arguments 
 		r = svid_verify(chain, bundles, arguments->at, verdict);
 	if (r < 0)
 		cli_error("out of memory");
+	if (r > 0)
+		*hintp = wrong_chain_hint(pem, len);
 	return r == 0 ? CLI_OK : CLI_NO;
 }
 
@@ -178,6 +193,7 @@ static int run_verify(struct cli *cli, const struct svid_arguments *arguments)
 	__attribute__((cleanup(crypto_freep))) struct crypto *crypto = NULL;
 	__attribute__((cleanup(bundle_set_freep))) struct bundle_set *bundles = NULL;
 	struct svid_verdict verdict = {0};
+	const char *hint = NULL;
 	char until[32];
 	int code = use_fips(arguments, &crypto);
 
@@ -190,7 +206,7 @@ static int run_verify(struct cli *cli, const struct svid_arguments *arguments)
 	code = load_bundle(bundles, arguments);
 	if (code != CLI_OK)
 		return code;
-	code = verify(bundles, arguments, &verdict);
+	code = verify(bundles, arguments, &verdict, &hint);
 	if (code == CLI_USAGE || (code == CLI_NO && verdict.rule == 0))
 		return code;
 	cli_format_time((uint64_t)verdict.not_after, until, sizeof(until));
@@ -198,7 +214,17 @@ static int run_verify(struct cli *cli, const struct svid_arguments *arguments)
 		print_json(&verdict, until);
 	else
 		print_text(cli, &verdict, until);
+	print_hint(hint);
 	return code;
+}
+
+static int check_ids(struct cli *cli, int n, char **ids)
+{
+	if (n > 0 && strcmp(ids[0], "--") == 0) {
+		n--;
+		ids++;
+	}
+	return n > 0 ? svid_id_check(cli, ids, (size_t)n) : cli_usage_error(&cmd_svid, "which IDs are to be checked?");
 }
 
 static int run(struct cli *cli, int argc, char **argv)
@@ -207,8 +233,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	int code;
 
 	if (argc > 2 && strcmp(argv[1], "id") == 0 && strcmp(argv[2], "check") == 0)
-		return argc > 3 ? svid_id_check(cli, argv + 3, (size_t)argc - 3)
-				: cli_usage_error(&cmd_svid, "which IDs are to be checked?");
+		return check_ids(cli, argc - 3, argv + 3);
 	if (argc < 2 || (strcmp(argv[1], "verify") != 0 && strcmp(argv[1], "show") != 0))
 		return cli_usage_error(&cmd_svid, "\"svid\" has the subcommands verify, show and id check");
 	code = parse_arguments(&arguments, argc, argv);

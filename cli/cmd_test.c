@@ -7,6 +7,7 @@
 
 #include "cli/cli.h"
 #include "cli/findings.h"
+#include "policy/xml_text.h"
 
 enum format {
 	FORMAT_TEXT,
@@ -134,48 +135,27 @@ static void tell_tap(const struct run *run, const char *title, const struct poli
 
 /* ---- JUnit ---- */
 
-static void print_xml(FILE *out, const char *text)
-{
-	for (; *text; text++)
-		switch (*text) {
-		case '&':
-			fputs("&amp;", out);
-			break;
-		case '<':
-			fputs("&lt;", out);
-			break;
-		case '>':
-			fputs("&gt;", out);
-			break;
-		case '"':
-			fputs("&quot;", out);
-			break;
-		default:
-			/* XML has no other control characters, not even escaped. */
-			fputc((unsigned char)*text < 0x20 && *text != '\n' && *text != '\t' ? '?' : *text, out);
-		}
-}
-
 static void tell_junit(const struct run *run, const char *title, const char *details,
 		       const struct policy_finding *finding)
 {
 	const struct position *at = finding->test ? &finding->test->at : &finding->invariant->at;
 
 	fputs("    <testcase classname=\"", run->cases);
-	print_xml(run->cases, run->policy->source_names[at->source]);
+	xml_text_write(run->policy->source_names[at->source], run->cases);
 	fputs("\" name=\"", run->cases);
-	print_xml(run->cases, title);
+	xml_text_write(title, run->cases);
 	if (finding->holds) {
 		fputs("\" time=\"0\"/>\n", run->cases);
 		return;
 	}
 	fputs("\" time=\"0\">\n      <failure message=\"", run->cases);
-	print_xml(run->cases, finding->why	   ? finding->why
-			      : !finding->has_flow ? "fails"
-			      : finding->allow	   ? "got allow"
-						   : "got deny");
+	xml_text_write(finding->why	    ? finding->why
+		       : !finding->has_flow ? "fails"
+		       : finding->allow	    ? "got allow"
+					    : "got deny",
+		       run->cases);
 	fputs("\">", run->cases);
-	print_xml(run->cases, details);
+	xml_text_write(details, run->cases);
 	fputs("</failure>\n    </testcase>\n", run->cases);
 }
 

@@ -85,6 +85,7 @@ static void row_print(struct cli_table *table, const struct top_row *row, bool r
 {
 	char from[2100], to[2100], flows[32], denied[32], sent[32], received[32], retransmits[32], rtt[32];
 	bool tcp = row->total[TOP_RTT_SAMPLES];
+	bool bytes = tcp || row->total[TOP_SENT] || row->total[TOP_RECEIVED];
 
 	shorten(row->from, name_max, from, sizeof(from));
 	shorten(row->to, name_max, to, sizeof(to));
@@ -97,8 +98,8 @@ static void row_print(struct cli_table *table, const struct top_row *row, bool r
 			row->protocol,
 			format_number(row->shown[TOP_FLOWS], rates, flows, sizeof(flows)),
 			format_number(row->shown[TOP_DENIED], rates, denied, sizeof(denied)),
-			tcp ? format_bytes(row->shown[TOP_SENT], sent, sizeof(sent)) : "-",
-			tcp ? format_bytes(row->shown[TOP_RECEIVED], received, sizeof(received)) : "-",
+			bytes ? format_bytes(row->shown[TOP_SENT], sent, sizeof(sent)) : "-",
+			bytes ? format_bytes(row->shown[TOP_RECEIVED], received, sizeof(received)) : "-",
 			tcp ? format_number(row->shown[TOP_RETRANSMITS], rates, retransmits, sizeof(retransmits)) : "-",
 			format_rtt(row->rtt_us, rtt, sizeof(rtt)),
 		});

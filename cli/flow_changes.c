@@ -10,6 +10,7 @@
 #include "cli/audit_event.h"
 #include "cli/audit_lines.h"
 #include "cli/bus.h"
+#include "cli/cleanup.h"
 #include "policy/image.h"
 #include "policy/memory.h"
 
@@ -51,11 +52,6 @@ static void changes_free(struct changes *changes)
 	intern_free(&changes->keys);
 	arena_free(&changes->arena);
 	free(changes->groups);
-}
-
-static void freep(void *p)
-{
-	free(*(void **)p);
 }
 
 /* ---- one record ---- */

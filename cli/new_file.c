@@ -9,16 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static void freep(void *p)
-{
-	free(*(void **)p);
-}
-
-static void closep(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-}
+#include "cli/cleanup.h"
 
 static int fill(int fd, const char *bytes, size_t len, mode_t mode)
 {

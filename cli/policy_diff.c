@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cli/bus.h"
+#include "cli/cleanup.h"
 #include "cli/diagnostics.h"
 #include "cli/format.h"
 #include "cli/policy_files.h"
@@ -23,11 +24,6 @@ static void diff_freep(struct policy_diff **diffp)
 static void diagnostics_freep(struct policy_diagnostics **diagnosticsp)
 {
 	policy_diagnostics_freep(diagnosticsp);
-}
-
-static void freep(void *p)
-{
-	free(*(void **)p);
 }
 
 /* ---- sides ---- */

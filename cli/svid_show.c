@@ -6,6 +6,7 @@
 #include "cli/bus.h"
 #include "cli/format.h"
 #include "cli/svid.h"
+#include "cli/wrong_file.h"
 #include "identity/describe.h"
 #include "identity/rules.h"
 
@@ -152,7 +153,11 @@ int svid_show(struct cli *cli, const char *path, time_t at)
 		return CLI_USAGE;
 	r = certificate_list_parse(&list, text, len, why, sizeof(why));
 	if (r != 0) {
+		const char *hint = r == 1 ? wrong_chain_hint(text, len) : NULL;
+
 		cli_error("%s: %s", strcmp(path, "-") == 0 ? "standard input" : path, r == 1 ? why : "out of memory");
+		if (hint != NULL)
+			fprintf(stderr, "  hint: %s\n", hint);
 		return CLI_NO;
 	}
 	certificates = json_array();

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/cleanup.h"
 #include "cli/cli.h"
 #include "cli/new_file.h"
 
@@ -19,11 +20,6 @@
 struct path {
 	char text[PATH_MAX];
 };
-
-static void freep(void *p)
-{
-	free(*(void **)p);
-}
 
 static void secret_freep(char **text)
 {

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/cleanup.h"
 #include "cli/cli.h"
 
 #define ORGANIZATION "Bulkhead trial CA (not for production)"
@@ -26,11 +27,6 @@ static void bio_freep(BIO **bio)
 static void bn_freep(BIGNUM **bn)
 {
 	BN_free(*bn);
-}
-
-static void freep(void *p)
-{
-	free(*(void **)p);
 }
 
 const char *trial_key_name(enum trial_key kind)

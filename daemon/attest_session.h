@@ -8,8 +8,12 @@
  * refused, unless the operator allowed the enforcer to look into /proc (`allow_proc_fallback`); then SCM_CREDENTIALS stands in
  * for SCM_PIDFD, and the proof must come from the pid that the pidfd holds.
  *
- * A connection has 5 s in all until its PROOF is there, so one that stalls, or trickles, holds its place no longer. After a RESULT that is ok the connection stays open, so that the workload notices when
- * the daemon goes; after any other it is closed.
+ * A connection has 5 s in all until its PROOF is there, so one that stalls, or trickles, holds its place no longer. After a
+ * RESULT that is ok the connection stays open, so that the workload notices when the daemon goes; after any other it is
+ * closed.
+ *
+ * The enforcer's queue is shared by all. A proof that finds it full waits, before any refusal; refusals are told in part and in
+ * sum (refusals.h).
  */
 #ifndef BULKHEAD_DAEMON_ATTEST_SESSION_H
 #define BULKHEAD_DAEMON_ATTEST_SESSION_H
@@ -20,30 +24,32 @@
 
 #include "identity/attest.h"
 #include "identity/svid.h"
+#include "attest_places.h"
 #include "ipc.h"
+#include "refusals.h"
 
-#define ATTEST_MAX_PENDING 256	     /* attestations under way */
-#define ATTEST_MAX_PENDING_UID 64    /* of one uid other than root */
-#define ATTEST_MAX_PENDING_CGROUP 64 /* of one cgroup, whoever runs in it */
-#define ATTEST_MAX_IDLE 4096	     /* connections that stay open after their RESULT */
+#define ATTEST_MAX_IDLE 4096 /* connections that stay open after their RESULT */
 
 struct attest_session;
 
 /* What the sessions of one socket share. The role owns it and everything in it. */
 struct attest_server {
-	sd_event *event; /* borrowed */
-	int ipc_fd;	 /* to the enforcer, non-blocking; borrowed */
+	sd_event *event;	     /* borrowed */
+	int ipc_fd;		     /* to the enforcer, non-blocking; borrowed */
+	sd_event_source *ipc_source; /* of it; borrowed */
+	bool is_full;		     /* it takes no more: what has to be told waits for room */
 	struct bundle_set *bundles;
 	struct chains *chains;	 /* of identities in force */
 	bool chains_full;	 /* and that was told */
 	unsigned bundle_changes; /* counts; a chain verified before the last one is verified again */
 	uint8_t boot_id[16];
 	struct attest_session *sessions;
-	unsigned pending;
+	struct attest_places places;
+	struct refusals *refusals;
+	sd_event_source *tell_timer; /* while refusals are held */
 	unsigned idle;
 	unsigned idle_max;
-	uint64_t requests;	  /* number of the last tag request */
-	uint64_t refusals_untold; /* refusals that the enforcer's queue had no room for */
+	uint64_t requests; /* number of the last tag request */
 	uint8_t buffer[ATTEST_MAX_PACKET];
 };
 
@@ -57,6 +63,10 @@ void attest_vouchers(const struct svid_verdict *verdict, struct ipc_voucher vouc
 void attest_session_peer(struct attest_server *server, const struct ipc_peer_facts *facts, int pidfd);
 /* Passes the enforcer's answer to the session that waits for it, if it still does. */
 void attest_session_reply(struct attest_server *server, const struct ipc_tag_reply *reply);
+/* The enforcer takes packets again: proofs that waited first. Returns 0 or -errno. */
+int attest_server_on_room(struct attest_server *server);
+/* Has attest_server_on_room() called when there is room. Returns 0 or -errno. */
+int attest_server_await_room(struct attest_server *server);
 void attest_server_close(struct attest_server *server);
 
 #endif

@@ -122,6 +122,13 @@ static const struct audit_classing notices[] = {
 				    "unknown",
 				    SEVERITY_WARNING,
 				    "the identity ends soon, and nobody has proved a renewed SVID yet"},
+	[NOTICE_IDENTITY_SHARED] = {"identity-shared",
+				    "bulkhead.identity",
+				    "iam",
+				    {"info"},
+				    "success",
+				    SEVERITY_NOTICE,
+				    "the same SVID is in force in another place too"},
 	[NOTICE_KEY_ROTATED] = {"key-rotated",
 				"bulkhead.identity",
 				"configuration",
@@ -221,7 +228,8 @@ static const char *date_text(char out[AUDIT_TIME_SIZE], int64_t seconds)
 
 static bool is_identity_notice(unsigned kind)
 {
-	return (kind >= NOTICE_IDENTITY_ATTESTED && kind <= NOTICE_IDENTITY_LOCAL) || kind == NOTICE_IDENTITY_ENDING;
+	return (kind >= NOTICE_IDENTITY_ATTESTED && kind <= NOTICE_IDENTITY_LOCAL) || kind == NOTICE_IDENTITY_ENDING ||
+	       kind == NOTICE_IDENTITY_SHARED;
 }
 
 static bool is_policy_notice(unsigned kind)
@@ -377,6 +385,11 @@ static void put_notice_zt(struct audit_record *record, struct json_line *line, c
 		put_identity_zt(line, notice);
 	if (notice->cgroup_id || notice->cgroup_path[0])
 		audit_put_carrier(line, notice->cgroup_id, notice->cgroup_path[0] ? notice->cgroup_path : NULL);
+	if (notice->other_id) {
+		json_line_object(line, "other");
+		audit_put_carrier(line, notice->other_id, notice->other_path[0] ? notice->other_path : NULL);
+		json_line_object_end(line);
+	}
 	if (is_policy_notice(notice->kind))
 		put_policy_zt(line, notice);
 	if (is_policy_notice(notice->kind) && notice->via[0])
@@ -415,7 +428,8 @@ static size_t put_notice(struct audit_record *record, struct json_line *line, co
 	}
 	if (is_identity_notice(notice->kind) && is_spiffe_id(notice->spiffe_id)) {
 		put_workload_user(line, notice->spiffe_id);
-	} else if ((policy && notice->kind != NOTICE_POLICY_REVERTED) || notice->kind == NOTICE_IDENTITY_REFUSED) {
+	} else if ((policy && notice->kind != NOTICE_POLICY_REVERTED) ||
+		   (notice->kind == NOTICE_IDENTITY_REFUSED && notice->code != ATTEST_E_MANY)) {
 		snprintf(uid, sizeof(uid), "%u", notice->uid);
 		json_line_object(line, "user");
 		json_line_string(line, "id", uid);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cleanup.h"
 #include "files.h"
 
 #define SUFFIX ".bundle"
@@ -20,12 +21,6 @@ struct head {
 	struct bundle_kept kept;
 	uint64_t len;
 };
-
-static void closep(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-}
 
 static int file_name(const char *trust_domain, char out[NAME_MAX + 1])
 {

@@ -401,16 +401,18 @@ static const struct item *item_of(const struct carry *carry, const char *name)
 static int tcp_carry(struct carry *carry, enum carry_pass pass, char *why, size_t why_size)
 {
 	const struct item *slots = item_of(carry, "tcp_slots"), *more = item_of(carry, "tcp_more");
+	const struct bpf_program *program = bpf_object__find_program_by_name(carry->object, "bh_keep_tcp");
 	struct carry_tcp_maps from, to;
 	size_t left = 0;
 	int r;
 
 	if (!slots || !more || slots->source < 0 || more->source < 0)
 		return 0;
-	from = (struct carry_tcp_maps){slots->source, more->source, slots->from.value_size, more->from.value_size};
+	from = (struct carry_tcp_maps){slots->source, more->source, slots->from.value_size, more->from.value_size,
+				       slots->number};
 	to = (struct carry_tcp_maps){bpf_map__fd(slots->map), bpf_map__fd(more->map), bpf_map__value_size(slots->map),
-				     bpf_map__value_size(more->map)};
-	r = carry_tcp(&carry->tcp, &from, &to, pass, &left);
+				     bpf_map__value_size(more->map), slots->row->layout};
+	r = program ? carry_tcp(&carry->tcp, &from, &to, bpf_program__fd(program), pass, &left) : -ENOENT;
 	if (r < 0)
 		snprintf(why, why_size, "cannot carry over what is kept of TCP sockets in layout %u: %s", slots->number,
 			 strerror(-r));

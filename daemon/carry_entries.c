@@ -9,13 +9,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "cleanup.h"
+
 /* Entries read with one call: more than one bucket of a hash ever holds. */
 #define BATCH 512U
-
-static void freep(void *p)
-{
-	free(*(void **)p);
-}
 
 static size_t page_up(size_t len)
 {

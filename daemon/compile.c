@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cleanup.h"
 #include "files.h"
 #include "ipc.h"
 #include "log.h"
@@ -41,17 +42,6 @@ struct compile_result {
 	uint32_t text_len;
 	uint64_t body_len;
 };
-
-static void closep(int *fdp)
-{
-	if (*fdp >= 0)
-		close(*fdp);
-}
-
-static void freep(void *p)
-{
-	free(*(void **)p);
-}
 
 /* ---- child ---- */
 

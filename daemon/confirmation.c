@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cleanup.h"
 #include "files.h"
 
 #define FILE_NAME "confirmation"
@@ -22,12 +23,6 @@ struct confirmation_file {
 	char boot_id[37];
 	char pad[3];
 };
-
-static void closep(int *fdp)
-{
-	if (*fdp >= 0)
-		close(*fdp);
-}
 
 int confirmation_boot_id(char out[37])
 {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * What the kernel programs keep of TCP sockets that are gone: the end of a socket is told to a program, which another
- * process may have detached for a moment. inet_diag (sock_diag(7)) lists the sockets of a namespace by cookie; what is kept
- * beyond that for the namespace is nobody's.
+ * What the kernel programs keep of TCP sockets that are gone: the end of a socket is told to a program, which may have been away
+ * for a moment, because another process removed its pin while no daemon ran. inet_diag (sock_diag(7)) lists the sockets of a
+ * namespace by cookie; of what no process can use any more, and is not in that list, nothing will come.
  */
 #include "netns.h"
 
@@ -75,10 +75,10 @@ static bool cookies_have(const uint64_t *items, size_t n, uint64_t cookie)
 
 /* ---- what is kept ---- */
 
-/* Of a socket that was never used: it is in no list of the kernel's, and its close() tells of its end. */
-static bool is_listed(const struct bh_tcp *tcp)
+/* One that a process has open may be in no list of the kernel's, and be used again. */
+static bool is_released(const struct bh_tcp *tcp)
 {
-	return tcp->cookie && tcp->kind != BH_SOCK_NEW;
+	return tcp->cookie && tcp->released;
 }
 
 static int kept_add(struct look *look, const struct bh_tcp *tcp)
@@ -104,12 +104,12 @@ static int kept_read(const struct datapath *dp, struct look *look)
 
 	for (uint32_t i = 0; i < BH_TCP_SLOTS && r == 0; i++) {
 		datapath_tcp_slot(dp, i, &tcp);
-		if (is_listed(&tcp))
+		if (is_released(&tcp))
 			r = kept_add(look, &tcp);
 	}
 	/* What is deleted while we walk makes the walk begin again: never more steps than there can be. */
 	for (uint32_t i = 0; i < 2 * BH_TCP_MORE && r == 0 && datapath_tcp_more_next(dp, from, &next) == 0; i++) {
-		if (datapath_tcp_get(dp, next, &tcp) == 0 && is_listed(&tcp))
+		if (datapath_tcp_get(dp, next, &tcp) == 0 && is_released(&tcp))
 			r = kept_add(look, &tcp);
 		at = next;
 		from = &at;
@@ -132,21 +132,6 @@ static int socket_message(const struct nlmsghdr *nlh, void *data)
 	return MNL_CB_ERROR;
 }
 
-static int family_list(struct mnl_socket *nl, struct look *look, uint8_t family)
-{
-	char buf[MNL_NLMSG_HDRLEN + sizeof(struct inet_diag_req_v2) + 16];
-	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
-	struct inet_diag_req_v2 *req;
-
-	nlh->nlmsg_type = SOCK_DIAG_BY_FAMILY;
-	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	req = mnl_nlmsg_put_extra_header(nlh, sizeof(*req));
-	req->sdiag_family = family;
-	req->sdiag_protocol = IPPROTO_TCP;
-	req->idiag_states = ~(1U << TCP_TIME_WAIT); /* has the cookie of the socket that it was, which is gone */
-	return netlink_exchange(nl, nlh, socket_message, look);
-}
-
 static int namespace_look(void *ctx)
 {
 	__attribute__((cleanup(netlink_closep))) struct mnl_socket *nl = netlink_open(NETLINK_SOCK_DIAG);
@@ -157,9 +142,8 @@ static int namespace_look(void *ctx)
 
 	if (!nl || getsockopt(mnl_socket_get_fd(nl), SOL_SOCKET, SO_NETNS_COOKIE, &netns, &len) < 0)
 		return -errno;
-	r = family_list(nl, look, AF_INET);
-	if (r == 0)
-		r = family_list(nl, look, AF_INET6);
+	/* One in TIME_WAIT has the cookie of the socket that it was, which is gone. */
+	r = netlink_sockets_list(nl, IPPROTO_TCP, ~(1U << TCP_TIME_WAIT), socket_message, look);
 	return r ? r : cookies_add(&look->namespaces, netns);
 }
 
@@ -178,8 +162,7 @@ static int gone_remove(struct datapath *dp, const struct look *look, struct netn
 		    cookies_have(look->sockets.items, look->sockets.n, kept->cookie))
 			continue;
 		if (cookies_have(gone->cookies, gone->n, kept->cookie)) {
-			datapath_tcp_delete(dp, kept->cookie);
-			removed++;
+			removed += datapath_tcp_forget(dp, kept->cookie) == 0;
 		} else if (cookies_add(&fresh, kept->cookie) < 0) {
 			break; /* the rest is found at the next call */
 		}

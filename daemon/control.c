@@ -14,6 +14,7 @@
 #include <systemd/sd-id128.h>
 #include <unistd.h>
 
+#include "cleanup.h"
 #include "daemon/log.h"
 
 #ifndef SO_PEERPIDFD
@@ -22,12 +23,6 @@
 
 /* Replies that a peer left unread before we stop listening to it. policyctl has one at a time. */
 #define MAX_UNREAD_REPLIES 16
-
-static void closep(int *fdp)
-{
-	if (*fdp >= 0)
-		close(*fdp);
-}
 
 /* ---- connections ---- */
 

@@ -312,21 +312,6 @@ static uint32_t states_of(uint8_t protocol)
 	       1U << TCP_LAST_ACK | 1U << TCP_CLOSING;
 }
 
-static int family_list(struct mnl_socket *nl, const struct judge *judge, uint8_t family, mnl_cb_t message, void *data)
-{
-	char buf[MNL_NLMSG_HDRLEN + sizeof(struct inet_diag_req_v2) + 64];
-	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
-	struct inet_diag_req_v2 *req;
-
-	nlh->nlmsg_type = SOCK_DIAG_BY_FAMILY;
-	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	req = mnl_nlmsg_put_extra_header(nlh, sizeof(*req));
-	req->sdiag_family = family;
-	req->sdiag_protocol = judge->protocol;
-	req->idiag_states = states_of(judge->protocol);
-	return netlink_exchange(nl, nlh, message, data);
-}
-
 /* Of both protocols. `judge` is the one that `message` judges by. */
 static int sockets_list(struct mnl_socket *nl, struct judge *judge, mnl_cb_t message, void *data)
 {
@@ -338,9 +323,7 @@ static int sockets_list(struct mnl_socket *nl, struct judge *judge, mnl_cb_t mes
 		return -errno;
 	for (size_t i = 0; i < 2 && r == 0; i++) {
 		judge->protocol = protocols[i];
-		r = family_list(nl, judge, AF_INET, message, data);
-		if (r == 0)
-			r = family_list(nl, judge, AF_INET6, message, data);
+		r = netlink_sockets_list(nl, protocols[i], states_of(protocols[i]), message, data);
 	}
 	return r;
 }

@@ -145,6 +145,13 @@ static int object_load(struct datapath *dp, char *why, size_t why_size)
 	if (r < 0)
 		return r;
 	r = bulkhead__load(dp->skeleton);
+	if (r < 0 && libbpf_find_vmlinux_btf_id("tcp_destroy_sock", BPF_TRACE_RAW_TP) < 0) {
+		snprintf(why, why_size,
+			 "this kernel does not tell of the end of TCP sockets (the tracepoint tcp_destroy_sock), so "
+			 "what is "
+			 "kept of them would never be let go: it needs CONFIG_BPF_EVENTS and CONFIG_DEBUG_INFO_BTF");
+		return r;
+	}
 	if (r < 0) {
 		snprintf(why, why_size,
 			 "the kernel refused the BPF programs or the maps pinned in %s: %s. If another version of "
@@ -188,7 +195,7 @@ int datapath_open(struct datapath **datapathp, const struct datapath_config *con
 	if (!dp)
 		return -ENOMEM;
 	for (size_t i = 0; i < DATAPATH_MAX_PROGRAMS; i++)
-		dp->links[i] = -1;
+		dp->links[i] = dp->replaced[i] = -1;
 	dp->pin_fd = -1;
 	dp->config = *config;
 	snprintf(dp->pin_dir, sizeof(dp->pin_dir), "%s", config->pin_dir);
@@ -237,6 +244,7 @@ int datapath_attach(struct datapath *dp, char *why, size_t why_size)
 		datapath_changed(dp);
 		log_info("took over what another build had pinned in %s", dp->pin_dir);
 	}
+	datapath_links_settle(dp);
 	carry_finish(dp->carry);
 	datapath_links_remove_strange(dp);
 	dp->attached = true;
@@ -355,6 +363,16 @@ int datapath_pairs_fd(const struct datapath *dp)
 int datapath_look_tcp_fd(const struct datapath *dp)
 {
 	return bpf_program__fd(dp->skeleton->progs.bh_look_tcp);
+}
+
+int datapath_look_udp_fd(const struct datapath *dp)
+{
+	return bpf_program__fd(dp->skeleton->progs.bh_look_udp);
+}
+
+int datapath_udp_sockets_fd(const struct datapath *dp)
+{
+	return bpf_map__fd(dp->skeleton->maps.udp_sockets);
 }
 
 struct bh_counters *datapath_counters(struct datapath *dp)

@@ -66,6 +66,8 @@ int datapath_ring_fd(const struct datapath *datapath);
 int datapath_counters_fd(const struct datapath *datapath);
 int datapath_pairs_fd(const struct datapath *datapath);
 int datapath_look_tcp_fd(const struct datapath *datapath); /* the program for an iterator over TCP sockets */
+int datapath_look_udp_fd(const struct datapath *datapath); /* and over what is kept with UDP sockets */
+int datapath_udp_sockets_fd(const struct datapath *datapath);
 struct bh_counters *datapath_counters(struct datapath *datapath);
 
 /* ---- the key of the handshake ---- */
@@ -179,7 +181,7 @@ int datapath_tcp_get(const struct datapath *datapath, uint64_t cookie, struct bh
 int datapath_tcp_more_next(const struct datapath *datapath, const uint64_t *cookie, uint64_t *next);
 /* Of slot `index`, below BH_TCP_SLOTS; a cookie of 0 is nobody's. */
 void datapath_tcp_slot(const struct datapath *datapath, uint32_t index, struct bh_tcp *tcp);
-/* Of a socket that is no more. */
-void datapath_tcp_delete(struct datapath *datapath, uint64_t cookie);
+/* Of a socket that seems to be no more: what is kept of it is let go if no process can use it. Returns 0 or -errno. */
+int datapath_tcp_forget(struct datapath *datapath, uint64_t cookie);
 
 #endif

@@ -31,6 +31,7 @@ struct datapath {
 	struct carry *carry;
 	bool attached; /* once everything was in force */
 	int links[DATAPATH_MAX_PROGRAMS];
+	int replaced[DATAPATH_MAX_PROGRAMS]; /* of those that another link has replaced: goes on until all is carried over */
 	struct bh_state *state;	      /* mapped */
 	struct bh_counters *counters; /* mapped */
 	uint16_t *who;		      /* mapped, both slots */
@@ -53,6 +54,8 @@ bool datapath_links_open(struct datapath *dp);
 void datapath_links_close(struct datapath *dp);
 /* Replaces the program of each link, or makes the link: all of them or none. Returns 0 or -errno with a sentence. */
 int datapath_links_attach(struct datapath *dp, char *why, size_t why_size);
+/* All is carried over: lets go of links that others have replaced. */
+void datapath_links_settle(struct datapath *dp);
 /* Is each program of this build in its link, on the managed subtree, and pinned? If not, says what is wrong. */
 bool datapath_links_hold(const struct datapath *dp, char *why, size_t why_size);
 /* Lets go of links that are not on the managed subtree any more. */

@@ -15,18 +15,19 @@
 #include "log.h"
 #include "pins.h"
 
-/* Attached in this order: what only notes comes before what denies by what was noted. What a kind of link is made from and
- * recognized by: link_make(), link_is_ours(). */
+/* Attached in this order: what only notes comes before what denies by what was noted, and what lets go of it before what notes
+ * it. What a kind of link is made from and recognized by: link_make(), link_is_ours(). The program of a link to the managed subtree
+ * is replaced in place; to a tracepoint there is another link for another program, and for a moment both. */
 static const struct attached {
 	const char *name;
 	enum bpf_link_type link;
 } programs[] = {
-	{"bh_sock_create", BPF_LINK_TYPE_CGROUP}, {"bh_sock_release", BPF_LINK_TYPE_CGROUP},
-	{"bh_post_bind4", BPF_LINK_TYPE_CGROUP},  {"bh_post_bind6", BPF_LINK_TYPE_CGROUP},
-	{"bh_sockops", BPF_LINK_TYPE_CGROUP},	  {"bh_connect4", BPF_LINK_TYPE_CGROUP},
-	{"bh_connect6", BPF_LINK_TYPE_CGROUP},	  {"bh_sendmsg4", BPF_LINK_TYPE_CGROUP},
-	{"bh_sendmsg6", BPF_LINK_TYPE_CGROUP},	  {"bh_ingress", BPF_LINK_TYPE_CGROUP},
-	{"bh_egress", BPF_LINK_TYPE_CGROUP},
+	{"bh_tcp_end", BPF_LINK_TYPE_RAW_TRACEPOINT}, {"bh_sock_create", BPF_LINK_TYPE_CGROUP},
+	{"bh_sock_release", BPF_LINK_TYPE_CGROUP},    {"bh_post_bind4", BPF_LINK_TYPE_CGROUP},
+	{"bh_post_bind6", BPF_LINK_TYPE_CGROUP},      {"bh_sockops", BPF_LINK_TYPE_CGROUP},
+	{"bh_connect4", BPF_LINK_TYPE_CGROUP},	      {"bh_connect6", BPF_LINK_TYPE_CGROUP},
+	{"bh_sendmsg4", BPF_LINK_TYPE_CGROUP},	      {"bh_sendmsg6", BPF_LINK_TYPE_CGROUP},
+	{"bh_ingress", BPF_LINK_TYPE_CGROUP},	      {"bh_egress", BPF_LINK_TYPE_CGROUP},
 };
 #define N_PROGRAMS (sizeof(programs) / sizeof(programs[0]))
 _Static_assert(N_PROGRAMS <= DATAPATH_MAX_PROGRAMS, "room for the links");
@@ -48,16 +49,28 @@ static bool link_is_ours(const struct datapath *dp, size_t i)
 {
 	struct bpf_link_info info;
 
-	return link_read(dp->links[i], &info) && info.type == programs[i].link &&
-	       info.cgroup.cgroup_id == dp->config.cgroup_id;
+	if (!link_read(dp->links[i], &info) || info.type != programs[i].link)
+		return false;
+	return info.type != BPF_LINK_TYPE_CGROUP || info.cgroup.cgroup_id == dp->config.cgroup_id;
 }
 
-static int link_make(const struct datapath *dp, const struct bpf_program *program)
+/* What the link of a program is on, for the log. */
+static const char *link_place(size_t i)
 {
-	LIBBPF_OPTS(bpf_link_create_opts, options);
-	int fd = bpf_link_create(bpf_program__fd(program), dp->config.cgroup_fd,
-				 bpf_program__expected_attach_type(program), &options);
+	return programs[i].link == BPF_LINK_TYPE_CGROUP ? "the managed subtree" : "the tracepoint tcp_destroy_sock";
+}
 
+static int link_make(const struct datapath *dp, size_t i, int program_fd)
+{
+	const struct bpf_program *program = bpf_object__find_program_by_name(dp->skeleton->obj, programs[i].name);
+	LIBBPF_OPTS(bpf_link_create_opts, options);
+	int fd;
+
+	if (programs[i].link == BPF_LINK_TYPE_RAW_TRACEPOINT)
+		fd = bpf_raw_tracepoint_open(NULL, program_fd); /* which one stands in the program's BTF */
+	else
+		fd = bpf_link_create(program_fd, dp->config.cgroup_fd, bpf_program__expected_attach_type(program),
+				     &options);
 	return fd < 0 ? -errno : fd;
 }
 
@@ -103,19 +116,27 @@ void datapath_links_close(struct datapath *dp)
 	for (size_t i = 0; i < N_PROGRAMS; i++)
 		if (dp->links[i] >= 0)
 			close(dp->links[i]);
+	datapath_links_settle(dp);
 }
 
-static int program_attach(struct datapath *dp, size_t i)
+void datapath_links_settle(struct datapath *dp)
 {
-	struct bpf_program *program = bpf_object__find_program_by_name(dp->skeleton->obj, programs[i].name);
+	for (size_t i = 0; i < N_PROGRAMS; i++) {
+		if (dp->replaced[i] >= 0)
+			close(dp->replaced[i]);
+		dp->replaced[i] = -1;
+	}
+}
+
+/* Puts a program into the link, or into a new one, which takes the place of the old. */
+static int link_set(struct datapath *dp, size_t i, int program_fd)
+{
 	char path[DATAPATH_PATH_BYTES];
 	int fd, r;
 
-	if (!program)
-		return -ENOENT;
-	if (dp->links[i] >= 0)
-		return bpf_link_update(dp->links[i], bpf_program__fd(program), NULL) ? -errno : 0;
-	fd = link_make(dp, program);
+	if (dp->links[i] >= 0 && programs[i].link == BPF_LINK_TYPE_CGROUP)
+		return bpf_link_update(dp->links[i], program_fd, NULL) ? -errno : 0;
+	fd = link_make(dp, i, program_fd);
 	if (fd < 0)
 		return fd;
 	link_path(dp, programs[i].name, path, sizeof(path));
@@ -125,8 +146,34 @@ static int program_attach(struct datapath *dp, size_t i)
 		return r;
 	}
 	/* While the daemon lives, the program enforces also without a pin; the next look sees that it is missing. */
+	if (dp->replaced[i] >= 0)
+		close(dp->replaced[i]);
+	dp->replaced[i] = dp->links[i];
 	dp->links[i] = fd;
 	return 0;
+}
+
+/* Is the program of this build in the link? */
+static bool link_is_current(const struct datapath *dp, size_t i)
+{
+	struct bpf_link_info info;
+
+	return link_is_ours(dp, i) && link_read(dp->links[i], &info) &&
+	       info.prog_id == program_id(dp, programs[i].name);
+}
+
+static int program_attach(struct datapath *dp, size_t i)
+{
+	const struct bpf_program *program = bpf_object__find_program_by_name(dp->skeleton->obj, programs[i].name);
+
+	if (!program)
+		return -ENOENT;
+	return link_is_current(dp, i) ? 0 : link_set(dp, i, bpf_program__fd(program));
+}
+
+static void attach_failed(size_t i, int r, char *why, size_t why_size)
+{
+	snprintf(why, why_size, "cannot attach %s to %s: %s", programs[i].name, link_place(i), strerror(-r));
 }
 
 #define NO_LINK (-1) /* there was none yet */
@@ -161,9 +208,10 @@ static void programs_put_back(struct datapath *dp, const int former[DATAPATH_MAX
 
 	for (size_t i = 0; i < n; i++) {
 		if (former[i] >= 0) {
-			if (bpf_link_update(dp->links[i], former[i], NULL))
-				log_error("cannot put back the former program %s: %s", programs[i].name,
-					  strerror(errno));
+			int r = link_set(dp, i, former[i]);
+
+			if (r < 0)
+				log_error("cannot put back the former program %s: %s", programs[i].name, strerror(-r));
 			continue;
 		}
 		link_path(dp, programs[i].name, path, sizeof(path));
@@ -207,8 +255,7 @@ int datapath_links_attach(struct datapath *dp, char *why, size_t why_size)
 	for (size_t i = 0; i < N_PROGRAMS && r == 0; i++) {
 		r = program_attach(dp, i);
 		if (r < 0) {
-			snprintf(why, why_size, "cannot attach %s to the managed subtree: %s", programs[i].name,
-				 strerror(-r));
+			attach_failed(i, r, why, why_size);
 			programs_put_back(dp, former, i);
 		}
 	}
@@ -227,8 +274,7 @@ bool datapath_links_hold(const struct datapath *dp, char *why, size_t why_size)
 
 		link_path(dp, programs[i].name, path, sizeof(path));
 		if (!link_is_ours(dp, i)) {
-			snprintf(why, why_size, "the program %s was detached from the managed subtree",
-				 programs[i].name);
+			snprintf(why, why_size, "the program %s was detached from %s", programs[i].name, link_place(i));
 			return false;
 		}
 		if (!link_read(dp->links[i], &info) || info.prog_id != program_id(dp, programs[i].name)) {
@@ -262,8 +308,7 @@ int datapath_links_restore(struct datapath *dp, char *why, size_t why_size)
 		int r2 = program_attach(dp, i);
 
 		if (r2 < 0 && r == 0)
-			snprintf(why, why_size, "cannot attach %s to the managed subtree: %s", programs[i].name,
-				 strerror(-r2));
+			attach_failed(i, r2, why, why_size);
 		r = r ? r : r2;
 	}
 	return r;
@@ -315,11 +360,8 @@ void datapath_links_remove_strange(const struct datapath *dp)
 
 const char *datapath_program(const struct datapath *dp, size_t index, bool *attachedp)
 {
-	struct bpf_link_info info;
-
 	if (index >= N_PROGRAMS)
 		return NULL;
-	*attachedp = link_is_ours(dp, index) && link_read(dp->links[index], &info) &&
-		     info.prog_id == program_id(dp, programs[index].name);
+	*attachedp = link_is_current(dp, index);
 	return programs[index].name;
 }

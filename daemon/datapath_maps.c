@@ -6,7 +6,10 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <errno.h>
 #include <string.h>
+
+#include "tcp_entry.h"
 
 /* ---- tags ---- */
 
@@ -137,7 +140,10 @@ int datapath_endpoint_delete(struct datapath *dp, const struct bh_endpoint_key *
 
 int datapath_udp_flow_get(const struct datapath *dp, const struct bh_udp_key *key, struct bh_udp_flow *flow)
 {
-	return datapath_result(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.udp_flows), key, flow));
+	int r = datapath_result(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.udp_flows), key, flow));
+
+	/* Not if it was another's while it was read. */
+	return r == 0 && !bh_udp_flow_is_sealed(flow, key) ? -ENOENT : r;
 }
 
 int datapath_udp_flow_delete(struct datapath *dp, const struct bh_udp_key *key)
@@ -147,14 +153,16 @@ int datapath_udp_flow_delete(struct datapath *dp, const struct bh_udp_key *key)
 
 /* ---- TCP sockets ---- */
 
-/* A copy. Whose it is is read last, because the place may be let go and taken by another socket meanwhile. */
+/* A copy. Whose it is is read before the rest and after it: the place may be let go and taken by another socket meanwhile. */
 void datapath_tcp_slot(const struct datapath *dp, uint32_t index, struct bh_tcp *tcp)
 {
 	const struct bh_tcp *slot = &dp->tcp[index % BH_TCP_SLOTS];
+	uint64_t cookie = __atomic_load_n(&slot->cookie, __ATOMIC_ACQUIRE);
 
 	*tcp = *slot;
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
-	if (__atomic_load_n(&slot->cookie, __ATOMIC_RELAXED) != tcp->cookie)
+	tcp->cookie = __atomic_load_n(&slot->cookie, __ATOMIC_RELAXED);
+	if (tcp->cookie != cookie || cookie & BH_TCP_LEAVING)
 		tcp->cookie = 0;
 }
 
@@ -165,7 +173,9 @@ int datapath_tcp_get(const struct datapath *dp, uint64_t cookie, struct bh_tcp *
 	datapath_tcp_slot(dp, (uint32_t)cookie, tcp);
 	if (tcp->cookie == cookie)
 		return 0;
-	return datapath_result(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.tcp_more), &cookie, tcp));
+	if (bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.tcp_more), &cookie, tcp) < 0)
+		return -errno;
+	return tcp->cookie == cookie ? 0 : -ENOENT;
 }
 
 int datapath_tcp_more_next(const struct datapath *dp, const uint64_t *cookie, uint64_t *next)
@@ -173,17 +183,9 @@ int datapath_tcp_more_next(const struct datapath *dp, const uint64_t *cookie, ui
 	return datapath_result(bpf_map_get_next_key(bpf_map__fd(dp->skeleton->maps.tcp_more), cookie, next));
 }
 
-void datapath_tcp_delete(struct datapath *dp, uint64_t cookie)
+int datapath_tcp_forget(struct datapath *dp, uint64_t cookie)
 {
-	struct bh_tcp *slot = &dp->tcp[cookie % BH_TCP_SLOTS];
+	struct bh_tcp tcp = {.cookie = cookie};
 
-	bpf_map_delete_elem(bpf_map__fd(dp->skeleton->maps.tcp_more), &cookie);
-	if (__atomic_load_n(&slot->cookie, __ATOMIC_ACQUIRE) != cookie)
-		return;
-	/* As bh_tcp_let_go(): nothing of it is for the next owner. No program writes here, the socket is gone. */
-	slot->pass = 0;
-	memset((char *)slot + sizeof(slot->cookie), 0, offsetof(struct bh_tcp, netns) - sizeof(slot->cookie));
-	slot->peer = BH_ID_WORLD;
-	slot->use = 0;
-	__atomic_store_n(&slot->cookie, 0, __ATOMIC_RELEASE);
+	return tcp_entry_ask(bpf_program__fd(dp->skeleton->progs.bh_keep_tcp), BH_TCP_FORGET, &tcp);
 }

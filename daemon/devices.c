@@ -176,7 +176,18 @@ static int kernel_entry_make(struct devices *devices, struct device *device)
 	default:
 		return -EPFNOSUPPORT;
 	}
+	device->kernel.master = device->master;
 	return datapath_device_set(devices->datapath, device->ifindex, &device->kernel);
+}
+
+/* It has become the port of another bridge, or of none. */
+static void master_tell(struct devices *devices, struct device *device)
+{
+	int r = device->covered ? kernel_entry_make(devices, device) : 0;
+
+	if (r < 0)
+		log_error("cannot tell the kernel programs which bridge the device %s is a port of: %s", device->name,
+			  strerror(-r));
 }
 
 /* What an earlier daemon left, if its programs are still on this device: then it is the same one. */
@@ -312,7 +323,10 @@ static void appeared(struct devices *devices, const struct ifinfomsg *ifi, const
 		return;
 	if (device) {
 		device->seen = true;
-		device->master = link->master;
+		if (device->master != link->master) {
+			device->master = link->master;
+			master_tell(devices, device);
+		}
 		/* One that is renamed stays: else its workload would be free when its name no longer fits. */
 		if (strcmp(device->name, name) != 0) {
 			snprintf(device->name, sizeof(device->name), "%s", name);
@@ -601,7 +615,11 @@ int devices_bind(struct devices *devices, uint32_t ifindex, const struct bh_addr
 		return -ENODEV;
 	if (n > BH_DEVICE_ADDRESSES)
 		return -E2BIG;
-	kernel = (struct bh_device){.link_header = device->kernel.link_header, .n_addresses = n};
+	kernel = (struct bh_device){
+		.link_header = device->kernel.link_header,
+		.n_addresses = n,
+		.master = device->master,
+	};
 	if (n)
 		memcpy(kernel.addresses, addresses, n * sizeof(*addresses));
 	r = datapath_device_set(devices->datapath, ifindex, &kernel);

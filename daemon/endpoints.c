@@ -112,32 +112,15 @@ static int socket_message(const struct nlmsghdr *nlh, void *data)
 	return MNL_CB_ERROR;
 }
 
-static int family_list(struct mnl_socket *nl, struct list *list, uint8_t family)
-{
-	char buf[MNL_NLMSG_HDRLEN + sizeof(struct inet_diag_req_v2) + 16];
-	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
-	struct inet_diag_req_v2 *req;
-
-	nlh->nlmsg_type = SOCK_DIAG_BY_FAMILY;
-	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	req = mnl_nlmsg_put_extra_header(nlh, sizeof(*req));
-	req->sdiag_family = family;
-	req->sdiag_protocol = IPPROTO_UDP;
-	req->idiag_states = ~0U;
-	return netlink_exchange(nl, nlh, socket_message, list);
-}
-
 static int namespace_list(void *ctx)
 {
 	__attribute__((cleanup(netlink_closep))) struct mnl_socket *nl = netlink_open(NETLINK_SOCK_DIAG);
 	struct list *list = ctx;
 	socklen_t len = sizeof(list->netns);
-	int r;
 
 	if (!nl || getsockopt(mnl_socket_get_fd(nl), SOL_SOCKET, SO_NETNS_COOKIE, &list->netns, &len) < 0)
 		return -errno;
-	r = family_list(nl, list, AF_INET);
-	return r ? r : family_list(nl, list, AF_INET6);
+	return netlink_sockets_list(nl, IPPROTO_UDP, ~0U, socket_message, list);
 }
 
 /* ---- endpoints ---- */

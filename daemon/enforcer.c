@@ -185,6 +185,7 @@ static int roles_start(struct enforcer *e, int config_fd)
 		r = fetcher_start(e);
 	if (r < 0)
 		return r;
+	enforcer_revocations_enforce(e);
 	enforcer_bundles_start(e);
 	return 0;
 }

@@ -157,6 +157,8 @@ static bool tag_give(struct enforcer *e, struct tag_attempt *a)
 		enforcer_attempt_refuse(a, ATTEST_E_FULL, "out of memory");
 		return false;
 	}
+	if (tag->identity != number)
+		tag->shared = 0;
 	tag->identity = number;
 	tag->local = false;
 	tag->derived = false;
@@ -167,12 +169,14 @@ static bool tag_give(struct enforcer *e, struct tag_attempt *a)
 	enforcer_tag_proved(e, tag, request, a->renewal && !unknown, a->proved_ns);
 	tag->pid = request->pid;
 	tag->uid = a->uid;
+	tag->entry = a->entry;
+	memcpy(tag->vouchers.leaf, request->leaf_sha256, sizeof(tag->vouchers.leaf));
 	snprintf(tag->path, sizeof(tag->path), "%s", a->place);
 	snprintf(tag->serial, sizeof(tag->serial), "%s", request->serial);
 	/* Its addresses first: with an identity it carries what they allow. */
 	r = a->key & BH_DEVICE_BIT ? enforcer_device_bind(e, a) : 0;
 	if (r == 0)
-		r = datapath_vouchers_set(e->datapath, tag->cgroup_id, &tag->vouchers);
+		r = enforcer_tag_keep(e, tag);
 	if (r == 0)
 		r = enforcer_tag_write(e, tag);
 	/* Once more: had the process moved before the tag was there, its proof was for another group. */
@@ -205,6 +209,7 @@ void enforcer_attempt_tell(struct enforcer *e, const struct tag_attempt *a)
 								: NOTICE_IDENTITY_ATTESTED);
 
 	notice.code = a->code;
+	notice.count = request->count;
 	notice.cgroup_id = a->key ? a->key : request->cgroup_id;
 	notice.not_before = request->not_before;
 	notice.not_after = request->not_after;
@@ -267,5 +272,7 @@ void enforcer_tag_request(struct enforcer *e, const struct ipc_tag_request *requ
 	}
 	/* The notice first: who sees the answer can expect to find it. */
 	enforcer_attempt_tell(e, &a);
+	if (!a.code)
+		enforcer_shared_look(e, &a);
 	role_send(e->identity, &reply, -1);
 }

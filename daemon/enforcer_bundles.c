@@ -183,9 +183,11 @@ static void offer_kept(struct enforcer *e, struct bundle *bundle)
 	if (e->bundles_fd < 0)
 		return;
 	r = bundle_store_read(e->bundles_fd, bundle->trust_domain, &kept, &text, &len);
-	/* What another kind of source said is no proof of this one's. */
+	/* What another kind of source said is no proof of this one's, and whom it vouched for goes with it: as at a reload,
+	 * where the end of the one comes before the other begins. */
 	if (r == 0 && kept.source != bundle->source.kind) {
 		bundle_store_remove(e->bundles_fd, bundle->trust_domain);
+		enforcer_vouch_check(e, bundle, NULL, 0);
 		r = -ENOENT;
 	}
 	if (r == -ENOENT) {
@@ -549,10 +551,14 @@ static void on_loaded(struct enforcer *e, const struct ipc_bundle_loaded *loaded
 		offer_free(lost);
 	}
 	bundle->offers = offer->next;
-	if (loaded->authorities >= 0 && (size_t)loaded->authorities == offer->n_authorities)
+	if (loaded->authorities >= 0 && (size_t)loaded->authorities == offer->n_authorities) {
 		offer_accept(e, bundle, offer, loaded);
-	else
+	} else {
 		bundle_failed(e, bundle, loaded->why[0] ? loaded->why : "the identity role did not say what is in it");
+		/* No rule is against it, so it was a fault; other sources are looked at again by themselves. */
+		if (!loaded->rule && offer->source.kind == BUNDLE_FROM_WORKLOAD_API)
+			enforcer_workload_again(e);
+	}
 	offer_free(offer);
 }
 

@@ -11,17 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cleanup.h"
 #include "log.h"
 #include "policy_pack.h"
 
 /* Between two attempts to go back. It doubles: each may have to compile the policy, and nothing else is done meanwhile. */
 #define REVERT_RETRY_NS 5000000000ULL
 #define REVERT_RETRY_MAX_NS (64 * REVERT_RETRY_NS)
-
-static void freep(void *p)
-{
-	free(*(void **)p);
-}
 
 static uint64_t seconds_left(const struct confirmation *waiting)
 {

@@ -35,6 +35,7 @@ struct relation {
 	uint64_t request;  /* that the fetcher has not answered; 0: none */
 	uint64_t asked_ns; /* CLOCK_BOOTTIME; 0: never */
 	uint64_t overdue_ns;
+	unsigned faults; /* of our own, in a row: the endpoint was not heard */
 	uint32_t random;
 };
 
@@ -64,8 +65,10 @@ static uint64_t due_ns(const struct relation *relation)
 {
 	const struct bundle *bundle = enforcer_bundle_find(relation->e, relation->with.trust_domain);
 	uint32_t refresh_s = bundle && bundle->refresh_s ? bundle->refresh_s : BUNDLE_REFRESH_USUAL_S;
+	uint64_t usec = relation->faults ? federation_again_usec(relation->faults, refresh_s, relation->random)
+					 : federation_wait_usec(refresh_s, relation->random);
 
-	return relation->asked_ns ? relation->asked_ns + federation_wait_usec(refresh_s, relation->random) * 1000 : 0;
+	return relation->asked_ns ? relation->asked_ns + usec * 1000 : 0;
 }
 
 static void relation_arm(struct relation *relation, uint64_t usec)
@@ -89,6 +92,14 @@ static void relation_failed(struct relation *relation, const char *why)
 	relation->request = 0;
 	enforcer_bundle_failed(relation->e, relation->with.trust_domain, &source, why);
 	relation_arm_next(relation);
+}
+
+/* It ended before the endpoint could say anything. The wait counts from now: many ends in a row are no reason to hurry. */
+static void relation_interrupted(struct relation *relation, const char *why)
+{
+	relation->faults++;
+	relation->asked_ns = enforcer_boottime_ns();
+	relation_failed(relation, why);
 }
 
 static struct relation *relation_find(const struct enforcer *e, const char *trust_domain)
@@ -141,7 +152,7 @@ static void relation_ask(struct relation *relation)
 	snprintf(packet.endpoint_spiffe_id, sizeof(packet.endpoint_spiffe_id), "%s", relation->with.endpoint_spiffe_id);
 	r = role_send(e->fetcher, &packet, fd);
 	if (r < 0)
-		relation_failed(relation, "the fetcher role does not run");
+		relation_interrupted(relation, "the fetcher role does not run");
 	else
 		relation_arm(relation, OVERDUE_USEC);
 }
@@ -174,6 +185,7 @@ void enforcer_fetched(struct enforcer *e, const struct ipc_fetched *fetched, int
 			relation = e->federations->relations[i];
 	if (!relation || !fetched->request)
 		return; /* of a relationship that has ended, or too late */
+	relation->faults = 0;
 	if (fd < 0) {
 		relation_failed(relation, fetched->why[0] ? fetched->why : "the fetcher role does not say why");
 		return;
@@ -188,7 +200,7 @@ void enforcer_federation_fetcher_ended(struct enforcer *e)
 {
 	for (size_t i = 0; e->federations && i < e->federations->n; i++)
 		if (e->federations->relations[i]->request)
-			relation_failed(e->federations->relations[i], "the fetcher role ended while it asked");
+			relation_interrupted(e->federations->relations[i], "the fetcher role ended while it asked");
 }
 
 uint64_t enforcer_federation_due_ns(const struct enforcer *e, const char *trust_domain)
@@ -309,6 +321,7 @@ static int federations_set(struct enforcer *e, const struct federation *wanted, 
 		relation->with = *with;
 		offer_first(relation);
 		relation->asked_ns = 0;
+		relation->faults = 0;
 		if (!relation->request)
 			relation_arm(relation, 0);
 		i++;

@@ -13,6 +13,7 @@
  *   enforcer_revoke.c    revocation
  *   enforcer_lifetimes.c how long tags live: limits, warnings, the clock
  *   enforcer_svids.c     SVIDs in directories, proved on behalf of workloads
+ *   enforcer_shared.c    SVIDs in force in more than one place
  *   enforcer_peers.c     which process, of which cgroup
  *   enforcer_devices.c   managed devices: their tags, addresses, and who may bind them
  *   enforcer_behind.c    managed devices by the cgroup of who is behind them
@@ -72,6 +73,8 @@ struct tag {
 	bool local;
 	bool derived;	 /* a device's, by the cgroup of who is behind it */
 	uint64_t source; /* of one derived: that cgroup; 0: not looked at since the start */
+	uint64_t shared; /* group of those that are known to share SVIDs (enforcer_shared.c); 0: none */
+	uint32_t entry;	 /* of `svids` in the configuration, from 1, that gave it; 0: none, or not known */
 	char path[1024];
 	char serial[64];
 	struct bh_vouchers vouchers; /* all 0: not known, as an older version gave it */
@@ -211,6 +214,7 @@ struct enforcer {
 	int bundles_fd;		/* directory of what is kept of them */
 	struct bound_svid *svids;
 	size_t n_svids;
+	uint64_t shared_groups; /* number of the last one */
 	uint64_t svid_requests; /* number of the last one */
 
 	struct ipc_notice *queue; /* NOTICE_QUEUE items, waiting for the auditor to run */
@@ -309,8 +313,10 @@ void enforcer_tags_free(struct enforcer *e);
 /* The mirror. Pointers hold until the next tag is added or removed. */
 struct tag *enforcer_tag_find(struct enforcer *e, uint64_t cgroup_id);
 struct tag *enforcer_tag_add(struct enforcer *e, uint64_t cgroup_id);
-void enforcer_tag_drop(struct enforcer *e, struct tag *tag);			/* from the mirror alone */
-int enforcer_tag_write(struct enforcer *e, const struct tag *tag);		/* to the kernel */
+void enforcer_tag_drop(struct enforcer *e, struct tag *tag);	   /* from the mirror alone */
+int enforcer_tag_write(struct enforcer *e, const struct tag *tag); /* to the kernel */
+/* Keeps in the kernel what the tag's proof rests on, for a daemon that adopts it. */
+int enforcer_tag_keep(struct enforcer *e, struct tag *tag);
 void enforcer_tag_remove(struct enforcer *e, struct tag *tag, const char *why); /* what carried it is gone */
 void enforcer_tag_restore(struct enforcer *e, struct tag *tag, const struct tag *before);
 void enforcer_tag_end(struct enforcer *e, struct tag *tag, enum notice_kind kind, const char *text);
@@ -334,6 +340,9 @@ uint16_t enforcer_who_of(const struct enforcer *e, const struct policy_image *im
 
 void enforcer_revocations_load(struct enforcer *e); /* from the state directory */
 void enforcer_revocations_free(struct enforcer *e);
+/* Ends what is in force and was revoked: the daemon before ended in between. Of one adopted from an older version it may not be known
+ * whether its SVID came after; then it ends. */
+void enforcer_revocations_enforce(struct enforcer *e);
 /* When an identity was last revoked, in UTC seconds, or 0. */
 int64_t enforcer_revoked_at(const struct enforcer *e, const char *spiffe_id);
 int enforcer_revoke(void *ctx, const char *identity, uid_t uid, pid_t pid, struct control_revoke_result *out,
@@ -352,6 +361,7 @@ struct tag_attempt {
 	uint32_t uid;			/* of the caller; root's where there is none: files of root's are what proves */
 	int pidfd;			/* of the caller; -1: nobody, the daemon speaks for the cgroup */
 	uint64_t proved_ns;		/* CLOCK_BOOTTIME: when the proof was made that it rests on; 0: now */
+	uint32_t entry;			/* of `svids`, from 1; 0: a process proved it */
 	int64_t until;			/* UTC seconds: end of the tag that was given */
 	uint32_t code;
 	bool renewal;
@@ -393,6 +403,15 @@ void enforcer_svid_proved(struct enforcer *e, const struct ipc_tag_request *prov
 bool enforcer_svids_give(struct enforcer *e, const struct cgroup_tree *tree);
 json_t *enforcer_svids_json(const struct enforcer *e);
 void enforcer_svids_free(struct enforcer *e);
+
+/* ---- enforcer_shared.c ---- */
+
+/* A tag was given: tells the audit log if its SVID is in force elsewhere, and that is news. */
+void enforcer_shared_look(struct enforcer *e, const struct tag_attempt *a);
+/* What adopted tags share was told by the daemon before. */
+void enforcer_shared_start(struct enforcer *e);
+/* By index of tag, in how many other places its SVID is in force; malloc()ed, or NULL. */
+uint32_t *enforcer_shared_counts(const struct enforcer *e);
 
 /* ---- enforcer_peers.c ---- */
 
@@ -510,6 +529,8 @@ void enforcer_workload_free(struct enforcer *e);
 /* The fetcher role runs: it is told what to watch. */
 void enforcer_workload_watch(struct enforcer *e);
 void enforcer_workload_packet(struct enforcer *e, int type, const void *packet, int fd);
+/* What it said could not be taken: it is asked once more, soon. */
+void enforcer_workload_again(struct enforcer *e);
 
 /* ---- enforcer_keys.c ---- */
 

@@ -85,6 +85,31 @@ int64_t enforcer_revoked_at(const struct enforcer *e, const char *spiffe_id)
 	return time;
 }
 
+void enforcer_revocations_enforce(struct enforcer *e)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < e->n_tags; i++) {
+		struct tag *tag = &e->tags[i];
+		int64_t revoked = tag->deadline_ns && !tag->local && !tag->derived
+					  ? enforcer_revoked_at(e, enforcer_identity_name(e, tag->identity))
+					  : 0;
+
+		if (!revoked || tag->not_before > revoked)
+			continue;
+		enforcer_tag_end(e, tag, NOTICE_IDENTITY_REVOKED,
+				 tag->not_before
+					 ? "revoked by the operator when no daemon was there to take it away"
+					 : "the identity was revoked, and an older version did not keep whether "
+					   "this SVID was issued after that");
+		any = true;
+	}
+	if (!any)
+		return;
+	datapath_changed(e->datapath);
+	enforcer_sweep(e, true, "identity revoked");
+}
+
 int enforcer_revoke(void *ctx, const char *identity, uid_t uid, pid_t pid, struct control_revoke_result *out,
 		    char **textp)
 {

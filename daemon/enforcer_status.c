@@ -290,13 +290,29 @@ static void json_add_device(const struct enforcer *e, json_t *item, const struct
 	}
 }
 
+/* Which SVID it rests on, and in how many other places that is in force. */
+static void json_add_certificate(json_t *item, const struct tag *tag, uint32_t shared)
+{
+	static const uint8_t unknown[sizeof(tag->vouchers.leaf)];
+	char hex[2 * sizeof(unknown) + 1];
+	bool known = memcmp(tag->vouchers.leaf, unknown, sizeof(unknown)) != 0;
+
+	for (size_t at = 0; at < sizeof(unknown); at++)
+		snprintf(hex + 2 * at, 3, "%02x", tag->vouchers.leaf[at]);
+	json_object_set_new(item, "svid_sha256", known ? json_string(hex) : json_null());
+	json_object_set_new(item, "shared_with", known ? json_integer(shared) : json_null());
+	json_object_set_new(item, "uid", tag->uid == POLICY_ANY_UID ? json_null() : json_integer(tag->uid));
+}
+
 int enforcer_identities(void *ctx, char **textp)
 {
 	struct enforcer *e = ctx;
 	uint64_t now = enforcer_boottime_ns();
 	json_t *list = json_array();
+	uint32_t *shared;
 
 	enforcer_sweep(e, false, "a workload's cgroup is gone"); /* no answer with what is gone */
+	shared = enforcer_shared_counts(e);
 
 	for (size_t i = 0; i < e->n_tags; i++) {
 		const struct tag *tag = &e->tags[i];
@@ -310,6 +326,8 @@ int enforcer_identities(void *ctx, char **textp)
 				 (int)tag->pid);
 		if (tag->cgroup_id & BH_DEVICE_BIT)
 			json_add_device(e, item, tag);
+		if (!tag->local && !tag->derived)
+			json_add_certificate(item, tag, shared ? shared[i] : 0);
 		json_object_set_new(item, "deadline", json_time(tag->local ? 0 : tag->not_after));
 		json_object_set_new(item, "seconds_left",
 				    tag->local ? json_null()
@@ -318,6 +336,7 @@ int enforcer_identities(void *ctx, char **textp)
 					    : json_integer(0));
 		json_array_append_new(list, item);
 	}
+	free(shared);
 	return json_done(list, textp);
 }
 

@@ -85,7 +85,8 @@ static bool give(struct enforcer *e, struct bound_svid *bound, const struct cgro
 				.node = node,
 				.place = node->path,
 				.pidfd = -1,
-				.proved_ns = bound->proved_ns};
+				.proved_ns = bound->proved_ns,
+				.entry = (uint32_t)(bound - e->svids) + 1};
 
 	/* Of this proof already. */
 	if (tag && tag->deadline_ns && tag->proved_ns >= bound->proved_ns &&
@@ -102,6 +103,8 @@ static bool give(struct enforcer *e, struct bound_svid *bound, const struct cgro
 		bound->refused_code = a.code;
 	}
 	enforcer_attempt_tell(e, &a);
+	if (!a.code)
+		enforcer_shared_look(e, &a);
 	return !a.code && !a.renewal;
 }
 

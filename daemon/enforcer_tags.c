@@ -61,6 +61,15 @@ int enforcer_tag_write(struct enforcer *e, const struct tag *tag)
 						 .flags = tag->derived ? BH_TAG_DERIVED : 0});
 }
 
+int enforcer_tag_keep(struct enforcer *e, struct tag *tag)
+{
+	tag->vouchers.not_before = tag->not_before;
+	tag->vouchers.not_after = tag->svid_not_after;
+	tag->vouchers.uid = tag->uid;
+	tag->vouchers.flags = tag->uid == POLICY_ANY_UID ? 0 : BH_PROVED_BY_UID;
+	return datapath_vouchers_set(e->datapath, tag->cgroup_id, &tag->vouchers);
+}
+
 struct ipc_notice enforcer_tag_notice(struct enforcer *e, enum notice_kind kind, const struct tag *tag)
 {
 	struct ipc_notice notice = enforcer_notice(kind);
@@ -200,13 +209,15 @@ int enforcer_tags_start(struct enforcer *e)
 				tag->not_after = (int64_t)((enforcer_realtime_ns() + tag->deadline_ns -
 							    enforcer_boottime_ns() + 500000000ULL) /
 							   1000000000ULL); /* two clocks: rounded */
-			tag->uid = POLICY_ANY_UID;
-			tag->svid_not_after = tag->not_after;
+			tag->uid = tag->vouchers.flags & BH_PROVED_BY_UID ? tag->vouchers.uid : POLICY_ANY_UID;
+			tag->not_before = tag->vouchers.not_before;
+			tag->svid_not_after = tag->vouchers.not_after ? tag->vouchers.not_after : tag->not_after;
 			tag->proved_ns = tag->extended_ns = enforcer_boottime_ns();
 		}
 		key = next;
 		at = &key;
 	}
+	enforcer_shared_start(e);
 	enforcer_revocations_load(e);
 	return 0;
 }

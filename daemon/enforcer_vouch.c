@@ -157,8 +157,10 @@ static void tag_shorten(struct enforcer *e, struct tag *tag, int64_t until)
 	int64_t left = until - (int64_t)(real / NS_PER_S);
 	uint64_t deadline = left > 0 ? boot + (uint64_t)left * NS_PER_S - real % NS_PER_S : 1;
 
-	if (until < tag->svid_not_after)
+	if (until < tag->svid_not_after) {
 		tag->svid_not_after = until;
+		enforcer_tag_keep(e, tag);
+	}
 	if (until >= tag->not_after || deadline >= tag->deadline_ns)
 		return;
 	tag->not_after = until;

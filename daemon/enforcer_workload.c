@@ -14,11 +14,16 @@
 #include "log.h"
 #include "workload_client.h"
 
+#define AGAIN_MIN_USEC 500000ULL
+#define AGAIN_MAX_USEC 30000000ULL
+
 struct workload {
 	char (*told)[256]; /* trust domains of the message that is being told */
 	size_t n;
-	bool whole; /* all of it could be taken */
-	bool lost;  /* and told to the log */
+	bool whole;		/* all of it could be taken */
+	bool lost;		/* and told to the log */
+	sd_event_source *again; /* on while a message that was not taken is to be asked for again */
+	uint64_t delay_usec;
 };
 
 static struct bundle_source source_of(const struct enforcer *e)
@@ -29,7 +34,8 @@ static struct bundle_source source_of(const struct enforcer *e)
 	return source;
 }
 
-void enforcer_workload_watch(struct enforcer *e)
+/* Has the role begin a new stream. */
+static void watch(struct enforcer *e)
 {
 	struct ipc_workload_watch packet = {.h = {.type = IPC_WORKLOAD_WATCH, .len = sizeof(packet)}};
 	const char *path = config_workload_socket(&e->config);
@@ -37,14 +43,43 @@ void enforcer_workload_watch(struct enforcer *e)
 
 	if (!path)
 		return;
-	if (e->workload) {
-		e->workload->n = 0;
-		e->workload->whole = true;
-	}
 	snprintf(packet.path, sizeof(packet.path), "%s", path);
 	r = role_send(e->fetcher, &packet, -1);
 	if (r < 0)
 		log_error("cannot have the fetcher role watch %s: %s", path, strerror(-r));
+}
+
+void enforcer_workload_watch(struct enforcer *e)
+{
+	/* The end of what the role before it began to tell will not come. */
+	if (e->workload) {
+		e->workload->n = 0;
+		e->workload->whole = true;
+	}
+	watch(e);
+}
+
+static int on_again(sd_event_source *source, uint64_t usec, void *data)
+{
+	(void)source;
+	(void)usec;
+	watch(data);
+	return 0;
+}
+
+/* The API says each thing once. What could not be taken comes again with a new stream, which the role opens when it is told to
+ * watch once more: after twice the time of the last attempt, so that what is short has time to come back. */
+void enforcer_workload_again(struct enforcer *e)
+{
+	struct workload *w = e->workload;
+
+	if (!w || sd_event_source_get_enabled(w->again, NULL) > 0)
+		return;
+	w->delay_usec = w->delay_usec ? w->delay_usec * 2 : AGAIN_MIN_USEC;
+	if (w->delay_usec > AGAIN_MAX_USEC)
+		w->delay_usec = AGAIN_MAX_USEC;
+	sd_event_source_set_time_relative(w->again, w->delay_usec);
+	sd_event_source_set_enabled(w->again, SD_EVENT_ONESHOT);
 }
 
 /* ---- the start ---- */
@@ -71,6 +106,8 @@ static void kept_look(void *ctx, const char *trust_domain)
 
 int enforcer_workload_start(struct enforcer *e)
 {
+	int r;
+
 	if (e->bundles_fd >= 0)
 		bundle_store_each(e->bundles_fd, kept_look, e);
 	if (!config_workload_socket(&e->config))
@@ -79,13 +116,17 @@ int enforcer_workload_start(struct enforcer *e)
 	if (!e->workload)
 		return -ENOMEM;
 	e->workload->whole = true;
-	return 0;
+	/* Made here: when it is needed memory may be what is short. */
+	r = sd_event_add_time(e->event, &e->workload->again, CLOCK_MONOTONIC, UINT64_MAX, 0, on_again, e);
+	return r < 0 ? r : sd_event_source_set_enabled(e->workload->again, SD_EVENT_OFF);
 }
 
 void enforcer_workload_free(struct enforcer *e)
 {
-	if (e->workload)
+	if (e->workload) {
+		sd_event_source_disable_unref(e->workload->again);
 		free(e->workload->told);
+	}
 	free(e->workload);
 	e->workload = NULL;
 }
@@ -162,7 +203,12 @@ static void state_told(struct enforcer *e, const struct ipc_workload_state *stat
 		if (w->lost)
 			log_info("%s answers again", e->config.workload_api);
 		w->lost = false;
+		w->delay_usec = 0;
+		sd_event_source_set_enabled(w->again, SD_EVENT_OFF);
 		message_over(e);
+	} else if (state->state == WORKLOAD_COMPLETE) {
+		api_failed(e, "a message came that could not be taken as a whole");
+		enforcer_workload_again(e);
 	}
 	w->n = 0;
 	w->whole = true;

@@ -213,3 +213,13 @@ uint64_t federation_wait_usec(uint32_t refresh_s, uint32_t random)
 
 	return usec - usec / 10 * (random % 1024) / 1024;
 }
+
+uint64_t federation_again_usec(unsigned failures, uint32_t refresh_s, uint32_t random)
+{
+	uint64_t usec = FEDERATION_SECOND_USEC, most = federation_wait_usec(refresh_s, random);
+
+	for (unsigned i = 1; i < failures && usec < most; i++)
+		usec *= 2;
+	usec += usec * (random % 1024) / 1024;
+	return usec < most ? usec : most;
+}

@@ -52,5 +52,9 @@ const char *federation_profile_name(uint32_t profile);
 /* How long to wait for the next poll of a bundle that wants to be asked for again every `refresh_s` seconds: up to a tenth less,
  * by `random`, so that hosts started together do not ask together. */
 uint64_t federation_wait_usec(uint32_t refresh_s, uint32_t random);
+/* How long to wait for the next poll where the last one came to nothing by a fault of our own, the `failures`th in a row, from 1:
+ * the endpoint was not heard, so the interval that it hints at is not due to it. From 1 to 2 s by `random`, and twice as long with
+ * each failure, up to that interval. */
+uint64_t federation_again_usec(unsigned failures, uint32_t refresh_s, uint32_t random);
 
 #endif

@@ -7,11 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static void closep(int *fdp)
-{
-	if (*fdp >= 0)
-		close(*fdp);
-}
+#include "cleanup.h"
 
 int file_read(int dir_fd, const char *path, size_t max, char **textp, size_t *lenp)
 {

@@ -8,16 +8,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "cleanup.h"
 #include "files.h"
 #include "identity/crypto.h"
 #include "log.h"
 #include "role_identity.h"
-
-static void closep(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-}
 
 /* In the child: writes what is missing, or nothing. */
 static void try_module(const char *config, int out)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,9 +22,10 @@ enum fd_rule {
 struct text {
 	size_t at;
 	size_t size;
+	bool said; /* to people, by a role that reads what strangers wrote */
 };
 
-#define IPC_MAX_TEXTS 8
+#define IPC_MAX_TEXTS 9
 
 struct shape {
 	enum ipc_type type;
@@ -34,47 +36,51 @@ struct shape {
 
 #define TEXT(structure, field)                                                                                         \
 	{                                                                                                              \
-		offsetof(struct structure, field), sizeof(((struct structure *)0)->field)                              \
+		offsetof(struct structure, field), sizeof(((struct structure *)0)->field), false                       \
+	}
+#define SAID(structure, field)                                                                                         \
+	{                                                                                                              \
+		offsetof(struct structure, field), sizeof(((struct structure *)0)->field), true                        \
 	}
 
 static const struct shape shapes[] = {
 	{IPC_BUNDLE, sizeof(struct ipc_bundle), FD_MAYBE, {TEXT(ipc_bundle, trust_domain)}},
 	{IPC_TAG_REPLY, sizeof(struct ipc_tag_reply), FD_NONE, {TEXT(ipc_tag_reply, text)}},
-	{IPC_PEER_FACTS, sizeof(struct ipc_peer_facts), FD_MAYBE, {{0, 0}}},
-	{IPC_SVID_FILES, sizeof(struct ipc_svid_files), FD_MUST, {{0, 0}}},
+	{IPC_PEER_FACTS, sizeof(struct ipc_peer_facts), FD_MAYBE, {{0, 0, false}}},
+	{IPC_SVID_FILES, sizeof(struct ipc_svid_files), FD_MUST, {{0, 0, false}}},
 	{IPC_SVID_PROVED,
 	 sizeof(struct ipc_tag_request),
 	 FD_NONE,
-	 {TEXT(ipc_tag_request, spiffe_id), TEXT(ipc_tag_request, trust_domain), TEXT(ipc_tag_request, serial),
-	  TEXT(ipc_tag_request, issuer), TEXT(ipc_tag_request, text), TEXT(ipc_tag_request, device)}},
-	{IPC_PEER_QUERY, sizeof(struct ipc_peer_query), FD_MUST, {{0, 0}}},
+	 {TEXT(ipc_tag_request, spiffe_id), TEXT(ipc_tag_request, trust_domain), SAID(ipc_tag_request, serial),
+	  SAID(ipc_tag_request, issuer), SAID(ipc_tag_request, text), TEXT(ipc_tag_request, device)}},
+	{IPC_PEER_QUERY, sizeof(struct ipc_peer_query), FD_MUST, {{0, 0, false}}},
 	{IPC_BUNDLE_LOADED,
 	 sizeof(struct ipc_bundle_loaded),
 	 FD_NONE,
-	 {TEXT(ipc_bundle_loaded, trust_domain), TEXT(ipc_bundle_loaded, why)}},
+	 {TEXT(ipc_bundle_loaded, trust_domain), SAID(ipc_bundle_loaded, why)}},
 	{IPC_BUNDLE_AUTHORITY,
 	 sizeof(struct ipc_bundle_authority),
 	 FD_NONE,
-	 {TEXT(ipc_bundle_authority, trust_domain), TEXT(ipc_bundle_authority, subject),
-	  TEXT(ipc_bundle_authority, key_id)}},
+	 {TEXT(ipc_bundle_authority, trust_domain), SAID(ipc_bundle_authority, subject),
+	  SAID(ipc_bundle_authority, key_id)}},
 	{IPC_BUNDLE_ENTRY,
 	 sizeof(struct ipc_bundle_entry),
 	 FD_NONE,
-	 {TEXT(ipc_bundle_entry, trust_domain), TEXT(ipc_bundle_entry, text)}},
-	{IPC_VOUCH, sizeof(struct ipc_vouch), FD_NONE, {{0, 0}}},
-	{IPC_TAG_ENDED, sizeof(struct ipc_tag_ended), FD_NONE, {{0, 0}}},
+	 {TEXT(ipc_bundle_entry, trust_domain), SAID(ipc_bundle_entry, text)}},
+	{IPC_VOUCH, sizeof(struct ipc_vouch), FD_NONE, {{0, 0, false}}},
+	{IPC_TAG_ENDED, sizeof(struct ipc_tag_ended), FD_NONE, {{0, 0, false}}},
 	{IPC_TAG_REQUEST,
 	 sizeof(struct ipc_tag_request),
 	 FD_MUST,
-	 {TEXT(ipc_tag_request, spiffe_id), TEXT(ipc_tag_request, trust_domain), TEXT(ipc_tag_request, serial),
-	  TEXT(ipc_tag_request, issuer), TEXT(ipc_tag_request, text), TEXT(ipc_tag_request, device)}},
+	 {TEXT(ipc_tag_request, spiffe_id), TEXT(ipc_tag_request, trust_domain), SAID(ipc_tag_request, serial),
+	  SAID(ipc_tag_request, issuer), SAID(ipc_tag_request, text), TEXT(ipc_tag_request, device)}},
 	{IPC_ATTEST_REFUSED,
 	 sizeof(struct ipc_tag_request),
 	 FD_NONE,
-	 {TEXT(ipc_tag_request, spiffe_id), TEXT(ipc_tag_request, trust_domain), TEXT(ipc_tag_request, serial),
-	  TEXT(ipc_tag_request, issuer), TEXT(ipc_tag_request, text), TEXT(ipc_tag_request, device)}},
-	{IPC_AUDIT_LOG, sizeof(struct ipc_header), FD_MUST, {{0, 0}}},
-	{IPC_AUDIT_IMAGE, sizeof(struct ipc_audit_image), FD_MUST, {{0, 0}}},
+	 {TEXT(ipc_tag_request, spiffe_id), TEXT(ipc_tag_request, trust_domain), SAID(ipc_tag_request, serial),
+	  SAID(ipc_tag_request, issuer), SAID(ipc_tag_request, text), TEXT(ipc_tag_request, device)}},
+	{IPC_AUDIT_LOG, sizeof(struct ipc_header), FD_MUST, {{0, 0, false}}},
+	{IPC_AUDIT_IMAGE, sizeof(struct ipc_audit_image), FD_MUST, {{0, 0, false}}},
 	{IPC_AUDIT_NAME, sizeof(struct ipc_audit_name), FD_NONE, {TEXT(ipc_audit_name, name)}},
 	{IPC_AUDIT_DEVICE, sizeof(struct ipc_audit_device), FD_NONE, {TEXT(ipc_audit_device, name)}},
 	{IPC_AUDIT_NOTICE,
@@ -82,19 +88,19 @@ static const struct shape shapes[] = {
 	 FD_NONE,
 	 {TEXT(ipc_notice, spiffe_id), TEXT(ipc_notice, cgroup_path), TEXT(ipc_notice, serial),
 	  TEXT(ipc_notice, issuer), TEXT(ipc_notice, digest), TEXT(ipc_notice, text), TEXT(ipc_notice, via),
-	  TEXT(ipc_notice, from)}},
-	{IPC_METRICS_ASK, sizeof(struct ipc_header), FD_NONE, {{0, 0}}},
-	{IPC_METRICS, sizeof(struct ipc_header), FD_MUST, {{0, 0}}},
-	{IPC_READY, sizeof(struct ipc_header), FD_NONE, {{0, 0}}},
-	{IPC_PING, sizeof(struct ipc_header), FD_NONE, {{0, 0}}},
+	  TEXT(ipc_notice, from), TEXT(ipc_notice, other_path)}},
+	{IPC_METRICS_ASK, sizeof(struct ipc_header), FD_NONE, {{0, 0, false}}},
+	{IPC_METRICS, sizeof(struct ipc_header), FD_MUST, {{0, 0, false}}},
+	{IPC_READY, sizeof(struct ipc_header), FD_NONE, {{0, 0, false}}},
+	{IPC_PING, sizeof(struct ipc_header), FD_NONE, {{0, 0, false}}},
 	{IPC_FETCH,
 	 sizeof(struct ipc_fetch),
 	 FD_MAYBE,
 	 {TEXT(ipc_fetch, url), TEXT(ipc_fetch, ca_file), TEXT(ipc_fetch, endpoint_spiffe_id)}},
 	{IPC_WORKLOAD_WATCH, sizeof(struct ipc_workload_watch), FD_NONE, {TEXT(ipc_workload_watch, path)}},
-	{IPC_FETCHED, sizeof(struct ipc_fetched), FD_MAYBE, {TEXT(ipc_fetched, why)}},
+	{IPC_FETCHED, sizeof(struct ipc_fetched), FD_MAYBE, {SAID(ipc_fetched, why)}},
 	{IPC_WORKLOAD_BUNDLE, sizeof(struct ipc_workload_bundle), FD_MUST, {TEXT(ipc_workload_bundle, trust_domain)}},
-	{IPC_WORKLOAD_STATE, sizeof(struct ipc_workload_state), FD_NONE, {TEXT(ipc_workload_state, why)}},
+	{IPC_WORKLOAD_STATE, sizeof(struct ipc_workload_state), FD_NONE, {SAID(ipc_workload_state, why)}},
 };
 
 _Static_assert(sizeof(struct ipc_notice) <= IPC_MAX_PACKET, "IPC_MAX_PACKET");
@@ -134,6 +140,19 @@ static bool shape_matches(const uint8_t *packet, size_t len, bool with_fd)
 	return true;
 }
 
+/* Here and not where they are made: who took over a role would leave it out, and a terminal or a log obeys what it is sent. */
+static void make_printable(uint8_t *packet)
+{
+	const struct shape *shape = shape_find(((const struct ipc_header *)packet)->type);
+
+	for (size_t i = 0; i < IPC_MAX_TEXTS && shape->texts[i].size > 0; i++) {
+		for (uint8_t *c = packet + shape->texts[i].at; shape->texts[i].said && *c != '\0'; c++) {
+			if (*c < ' ' || *c > '~')
+				*c = '?';
+		}
+	}
+}
+
 int ipc_send(int sock, const void *packet, int fd)
 {
 	const struct ipc_header *header = packet;
@@ -159,6 +178,17 @@ int ipc_send(int sock, const void *packet, int fd)
 		n = sendmsg(sock, &msg, MSG_NOSIGNAL);
 	} while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : 0;
+}
+
+int ipc_send_wait(int sock, const void *packet, int fd)
+{
+	struct pollfd room = {.fd = sock, .events = POLLOUT};
+	int r;
+
+	while ((r = ipc_send(sock, packet, fd)) == -EAGAIN)
+		if (poll(&room, 1, -1) < 0 && errno != EINTR)
+			return -errno;
+	return r;
 }
 
 /* Takes the first descriptor and closes any other; two fit where alignment leaves room. Returns how many came. */
@@ -213,6 +243,7 @@ int ipc_receive(int sock, void *buf, int *fdp)
 		return 0;
 	if (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC) || fds > 1 || !shape_matches(buf, (size_t)n, fds == 1))
 		return -EBADMSG;
+	make_printable(buf);
 	*fdp = fd;
 	fd = -1;
 	return (int)((const struct ipc_header *)buf)->type;

@@ -135,8 +135,8 @@ struct ipc_tag_request {
 	int64_t not_after;
 	uint32_t pid; /* for people; never for decisions */
 	uint32_t uid;
-	uint32_t code; /* enum attest_code, of a refusal */
-	uint32_t pad;
+	uint32_t code;	/* enum attest_code, of a refusal */
+	uint32_t count; /* refusals that this one stands for; 0: only itself */
 	char spiffe_id[2049];
 	char trust_domain[256];
 	char serial[64];
@@ -232,6 +232,7 @@ enum notice_kind {
 	NOTICE_KEY_ROTATED,	   /* the handshake is signed by a new key */
 	NOTICE_BUNDLE_REMOVED,
 	NOTICE_IDENTITY_ENDING, /* soon, and nobody has renewed it */
+	NOTICE_IDENTITY_SHARED, /* its SVID is in force in another place too; count: in how many */
 };
 
 /* An event of the daemon itself. Fields that a kind has no use for are 0 or "". */
@@ -260,6 +261,8 @@ struct ipc_notice {
 	char digest[65]; /* policy: SHA-256, hex */
 	char text[512];	 /* reason, or operator's comment */
 	uint8_t leaf_sha256[32];
+	uint64_t other_id; /* as cgroup_id and cgroup_path: of the other one that it is about */
+	char other_path[1024];
 };
 
 struct ipc_fetch {
@@ -310,10 +313,13 @@ struct ipc_workload_state {
  * takes it; with a non-blocking socket returns -EAGAIN. Returns 0 or -errno.
  */
 int ipc_send(int sock, const void *packet, int fd);
+/* The same for a role that has nothing to do before this is told: waits until a non-blocking socket takes the packet. The enforcer
+ * reads all the time, and never waits for a role. */
+int ipc_send_wait(int sock, const void *packet, int fd);
 /*
  * Receives one packet into `buf` (IPC_MAX_PACKET bytes), sets *fdp to the descriptor beside it (owned by the caller,
- * O_CLOEXEC) or -1. Checks that the packet's size is that of its type and that every string in it ends. Returns the
- * type, 0 at end of file, or -errno (-EBADMSG: malformed, already closed what came with it).
+ * O_CLOEXEC) or -1. Checks that the packet's size is that of its type and that every string in it ends; what identity and
+ * fetcher say to people arrives as printable ASCII, with anything else made '?'. Returns the type, 0 at end of file, or -errno (-EBADMSG: malformed, already closed what came with it).
  */
 int ipc_receive(int sock, void *buf, int *fdp);
 /* A sealed memfd with these bytes, read offset 0. Returns the descriptor or -errno. */

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,13 +101,25 @@ static void pair_labels(const struct writer *w, const char *name, const struct p
 	fputc('}', w->out);
 }
 
-static void pair_counters(const struct writer *w, const char *name, size_t offset, bool tcp)
+/* Of TCP: a pair that had no connection has nothing to tell, but those that found no room may have sent datagrams. */
+static bool tells_tcp(const struct pair *pair)
+{
+	return pair->value.rtt_samples || (!pair->key.proto && (pair->value.sent || pair->value.received));
+}
+
+static bool tells_udp(const struct pair *pair)
+{
+	return pair->key.proto == IPPROTO_UDP && pair->value.flows;
+}
+
+/* Of those that `tells` says it of; NULL: of all. */
+static void pair_counters(const struct writer *w, const char *name, size_t offset,
+			  bool (*tells)(const struct pair *pair))
 {
 	const struct pair *pairs = metrics_pairs(w->m);
 
 	for (size_t i = 0; i < w->m->n_pairs; i++) {
-		/* Only TCP tells the rest; a pair that had no connection has nothing to tell. */
-		if (tcp && !pairs[i].value.rtt_samples)
+		if (tells && !tells(&pairs[i]))
 			continue;
 		pair_labels(w, name, &pairs[i]);
 		value(w, *(const uint64_t *)((const char *)&pairs[i].value + offset));
@@ -118,16 +131,22 @@ static void pairs_text(const struct writer *w)
 	const struct pair *pairs = metrics_pairs(w->m);
 
 	family(w, "bulkhead_pair_flows", "counter", "", "Flows that were judged and allowed, at this end of the flow.");
-	pair_counters(w, "bulkhead_pair_flows_total", offsetof(struct bh_pair, flows), false);
+	pair_counters(w, "bulkhead_pair_flows_total", offsetof(struct bh_pair, flows), NULL);
 	family(w, "bulkhead_pair_denials", "counter", "", "Packets and calls that were denied, at this end.");
-	pair_counters(w, "bulkhead_pair_denials_total", offsetof(struct bh_pair, denied), false);
+	pair_counters(w, "bulkhead_pair_denials_total", offsetof(struct bh_pair, denied), NULL);
 	family(w, "bulkhead_pair_tcp_sent_bytes", "counter", "bytes",
 	       "Payload that this end sent over TCP and the other end acknowledged.");
-	pair_counters(w, "bulkhead_pair_tcp_sent_bytes_total", offsetof(struct bh_pair, sent), true);
+	pair_counters(w, "bulkhead_pair_tcp_sent_bytes_total", offsetof(struct bh_pair, sent), tells_tcp);
 	family(w, "bulkhead_pair_tcp_received_bytes", "counter", "bytes", "Payload that this end received over TCP.");
-	pair_counters(w, "bulkhead_pair_tcp_received_bytes_total", offsetof(struct bh_pair, received), true);
+	pair_counters(w, "bulkhead_pair_tcp_received_bytes_total", offsetof(struct bh_pair, received), tells_tcp);
+	family(w, "bulkhead_pair_udp_sent_bytes", "counter", "bytes",
+	       "Payload of datagrams that this end sent and was allowed to send.");
+	pair_counters(w, "bulkhead_pair_udp_sent_bytes_total", offsetof(struct bh_pair, sent), tells_udp);
+	family(w, "bulkhead_pair_udp_received_bytes", "counter", "bytes",
+	       "Payload of datagrams that this end was allowed to receive.");
+	pair_counters(w, "bulkhead_pair_udp_received_bytes_total", offsetof(struct bh_pair, received), tells_udp);
 	family(w, "bulkhead_pair_tcp_retransmits", "counter", "", "TCP segments that this end sent again.");
-	pair_counters(w, "bulkhead_pair_tcp_retransmits_total", offsetof(struct bh_pair, retransmits), true);
+	pair_counters(w, "bulkhead_pair_tcp_retransmits_total", offsetof(struct bh_pair, retransmits), tells_tcp);
 	family(w, "bulkhead_pair_tcp_rtt_seconds", "summary", "seconds",
 	       "Smoothed round-trip time: one sample of each connection at its end, and one at each look while it "
 	       "lives.");
@@ -162,6 +181,7 @@ static void verdicts_text(const struct writer *w)
 	labelled(w, "bulkhead_handshakes_total", "result", "verified", c->handshakes_verified);
 	labelled(w, "bulkhead_handshakes_total", "result", "forged", c->handshakes_forged);
 	labelled(w, "bulkhead_handshakes_total", "result", "replayed", c->handshakes_replayed);
+	labelled(w, "bulkhead_handshakes_total", "result", "stripped", c->handshakes_stripped);
 }
 
 static void event_lines(const struct writer *w, const char *name, uint64_t flow, uint64_t notice)

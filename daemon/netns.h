@@ -135,7 +135,7 @@ struct netns_gone {
 };
 
 /*
- * Lets go of what the kernel programs keep of TCP sockets that were gone at two calls in a row. Only of namespaces that a
+ * Lets go of what the kernel programs keep of TCP sockets that were gone at two calls in a row, and were closed. Only of namespaces that a
  * workload lives in: of others it cannot be told. Returns how many, or -errno (nothing was done).
  */
 int netns_connections_clean(struct datapath *datapath, const struct cgroup_tree *tree, struct netns_gone *gone);

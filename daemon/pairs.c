@@ -23,10 +23,10 @@ int pairs_prepare(const struct datapath *datapath)
 	return 0;
 }
 
-/* ---- live connections ---- */
+/* ---- live sockets ---- */
 
 /* Reading the iterator is what runs it; it says nothing. */
-static int namespace_look(void *ctx)
+static int iterator_run(void *ctx)
 {
 	const int *link = ctx;
 	int fd = bpf_iter_create(*link), r = 0;
@@ -44,15 +44,37 @@ static int namespace_look(void *ctx)
 	return r;
 }
 
-int pairs_look(const struct datapath *datapath, const struct cgroup_tree *tree)
+/* An iterator over TCP sockets knows those of its reader's namespace. */
+static int tcp_look(const struct datapath *datapath, const struct cgroup_tree *tree)
 {
 	int link = bpf_link_create(datapath_look_tcp_fd(datapath), 0, BPF_TRACE_ITER, NULL), r;
 
 	if (link < 0)
 		return -errno;
-	r = netns_each(tree, namespace_look, &link);
+	r = netns_each(tree, iterator_run, &link);
 	close(link);
 	return r;
+}
+
+/* What is kept with UDP sockets is in one map. */
+static int udp_look(const struct datapath *datapath)
+{
+	union bpf_iter_link_info info = {.map.map_fd = (uint32_t)datapath_udp_sockets_fd(datapath)};
+	LIBBPF_OPTS(bpf_link_create_opts, opts, .iter_info = &info, .iter_info_len = sizeof(info));
+	int link = bpf_link_create(datapath_look_udp_fd(datapath), 0, BPF_TRACE_ITER, &opts), r;
+
+	if (link < 0)
+		return -errno;
+	r = iterator_run(&link);
+	close(link);
+	return r;
+}
+
+int pairs_look(const struct datapath *datapath, const struct cgroup_tree *tree)
+{
+	int tcp = tcp_look(datapath, tree), udp = udp_look(datapath);
+
+	return udp < 0 ? udp : tcp;
 }
 
 /* ---- reading ---- */

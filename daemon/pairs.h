@@ -2,7 +2,7 @@
 /*
  * pairs.h - what the kernel programs have counted for each pair of identities (struct bh_pair), as user space reads it.
  *
- * The map is pinned, so counting goes on through restarts. It is read as a whole, and looks at live connections are run in
+ * The map is pinned, so counting goes on through restarts. It is read as a whole, and looks at live sockets are run in
  * the kernel: neither costs a packet anything.
  */
 #ifndef BULKHEAD_DAEMON_PAIRS_H
@@ -23,8 +23,8 @@ struct pair {
 
 /* Makes the places where those are counted that find no room. Returns 0 or -errno. */
 int pairs_prepare(const struct datapath *datapath);
-/* Brings the pairs up to what the live TCP connections of all namespaces have done by now. Returns 0 or -errno; what could
- * not be looked at is counted when it ends. */
+/* Brings the pairs up to what live TCP connections of all namespaces, and live UDP sockets, have done by now. Returns 0 or
+ * -errno; what could not be looked at is counted when it ends. */
 int pairs_look(const struct datapath *datapath, const struct cgroup_tree *tree);
 /* All of them, in no order; *pairsp is malloc()ed. Returns 0 or -errno. */
 int pairs_read(const struct datapath *datapath, struct pair **pairsp, size_t *np);

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cleanup.h"
 #include "files.h"
 #include "policy/image.h"
 #include "policy_pack.h"
@@ -40,12 +41,6 @@ struct revision_origin {
 	char via[160];
 	char from[64];
 };
-
-static void closep(int *fdp)
-{
-	if (*fdp >= 0)
-		close(*fdp);
-}
 
 static void name_of(uint32_t number, char *out, size_t size)
 {

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -14,7 +13,6 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <systemd/sd-event.h>
-#include <systemd/sd-id128.h>
 #include <unistd.h>
 
 #include "federation.h"
@@ -24,11 +22,17 @@
 #include "identity/crypto.h"
 #include "ipc.h"
 #include "log.h"
+#include "role_process.h"
 #include "sandbox.h"
 #include "workload_client.h"
 
 /* Beyond all that a fetch may take by itself, also where looking up a name hangs. */
 #define CHILD_SECONDS (FETCH_SECONDS + 15)
+/* The alarm is the child's own. One that was taken over outlives it: this is the role's. */
+#define OVERDUE_USEC ((CHILD_SECONDS + 5) * 1000000ULL)
+/* A process that has closed its pipe has nothing to do any more; looked at after 1, 2, 4 ... ms, all in all for 2 s. */
+#define LOOK_USEC 1000ULL
+#define LOOKS 11
 
 /* What the child writes before the body. */
 struct outcome {
@@ -42,15 +46,16 @@ struct fetching {
 	struct role *role;
 	uint64_t request; /* of the enforcer */
 	pid_t pid;	  /* 0: free */
-	int pipe_fd;
+	int pipe_fd;	  /* -1: it has closed its end, and is about to end */
+	unsigned looks;	  /* whether it has ended */
 	sd_event_source *io;
+	sd_event_source *timer;
 	char *bytes; /* outcome and body, as far as they came */
 	size_t len;
 };
 
 struct role {
-	sd_event *event;
-	int ipc_fd;
+	struct role_process process;
 	struct crypto *crypto;		  /* NULL: the usual one */
 	struct workload_client *workload; /* NULL: nobody asked for it */
 	struct fetching fetching[FEDERATION_MAX];
@@ -61,26 +66,14 @@ static void freep(void *p)
 	free(*(void **)p);
 }
 
-/* For what the enforcer counts on; it reads all the time. Returns whether it was told. */
+/* Returns whether it was told. */
 static bool tell_enforcer(struct role *role, const void *packet, int fd)
 {
-	struct pollfd room = {.fd = role->ipc_fd, .events = POLLOUT};
-	int r = ipc_send(role->ipc_fd, packet, fd);
+	int r = ipc_send_wait(role->process.ipc_fd, packet, fd);
 
-	if (r == -EAGAIN && poll(&room, 1, 1000) == 1)
-		r = ipc_send(role->ipc_fd, packet, fd);
 	if (r < 0)
 		log_error("fetcher: cannot answer the enforcer: %s", strerror(-r));
 	return r == 0;
-}
-
-/* A sentence of which some is the other side's: it goes to logs. */
-static void why_copy(char *into, size_t size, const char *why)
-{
-	snprintf(into, size, "%s", why);
-	for (char *p = into; *p; p++)
-		if (*p < ' ' || *p > '~')
-			*p = '?';
 }
 
 /* ---- in the child ---- */
@@ -91,7 +84,8 @@ static void child_main(const struct fetch_job *job, int pipe_fd)
 	char *body = NULL;
 	size_t len = 0;
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || role_sandbox_fetch() < 0)
+		_exit(EXIT_FAILURE);
 	signal(SIGALRM, SIG_DFL);
 	alarm(CHILD_SECONDS);
 	/* It has no way to the enforcer, nor to other fetches. */
@@ -108,6 +102,7 @@ static void child_main(const struct fetch_job *job, int pipe_fd)
 static void fetching_free(struct fetching *f)
 {
 	f->io = sd_event_source_disable_unref(f->io);
+	f->timer = sd_event_source_disable_unref(f->timer);
 	if (f->pipe_fd >= 0)
 		close(f->pipe_fd);
 	free(f->bytes);
@@ -118,7 +113,7 @@ static void fetch_failed(struct role *role, uint64_t request, const char *why)
 {
 	struct ipc_fetched answer = {.h = {.type = IPC_FETCHED, .len = sizeof(answer)}, .request = request};
 
-	why_copy(answer.why, sizeof(answer.why), why);
+	snprintf(answer.why, sizeof(answer.why), "%s", why);
 	tell_enforcer(role, &answer, -1);
 }
 
@@ -131,19 +126,16 @@ static void fetch_succeeded(struct role *role, uint64_t request, const char *bod
 		fetch_failed(role, request, strerror(-fd));
 		return;
 	}
-	tell_enforcer(role, &answer, fd);
+	if (!tell_enforcer(role, &answer, fd))
+		fetch_failed(role, request, "the bundle that came could not be handed over");
 	close(fd);
 }
 
-/* The child has closed its end, so it is over, or about to be. */
-static void fetching_ended(struct fetching *f)
+static void fetching_answer(const struct fetching *f, int status)
 {
 	struct outcome outcome;
 	char why[100];
-	int status = 0;
 
-	while (waitpid(f->pid, &status, 0) < 0 && errno == EINTR)
-		;
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != EXIT_SUCCESS || f->len < sizeof(outcome)) {
 		if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
 			snprintf(why, sizeof(why), "no answer within %d s", CHILD_SECONDS);
@@ -152,15 +144,64 @@ static void fetching_ended(struct fetching *f)
 				 WIFSIGNALED(status) ? "signal" : "exit status",
 				 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 		fetch_failed(f->role, f->request, why);
-	} else {
-		memcpy(&outcome, f->bytes, sizeof(outcome));
-		outcome.why[sizeof(outcome.why) - 1] = '\0';
-		if (outcome.error)
-			fetch_failed(f->role, f->request, outcome.why);
-		else
-			fetch_succeeded(f->role, f->request, f->bytes + sizeof(outcome), f->len - sizeof(outcome));
+		return;
 	}
-	fetching_free(f);
+	memcpy(&outcome, f->bytes, sizeof(outcome));
+	outcome.why[sizeof(outcome.why) - 1] = '\0';
+	if (outcome.error)
+		fetch_failed(f->role, f->request, outcome.why);
+	else
+		fetch_succeeded(f->role, f->request, f->bytes + sizeof(outcome), f->len - sizeof(outcome));
+}
+
+/* No fetch does that, so it was taken over. Its end is that of this role, which takes its children along; the enforcer starts
+ * another one. */
+static void fetching_overdue(struct fetching *f)
+{
+	log_error("fetcher: process %d, which was to fetch a bundle, does not end: the role starts anew", (int)f->pid);
+	sd_event_exit(f->role->process.event, EXIT_FAILURE);
+}
+
+/* The pipe is closed, so the child is over, or about to be. Nothing waits for it: other fetches and the enforcer's pings would
+ * wait as well. */
+static void fetching_look(struct fetching *f)
+{
+	int status = 0;
+	pid_t r;
+
+	do
+		r = waitpid(f->pid, &status, WNOHANG);
+	while (r < 0 && errno == EINTR);
+	if (r == 0 && f->looks == LOOKS) {
+		fetching_overdue(f);
+	} else if (r == 0) {
+		sd_event_source_set_time_relative(f->timer, LOOK_USEC << f->looks++);
+		sd_event_source_set_enabled(f->timer, SD_EVENT_ONESHOT);
+	} else {
+		fetching_answer(f, status);
+		fetching_free(f);
+	}
+}
+
+static void fetching_ended(struct fetching *f)
+{
+	f->io = sd_event_source_disable_unref(f->io);
+	close(f->pipe_fd);
+	f->pipe_fd = -1;
+	fetching_look(f);
+}
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *context)
+{
+	struct fetching *f = context;
+
+	(void)source;
+	(void)usec;
+	if (f->pipe_fd >= 0)
+		fetching_overdue(f);
+	else
+		fetching_look(f);
+	return 0;
 }
 
 static int on_pipe(sd_event_source *source, int fd, uint32_t events, void *context)
@@ -176,9 +217,6 @@ static int on_pipe(sd_event_source *source, int fd, uint32_t events, void *conte
 	if (!more) {
 		/* It writes more than it may, or memory is short: without a reader it ends. */
 		f->len = 0;
-		f->io = sd_event_source_disable_unref(f->io);
-		close(f->pipe_fd);
-		f->pipe_fd = -1;
 		fetching_ended(f);
 		return 0;
 	}
@@ -193,32 +231,28 @@ static int on_pipe(sd_event_source *source, int fd, uint32_t events, void *conte
 	return 0;
 }
 
+/* All that can fail comes before the child: there is no way to end one. */
 static int fetching_start(struct role *role, struct fetching *f, const struct fetch_job *job)
 {
 	int pair[2], r;
-	pid_t pid;
 
 	if (pipe2(pair, O_CLOEXEC) < 0)
 		return -errno;
-	pid = fork();
-	if (pid == 0)
-		child_main(job, pair[1]);
-	r = pid < 0 ? -errno : 0;
-	close(pair[1]);
-	if (r == 0) {
-		f->pid = pid;
-		f->pipe_fd = pair[0];
-		fcntl(pair[0], F_SETFL, O_NONBLOCK);
-		r = sd_event_add_io(role->event, &f->io, pair[0], EPOLLIN, on_pipe, f);
-	}
+	f->pipe_fd = pair[0];
+	fcntl(pair[0], F_SETFL, O_NONBLOCK);
+	r = sd_event_add_io(role->process.event, &f->io, pair[0], EPOLLIN, on_pipe, f);
 	if (r >= 0)
-		return 0;
-	close(pair[0]);
-	if (pid > 0)
-		waitpid(pid, NULL, 0);
-	f->pipe_fd = -1;
-	f->pid = 0;
-	return r;
+		r = sd_event_add_time_relative(role->process.event, &f->timer, CLOCK_MONOTONIC, OVERDUE_USEC, 0, on_timer, f);
+	if (r >= 0) {
+		f->pid = fork();
+		if (f->pid == 0)
+			child_main(job, pair[1]);
+		r = f->pid < 0 ? -errno : 0;
+	}
+	close(pair[1]);
+	if (r < 0)
+		fetching_free(f);
+	return r < 0 ? r : 0;
 }
 
 static struct fetching *fetching_place(struct role *role)
@@ -269,22 +303,21 @@ static bool workload_bundle_tell(struct role *role, const struct workload_bundle
 	return told;
 }
 
-/* A message of which the enforcer cannot be told all is none: what it was not told would be taken for gone. */
-static void on_workload(void *ctx, enum workload_state state, const struct workload_bundle *bundles, size_t n,
+/* A message of which the enforcer cannot be told all is none: what it was not told would be taken for gone. Its state is what
+ * the bundles before it are held to, so a role that cannot tell it ends: the next one begins anew. */
+static bool on_workload(void *ctx, enum workload_state state, const struct workload_bundle *bundles, size_t n,
 			const char *why)
 {
 	struct ipc_workload_state packet = {.h = {.type = IPC_WORKLOAD_STATE, .len = sizeof(packet)}, .state = state};
 	struct role *role = ctx;
 
-	why_copy(packet.why, sizeof(packet.why), why);
-	for (size_t i = 0; i < n; i++) {
-		if (workload_bundle_tell(role, &bundles[i]))
-			continue;
-		packet.state = WORKLOAD_LOST;
-		why_copy(packet.why, sizeof(packet.why), "the bundles that came could not be handed over");
-		break;
-	}
-	tell_enforcer(role, &packet, -1);
+	snprintf(packet.why, sizeof(packet.why), "%s", why);
+	for (size_t i = 0; i < n; i++)
+		if (!workload_bundle_tell(role, &bundles[i]))
+			return false;
+	if (!tell_enforcer(role, &packet, -1))
+		sd_event_exit(role->process.event, EXIT_FAILURE);
+	return true;
 }
 
 static const struct workload_ops workload_ops = {.state = on_workload};
@@ -295,42 +328,24 @@ static void on_watch(struct role *role, const struct ipc_workload_watch *watch)
 
 	workload_client_freep(&role->workload);
 	if (watch->path[0])
-		r = workload_client_new(&role->workload, role->event, watch->path, &workload_ops, role);
+		r = workload_client_new(&role->workload, role->process.event, watch->path, &workload_ops, role);
 	if (r < 0)
 		on_workload(role, WORKLOAD_LOST, NULL, 0, strerror(-r));
 }
 
 /* ---- the process ---- */
 
-static int on_ipc(sd_event_source *source, int ipc_fd, uint32_t events, void *context)
+static bool on_packet(void *ctx, int type, const void *packet, int *fdp)
 {
-	_Alignas(8) char packet[IPC_MAX_PACKET];
-	struct role *role = context;
-	int fd, type = ipc_receive(ipc_fd, packet, &fd);
+	struct role *role = ctx;
 
-	(void)source;
-	(void)events;
-	switch (type) {
-	case 0:
-	case -ECONNRESET:
-		return sd_event_exit(role->event, EXIT_SUCCESS);
-	case -EAGAIN:
-		return 0;
-	case IPC_FETCH:
-		on_fetch(role, (const struct ipc_fetch *)packet, fd);
-		break;
-	case IPC_WORKLOAD_WATCH:
-		on_watch(role, (const struct ipc_workload_watch *)packet);
-		break;
-	case IPC_PING:
-		tell_enforcer(role, packet, -1);
-		break;
-	default:
-		log_error("fetcher: unexpected packet of the enforcer (%d)", type);
-	}
-	if (fd >= 0)
-		close(fd);
-	return 0;
+	if (type == IPC_FETCH)
+		on_fetch(role, packet, *fdp);
+	else if (type == IPC_WORKLOAD_WATCH)
+		on_watch(role, packet);
+	else
+		return false;
+	return true;
 }
 
 static void role_freep(struct role **rolep)
@@ -343,55 +358,31 @@ static void role_freep(struct role **rolep)
 		fetching_free(&role->fetching[i]);
 	workload_client_freep(&role->workload);
 	crypto_freep(&role->crypto);
-	sd_event_unref(role->event);
+	role_process_close(&role->process);
 	free(role);
 }
 
-static int set_up(struct role *role, int ipc_fd)
+static int set_up(struct role *role)
 {
-	sd_event_source *ipc = NULL;
-	sd_id128_t boot;
-	int r;
+	int r = role_process_open(&role->process);
 
-	signal(SIGINT, SIG_IGN); /* a terminal's Ctrl-C goes to every role; the enforcer decides when this one ends */
-	signal(SIGTERM, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	signal(SIGPIPE, SIG_IGN);
-	role->ipc_fd = ipc_fd;
 	for (size_t i = 0; i < FEDERATION_MAX; i++)
 		role->fetching[i] = (struct fetching){.role = role, .pipe_fd = -1};
-	if (fcntl(ipc_fd, F_SETFL, fcntl(ipc_fd, F_GETFL) | O_NONBLOCK) < 0)
-		return -errno;
-	r = fips_use(&role->crypto, "fetcher");
+	if (r == 0)
+		r = fips_use(&role->crypto, role->process.name);
 	if (r >= 0)
 		r = fetch_init();
-	if (r >= 0)
-		r = sd_id128_get_boot(&boot); /* which sd-event opens a file for when first used */
-	if (r >= 0)
-		r = sd_event_new(&role->event);
-	if (r >= 0)
-		r = sd_event_add_io(role->event, &ipc, ipc_fd, EPOLLIN, on_ipc, role);
-	if (r < 0)
-		return r;
-	sd_event_source_set_floating(ipc, 1);
-	sd_event_source_unref(ipc);
-	return role_sandbox(SANDBOX_FETCHER);
+	return r < 0 ? r : role_sandbox(SANDBOX_FETCHER);
 }
 
 int role_fetcher_main(int ipc_fd)
 {
 	__attribute__((cleanup(role_freep))) struct role *role = calloc(1, sizeof(*role));
-	struct ipc_header ready = {.type = IPC_READY, .len = sizeof(ready)};
-	int r = role ? set_up(role, ipc_fd) : -ENOMEM;
 
-	if (r >= 0)
-		r = ipc_send(ipc_fd, &ready, -1);
-	if (r < 0) {
-		log_error("fetcher: cannot start: %s", strerror(-r));
+	if (!role) {
+		log_error("fetcher: cannot start: %s", strerror(ENOMEM));
 		return EXIT_FAILURE;
 	}
-	r = sd_event_loop(role->event);
-	if (r < 0)
-		log_error("fetcher: event loop: %s", strerror(-r));
-	return r < 0 ? EXIT_FAILURE : r;
+	role->process = (struct role_process){.name = "fetcher", .ipc_fd = ipc_fd, .packet = on_packet, .ctx = role};
+	return role_process_run(&role->process, set_up(role));
 }

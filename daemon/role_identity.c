@@ -6,8 +6,6 @@
 #include <jansson.h>
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +22,7 @@
 #include "identity/crypto.h"
 #include "fips.h"
 #include "log.h"
+#include "role_process.h"
 #include "sandbox.h"
 #include "svid_prove.h"
 
@@ -35,11 +34,11 @@
 #define ACCEPT_PAUSE_USEC 100000
 #define DESCRIPTORS_WANTED 8192
 /* Beside idle connections: own ones, and three for each attestation under way. */
-#define DESCRIPTORS_RESERVED (32 + 3 * ATTEST_MAX_PENDING)
+#define DESCRIPTORS_RESERVED (32 + 3 * ATTEST_PLACES)
 
 struct identity_role {
 	struct attest_server server;
-	sd_event *event;
+	struct role_process process;
 	sd_event_source *listen_source;
 	sd_event_source *pause_timer;
 	sd_event_source *idle; /* while there are chains to verify again without haste */
@@ -60,7 +59,7 @@ static void role_freep(struct identity_role **rolep)
 	sd_event_source_disable_unref(role->listen_source);
 	sd_event_source_disable_unref(role->pause_timer);
 	sd_event_source_disable_unref(role->idle);
-	sd_event_unref(role->event);
+	role_process_close(&role->process);
 	crypto_freep(&role->crypto);
 	free(role);
 }
@@ -70,20 +69,13 @@ static void freep(void *p)
 	free(*(void **)p);
 }
 
-/* For answers that the enforcer counts on: half of one is worse than a role that starts anew. The enforcer reads all the time,
- * and waits for no role; where it does not come to it, its pings end this one. */
+/* For answers that the enforcer counts on. Where it does not come to them, its pings end this role. */
 static void tell_enforcer(int ipc_fd, const void *packet)
 {
-	struct pollfd room = {.fd = ipc_fd, .events = POLLOUT};
-	int r;
+	int r = ipc_send_wait(ipc_fd, packet, -1);
 
-	while ((r = ipc_send(ipc_fd, packet, -1)) == -EAGAIN)
-		if (poll(&room, 1, -1) < 0 && errno != EINTR)
-			break;
 	if (r < 0)
 		log_error("identity: cannot answer the enforcer: %s", strerror(-r));
-	if (r == -EAGAIN)
-		exit(EXIT_FAILURE);
 }
 
 /* ---- bundles ---- */
@@ -277,45 +269,38 @@ static void on_svid_files(struct identity_role *role, const struct ipc_svid_file
 	tell_enforcer(role->server.ipc_fd, &proved);
 }
 
-static int on_ipc(sd_event_source *source, int ipc_fd, uint32_t events, void *userdata)
+static void on_room(void *ctx)
 {
-	struct identity_role *role = userdata;
-	_Alignas(8) uint8_t packet[IPC_MAX_PACKET];
-	int fd, type = ipc_receive(ipc_fd, packet, &fd);
+	struct identity_role *role = ctx;
 
-	(void)source;
-	(void)events;
+	attest_server_on_room(&role->server);
+}
+
+static bool on_packet(void *ctx, int type, const void *packet, int *fdp)
+{
+	struct identity_role *role = ctx;
+
 	switch (type) {
-	case 0:
-	case -ECONNRESET:
-		return sd_event_exit(role->event, EXIT_SUCCESS);
-	case -EAGAIN:
-		return 0;
 	case IPC_BUNDLE:
-		on_bundle(role, (const struct ipc_bundle *)packet, fd);
-		break;
+		on_bundle(role, packet, *fdp);
+		return true;
 	case IPC_TAG_ENDED:
 		chains_forget(role->server.chains, ((const struct ipc_tag_ended *)packet)->key);
 		role->chains_moved = true;
-		break;
+		return true;
 	case IPC_TAG_REPLY:
-		attest_session_reply(&role->server, (const struct ipc_tag_reply *)packet);
-		break;
+		attest_session_reply(&role->server, packet);
+		return true;
 	case IPC_SVID_FILES:
-		on_svid_files(role, (const struct ipc_svid_files *)packet, fd);
-		break;
+		on_svid_files(role, packet, *fdp);
+		return true;
 	case IPC_PEER_FACTS:
-		attest_session_peer(&role->server, (const struct ipc_peer_facts *)packet, fd);
-		return 0;
-	case IPC_PING:
-		tell_enforcer(ipc_fd, packet);
-		break;
+		attest_session_peer(&role->server, packet, *fdp);
+		*fdp = -1;
+		return true;
 	default:
-		log_error("identity: unexpected packet of the enforcer (%d)", type);
+		return false;
 	}
-	if (fd >= 0)
-		close(fd);
-	return 0;
 }
 
 static int on_pause_over(sd_event_source *source, uint64_t usec, void *userdata)
@@ -381,25 +366,19 @@ static unsigned raise_descriptor_limit(void)
 
 static int add_sources(struct identity_role *role, int listen_fd)
 {
-	sd_event_source *ipc = NULL;
-	int r = sd_event_add_io(role->event, &ipc, role->server.ipc_fd, EPOLLIN, on_ipc, role);
+	int r = sd_event_add_io(role->process.event, &role->listen_source, listen_fd, EPOLLIN, on_connection, role);
 
 	if (r < 0)
 		return r;
-	sd_event_source_set_priority(ipc, SD_EVENT_PRIORITY_IMPORTANT);
-	sd_event_source_set_floating(ipc, 1);
-	sd_event_source_unref(ipc);
-	r = sd_event_add_io(role->event, &role->listen_source, listen_fd, EPOLLIN, on_connection, role);
-	if (r < 0)
-		return r;
-	r = sd_event_add_defer(role->event, &role->idle, on_idle, role);
+	r = sd_event_add_defer(role->process.event, &role->idle, on_idle, role);
 	if (r >= 0)
 		r = sd_event_source_set_priority(role->idle, SD_EVENT_PRIORITY_IDLE);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(role->idle, SD_EVENT_OFF);
 	if (r < 0)
 		return r;
-	r = sd_event_add_time_relative(role->event, &role->pause_timer, CLOCK_MONOTONIC, 0, 0, on_pause_over, role);
+	r = sd_event_add_time_relative(role->process.event, &role->pause_timer, CLOCK_MONOTONIC, 0, 0, on_pause_over,
+				       role);
 	return r < 0 ? r : sd_event_source_set_enabled(role->pause_timer, SD_EVENT_OFF);
 }
 
@@ -423,31 +402,28 @@ static int warm_up(struct identity_role *role)
 	return 0;
 }
 
-static int set_up(struct identity_role *role, int ipc_fd, int listen_fd)
+static int set_up(struct identity_role *role, int listen_fd)
 {
-	int r = set_non_blocking(ipc_fd);
+	int r = role_process_open(&role->process);
 
-	signal(SIGINT, SIG_IGN); /* a terminal's Ctrl-C goes to every role; the enforcer decides when this one ends */
-	signal(SIGTERM, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	signal(SIGPIPE, SIG_IGN);
-	role->server.ipc_fd = ipc_fd;
+	role->server.ipc_fd = role->process.ipc_fd;
 	role->server.idle_max = raise_descriptor_limit();
 	if (r == 0)
 		r = set_non_blocking(listen_fd);
 	if (r == 0)
-		r = fips_use(&role->crypto, "identity");
+		r = fips_use(&role->crypto, role->process.name);
 	if (r == 0)
 		r = bundle_set_new(&role->server.bundles);
 	if (r == 0)
 		r = chains_new(&role->server.chains);
 	if (r == 0)
-		r = warm_up(role);
+		r = refusals_new(&role->server.refusals);
 	if (r == 0)
-		r = sd_event_new(&role->event);
+		r = warm_up(role);
 	if (r < 0)
 		return r;
-	role->server.event = role->event;
+	role->server.event = role->process.event;
+	role->server.ipc_source = role->process.ipc;
 	/* On the listening socket too, or a message sent before accept() could come without its sender. Where the kernel
 	 * cannot, every connection is told so. */
 	attest_socket_prepare(listen_fd);
@@ -458,16 +434,12 @@ static int set_up(struct identity_role *role, int ipc_fd, int listen_fd)
 int role_identity_main(int ipc_fd, int listen_fd)
 {
 	__attribute__((cleanup(role_freep))) struct identity_role *role = calloc(1, sizeof(*role));
-	struct ipc_header ready = {.type = IPC_READY, .len = sizeof(ready)};
-	int r = role != NULL ? set_up(role, ipc_fd, listen_fd) : -ENOMEM;
 
-	if (r < 0) {
-		log_error("identity: cannot start: %s", strerror(-r));
+	if (!role) {
+		log_error("identity: cannot start: %s", strerror(ENOMEM));
 		return EXIT_FAILURE;
 	}
-	tell_enforcer(ipc_fd, &ready);
-	r = sd_event_loop(role->event);
-	if (r < 0)
-		log_error("identity: event loop: %s", strerror(-r));
-	return r < 0 ? EXIT_FAILURE : r;
+	role->process = (struct role_process){
+		.name = "identity", .ipc_fd = ipc_fd, .packet = on_packet, .room = on_room, .ctx = role};
+	return role_process_run(&role->process, set_up(role, listen_fd));
 }

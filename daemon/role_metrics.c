@@ -2,8 +2,6 @@
 #include "role_metrics.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +10,6 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <systemd/sd-event.h>
-#include <systemd/sd-id128.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -20,6 +17,7 @@
 #include "ipc.h"
 #include "log.h"
 #include "metrics_text.h"
+#include "role_process.h"
 #include "sandbox.h"
 
 #define MAX_CLIENTS 16
@@ -65,8 +63,7 @@ struct client {
 };
 
 struct role {
-	sd_event *event;
-	int ipc_fd;
+	struct role_process process;
 	bool local; /* listens on a TCP port */
 	sd_event_source *listener;
 	sd_event_source *pause;
@@ -226,7 +223,7 @@ static void client_serve(struct client *client)
 	sd_event_source_set_io_events(client->io, 0);
 	if (role->asked)
 		return;
-	if (ipc_send(role->ipc_fd, &ask, -1) < 0) {
+	if (ipc_send(role->process.ipc_fd, &ask, -1) < 0) {
 		client_answer(client, 503, NULL);
 		return;
 	}
@@ -328,9 +325,9 @@ static void client_new(struct role *role, int fd)
 	client->io = NULL;
 	client->timer = NULL;
 	client->state = CLIENT_READS;
-	r = sd_event_add_io(role->event, &client->io, fd, EPOLLIN, on_client, client);
+	r = sd_event_add_io(role->process.event, &client->io, fd, EPOLLIN, on_client, client);
 	if (r >= 0)
-		r = sd_event_add_time_relative(role->event, &client->timer, CLOCK_MONOTONIC, CLIENT_USEC, 0,
+		r = sd_event_add_time_relative(role->process.event, &client->timer, CLOCK_MONOTONIC, CLIENT_USEC, 0,
 					       on_client_late, client);
 	if (r < 0)
 		client_close(client);
@@ -396,32 +393,13 @@ static void snapshot_take(struct role *role, int fd)
 	waiting_answer(role);
 }
 
-static int on_ipc(sd_event_source *source, int ipc_fd, uint32_t events, void *context)
+static bool on_packet(void *ctx, int type, const void *packet, int *fdp)
 {
-	_Alignas(8) char packet[IPC_MAX_PACKET];
-	struct role *role = context;
-	int fd, type = ipc_receive(ipc_fd, packet, &fd);
-
-	(void)source;
-	(void)events;
-	switch (type) {
-	case 0:
-	case -ECONNRESET:
-		return sd_event_exit(role->event, EXIT_SUCCESS);
-	case -EAGAIN:
-		return 0;
-	case IPC_METRICS:
-		snapshot_take(role, fd);
-		break;
-	case IPC_PING:
-		ipc_send(ipc_fd, packet, -1);
-		break;
-	default:
-		log_error("metrics: unexpected packet of the enforcer (%d)", type);
-	}
-	if (fd >= 0)
-		close(fd);
-	return 0;
+	(void)packet;
+	if (type != IPC_METRICS)
+		return false;
+	snapshot_take(ctx, *fdp);
+	return true;
 }
 
 /* ---- the process ---- */
@@ -439,28 +417,21 @@ static void role_freep(struct role **rolep)
 	sd_event_source_disable_unref(role->listener);
 	sd_event_source_disable_unref(role->pause);
 	sd_event_source_disable_unref(role->overdue);
-	sd_event_unref(role->event);
+	role_process_close(&role->process);
 	free(role);
 }
 
 static int add_timer(struct role *role, sd_event_source **timer, sd_event_time_handler_t handler)
 {
-	int r = sd_event_add_time_relative(role->event, timer, CLOCK_MONOTONIC, 0, 0, handler, role);
+	int r = sd_event_add_time_relative(role->process.event, timer, CLOCK_MONOTONIC, 0, 0, handler, role);
 
 	return r < 0 ? r : sd_event_source_set_enabled(*timer, SD_EVENT_OFF);
 }
 
 static int add_sources(struct role *role, int listen_fd)
 {
-	sd_event_source *ipc = NULL;
-	int r = sd_event_add_io(role->event, &ipc, role->ipc_fd, EPOLLIN, on_ipc, role);
+	int r = sd_event_add_io(role->process.event, &role->listener, listen_fd, EPOLLIN, on_connection, role);
 
-	if (r < 0)
-		return r;
-	sd_event_source_set_priority(ipc, SD_EVENT_PRIORITY_IMPORTANT);
-	sd_event_source_set_floating(ipc, 1);
-	sd_event_source_unref(ipc);
-	r = sd_event_add_io(role->event, &role->listener, listen_fd, EPOLLIN, on_connection, role);
 	if (r >= 0)
 		r = add_timer(role, &role->pause, on_pause_over);
 	if (r >= 0)
@@ -468,44 +439,29 @@ static int add_sources(struct role *role, int listen_fd)
 	return r;
 }
 
-static int set_up(struct role *role, int ipc_fd, int listen_fd)
+static int set_up(struct role *role, int listen_fd)
 {
 	struct sockaddr_storage address;
 	socklen_t len = sizeof(address);
-	sd_id128_t boot;
-	int r;
+	int r = role_process_open(&role->process);
 
-	signal(SIGINT, SIG_IGN); /* a terminal's Ctrl-C goes to every role; the enforcer decides when this one ends */
-	signal(SIGTERM, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	signal(SIGPIPE, SIG_IGN);
-	role->ipc_fd = ipc_fd;
-	if (fcntl(ipc_fd, F_SETFL, fcntl(ipc_fd, F_GETFL) | O_NONBLOCK) < 0 ||
-	    getsockname(listen_fd, (struct sockaddr *)&address, &len) < 0)
-		return -errno;
+	if (r == 0 && getsockname(listen_fd, (struct sockaddr *)&address, &len) < 0)
+		r = -errno;
+	if (r < 0)
+		return r;
 	role->local = address.ss_family != AF_UNIX;
-	r = sd_id128_get_boot(&boot); /* which sd-event opens a file for when first used */
-	if (r >= 0)
-		r = sd_event_new(&role->event);
-	if (r >= 0)
-		r = add_sources(role, listen_fd);
+	r = add_sources(role, listen_fd);
 	return r < 0 ? r : role_sandbox(SANDBOX_METRICS);
 }
 
 int role_metrics_main(int ipc_fd, int listen_fd)
 {
 	__attribute__((cleanup(role_freep))) struct role *role = calloc(1, sizeof(*role));
-	struct ipc_header ready = {.type = IPC_READY, .len = sizeof(ready)};
-	int r = role ? set_up(role, ipc_fd, listen_fd) : -ENOMEM;
 
-	if (r >= 0)
-		r = ipc_send(ipc_fd, &ready, -1);
-	if (r < 0) {
-		log_error("metrics: cannot start: %s", strerror(-r));
+	if (!role) {
+		log_error("metrics: cannot start: %s", strerror(ENOMEM));
 		return EXIT_FAILURE;
 	}
-	r = sd_event_loop(role->event);
-	if (r < 0)
-		log_error("metrics: event loop: %s", strerror(-r));
-	return r < 0 ? EXIT_FAILURE : r;
+	role->process = (struct role_process){.name = "metrics", .ipc_fd = ipc_fd, .packet = on_packet, .ctx = role};
+	return role_process_run(&role->process, set_up(role, listen_fd));
 }

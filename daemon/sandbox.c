@@ -5,8 +5,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/netlink.h>
 #include <linux/sched.h>
+#include <linux/seccomp.h>
 #include <seccomp.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/ioctl.h>
@@ -85,20 +88,13 @@ static const int auditor_calls[] = {
 
 /* Connecting, looking up names, one process for each fetch. */
 static const int fetcher_calls[] = {
-	SCMP_SYS(connect),     SCMP_SYS(bind),
-	SCMP_SYS(shutdown),    SCMP_SYS(getsockopt),
-	SCMP_SYS(setsockopt),  SCMP_SYS(getsockname),
-	SCMP_SYS(getpeername), SCMP_SYS(sendmmsg),
-	SCMP_SYS(socketpair),  SCMP_SYS(pipe2),
-	SCMP_SYS(eventfd2),    SCMP_SYS(memfd_create),
-	SCMP_SYS(newfstatat),  SCMP_SYS(statx),
-	SCMP_SYS(access),      SCMP_SYS(getdents64),
-	SCMP_SYS(uname),       SCMP_SYS(getppid),
-	SCMP_SYS(getgid),      SCMP_SYS(getegid),
-	SCMP_SYS(wait4),       SCMP_SYS(waitid),
-	SCMP_SYS(setitimer),   SCMP_SYS(alarm),
-	SCMP_SYS(close_range), SCMP_SYS(set_robust_list),
-	SCMP_SYS(rseq),	       SCMP_SYS(set_tid_address),
+	SCMP_SYS(connect),	   SCMP_SYS(bind),	  SCMP_SYS(shutdown),	     SCMP_SYS(getsockopt),
+	SCMP_SYS(setsockopt),	   SCMP_SYS(getsockname), SCMP_SYS(getpeername),     SCMP_SYS(sendmmsg),
+	SCMP_SYS(eventfd2),	   SCMP_SYS(pipe2),	  SCMP_SYS(memfd_create),    SCMP_SYS(newfstatat),
+	SCMP_SYS(statx),	   SCMP_SYS(access),	  SCMP_SYS(getdents64),	     SCMP_SYS(uname),
+	SCMP_SYS(getppid),	   SCMP_SYS(getgid),	  SCMP_SYS(getegid),	     SCMP_SYS(wait4),
+	SCMP_SYS(waitid),	   SCMP_SYS(setitimer),	  SCMP_SYS(alarm),	     SCMP_SYS(close_range),
+	SCMP_SYS(set_robust_list), SCMP_SYS(rseq),	  SCMP_SYS(set_tid_address),
 };
 
 /* What AddressSanitizer's runtime asks for, mostly while it writes a report. */
@@ -162,21 +158,45 @@ static int allow_fork(scmp_filter_ctx filter)
 
 	if (r == 0)
 		r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
-	/* The children end with their parent. */
+	/* The children end with their parent, and cannot choose otherwise. */
 	if (r == 0)
-		r = allow_if(filter, SCMP_SYS(prctl), SCMP_A0(SCMP_CMP_EQ, PR_SET_PDEATHSIG, 0));
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 2,
+				     SCMP_A0(SCMP_CMP_EQ, PR_SET_PDEATHSIG, 0), SCMP_A1(SCMP_CMP_EQ, SIGKILL, 0));
 	return r;
 }
 
-/* Sockets of the Internet and Unix; netlink, by which the C library sorts addresses. Looking up a name may load a library: that
- * is refused, not punished, and then the ways that the C library has in itself are left, files and DNS. */
-static int allow_fetcher(scmp_filter_ctx filter)
+/* Streams, and datagrams to ask for names. Of netlink only what the C library sorts addresses by: its routes. */
+static int allow_sockets(scmp_filter_ctx filter)
 {
-	static const int families[] = {AF_INET, AF_INET6, AF_UNIX, AF_NETLINK};
-	int r = ALLOW(filter, fetcher_calls);
+	static const int families[] = {AF_INET, AF_INET6, AF_UNIX}, types[] = {SOCK_STREAM, SOCK_DGRAM};
+	const scmp_datum_t mask = UINT32_MAX & ~(scmp_datum_t)(SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < sizeof(families) / sizeof(families[0]); i++)
-		r = allow_if(filter, SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[i], 0));
+		for (size_t j = 0; r == 0 && j < sizeof(types) / sizeof(types[0]); j++)
+			r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2,
+					     SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[i], 0),
+					     SCMP_A1(SCMP_CMP_MASKED_EQ, mask, (scmp_datum_t)types[j]));
+	if (r == 0)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 3, SCMP_A0(SCMP_CMP_EQ, AF_NETLINK, 0),
+				     SCMP_A1(SCMP_CMP_MASKED_EQ, mask, SOCK_RAW),
+				     SCMP_A2(SCMP_CMP_EQ, NETLINK_ROUTE, 0));
+	if (r == 0)
+		r = allow_if(filter, SCMP_SYS(socketpair), SCMP_A0(SCMP_CMP_EQ, AF_UNIX, 0));
+	return r;
+}
+
+/* Looking up a name may load a library: that is refused, not punished, and then the ways that the C library has in itself are left,
+ * files and DNS. */
+static int allow_fetcher(scmp_filter_ctx filter)
+{
+	int r = ALLOW(filter, fetcher_calls);
+
+	if (r == 0)
+		r = allow_sockets(filter);
+	/* A filter upon this one only narrows: role_sandbox_fetch(). */
+	if (r == 0)
+		r = allow_if(filter, SCMP_SYS(seccomp), SCMP_A0(SCMP_CMP_EQ, SECCOMP_SET_MODE_FILTER, 0));
 	if (r == 0)
 		r = allow_if(filter, SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, FIONREAD, 0));
 	if (r == 0)
@@ -272,4 +292,20 @@ int role_sandbox(enum sandbox_profile profile)
 	sandboxed = 1;
 #endif
 	return r;
+}
+
+int role_sandbox_fetch(void)
+{
+	static const int gone[] = {SCMP_SYS(prctl), SCMP_SYS(seccomp), SCMP_SYS(memfd_create)};
+	__attribute__((cleanup(filter_freep))) scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+	/* no_new_privs is set, and setting it takes the prctl() that is not there. */
+	int r = filter == NULL ? -ENOMEM : seccomp_attr_set(filter, SCMP_FLTATR_CTL_NNP, 0);
+
+	/* Threads are the library's way to look up names; another process would outlive the role. */
+	if (r == 0)
+		r = seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, SCMP_SYS(clone), 1,
+				     SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, 0));
+	for (size_t i = 0; r == 0 && i < sizeof(gone) / sizeof(gone[0]); i++)
+		r = seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, gone[i], 0);
+	return r < 0 ? r : seccomp_load(filter);
 }

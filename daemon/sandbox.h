@@ -21,5 +21,8 @@ enum sandbox_profile {
 /* For good. Call it once, single-threaded, with all descriptors, event loops and libraries set up. A process that has
  * neither root's uid nor CAP_SETUID keeps its uid. Returns 0, or -errno with the process in an undefined state: end it. */
 int role_sandbox(enum sandbox_profile profile);
+/* For a child of a fetcher, which has asked to end with its parent: it can start no process, and change nothing about that. Returns 0
+ * or -errno. */
+int role_sandbox_fetch(void);
 
 #endif

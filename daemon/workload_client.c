@@ -110,8 +110,11 @@ static void message_take(struct workload_client *c, const uint8_t *bytes, size_t
 		if (!names || !bundles) {
 			broken(c, "out of memory");
 		} else if (message_bundles(c, message, bundles, names)) {
-			c->delay_usec = 0; /* it works */
-			c->ops->state(c->ctx, WORKLOAD_COMPLETE, bundles, message->n_bundles, "");
+			/* A server says it once: what was not taken comes again with a new stream only. */
+			if (c->ops->state(c->ctx, WORKLOAD_COMPLETE, bundles, message->n_bundles, ""))
+				c->delay_usec = 0; /* it works */
+			else
+				broken(c, "the bundles that came could not be handed over");
 		}
 	}
 	free(names);

@@ -11,6 +11,7 @@
 #ifndef BULKHEAD_DAEMON_WORKLOAD_CLIENT_H
 #define BULKHEAD_DAEMON_WORKLOAD_CLIENT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <systemd/sd-event.h>
@@ -28,8 +29,9 @@ struct workload_bundle {
 };
 
 struct workload_ops {
-	/* WORKLOAD_COMPLETE, with all bundles there are; WORKLOAD_DENIED or WORKLOAD_LOST, with none and why. */
-	void (*state)(void *ctx, enum workload_state state, const struct workload_bundle *bundles, size_t n,
+	/* WORKLOAD_COMPLETE, with all bundles there are; WORKLOAD_DENIED or WORKLOAD_LOST, with none and why. Returns whether
+	 * it was taken: a message that was not is asked for again, by a new stream, after WORKLOAD_LOST was told. */
+	bool (*state)(void *ctx, enum workload_state state, const struct workload_bundle *bundles, size_t n,
 		      const char *why);
 };
 

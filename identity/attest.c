@@ -33,6 +33,7 @@ const char *attest_code_name(unsigned code)
 		[ATTEST_E_DEVICE_CALLER] = "device-caller",
 		[ATTEST_E_DEVICE_ADDRESS] = "device-address",
 		[ATTEST_E_FILES] = "svid-files",
+		[ATTEST_E_MANY] = "many",
 	};
 
 	if (code > ATTEST_E_SVID && code < ATTEST_E_SVID + 1000)

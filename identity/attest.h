@@ -55,6 +55,7 @@ enum attest_code {
 	ATTEST_E_DEVICE_CALLER = 17,	/* only root of the host, in the daemon's network namespace, binds devices */
 	ATTEST_E_DEVICE_ADDRESS = 18,	/* an address that cannot be bound, or is another device's */
 	ATTEST_E_FILES = 19,		/* an SVID in files, which are not there or not root's alone */
+	ATTEST_E_MANY = 20,		/* in the audit log only: more refusals than are told apart */
 	ATTEST_E_SVID = 1000,
 };
 
@@ -83,7 +84,8 @@ struct attest_challenge {
 struct attest_result {
 	uint32_t code;	      /* enum attest_code */
 	uint64_t valid_until; /* UTC seconds; 0 unless ok */
-	uint64_t renew_after; /* UTC seconds: half of the remaining life */
+	uint64_t
+		renew_after; /* UTC seconds: half of the remaining life; of a refusal: from when on another try may go better, or 0 */
 	uint64_t cgroup_id;
 	char text[512]; /* the same sentence as in the audit log */
 };

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <openssl/bio.h>
+#include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 #include <stdarg.h>
@@ -134,6 +135,27 @@ static bool is_there(STACK_OF(X509) * authorities, X509 *certificate)
 	return false;
 }
 
+static bool number_is(const EVP_PKEY *a, const EVP_PKEY *b, const char *name)
+{
+	BIGNUM *of_a = NULL, *of_b = NULL;
+	bool same = EVP_PKEY_get_bn_param(a, name, &of_a) == 1 && EVP_PKEY_get_bn_param(b, name, &of_b) == 1 &&
+		    BN_cmp(of_a, of_b) == 0;
+
+	BN_free(of_a);
+	BN_free(of_b);
+	return same;
+}
+
+/* JWK has one kind of RSA key where certificates have two (RFC 7518 6.3, RFC 4055 1.2). */
+static bool is_key(const EVP_PKEY *certified, const EVP_PKEY *key)
+{
+	if (certified != NULL && EVP_PKEY_get_base_id(certified) == EVP_PKEY_RSA_PSS &&
+	    EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA)
+		return number_is(certified, key, OSSL_PKEY_PARAM_RSA_N) &&
+		       number_is(certified, key, OSSL_PKEY_PARAM_RSA_E);
+	return EVP_PKEY_eq(certified, key) == 1;
+}
+
 int bundle_text_add(struct bundle_text *into, unsigned index, const uint8_t *der, size_t len, int not_ca,
 		    const EVP_PKEY *key)
 {
@@ -152,7 +174,7 @@ int bundle_text_add(struct bundle_text *into, unsigned index, const uint8_t *der
 	if (certificate_check_encoding(certificate, der, len, 0, &verdict) != 0 ||
 	    certificate_check_cost(certificate, 0, &verdict) != 0)
 		return bundle_text_drop(into, index, verdict.rule, "%s", verdict.detail);
-	same = key == NULL || EVP_PKEY_eq(X509_get0_pubkey(certificate), key) == 1;
+	same = key == NULL || is_key(X509_get0_pubkey(certificate), key);
 	ERR_clear_error();
 	if (!same)
 		return bundle_text_drop(into, index, 97, "the certificate's key is not the key of the entry");

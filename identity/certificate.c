@@ -305,6 +305,45 @@ static int check_signer_id(X509 *signer, int depth, struct svid_verdict *verdict
 	return 0;
 }
 
+static void constraints_freep(NAME_CONSTRAINTS **constraints)
+{
+	NAME_CONSTRAINTS_free(*constraints);
+}
+
+static bool is_host_byte(uint8_t c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '-' ||
+	       c == '_';
+}
+
+/*
+ * A URI is excluded by its host (RFC 5280 4.2.1.10). An exclusion that no host can be, such as a whole URI, would exclude nothing,
+ * and an empty one excludes nothing to OpenSSL and everything to others: whoever wrote it wanted something else.
+ */
+static int check_constraints(X509 *signer, int depth, struct svid_verdict *verdict)
+{
+	__attribute__((cleanup(constraints_freep))) NAME_CONSTRAINTS *constraints =
+		X509_get_ext_d2i(signer, NID_name_constraints, NULL, NULL);
+	const STACK_OF(GENERAL_SUBTREE) *excluded = constraints != NULL ? constraints->excludedSubtrees : NULL;
+
+	for (int i = 0; i < sk_GENERAL_SUBTREE_num(excluded); i++) {
+		const GENERAL_NAME *base = sk_GENERAL_SUBTREE_value(excluded, i)->base;
+		const uint8_t *bytes;
+		int len, at = 0;
+
+		if (base->type != GEN_URI)
+			continue;
+		bytes = ASN1_STRING_get0_data(base->d.uniformResourceIdentifier);
+		len = ASN1_STRING_length(base->d.uniformResourceIdentifier);
+		while (at < len && is_host_byte(bytes[at]))
+			at++;
+		if (len == 0 || at < len)
+			return verdict_refuse(verdict, 59, depth, "the URI \"%.*s\" that is excluded is no host",
+					      len < 160 ? len : 160, (const char *)bytes);
+	}
+	return 0;
+}
+
 int certificate_check_signer(X509 *signer, int depth, struct svid_verdict *verdict)
 {
 	uint32_t flags, usage;
@@ -324,6 +363,8 @@ int certificate_check_signer(X509 *signer, int depth, struct svid_verdict *verdi
 		return verdict_refuse(verdict, 48, depth, "the signing certificate's key usage lacks keyCertSign");
 	if (!extension_is_critical(signer, NID_key_usage))
 		return verdict_refuse(verdict, 50, depth, "the signing certificate's key usage is not critical");
+	if (check_constraints(signer, depth, verdict) != 0)
+		return 1;
 	return check_signer_id(signer, depth, verdict);
 }
 
@@ -339,6 +380,34 @@ int certificate_check_anchor(X509 *anchor, struct svid_verdict *verdict)
 	if (!(X509_get_key_usage(anchor) & KU_KEY_CERT_SIGN))
 		return verdict_refuse(verdict, 68, 0, "its key usage lacks keyCertSign");
 	return 0;
+}
+
+/*
+ * What GeneralNames and key identifiers hold has tags that do not say its type, and there OpenSSL reads strings in pieces, as
+ * BER has them. What it writes of what it read is in one piece. What it cannot read is rule 203's.
+ */
+static bool is_in_pieces(X509_EXTENSION *extension)
+{
+	const X509V3_EXT_METHOD *method = X509V3_EXT_get(extension);
+	const ASN1_OCTET_STRING *bytes = X509_EXTENSION_get_data(extension);
+	void *value = X509V3_EXT_d2i(extension);
+	uint8_t *again = NULL;
+	int len;
+	bool same;
+
+	if (value == NULL)
+		return false;
+	len = ASN1_item_i2d(value, &again, ASN1_ITEM_ptr(method->it));
+	same = len >= 0 && len == ASN1_STRING_length(bytes) &&
+	       memcmp(again, ASN1_STRING_get0_data(bytes), (size_t)len) == 0;
+	OPENSSL_free(again);
+	ASN1_item_free(value, ASN1_ITEM_ptr(method->it));
+	return !same;
+}
+
+static bool has_hidden_types(int nid)
+{
+	return nid == NID_subject_alt_name || nid == NID_name_constraints || nid == NID_authority_key_identifier;
 }
 
 static int encoding_refuse(struct svid_verdict *verdict, int depth, const char *where, const struct der_fault *fault)
@@ -381,7 +450,10 @@ int certificate_check_encoding(X509 *certificate, const uint8_t *der, size_t len
 
 		if (is_read(nid) && der_check(ASN1_STRING_get0_data(value), (size_t)ASN1_STRING_length(value), &fault))
 			return encoding_refuse(verdict, depth, OBJ_nid2ln(nid), &fault);
+		if (has_hidden_types(nid) && is_in_pieces(extension))
+			return verdict_refuse(verdict, 205, depth, "a string is in pieces in %s", OBJ_nid2ln(nid));
 	}
+	ERR_clear_error();
 	return 0;
 }
 
@@ -417,6 +489,9 @@ static bool exponent_is_long(const EVP_PKEY *key)
 	return is_long;
 }
 
+/* Usual are a dozen. They are compared with each other, and a leaf of 64 KiB could have 5,000. */
+#define EXTENSIONS_MAX 64
+
 /* A signature that a key of 2,048 bits with an exponent of its own length made takes 3.6 ms to look at, one of 16,384 bits
  * 6.4 ms; usual ones take 0.05 ms. */
 int certificate_check_cost(X509 *certificate, int depth, struct svid_verdict *verdict)
@@ -425,6 +500,9 @@ int certificate_check_cost(X509 *certificate, int depth, struct svid_verdict *ve
 	int kind = key != NULL ? EVP_PKEY_get_base_id(key) : EVP_PKEY_NONE, most;
 	bool is_rsa = kind == EVP_PKEY_RSA || kind == EVP_PKEY_RSA_PSS;
 
+	if (X509_get_ext_count(certificate) > EXTENSIONS_MAX)
+		return verdict_refuse(verdict, 202, depth, "the certificate has %d extensions, and %d are the most",
+				      X509_get_ext_count(certificate), EXTENSIONS_MAX);
 	if (kind == EVP_PKEY_NONE)
 		return 0;
 	most = is_rsa ? 8192 : kind == EVP_PKEY_DSA ? 3072 : 521;

@@ -7,6 +7,7 @@
  */
 
 #include "policy/graph_picture.h"
+#include "policy/xml_text.h"
 
 static const char style[] =
 	":root{color-scheme:light dark;--bg:#fff;--fg:#1f2328;--edge:#d1d9e0;--soft:#59636e}\n"
@@ -98,14 +99,14 @@ static void write_head(const struct graph *graph, FILE *out)
 	      "base-uri 'none'; form-action 'none'; script-src 'sha256-" SCRIPT_HASH
 	      "'\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<title>Who may talk to whom: ",
 	      out);
-	graph_write_xml(graph->title, out);
+	xml_text_write(graph->title, out);
 	fprintf(out, "</title>\n<style>%s</style>\n</head>\n", style);
 }
 
 static void write_header(const struct graph *graph, FILE *out)
 {
 	fputs("<header>\n<h1>Who may talk to whom <span>", out);
-	graph_write_xml(graph->title, out);
+	xml_text_write(graph->title, out);
 	fprintf(out,
 		"</span></h1>\n<input id=\"search\" type=\"search\" placeholder=\"search ( / )\" aria-label=\"search\" "
 		"autocomplete=\"off\">\n<span class=\"legend\">%u names, %u arrows · ",
@@ -124,17 +125,17 @@ static void write_row(const struct graph *graph, uint32_t number, FILE *out)
 	const struct graph_edge *edge = &graph->edges[number];
 
 	fprintf(out, "<tr data-edge=\"%u\"><td>", number);
-	graph_write_xml(graph->nodes[edge->from].name, out);
+	xml_text_write(graph->nodes[edge->from].name, out);
 	fputs("</td><td>", out);
-	graph_write_xml(graph->nodes[edge->to].name, out);
+	xml_text_write(graph->nodes[edge->to].name, out);
 	fputs("</td><td>", out);
-	graph_write_xml(edge->all, out);
+	xml_text_write(edge->all, out);
 	fputs("</td><td>", out);
-	graph_write_xml(edge->part, out);
+	xml_text_write(edge->part, out);
 	fputs("</td><td>", out);
-	graph_write_xml(edge->denied, out);
+	xml_text_write(edge->denied, out);
 	fputs("</td><td class=\"rules\">", out);
-	graph_write_xml(edge->rules, out);
+	xml_text_write(edge->rules, out);
 	fputs("</td></tr>\n", out);
 }
 

@@ -7,8 +7,6 @@
 
 #include "policy/graph.h"
 
-/* Text within XML or HTML, or within one of their quoted attributes. */
-void graph_write_xml(const char *text, FILE *out);
 /* "identity", "local", "network", "both" or "builtin": the class of a node in the style. */
 const char *graph_kind_name(enum graph_kind kind);
 /* What stands behind an arrow, in lines, as XML text. */

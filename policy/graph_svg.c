@@ -8,6 +8,7 @@
 
 #include "policy/graph_layout.h"
 #include "policy/graph_picture.h"
+#include "policy/xml_text.h"
 
 static const char style[] =
 	".graph{--ground:#fff;--ink:#1f2328;--line:#57606a;--faint:#8c959f;--no:#cf222e;"
@@ -32,30 +33,6 @@ static const char style[] =
 	".graph .arrow{fill:var(--line)}.graph .arrow.no{fill:var(--no)}\n"
 	".graph .off{opacity:.12}.graph .on path.line{stroke-width:2.6}.graph .on rect{opacity:1}\n";
 
-void graph_write_xml(const char *text, FILE *out)
-{
-	for (; *text; text++)
-		switch (*text) {
-		case '&':
-			fputs("&amp;", out);
-			break;
-		case '<':
-			fputs("&lt;", out);
-			break;
-		case '>':
-			fputs("&gt;", out);
-			break;
-		case '"':
-			fputs("&quot;", out);
-			break;
-		case '\'':
-			fputs("&#39;", out);
-			break;
-		default:
-			putc(*text, out);
-		}
-}
-
 const char *graph_kind_name(enum graph_kind kind)
 {
 	static const char *const names[] = {
@@ -69,7 +46,7 @@ const char *graph_kind_name(enum graph_kind kind)
 static void write_text(double x, double y, const char *text, FILE *out)
 {
 	fprintf(out, "<text x=\"%.1f\" y=\"%.1f\">", x, y);
-	graph_write_xml(text, out);
+	xml_text_write(text, out);
 	fputs("</text>", out);
 }
 
@@ -82,9 +59,9 @@ static int write_node(const struct graph_node *node, const struct graph_place *p
 	if (!name)
 		return -ENOMEM;
 	fprintf(out, "<g class=\"node %s\" data-node=\"%u\"><title>", graph_kind_name(node->kind), number);
-	graph_write_xml(node->name, out);
+	xml_text_write(node->name, out);
 	fputs("\n", out);
-	graph_write_xml(node->about, out);
+	xml_text_write(node->about, out);
 	fprintf(out, "</title><rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" rx=\"%d\"/>", place->x,
 		place->y, place->width, place->height, round ? 14 : 4);
 	write_text(place->x + place->width / 2, place->y + place->height / 2 + 4, name, out);
@@ -147,24 +124,24 @@ static void write_label(const struct graph *graph, const struct graph_stroke *st
 
 void graph_write_edge_text(const struct graph *graph, const struct graph_edge *edge, FILE *out)
 {
-	graph_write_xml(graph->nodes[edge->from].name, out);
+	xml_text_write(graph->nodes[edge->from].name, out);
 	fputs(" → ", out);
-	graph_write_xml(graph->nodes[edge->to].name, out);
+	xml_text_write(graph->nodes[edge->to].name, out);
 	fputs("\n", out);
 	if (*edge->all)
-		graph_write_xml(edge->all, out);
+		xml_text_write(edge->all, out);
 	fputs(*edge->all ? "\n" : "", out);
 	if (*edge->part) {
 		fputs("part of: ", out);
-		graph_write_xml(edge->part, out);
+		xml_text_write(edge->part, out);
 		fputs("\n", out);
 	}
 	if (*edge->denied) {
 		fputs("denied: ", out);
-		graph_write_xml(edge->denied, out);
+		xml_text_write(edge->denied, out);
 		fputs("\n", out);
 	}
-	graph_write_xml(edge->rules, out);
+	xml_text_write(edge->rules, out);
 }
 
 static void write_marker(const char *id, const char *class, FILE *out)
@@ -186,7 +163,7 @@ int graph_write_picture(const struct graph *graph, FILE *out)
 		"<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"graph\" role=\"img\" width=\"%.0f\" height=\"%.0f\" "
 		"viewBox=\"0 0 %.0f %.0f\">\n<title>Who may talk to whom: ",
 		layout->width, layout->height, layout->width, layout->height);
-	graph_write_xml(graph->title, out);
+	xml_text_write(graph->title, out);
 	fprintf(out, "</title>\n<style>%s</style>\n<defs>", style);
 	write_marker("yes", "arrow", out);
 	write_marker("no", "arrow no", out);

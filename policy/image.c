@@ -238,8 +238,7 @@ bool policy_image_binding_of(const struct policy_image *image, const char *spiff
 			bool here = is_within(view, &places[j], cgroup_path);
 
 			within |= here;
-			fits = here &&
-			       (places[j].uid == POLICY_ANY_UID || uid == POLICY_ANY_UID || places[j].uid == uid);
+			fits = here && (places[j].uid == POLICY_ANY_UID || places[j].uid == uid);
 		}
 		if (fits)
 			continue;
@@ -248,7 +247,10 @@ bool policy_image_binding_of(const struct policy_image *image, const char *spiff
 				 view->strings + binding->identity);
 		else
 			places_name(view, places, binding->n_places, name, sizeof(name));
-		if (binding->n_places && within)
+		if (binding->n_places && within && uid == POLICY_ANY_UID)
+			snprintf(why, why_size, "identity '%s' is bound to %s; it is not known who proved it",
+				 view->strings + binding->identity, name);
+		else if (binding->n_places && within)
 			snprintf(why, why_size, "identity '%s' is bound to %s; uid %u proved it",
 				 view->strings + binding->identity, name, uid);
 		else if (binding->n_places)

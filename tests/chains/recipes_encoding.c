@@ -28,6 +28,22 @@ static void strictness(struct chain_maker *maker)
 		{NO("der-indefinite-int", 205, 1), .between.edits = {{"", DER_INDEFINITE}}},
 		{NO("der-string-in-pieces", 205, 0), .leaf.edits = {{DER_SUBJECT ".0.0.1", DER_CONSTRUCTED}}},
 		{NO("der-octets-in-pieces", 205, 0), .leaf.edits = {{SAN_VALUE, DER_CONSTRUCTED}}},
+		/* Their tags do not say that they are strings. */
+		{NO("der-uri-in-pieces", 205, 0), .leaf.edits = {{SAN_VALUE ".0.0", DER_CONSTRUCTED}}},
+		{NO("der-uri-in-ia5-pieces", 205, 0),
+		 .leaf.edits = {{SAN_VALUE ".0.0", DER_REPLACE,
+				 BYTES("\xa6\x1b\x16\x09spiffe://\x16\x0eprod.example/a")}}},
+		{NO("der-dns-in-pieces", 205, 0), LEAF(.san = "DNS:a.example,URI:" CERTS_ID),
+		 .leaf.edits = {{SAN_VALUE ".0.0", DER_CONSTRUCTED}}},
+		{NO("der-uri-in-pieces-int", 205, 1), BETWEEN(.san = "URI:spiffe://prod.example"),
+		 .between.edits = {{DER_EXTENSIONS ".2.1.0.0", DER_CONSTRUCTED}}},
+		{NO("der-constraint-in-pieces", 205, 1), BETWEEN(.constraints = "critical,permitted;URI:prod.example"),
+		 .between.edits = {{DER_EXTENSIONS ".2.2.0.0.0.0", DER_CONSTRUCTED}}},
+		{NO("der-authority-key-id-in-pieces", 205, 0),
+		 .leaf.edits = {{DER_EXTENSIONS ".5.1.0.0", DER_CONSTRUCTED}}},
+		{OK("der-san-of-every-kind", 205),
+		 LEAF(.san = "URI:" CERTS_ID ",DNS:a.example,email:a@b.example,IP:192.0.2.1,IP:2001:db8::1,RID:1.2.3.4,"
+			     "otherName:1.2.3.4;UTF8:\xc3\xa9")},
 		{NO("der-boolean-one", 205, 0),
 		 .leaf.edits = {{DER_EXTENSIONS ".1.1", DER_REPLACE, BYTES("\x01\x01\x01")}}},
 		{NO("der-boolean-in-bc", 205, 1),
@@ -45,6 +61,15 @@ static void strictness(struct chain_maker *maker)
 			 {{DER_SUBJECT ".0", DER_REPLACE,
 			   BYTES("\x31\x16\x30\x09\x06\x03\x55\x04\x03\x0c\x02zz\x30\x09\x06\x03\x55\x04\x03\x0c\x02"
 				 "aa")}}},
+		/* An authority is dropped from the bundle, and then nobody vouches. */
+		{TOLD_AS("der-long-length-root", 205, 21, -1), .root.edits = {{DER_TBS, DER_LONG_LENGTH}}},
+		{TOLD_AS("der-indefinite-root", 205, 21, -1), .root.edits = {{"", DER_INDEFINITE}}},
+		{TOLD_AS("der-string-in-pieces-root", 205, 21, -1),
+		 .root.edits = {{DER_SUBJECT ".0.0.1", DER_CONSTRUCTED}}},
+		{TOLD_AS("der-boolean-in-bc-root", 205, 21, -1),
+		 .root.edits = {{DER_EXTENSIONS ".0.2.0.0", DER_REPLACE, BYTES("\x01\x01\x01")}}},
+		{TOLD_AS("der-bc-trail-root", 205, 21, -1),
+		 .root.edits = {{DER_EXTENSIONS ".0.2", DER_APPEND, BYTES("\x05\x00")}}},
 		/* X.690 11.5 leaves defaults out; issuers exist that write them, and nothing can be read two ways. */
 		{OK("der-default-critical", 205),
 		 .leaf.edits = {{DER_EXTENSIONS ".2.0", DER_BEHIND, BYTES("\x01\x01\x00")}}},

@@ -5,6 +5,7 @@
 /* ecdsa-with-SHA384, ecdsa-with-SHA256 with parameters; the generator uses ecdsa-with-SHA256. */
 #define SHA384 "\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x03"
 #define SHA256_NULL "\x30\x0c\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02\x05\x00"
+#define SHA256_RSA "\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b\x05\x00"
 
 static void signatures(struct chain_maker *maker)
 {
@@ -32,6 +33,13 @@ static void signatures(struct chain_maker *maker)
 		{NO("bad-outer-alg-parameters", 73, 0),
 		 .leaf.edits = {{DER_OUTER_ALGORITHM, DER_REPLACE, BYTES(SHA256_NULL)}}},
 		{NO("bad-inner-alg", 73, 0), .leaf.edits = {{DER_INNER_ALGORITHM, DER_REPLACE, BYTES(SHA384)}}},
+		/* The same inside and outside, but of another kind than the key. */
+		{NO("bad-alg-of-another-kind", 61, 0),
+		 .leaf.edits = {{DER_INNER_ALGORITHM, DER_REPLACE, BYTES(SHA256_RSA)},
+				{DER_OUTER_ALGORITHM, DER_REPLACE, BYTES(SHA256_RSA)}}},
+		{NO("bad-alg-unknown", 61, 0),
+		 .leaf.edits = {{DER_INNER_ALGORITHM, DER_REPLACE, BYTES("\x30\x05\x06\x03\x2a\x03\x04")},
+				{DER_OUTER_ALGORITHM, DER_REPLACE, BYTES("\x30\x05\x06\x03\x2a\x03\x04")}}},
 		{NO("bad-outer-alg-int", 73, 1), .between.edits = {{DER_OUTER_ALGORITHM, DER_REPLACE, BYTES(SHA384)}}},
 		{NO("bad-inner-alg-int", 73, 1), .between.edits = {{DER_INNER_ALGORITHM, DER_REPLACE, BYTES(SHA384)}}},
 	};

@@ -9,6 +9,7 @@
   attester.py relay  --socket PATH --at PATH [--rewrite ID] stands between a victim, who comes to --at, and the daemon
   attester.py reuse  --socket PATH --svid PEM --key PEM     sends a proof a second time, on another connection
   attester.py unsigned --socket PATH --svid PEM --key PEM   signs with a key that is not the leaf's
+  attester.py each   --socket PATH                          sends as a HELLO each chain (PEM) that standard input names
   attester.py steps  --socket PATH --svid PEM --key PEM     does what standard input says, a step a line:
       connect, hello, challenge, proof, result: the protocol; drop: closes the connection
       move DIR: enters a cgroup;  exec: becomes another program (this one) in the middle of it
@@ -165,6 +166,16 @@ def unsigned(args):
     attest(connect(args.socket), args, lambda _, h, c: proof(other, h, c))
 
 
+def each(args):
+    emit("ready")
+    for line in sys.stdin:
+        sock = connect(args.socket)
+        with contextlib.suppress(BrokenPipeError):
+            sock.send(hello(line.rstrip("\n")))
+        result(receive(sock))
+        sock.close()
+
+
 SYS_CLONE3 = 435
 CLONE_INTO_CGROUP = 0x200000000
 
@@ -282,7 +293,7 @@ def steps(args):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("blind", "hand", "take", "leave", "relay", "reuse", "unsigned", "steps"))
+    parser.add_argument("what", choices=("blind", "hand", "take", "leave", "relay", "reuse", "unsigned", "each", "steps"))
     for name in ("socket", "svid", "key", "at", "to"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--rewrite", type=int)

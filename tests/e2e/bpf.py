@@ -12,6 +12,8 @@ from harness import Skip
 NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
 MAP_UPDATE_BATCH, MAP_DELETE_BATCH = 26, 27
 MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, MAP_GET_NEXT_KEY, OBJ_GET, OBJ_INFO, LINK_UPDATE = 1, 2, 3, 4, 7, 15, 29
+PROG_LOAD, LINK_CREATE = 5, 28
+CGROUP_SOCK, INET_SOCK_CREATE = 9, 2  # type of program, of attachment
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -91,6 +93,24 @@ def opened_map(path):
 
 def link_update(link_fd, program_fd):
     call(LINK_UPDATE, struct.pack("=IIII", link_fd, program_fd, 0, 0))
+
+
+@contextlib.contextmanager
+def sockets_refused(cgroup):
+    """A program of somebody else's, which refuses every socket that is made in this cgroup."""
+    # r0 = 0; exit
+    text = ctypes.create_string_buffer(bytes.fromhex("b700000000000000" "9500000000000000"))
+    license_name = ctypes.create_string_buffer(b"GPL")
+    attr = struct.pack("=IIQQIIQII16sII", CGROUP_SOCK, 2, ctypes.addressof(text), ctypes.addressof(license_name), 0, 0, 0, 0, 0,
+                       b"refuse", 0, INET_SOCK_CREATE)
+    fds = [call(PROG_LOAD, attr)]
+    try:
+        fds.append(os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY))
+        fds.append(call(LINK_CREATE, struct.pack("=IIII", fds[0], fds[1], INET_SOCK_CREATE, 0)))
+        yield
+    finally:
+        for fd in reversed(fds):
+            os.close(fd)
 
 
 def bpftool(*args):

@@ -3,13 +3,13 @@
 and without it nothing passes."""
 import contextlib
 import mmap
+import os
 import struct
 
 import bpf
 from bpf import bpftool
 from common import POLICY, POLICY_WITHOUT_WEB, ready as common_ready, setup  # noqa: F401
 from harness import ip, wait_for
-from test_upkeep import enforcing_again
 
 PORT = 5432
 DB = f"127.0.0.1,{PORT}"
@@ -84,7 +84,7 @@ print("made", flush=True)
 sys.stdin.readline()
 try:
     c.connect(("127.0.0.1", 5432))
-    c.sendall(b"x")
+    c.sendall(bytes(24))
     print("got", len(c.recv(1)), flush=True)
 except OSError as e:
     print(type(e).__name__, flush=True)
@@ -124,6 +124,18 @@ for i in range(20):
         c.connect_ex(("127.0.0.1", 5532 if close else 5432))
         c.close()
 print("done", flush=True)
+"""
+
+
+# Nobody lets it make a socket.
+NOT_MADE = """
+import socket
+for i in range(1000):
+    try:
+        socket.socket()
+    except PermissionError:
+        continue
+    raise SystemExit("a socket was made")
 """
 
 
@@ -215,6 +227,15 @@ def test_nothing_is_left_of_sockets_that_never_were_connected(env):
     run(env.loose, "import socket; [socket.socket() for _ in range(100)]")
     run(env.web, REFUSED)
     wait_for(lambda: kept(env) <= before, "all that was kept to be gone", 5)
+
+
+def test_nothing_is_left_of_sockets_that_another_program_refuses(env):
+    before = kept(env)
+    with bpf.sockets_refused(env.web.path):
+        run(env.web, NOT_MADE)
+    left = kept(env) - before
+    assert not left, f"{len(left)} entries of sockets that no process ever had"
+    run(env.web, "import socket; socket.socket()")
 
 
 def test_a_socket_that_is_open_is_kept_and_goes_when_it_is_closed(env):
@@ -312,20 +333,31 @@ def test_a_connection_of_which_nothing_is_kept_any_more_is_dead(env):
     db.kill()
 
 
-def test_what_a_detached_program_did_not_see_the_end_of_is_cleared_up(env):
+def test_what_ended_while_nobody_was_told_is_cleared_up(env):
+    """The daemon is dead, and another process has removed the pin that kept the link: what is closed then is gone, what is
+    open stays, whatever it is used for."""
     db = env.db.tcp_server(f"::,{PORT}")
     before = kept(env)
-    client = env.web.spawn(["/usr/bin/python3", "-c", STAYS, "50"])
-    wait_for(lambda: client.out, "the connections")
-    mark = env.audit.mark()
-    bpftool("link", "detach", "pinned", f"{env.pins}/link_bh_sockops")
-    client.command("")
-    wait_for(lambda: len(client.out) > 1, "them to be closed")
-    enforcing_again(env, mark)
-    client.kill()
+    closes, stays = (env.web.spawn(["/usr/bin/python3", "-c", STAYS, "50"]) for _ in range(2))
+    late = env.web.spawn(["/usr/bin/python3", "-c", LATE])
+    wait_for(lambda: closes.out and stays.out and late.out, "the connections")
+    assert len(kept(env) - before) == 201, "both ends of 100 connections, and a socket"
+    env.kill_daemon()
+    os.unlink(f"{env.pins}/link_bh_tcp_end")
+    closes.command("")
+    wait_for(lambda: len(closes.out) > 1, "them to be closed")
     left = kept(env) - before
-    assert len(left) >= 50, f"nothing was proved: only {len(left)} missed their end"
-    wait_for(lambda: not kept(env) & left, "what was left to be cleared up", 40)
+    assert len(left) == 201, f"nothing was proved: {len(left)} missed their end"
+    env.start()
+    wait_for(lambda: len(kept(env) - before) == 101, "what was left to be cleared up", 40)
+    late.command("")
+    wait_for(lambda: len(late.out) > 1, "the socket to be used")
+    assert "got 1" in late.out[1], late.out
+    stays.command("")
+    wait_for(lambda: len(stays.out) > 1, "the others to be closed")
+    for process in (closes, stays, late):
+        process.kill()
+    wait_for(lambda: kept(env) <= before, "the rest to go when it is told")
     db.kill()
 
 

@@ -139,6 +139,28 @@ def test_workloads_of_different_identities_in_one_namespace_get_none(env):
     idle.kill()
 
 
+def test_one_of_another_identity_that_ended_counts_as_long_as_somebody_is_there(env):
+    """What it sends by hand would go under the name of the others."""
+    box = Contained(env, "alone", env.ca.issue("/box/alone"))
+    box.wait_bound()
+    other = env.workload("former", netns=box.netns)
+    other.spawn(["sleep", "3600"])
+    other.attest(env.ca.issue("/crate/former"))
+    box.wait_unbound()
+    env.ctl("revoke", spiffe("crate/former"), expect=0)
+    assert not [t for t in env.tags() if t["cgroup"] == "/former"]
+    assert box.tag() is None, "what has ended was taken for nobody"
+    assert box.syn(box.v4, box.host4, PORT) == "nothing"
+    # One that ended and was the same is no other.
+    twin = env.workload("twin", netns=box.netns)
+    twin.spawn(["sleep", "3600"])
+    other.remove()
+    box.wait_bound()
+    twin.attest(env.ca.issue("/box/alone", seconds=4))
+    wait_for(lambda: not [t for t in env.tags() if t["cgroup"] == "/twin"], "the twin's identity to end", 9)
+    assert box.wait_bound()["spiffe_id"] == spiffe("box/alone")
+
+
 def test_an_address_that_the_host_would_not_send_there_is_not_bound(env):
     """A workload that may add addresses takes another's, the host's, and a stranger's."""
     box = Contained(env, "greedy")

@@ -6,7 +6,7 @@ import os
 
 import bpf
 from common import setup as common_setup
-from harness import DAEMON, DAEMON_LAYOUT, ip, wait_for
+from harness import DAEMON, DAEMON_LAYOUT, OLDKERNEL, ip, wait_for
 from test_device import (E2E, OTHER, POLICY, PORT, PYTHON, Box, Flow, ifindex, map_id, ping, pins, sysctl,
                          tag_of_device)
 from test_upgrade import change_build, layouts
@@ -244,3 +244,27 @@ def test_from_filters_to_links_and_back_and_no_more(env):
         assert [f for f in filters(env, other.device, "from") if f[2] != "bulkhead_from"] == theirs
     assert not flow.tcp.ended() and not links(env)
 
+
+
+def test_where_the_kernel_has_no_tcx_filters_are_taken_by_itself(env):
+    """`auto` asks the kernel: here one that answers as Linux 6.5 does, and then one that has tcx."""
+    env.stop()
+    env.daemon_options = ["--devices", "bhc*", "--device-hook", "clsact"]
+    env.start()
+    flow = FilteredFlow(env)
+    number = ifindex(env, flow.box.device)
+    env.daemon_options = ["--devices", "bhc*"]
+    for prefix, hook in (([OLDKERNEL, "6.5"], "clsact"), ([], "tcx")):
+        env.stop()
+        env.daemon_prefix = prefix
+        env.start()
+        assert env.status()["devices"]["hook"] == hook
+        assert is_covered(env, flow.box.device) == (hook == "clsact")
+        assert ({f"device_{number}_from", f"device_{number}_to"} <= links(env)) == (hook == "tcx"), links(env)
+        flow.goes_on()
+        judged(env, flow.box)
+        # One that comes while it runs, too: and carries nothing.
+        loose = Filtered(env)
+        wait_for(lambda b=loose: not uncovered(env, b.device) and is_covered(env, b.device), "the new device to be covered")
+        assert loose.syn(loose.v4, loose.host4, PORT) == "nothing"
+    assert not flow.tcp.ended()

@@ -3,6 +3,7 @@
 Workload API."""
 import base64
 import datetime
+import hashlib
 import os
 import signal
 import threading
@@ -217,6 +218,10 @@ def test_what_one_profile_brought_is_not_kept_for_another_over_a_restart(env):
     poll(env)
     kept = f"{env.dir}/state/bundles/web.example.bundle"
     assert os.path.exists(kept)
+    web = env.workload("formerly", env.ca["web.example"].issue("/web"))
+    db = env.workload("olddb", env.ca["own.example"].issue("/db"))
+    db.tcp_server("::,5432")
+    stream = web.tcp_stream(DB, rate=50)
     env.stop()
     # The endpoint still shows its host's certificate, so nothing comes in by the new profile.
     configure(env, web=False, extra=f"""\
@@ -226,9 +231,15 @@ def test_what_one_profile_brought_is_not_kept_for_another_over_a_restart(env):
     endpoint_spiffe_id: spiffe://own.example/endpoint
     endpoint_trust_domain: own.example
 """)
+    mark = env.audit.mark()
     env.start()
     found = wait_error(env, "web.example", "https_spiffe: ")
     assert found["source"] == "https_spiffe" and not found["authorities"], found
+    # Nor are the identities that it vouched for, as after a reload.
+    wait_for(lambda: not env.tag_of(web), "the identity by the former profile to end")
+    env.audit.wait(mark, event__action="identity-revoked", user__id="spiffe://web.example/web")
+    wait_for(stream.ended, "its connection to be cut")
+    assert env.tag_of(db)
     assert env.workload("former").attest(env.ca["web.example"].issue("/web"), expect=1)
     assert not os.path.exists(kept), "what the former profile brought is kept"
     assert bundle(env, "own.example")["authorities"], "the others' bundles are kept"
@@ -334,6 +345,24 @@ def test_a_fetcher_that_ends_comes_back(env):
     poll(env)
 
 
+def test_an_endpoint_that_a_fetcher_was_asking_when_it_ended_is_asked_soon(env):
+    """Not after the two minutes that its bundle hints at: it was not heard."""
+    poll(env)
+    pid = env.role_pids()["fetcher"]
+    held = env.web.release = threading.Event()
+    try:
+        asked = len(env.web.asked)
+        env.ctl("reload", expect=0)
+        wait_for(lambda: len(env.web.asked) > asked, "the endpoint to be asked")
+        env.web.release = None  # who asks from now on does not wait
+        serve(env)
+        os.kill(pid, signal.SIGKILL)
+        wait_bundle(env, "web.example", sequence=str(env.sequence), error=None)
+    finally:
+        held.set()
+    poll(env)
+
+
 def test_a_relationship_that_ends_while_no_daemon_runs_and_a_workload_api(env):
     poll(env)
     web = env.workload("away", env.ca["web.example"].issue("/web"))
@@ -381,6 +410,35 @@ def test_a_relationship_that_ends_while_no_daemon_runs_and_a_workload_api(env):
         assert bundle(env, "own.example")["authorities"]
         api.tell(bundles={"spiffe://own.example": base64.b64encode(der["a.example"]).decode()})
         wait_error(env, "own.example", "a trust domain has one source")
+
+
+def test_a_message_that_could_not_be_taken_is_asked_for_again(env):
+    """The API says it once. An identity role that hangs takes no more than 64 texts of one trust domain."""
+    path = f"{env.dir}/busy.sock"
+    first, second = (env.authority("busy.example", f"busy-{name}", trust=False) for name in ("first", "second"))
+    both, last = der_of(first.cert) + der_of(second.cert), der_of(second.cert)
+    env.stop()
+    env.start(SPIFFE_ENDPOINT_SOCKET=f"unix://{path}")
+    with WorkloadApi(path) as api:
+        api.bundles(busy_example=der_of(first.cert))
+        wait_bundle(env, "busy.example", source="workload_api", error=None)
+        identity = env.role_pids()["identity"]
+        os.kill(identity, signal.SIGSTOP)
+        try:
+            for i in range(66):
+                told = api.told()
+                api.bundles(busy_example=last if i == 65 else both)
+                wait_for(lambda t=told: api.told() > t, "the message to be taken")
+            wait_error(env, "busy.example", "could not be taken as a whole")
+        finally:
+            os.kill(identity, signal.SIGCONT)
+        digest = hashlib.sha256(last).hexdigest()
+        wait_for(lambda: [a["sha256"] for a in bundle(env, "busy.example")["authorities"]] == [digest],
+                 "what the API says to be in force")
+        wait_bundle(env, "busy.example", error=None)
+        assert env.role_pids()["identity"] == identity
+    env.stop()
+    env.start()
 
 
 def test_an_endpoint_is_asked_again_by_itself(env):

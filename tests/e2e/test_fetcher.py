@@ -9,6 +9,7 @@ import subprocess
 import threading
 
 import harness
+import inject
 from endpoint import Endpoint, readable, spiffe_bundle, web_certificate
 
 FETCH, FETCHED, READY, PING = 56, 64, 48, 49
@@ -218,6 +219,29 @@ def test_one_endpoint_that_hangs_holds_up_no_other(env):
         assert env.fetcher.receive()[0] == PING
         slow.release.set()
         assert env.fetcher.answer() == (first, "late", "")
+
+
+def test_a_fetch_that_does_not_end_stalls_nobody_and_ends_with_the_role(env):
+    """A process that was taken over closes its pipe and stays. The role answers meanwhile, and then starts anew."""
+    inject.x86_64_only()
+    fetcher = Fetcher()
+    fetcher.sock.settimeout(10)
+    with Endpoint(env.host, {"/bundle": env.bundle}) as slow:
+        slow.release = threading.Event()
+        fetcher.send(slow.url(), env.ca_file)
+        harness.wait_for(lambda: slow.asked, "the endpoint to be asked")
+        children = f"/proc/{fetcher.process.pid}/task/{fetcher.process.pid}/children"
+        child = int(harness.read(children))
+        harness.wait_for(lambda: harness.read(f"/proc/{child}/syscall").startswith("7 "), "it to wait for the answer")
+        pipe = [int(fd) for fd in os.listdir(f"/proc/{child}/fd")
+                if int(fd) > 2 and os.readlink(f"/proc/{child}/fd/{fd}").startswith("pipe:")]
+        assert len(pipe) == 1, pipe
+        inject.system_call(child, 3, pipe[0])
+        fetcher.sock.send(struct.pack("<II", PING, 8))
+        assert fetcher.receive()[0] == PING
+        assert fetcher.process.wait(15) == 1, "it ends by itself"
+        harness.wait_for(lambda: not harness.alive(child), "its children to end with it")
+    fetcher.sock.close()
 
 
 def test_the_fetcher_has_no_rights_and_leaves_nothing_behind(env):

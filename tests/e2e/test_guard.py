@@ -79,7 +79,7 @@ def test_a_program_put_into_the_place_of_ours_is_replaced(env):
 
 
 def test_a_pin_that_was_removed_is_made_again(env):
-    for pin in (f"{env.pins}/link_bh_egress", env.map_pin("tags"), env.map_pin("sockets")):
+    for pin in (f"{env.pins}/link_bh_egress", f"{env.pins}/link_bh_tcp_end", env.map_pin("tags"), env.map_pin("sockets")):
         mark, start = env.audit.mark(), time.monotonic()
         os.unlink(pin)
         check_put_right(env, mark, start, f"the pin {pin} was removed")
@@ -118,6 +118,7 @@ def test_links_detached_and_pins_removed_while_the_daemon_is_away_are_made_at_it
     for program in ("bh_ingress", "bh_sockops"):
         bpftool("link", "detach", "pinned", f"{env.pins}/link_{program}")
     os.unlink(f"{env.pins}/link_bh_connect4")
+    os.unlink(f"{env.pins}/link_bh_tcp_end")
     env.start()
     assert env.status()["enforcing"] and env.tag_of(env.web)
     denies(env)

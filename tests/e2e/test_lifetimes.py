@@ -7,6 +7,7 @@ import shutil
 import time
 
 import harness
+from bpf import Map, opened
 from common import POLICY, TRUST_DOMAIN, ready as common_ready, setup as common_setup, spiffe
 from harness import Skip, read, wait_for, write
 
@@ -347,6 +348,21 @@ def test_a_clock_that_is_set_brings_deadlines_nearer_and_not_farther(env):
     assert env.tag_of(workload)["seconds_left"] > left
 
 
+def test_a_clock_that_is_set_back_makes_no_svid_of_a_directory_last(env):
+    """The directory is proved anew then, by a calendar that gives it two seconds more."""
+    put_and_prove(env, "batch", env.ca.issue("/web/back", seconds=600))
+    batch = env.workload("batch")
+    wait_for(lambda: env.tag_of(batch), "the tag")
+    before, left, mark = time.monotonic(), env.tag_of(batch)["seconds_left"], env.audit.mark()
+    set_clock_by(-SHIFT_S * 10**9)
+    try:
+        env.audit.wait(mark, event__action="identity-renewed", zt__cgroup__id=batch.cgroup_id)
+        now_left, now = env.tag_of(batch)["seconds_left"], time.monotonic()
+    finally:
+        set_clock_by(SHIFT_S * 10**9)
+    assert now_left < left + 1 - (now - before) + 1e-3, f"{left} s were left, and now {now_left}"
+
+
 def test_an_svid_that_the_clock_says_is_of_the_future_ends(env):
     svid = env.ca.issue("/web", start=-1, seconds=600)
     workload, mark = env.workload("future", svid), env.audit.mark()
@@ -360,3 +376,126 @@ def test_an_svid_that_the_clock_says_is_of_the_future_ends(env):
     event = env.audit.find(mark, event__action="identity-expired", zt__cgroup__id=workload.cgroup_id)[0]
     assert "notBefore" in event["event"]["reason"], event
     assert workload.tcp(DB, timeout=300) != "ok"
+
+
+# ---- what outlives the daemon ----
+
+def restart(env, meanwhile=None):
+    assert env.stop() == 0
+    if meanwhile:
+        meanwhile()
+    env.start()
+
+
+def attest_as(env, workload, svid, uid):
+    os.chmod(svid.key, 0o644)
+    process = workload.spawn(env.ctl_argv("attest", "--svid", svid.cert, "--key", svid.key), uid=uid)
+    assert process.wait() == 0, "".join(process.out)
+
+
+def test_a_binding_to_a_uid_holds_for_identities_that_a_daemon_adopts(env):
+    root, nobody = env.workload("by-root"), env.workload("by-nobody")
+    env.apply(POLICY)  # which binds nothing
+    root.attest(env.ca.issue("/byuid"))
+    attest_as(env, nobody, env.ca.issue("/byuid"), 65534)
+    restart(env)
+    assert env.tag_of(root)["uid"] == 0 and env.tag_of(nobody)["uid"] == 65534
+    mark = env.audit.mark()
+    env.apply(BOUND)
+    wait_for(lambda: not env.tag_of(root), "the identity that root proved to end")
+    event = env.audit.wait(mark, event__action="identity-revoked", zt__cgroup__id=root.cgroup_id)
+    assert "bound to uid 65534; uid 0 proved it" in event["event"]["reason"], event
+    assert env.tag_of(nobody)
+
+    # An earlier build did not keep it: who it was is not known, so it is nobody.
+    def forget():
+        with opened(env.map_pin("vouchers")) as fd:
+            Map(fd).delete(nobody.cgroup_id.to_bytes(8, "little"))
+
+    mark = env.audit.mark()
+    restart(env, forget)
+    event = env.audit.wait(mark, event__action="identity-revoked", zt__cgroup__id=nobody.cgroup_id)
+    assert "it is not known who proved it" in event["event"]["reason"], event
+    assert not env.tag_of(nobody)
+
+
+def test_a_revocation_that_no_daemon_carried_out_is_when_one_starts(env):
+    """It was written down, and the daemon ended before it took anything away."""
+    goes, stays, web = (env.workload(name, env.ca.issue(f"/web/{name}")) for name in ("half-revoked", "unrevoked", "later"))
+    env.ctl("revoke", spiffe("web/later"), expect=0)
+    wait_for(lambda: int(time.time()) > int(read(f"{env.dir}/state/revoked").split()[0]), "a second to pass")
+    web.attest(env.ca.issue("/web/later", start=0))
+    stream, mark = goes.tcp_stream(DB, rate=50), env.audit.mark()
+    wait_for(lambda: stream.stat()["received"] > 0, "the connection to be in use")
+
+    def revoke():
+        with open(f"{env.dir}/state/revoked", "a", encoding="ascii") as f:
+            f.write(f"{int(time.time())} {spiffe('web/half-revoked')}\n")
+
+    restart(env, revoke)
+    event = env.audit.wait(mark, event__action="identity-revoked", zt__cgroup__id=goes.cgroup_id)
+    assert "no daemon was there" in event["event"]["reason"], event
+    wait_for(stream.ended, "its connection to be cut")
+    assert not env.tag_of(goes) and env.tag_of(stays)
+    assert env.tag_of(web), "what was issued after its revocation is none of it"
+
+
+def test_an_identity_that_a_daemon_adopts_follows_the_clock_by_its_svid(env):
+    svid = env.ca.issue("/web", start=-1, seconds=600)
+    workload, mark = env.workload("adopted-future", svid), env.audit.mark()
+    restart(env)
+    shift = int((time.time() - (svid.not_after - 600 - 1) + 1) * 10**9)
+    set_clock_by(-shift)
+    try:
+        event = env.audit.wait(mark, event__action="identity-expired", zt__cgroup__id=workload.cgroup_id)
+    finally:
+        set_clock_by(shift)
+    assert "notBefore" in event["event"]["reason"], event
+
+
+# ---- one SVID, several places ----
+
+def shared(env, mark, **fields):
+    return env.audit.find(mark, event__action="identity-shared", **fields)
+
+
+def test_an_svid_in_force_in_a_second_cgroup_is_told_once_and_not_refused(env):
+    svid, mark = env.ca.issue("/web/replica"), env.audit.mark()
+    one, two, three = (env.workload(f"replica-{n}") for n in (1, 2, 3))
+    one.attest(svid)
+    env.workload("of-its-own", env.ca.issue("/web/replica"))
+    two.attest(svid)
+    event = env.audit.wait(mark, event__action="identity-shared", zt__cgroup__id=two.cgroup_id)
+    assert event["zt"]["other"]["cgroup"] == {"id": one.cgroup_id, "path": "/replica-1"}, event
+    assert event["user"]["id"] == svid.spiffe_id and event["log"]["level"] == "notice" and event["zt"]["count"] == 1
+    assert event["event"]["kind"] == "event" and "/replica-1" in event["event"]["reason"], event
+    tags = [env.tag_of(w) for w in (one, two)]
+    assert tags[0]["svid_sha256"] == tags[1]["svid_sha256"] == event["tls"]["client"]["hash"]["sha256"].lower()
+    assert [t["shared_with"] for t in tags] == [1, 1]
+    # Neither renewal nor rotation of what replicas share is news, in whatever order, nor a daemon that starts again.
+    rotated = env.ca.issue("/web/replica")
+    for workload in (two, one, two):
+        workload.attest(rotated)
+    restart(env)
+    for workload in (one, two):
+        workload.attest(env.ca.issue("/web/replica", key=rotated) if workload is one else rotated)
+    one.attest(rotated)
+    three.attest(rotated)
+    event = env.audit.wait(mark, event__action="identity-shared", zt__cgroup__id=three.cgroup_id)
+    assert event["zt"]["count"] == 2 and "and in 1 more" in event["event"]["reason"], event
+    assert len(shared(env, mark)) == 2
+    assert "3 of them rest on an SVID that is in force in another place too" in env.ctl("identities", expect=0).out
+    three.remove()
+    wait_for(lambda: env.tag_of(one)["shared_with"] == 1, "the third one to be gone")
+
+
+def test_what_one_directory_gives_is_shared_on_purpose_and_what_was_copied_from_it_is_told(env):
+    svid, mark = env.ca.issue("/web/copied"), env.audit.mark()
+    put_and_prove(env, "unit", svid)
+    unit, second = env.workload(UNIT), env.workload("other.slice/e2e-bound.service")
+    for workload in (unit, second):
+        wait_for(lambda w=workload: (env.tag_of(w) or {}).get("spiffe_id") == svid.spiffe_id, "the tag of the unit")
+    thief = env.workload("thief", svid)
+    event = env.audit.wait(mark, event__action="identity-shared", zt__cgroup__id=thief.cgroup_id)
+    assert "e2e-bound.service" in event["zt"]["other"]["cgroup"]["path"], event
+    assert len(shared(env, mark)) == 1

@@ -97,6 +97,8 @@ def traffic(env):
     env.db.tcp_server(PG)
     for _ in range(3):
         assert env.web.tcp(PG, count=4) == "ok"
+    env.db.udp_server(PG)
+    assert env.web.udp(PG, count=4) == "ok"
     assert env.loose.tcp(PG) == "EPERM"
 
 
@@ -165,6 +167,9 @@ def test_metrics_say_what_top_and_status_say(env):
         if pair["rtt_us"] is not None:
             assert value(found, "bulkhead_pair_tcp_sent_bytes_total", **labels) == pair["sent_bytes"], pair
             assert value(found, "bulkhead_pair_tcp_rtt_seconds_count", **labels) > 0
+        if pair["protocol"] == "udp" and pair["flows"]:
+            assert value(found, "bulkhead_pair_udp_sent_bytes_total", **labels) == pair["sent_bytes"] > 0, pair
+            assert value(found, "bulkhead_pair_udp_received_bytes_total", **labels) == pair["received_bytes"], pair
     status = env.status()
     assert value(found, "bulkhead_policy_revision") == status["policy"]["revision"]
     assert value(found, "bulkhead_enforcing") == 1

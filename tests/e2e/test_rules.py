@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The text of a refusal: in the answer to the workload, in the audit log and by `policyctl svid verify`, one and the same, for
 every rule that a chain alone can break. The chains are the generator's."""
+import concurrent.futures
 import os
 import re
 import subprocess
 
 import harness
 from authority import Svid
+from harness import wait_for
+from test_identity import ATTESTER, attest_socket
 
 CHAINS = os.path.join(harness.BUILD, "tests", "chains", "write_chains")
 TRUST_DOMAIN = "prod.example"
@@ -67,6 +70,35 @@ def test_a_refusal_reads_the_same_to_the_workload_in_the_log_and_offline(env):
         assert text == logged, f"{case.name}: verify says {text!r}, the log {logged!r}"
         assert f" refused: {logged}\n" in answer, f"{case.name}: the log says {logged!r}, the workload was told {answer!r}"
         assert f"(rule {rule}): " in logged, logged
+    assert not env.tag_of(workload)
+
+
+def test_every_bad_chain_reads_the_same_in_all_three(env):
+    """Sent by a client that looks at nothing, so what policyctl would not send reaches the daemon too."""
+    # A HELLO has 1 to 8 certificates.
+    cases = [case for case in env.cases.values() if case.told and case.name not in ("limit-none", "limit-nine")]
+    workload, mark = env.workload("every"), env.audit.mark()
+    sender = workload.spawn([*ATTESTER, "each", "--socket", attest_socket(env)])
+    sender.wait_event("ready")
+    events = []
+    for case in cases:
+        sender.command(case.chain)
+        answer = sender.wait_event("result", since=len(events) + 1)
+        event = env.audit.wait(mark, event__action="identity-refused", zt__cgroup__id=workload.cgroup_id)
+        mark = env.audit.mark()
+        assert answer["code"] == 1000 + case.told and harness.field(event, "zt.svid.rule") == case.told, \
+            f"{case.name}: {answer}, {event}"
+        assert answer["text"] == event["event"]["reason"], f"{case.name}: told {answer['text']!r}, logged {event}"
+        events.append(event)
+    assert len(events) >= 200, len(events)
+
+    def offline(case, event):
+        at = re.search(r"and it is ([0-9TZ:-]+)", event["event"]["reason"])
+        return verify(env, case, at and at.group(1))[0]
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for case, event, text in zip(cases, events, pool.map(offline, cases, events)):
+            assert text == event["event"]["reason"], f"{case.name}: verify says {text!r}, the log {event['event']['reason']!r}"
     assert not env.tag_of(workload)
 
 

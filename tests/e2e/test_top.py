@@ -140,13 +140,58 @@ def test_every_denial_is_counted_also_those_that_the_log_folds(env):
     assert env.status()["events"]["denials_folded"] > folded + 400
 
 
-def test_udp_flows_are_counted_once(env):
+def test_udp_flows_and_their_bytes_are_counted_once(env):
     env.db.udp_server(PG)
     counted = both_ends(env, protocol="udp")
-    for _ in range(3):
-        assert env.web.udp(PG, count=20) == "ok"
+    for connected in (False, True):
+        for _ in range(3):
+            assert env.web.udp(PG, count=20, connected=connected) == "ok"
     for end in counted:
-        end.wait(flows=3, denied=0)
+        end.wait(flows=6, denied=0, sent_bytes=6 * 20 * RECORD, received_bytes=6 * 20 * RECORD)
+
+
+def test_bytes_of_a_udp_socket_that_lives_are_counted_while_it_lives_and_once(env):
+    """Of more flows than a socket keeps at hand, in another namespace, and in the first second as after it."""
+    to = f"{env.veth['4'][1]},5432"
+    env.db.udp_server(to, netns=env.far)
+    wait_for(lambda: env.web.udp(to, timeout=100) == "ok", "web to reach db over the veth")
+    counted, sent = both_ends(env, protocol="udp"), 0
+    streams = [env.web.udp_stream(to, connected=True) for _ in range(9)]
+    for number in (7, 100):
+        for stream in streams:
+            stream.command(f"send {number}")
+        sent += number
+        for stream in streams:
+            wait_for(lambda s=stream, n=sent: s.stat()["received"] == n, "all records to come back")
+        for end in counted:
+            end.wait(flows=9, sent_bytes=9 * sent * RECORD, received_bytes=9 * sent * RECORD)
+        for _ in range(3):  # asking does not count anything again
+            env.ctl_json("top")
+    for stream in streams:
+        stream.quit()
+    for end in counted:
+        end.wait(flows=9, denied=0, sent_bytes=9 * sent * RECORD, received_bytes=9 * sent * RECORD)
+
+
+def test_bytes_from_who_shows_no_identity_are_counted_too(env):
+    env.apply(POLICY + "  - {name: host-asks, action: allow, from: host, to: db, service: udp/7001}\n")
+    try:
+        env.db.udp_server("127.0.0.1,7001")
+        counted = Counted(env, "host", "db", "ingress", "udp")
+        for _ in range(2):
+            assert env.nobody.udp("127.0.0.1,7001", count=50) == "ok"
+        counted.wait(flows=2, sent_bytes=100 * RECORD, received_bytes=100 * RECORD)
+    finally:
+        env.apply(POLICY)
+
+
+def test_what_was_denied_has_no_bytes(env):
+    env.db.udp_server(PG)
+    sent, denied = both_ends(env, "probe", "db", "udp")
+    flood = env.probe.udp_stream(PG)
+    flood.command("send 50")
+    denied.wait(flows=0, denied=50, sent_bytes=0, received_bytes=0)
+    sent.wait(flows=1, denied=0, sent_bytes=50 * RECORD, received_bytes=0)
 
 
 def retransmits(netns):
@@ -188,13 +233,18 @@ def test_a_restart_keeps_the_counts_and_counts_on_while_the_daemon_is_away(env):
     wait_for(lambda: stream.stat()["received"] == 10, "the records to come back")
     for end in counted:
         end.wait(flows=1, sent_bytes=10 * RECORD)
+    env.db.udp_server(PG)
+    datagrams = both_ends(env, protocol="udp")
     env.kill_daemon()
     stream.command("send 10")
     wait_for(lambda: stream.stat()["received"] == 20, "the records to come back")
     assert env.web.tcp(PG, count=5) == "ok"
+    assert env.web.udp(PG, count=30) == "ok"
     env.start()
     for end in counted:
         end.wait(flows=2, sent_bytes=25 * RECORD, received_bytes=25 * RECORD)
+    for end in datagrams:
+        end.wait(flows=1, sent_bytes=30 * RECORD, received_bytes=30 * RECORD)
 
 
 def test_a_full_map_denies_nothing_and_counts_the_rest_as_other(env):
@@ -249,11 +299,14 @@ def test_pairs_of_identities_that_have_gone_make_room(env):
 
 def test_one_table_is_printed_where_there_is_no_terminal(env):
     env.db.tcp_server(PG)
-    assert env.web.tcp(PG, count=5) == "ok"
+    env.db.udp_server(PG)
+    assert env.web.tcp(PG, count=5) == "ok" and env.web.udp(PG, count=5) == "ok"
     result = env.ctl("top", expect=0)
     head, *rows = result.out.splitlines()
     assert head.split() == ["FROM", "TO", "DIRECTION", "PROTO", "FLOWS", "DENIED", "SENT", "RECEIVED", "RETRANS", "RTT"]
     assert any(row.split()[:4] == [spiffe("web"), spiffe("db"), "ingress", "tcp"] for row in rows), result
+    datagrams = [row.split() for row in rows if row.split()[:4] == [spiffe("web"), spiffe("db"), "ingress", "udp"]]
+    assert datagrams and datagrams[0][6] not in ("-", "0") and datagrams[0][-2:] == ["-", "-"], result
     by_denials = env.ctl("--json", "top", "--sort", "denied", expect=0).json()["pairs"]
     assert by_denials == sorted(by_denials, key=lambda p: -p["denied"])
 

@@ -17,7 +17,7 @@ ALARM_STACK = LIMIT_STACK - 48
 # The least that must be there, or the list is not the programs.
 EXPECTED = {"bh_ingress", "bh_egress", "bh_sockops", "bh_connect4", "bh_connect6", "bh_sendmsg4", "bh_sendmsg6", "bh_post_bind4",
             "bh_post_bind6", "bh_sock_create", "bh_sock_release", "bh_from_device", "bh_to_device", "carry_sockets",
-            "carry_udp_sockets"}
+            "carry_udp_sockets", "bh_tcp_end", "bh_keep_tcp"}
 
 
 def programs():

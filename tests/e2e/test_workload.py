@@ -123,6 +123,25 @@ def test_permission_denied_takes_all_back_and_is_asked_again(env):
         assert state == (COMPLETE, {"one.example": one}, "")
 
 
+def limit_descriptors(pid, number):
+    """As nobody, whose process it is: even root may not change the limits of another's everywhere."""
+    subprocess.run(["prlimit", f"--pid={pid}", f"--nofile={number}:"], user=65534, group=65534, extra_groups=[], check=True)
+
+
+def test_bundles_that_cannot_be_handed_over_come_with_the_next_stream(env):
+    """The server says them once. A role without descriptors has no way to pass them on."""
+    one = env.der["one.example"]
+    with WorkloadApi(env.path) as api, watcher(env) as client:
+        assert client.state()[0] == COMPLETE
+        limit_descriptors(client.process.pid, 3)
+        api.bundles(one_example=one)
+        state, bundles, why = client.state()
+        assert state == LOST and not bundles and "could not be handed over" in why, (state, why)
+        limit_descriptors(client.process.pid, 256)
+        assert client.until(COMPLETE)[0] == {"one.example": one}
+        assert len(api.calls()) > 1
+
+
 class Hostile:
     """An HTTP/2 server that answers a call with these bytes as its body, and these headers."""
 

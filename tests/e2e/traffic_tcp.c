@@ -44,7 +44,8 @@ static bool connection_read(struct connection *c, void (*each)(struct connection
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			return true;
 		if (n <= 0) {
-			c->error = n < 0 ? errno : 0;
+			if (n < 0)
+				c->error = errno;
 			c->ended_ns = now_ns();
 			return false;
 		}
@@ -69,8 +70,14 @@ static bool connection_read(struct connection *c, void (*each)(struct connection
 
 static void connection_echo(struct connection *c, const struct record *record)
 {
-	if (write(c->fd, record, sizeof(*record)) != (ssize_t)sizeof(*record))
-		c->echoes_lost++;
+	ssize_t n = write(c->fd, record, sizeof(*record));
+
+	if (n == (ssize_t)sizeof(*record))
+		return;
+	/* A socket tells its error once: who reads after that is told of an end like any other. */
+	if (n < 0 && errno != EAGAIN && errno != EPIPE)
+		c->error = errno;
+	c->echoes_lost++;
 }
 
 static void server_stat(const struct connection *all, size_t n, uint64_t accepted)

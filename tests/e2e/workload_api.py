@@ -2,7 +2,8 @@
 """A SPIFFE Workload API for the tests, by gRPC's own library and Google's protobuf: nothing of it is ours but what it says.
 
 As a program: workload_api.py SOCKET; reads commands as JSON, one a line, and writes what happens in the same way:
-{"bundles": {TRUST-DOMAIN-ID: BASE64}}, {"deny": true}, {"close": true}; {"ready": true}, {"called": {metadata}}, {"gone": true}.
+{"bundles": {TRUST-DOMAIN-ID: BASE64}}, {"deny": true}, {"close": true}; {"ready": true}, {"called": {metadata}}, {"gone": true},
+{"told": NUMBER} of what the client took.
 As a module: the handle that starts this program and talks to it."""
 import base64
 import json
@@ -59,6 +60,7 @@ def serve(path):
             if ended:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "going away")
             yield response_type(bundles={k: base64.b64decode(v) for k, v in bundles.items()})
+            tell(told=seen)
         tell(gone=True)
 
     server = grpc.server(futures.ThreadPoolExecutor(8))
@@ -99,6 +101,9 @@ class WorkloadApi:
 
     def calls(self):
         return [e["called"] for e in self.events if "called" in e]
+
+    def told(self):
+        return sum("told" in e for e in self.events)
 
     def tell(self, **command):
         self.process.stdin.write(json.dumps(command) + "\n")

@@ -100,9 +100,40 @@ for page in ("README.md", "docs/policy-language.md", "docs/import.md", "docs/aud
             for command, shown, offset in examples(value):
                 command_in(page, command, shown, line + offset, directory)
 
+# Each attack has its test.
+tests = "".join(path.read_text(encoding="utf-8") for pattern in ("e2e/test_*.py", "unit/test_*.c")
+                for path in sorted((source / "tests").glob(pattern)))
+attacks = re.findall(r"^\|[^|]+\|[^|]+\|((?: `\w+`,?)+) \|$", (source / "docs/attestation.md").read_text(encoding="utf-8"), re.M)
+for name in re.findall(r"\w+", " ".join(attacks)):
+    if not re.search(rf"^(?:def|static void) {name}\(", tests, re.M):
+        fail(f"docs/attestation.md: there is no test {name}")
+if len(attacks) < 19:
+    fail(f"docs/attestation.md: only {len(attacks)} attacks with their tests found")
+
 # They say where to look; here that it was looked at something.
 if policies < 5 or commands < 7:
     fail(f"only {policies} policies and {commands} commands found")
+
+# The families of metrics with type and, where they are a fixed set, the values of the label; every counter of handshakes is
+# told.
+code = (source / "daemon/metrics_text.c").read_text(encoding="utf-8")
+families = re.findall(r'family\(w, "(\w+)", "(\w+)"', code)
+values = re.findall(r'labelled\(w, "(\w+?)(?:_total)?", "\w+", "(\w+)"', code)
+rows = {row[0]: (row[1], line) for line in (source / "docs/metrics.md").read_text(encoding="utf-8").splitlines()
+        if (row := re.findall(r"^\| `(\w+)` \| (\w+) \|", line)) and (row := row[0])}
+for name, kind in families:
+    if rows.get(name, ("",))[0] != kind:
+        fail(f"docs/metrics.md: no row for {name}, a {kind}")
+for name in rows.keys() - {name for name, _ in families}:
+    fail(f"docs/metrics.md: {name} is told by nobody")
+for name, value in values:
+    if f"`{value}`" not in rows.get(name, ("", ""))[1]:
+        fail(f"docs/metrics.md: {name} does not name `{value}`")
+for counter in re.findall(r"__u64 handshakes_(\w+);", (source / "bpf/abi.h").read_text(encoding="utf-8")):
+    if ("bulkhead_handshakes", counter) not in values:
+        fail(f"daemon/metrics_text.c: handshakes_{counter} is not told")
+if len(families) < 20 or len(values) < 5:
+    fail(f"only {len(families)} families and {len(values)} values found in metrics_text.c")
 
 # Manual pages are read without a complaint, and name every command.
 for page in sorted((source / "docs").glob("*.[18]")):

@@ -255,6 +255,24 @@ static void a_poll_is_at_most_a_tenth_early(void **state)
 	assert_true(federation_wait_usec(86400, 1023) > 77000000000ULL);
 }
 
+static void a_poll_that_was_interrupted_is_made_up_for_soon_and_not_in_a_hurry(void **state)
+{
+	(void)state;
+	assert_int_equal(federation_again_usec(1, 300, 0), 1000000);
+	assert_int_equal(federation_again_usec(4, 300, 0), 8000000);
+	for (uint32_t random = 0; random < 5000; random++) {
+		uint64_t usec = federation_again_usec(3, 300, random * 2654435761U);
+
+		assert_true(usec >= 4000000 && usec < 8000000);
+	}
+	/* Never later than without. */
+	for (unsigned failures = 1; failures < 100; failures++) {
+		assert_true(federation_again_usec(failures, 30, 0) <= federation_wait_usec(30, 0));
+		assert_true(federation_again_usec(failures, 86400, 1023) <= federation_wait_usec(86400, 1023));
+	}
+	assert_int_equal(federation_again_usec(UINT32_MAX, 86400, 5), federation_wait_usec(86400, 5));
+}
+
 static void the_workload_api_is_a_socket_of_this_host(void **state)
 {
 	struct daemon_config_file *file = malloc(sizeof(*file));
@@ -292,6 +310,7 @@ int main(void)
 		cmocka_unit_test(only_what_can_be_an_endpoint_is_a_url),
 		cmocka_unit_test(no_byte_but_those_of_a_url_is_in_one),
 		cmocka_unit_test(a_poll_is_at_most_a_tenth_early),
+		cmocka_unit_test(a_poll_that_was_interrupted_is_made_up_for_soon_and_not_in_a_hurry),
 		cmocka_unit_test(the_workload_api_is_a_socket_of_this_host),
 	};
 

@@ -5,6 +5,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <errno.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "certs.h"
 #include "identity/attest.h"
@@ -317,6 +320,28 @@ static void client_says_when_nobody_serves(void **state)
 	svid_chain_freep(&chain);
 }
 
+/* Anyone may bind one, in any container on the host's network: there is no way to make the client ask there. */
+static void no_abstract_name_is_asked(void **state)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct svid_chain *chain = make_chain(1);
+	int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	struct attest_result result;
+	char why[256], name[64];
+
+	(void)state;
+	snprintf(name, sizeof(name), "@bulkhead-test-%d", getpid());
+	strcpy(address.sun_path + 1, name + 1);
+	assert_int_equal(bind(sock, (struct sockaddr *)&address,
+			      (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(name))),
+			 0);
+	assert_int_equal(listen(sock, 1), 0);
+	assert_int_equal(attest_client(name, chain, NULL, &result, NULL, why, sizeof(why)), -ENOENT);
+	assert_int_equal(attest_client(address.sun_path, chain, NULL, &result, NULL, why, sizeof(why)), -ENAMETOOLONG);
+	close(sock);
+	svid_chain_freep(&chain);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -332,6 +357,7 @@ int main(void)
 		cmocka_unit_test(keys_of_other_kinds_have_no_algorithm),
 		cmocka_unit_test(codes_have_stable_names),
 		cmocka_unit_test(client_says_when_nobody_serves),
+		cmocka_unit_test(no_abstract_name_is_asked),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

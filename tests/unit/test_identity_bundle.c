@@ -3,262 +3,19 @@
  * Trust bundles: for every rule of section E good texts and bad ones, each broken in one place, with the verdict and the
  * number of the rule that each has to get. `BUNDLE_TABLE=1` prints them.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "bundle_world.h"
+
 #include <errno.h>
 
-#include "certs.h"
 #include "identity/bundle_text.h"
 #include "identity/rules.h"
 #include "identity/svid.h"
-
-#define TD "prod.example"
-
-/* ---- what texts are made of ---- */
-
-static char *base64(const unsigned char *bytes, size_t len, bool url)
-{
-	char *text = calloc(1, len * 2 + 8);
-
-	EVP_EncodeBlock((unsigned char *)text, bytes, (int)len);
-	for (char *c = text; url && *c; c++)
-		*c = *c == '+' ? '-' : *c == '/' ? '_' : *c == '=' ? '\0' : *c;
-	return text;
-}
-
-static unsigned char *der_of(const struct cert *cert, size_t *len)
-{
-	unsigned char *der = NULL;
-	int n = i2d_X509(cert->x509, &der);
-
-	CERTS_MUST(n > 0);
-	*len = (size_t)n;
-	return der;
-}
-
-static char *certificate_text(const struct cert *cert, bool url, size_t trailing)
-{
-	unsigned char *der, *longer;
-	size_t len;
-	char *text;
-
-	der = der_of(cert, &len);
-	longer = calloc(1, len + trailing);
-	memcpy(longer, der, len);
-	text = base64(longer, len + trailing, url);
-	OPENSSL_free(der);
-	free(longer);
-	return text;
-}
-
-static char *number_text(const EVP_PKEY *key, const char *name, int bytes)
-{
-	unsigned char buffer[1024];
-	BIGNUM *number = NULL;
-	int len;
-
-	CERTS_MUST(EVP_PKEY_get_bn_param(key, name, &number) == 1);
-	len = bytes ? bytes : BN_num_bytes(number);
-	CERTS_MUST(BN_bn2binpad(number, buffer, len) == len);
-	BN_free(number);
-	return base64(buffer, (size_t)len, true);
-}
-
-/* The members of a JWK that are the key. */
-static char *key_text(const EVP_PKEY *key)
-{
-	unsigned char raw[64];
-	size_t raw_len = sizeof(raw);
-	char *a, *b = NULL, *text = NULL;
-	int bits = EVP_PKEY_get_bits(key), r;
-
-	if (EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA) {
-		a = number_text(key, "n", 0);
-		b = number_text(key, "e", 0);
-		r = asprintf(&text, "'kty':'RSA','n':'%s','e':'%s'", a, b);
-	} else if (EVP_PKEY_get_base_id(key) == EVP_PKEY_ED25519) {
-		CERTS_MUST(EVP_PKEY_get_raw_public_key(key, raw, &raw_len) == 1);
-		a = base64(raw, raw_len, true);
-		r = asprintf(&text, "'kty':'OKP','crv':'Ed25519','x':'%s'", a);
-	} else {
-		a = number_text(key, "qx", (bits + 7) / 8);
-		b = number_text(key, "qy", (bits + 7) / 8);
-		r = asprintf(&text, "'kty':'EC','crv':'P-%d','x':'%s','y':'%s'", bits, a, b);
-	}
-	CERTS_MUST(r > 0);
-	free(a);
-	free(b);
-	return text;
-}
-
-static char *entry_text(const struct cert *cert)
-{
-	char *key = key_text(cert->key), *x5c = certificate_text(cert, false, 0), *text;
-
-	CERTS_MUST(asprintf(&text, "{%s,'use':'x509-svid','x5c':['%s']}", key, x5c) > 0);
-	free(key);
-	free(x5c);
-	return text;
-}
-
-/* @NAME@ in a template stands for this text. */
-struct word {
-	const char *name;
-	char *text;
-};
-
-#define MAX_WORDS 24
-
-struct world {
-	struct bundle_set *bundles;
-	struct cert root, second, rsa, ed, p384, leaf, no_sign, v1, other_td, bad_extension;
-	struct word words[MAX_WORDS];
-	size_t n_words;
-};
-
-static void word_add(struct world *world, const char *name, char *text)
-{
-	CERTS_MUST(world->n_words < MAX_WORDS);
-	world->words[world->n_words++] = (struct word){name, text};
-}
-
-static char *pem_text(const struct cert *cert)
-{
-	char *pem = certs_pem((const struct cert *[]){cert}, 1), *text = calloc(1, strlen(pem) * 2), *to = text;
-
-	for (const char *c = pem; *c; c++) {
-		if (*c == '\n') {
-			*to++ = '\\';
-			*to++ = 'n';
-		} else {
-			*to++ = *c;
-		}
-	}
-	free(pem);
-	return text;
-}
-
-static char *broken_lines(const struct cert *cert)
-{
-	char *flat = certificate_text(cert, false, 0), *text;
-
-	CERTS_MUST(asprintf(&text, "%.64s\\n%s", flat, flat + 64) > 0);
-	free(flat);
-	return text;
-}
-
-/* Three entries too many are as many as it takes. */
-static char *crowd(void)
-{
-	size_t room = 1 << 20, used = 0;
-	char *text = calloc(1, room);
-	EVP_PKEY *key = certs_key("P-256");
-
-	for (unsigned i = 0; i < BUNDLE_MAX_AUTHORITIES + 1; i++) {
-		struct cert cert = certs_ca(NULL, &(struct cert_spec){.key = key});
-		char *entry = entry_text(&cert);
-
-		used += (size_t)snprintf(text + used, room - used, "%s%s", i ? "," : "", entry);
-		CERTS_MUST(used < room);
-		free(entry);
-		cert_free(&cert);
-	}
-	EVP_PKEY_free(key);
-	return text;
-}
-
-static int world_setup(void **state)
-{
-	struct world *world = calloc(1, sizeof(*world));
-	EVP_PKEY *rsa = EVP_RSA_gen(2048), *ed = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519"), *p384 = certs_key("P-384");
-	char *rsa_key;
-
-	world->root = certs_ca(NULL, &(struct cert_spec){.san = "URI:spiffe://" TD});
-	world->second = certs_ca(NULL, &(struct cert_spec){.subject = "second"});
-	world->rsa = certs_ca(NULL, &(struct cert_spec){.key = rsa});
-	world->ed = certs_ca(NULL, &(struct cert_spec){.key = ed});
-	world->p384 = certs_ca(NULL, &(struct cert_spec){.key = p384});
-	world->leaf = certs_leaf(&world->root, &(struct cert_spec){0});
-	world->no_sign = certs_ca(NULL, &(struct cert_spec){.usage = "critical,digitalSignature"});
-	world->v1 = certs_ca(NULL, &(struct cert_spec){.version = 1});
-	world->other_td = certs_ca(NULL, &(struct cert_spec){.san = "URI:spiffe://other.example"});
-	world->bad_extension = certs_ca(NULL, &(struct cert_spec){.twice = NID_basic_constraints});
-	EVP_PKEY_free(rsa);
-	EVP_PKEY_free(ed);
-	EVP_PKEY_free(p384);
-	word_add(world, "@ROOT@", entry_text(&world->root));
-	word_add(world, "@SECOND@", entry_text(&world->second));
-	word_add(world, "@RSA@", entry_text(&world->rsa));
-	word_add(world, "@ED@", entry_text(&world->ed));
-	word_add(world, "@P384@", entry_text(&world->p384));
-	word_add(world, "@LEAF@", entry_text(&world->leaf));
-	word_add(world, "@NOSIGN@", entry_text(&world->no_sign));
-	word_add(world, "@V1@", entry_text(&world->v1));
-	word_add(world, "@OTHERTD@", entry_text(&world->other_td));
-	word_add(world, "@BADEXT@", entry_text(&world->bad_extension));
-	word_add(world, "@KEY@", key_text(world->root.key));
-	word_add(world, "@OTHERKEY@", key_text(world->second.key));
-	rsa_key = key_text(world->rsa.key);
-	word_add(world, "@RSAKEY@", rsa_key);
-	word_add(world, "@CERT@", certificate_text(&world->root, false, 0));
-	word_add(world, "@SECONDCERT@", certificate_text(&world->second, false, 0));
-	word_add(world, "@CERTURL@", certificate_text(&world->root, true, 0));
-	word_add(world, "@CERTTRAIL@", certificate_text(&world->root, false, 1));
-	word_add(world, "@CERTPEM@", pem_text(&world->root));
-	word_add(world, "@CERTLINES@", broken_lines(&world->root));
-	word_add(world, "@CROWD@", crowd());
-	assert_int_equal(bundle_set_new(&world->bundles), 0);
-	*state = world;
-	return 0;
-}
-
-static int world_teardown(void **state)
-{
-	struct world *world = *state;
-	struct cert *certs[] = {&world->root, &world->second,  &world->rsa, &world->ed,	      &world->p384,
-				&world->leaf, &world->no_sign, &world->v1,  &world->other_td, &world->bad_extension};
-
-	for (size_t i = 0; i < sizeof(certs) / sizeof(certs[0]); i++)
-		cert_free(certs[i]);
-	for (size_t i = 0; i < world->n_words; i++)
-		free(world->words[i].text);
-	bundle_set_freep(&world->bundles);
-	free(world);
-	return 0;
-}
-
-/* The text of a template: ' is ", and words stand for themselves. */
-static char *expand(const struct world *world, const char *template, size_t *len)
-{
-	char *text = NULL;
-	FILE *out = open_memstream(&text, len);
-
-	while (*template) {
-		const struct word *found = NULL;
-
-		for (size_t i = 0; *template == '@' && i < world->n_words; i++)
-			if (strncmp(template, world->words[i].name, strlen(world->words[i].name)) == 0)
-				found = &world->words[i];
-		if (found)
-			fputs(found->text, out);
-		else
-			fputc(*template, out);
-		template += found ? strlen(found->name) : 1;
-	}
-	fclose(out);
-	for (char *c = text; c < text + *len; c++)
-		if (*c == '\'')
-			*c = '"';
-	return text;
-}
 
 /* ---- SPIFFE bundles ---- */
 
 #define MEMBERS(members) "{" members ",'use':'x509-svid'}"
 #define WITH(x5c) "{'keys':[{@KEY@,'use':'x509-svid','x5c':" x5c "}]}"
+#define EDITED(x5c) "{'keys':[{@KEY@,'use':'x509-svid','x5c':['" x5c "']},@SECOND@]}"
 #define REFUSED(number) .rule = (number)
 #define TAKEN(number) .authorities = (number)
 #define DROPPED(number) .dropped = 1, .told = (number)
@@ -291,6 +48,12 @@ static const struct bundle_case {
 	{"ok-unknown-top", "{'keys':[@ROOT@],'spiffe_new':{'a':[1,2,{'b':null}]},'x':184467440737095516160}", TAKEN(1)},
 	{"ok-unknown-in-entry",
 	 "{'keys':[{@KEY@,'use':'x509-svid','x5c':['@CERT@'],'alg':'ES256','key_ops':['verify']}]}", TAKEN(1)},
+	/* JSON that the reader has no room for is as good as none, wherever it stands. */
+	{"bad-number-beyond-doubles", "{'keys':[@ROOT@],'x':1e400}", REFUSED(76)},
+	{"bad-nul-in-a-string", "{'keys':[@ROOT@],'x':'a\\u0000b'}", REFUSED(76)},
+	{"bad-half-a-surrogate", "{'keys':[@ROOT@],'x':'\\ud800'}", REFUSED(76)},
+	{"bad-nested-too-deep", "{'keys':[@ROOT@],'x':@DEEP@}", REFUSED(76)},
+	{"ok-number-tiny", "{'keys':[@ROOT@],'x':1e-400}", TAKEN(1)},
 	/* 78 */
 	{"ok-noseq", "{'keys':[@ROOT@]}", TAKEN(1), .refresh_s = BUNDLE_REFRESH_USUAL_S},
 	{"ok-seq-zero", "{'keys':[@ROOT@],'spiffe_sequence':0}", TAKEN(1)},
@@ -309,10 +72,22 @@ static const struct bundle_case {
 	{"bad-seq-real", "{'keys':[@ROOT@],'spiffe_sequence':12.0}", REFUSED(78)},
 	{"bad-seq-exponent", "{'keys':[@ROOT@],'spiffe_sequence':1e3}", REFUSED(78)},
 	{"bad-seq-negative", "{'keys':[@ROOT@],'spiffe_sequence':-1}", REFUSED(78)},
+	{"ok-seq-2-to-63", "{'keys':[@ROOT@],'spiffe_sequence':9223372036854775808}", TAKEN(1),
+	 .sequence = 9223372036854775808ULL},
+	{"bad-seq-1e400", "{'keys':[@ROOT@],'spiffe_sequence':1e400}", REFUSED(76)},
+	{"bad-seq-minus-zero", "{'keys':[@ROOT@],'spiffe_sequence':-0}", REFUSED(78)},
+	{"bad-seq-leading-zero", "{'keys':[@ROOT@],'spiffe_sequence':012}", REFUSED(76)},
+	{"bad-seq-plus", "{'keys':[@ROOT@],'spiffe_sequence':+12}", REFUSED(76)},
+	{"bad-seq-hexadecimal", "{'keys':[@ROOT@],'spiffe_sequence':0x10}", REFUSED(76)},
+	{"bad-seq-array", "{'keys':[@ROOT@],'spiffe_sequence':[12]}", REFUSED(78)},
+	{"bad-seq-true", "{'keys':[@ROOT@],'spiffe_sequence':true}", REFUSED(78)},
+	{"bad-seq-of-300-digits", "{'keys':[@ROOT@],'spiffe_sequence':@DIGITS@}", REFUSED(78)},
 	{"bad-seq-null", "{'keys':[@ROOT@],'spiffe_sequence':null}", REFUSED(78)},
 	/* 81, 82, 83 */
 	{"bad-hint-string", "{'keys':[@ROOT@],'spiffe_refresh_hint':'600'}", REFUSED(81)},
 	{"bad-hint-real", "{'keys':[@ROOT@],'spiffe_refresh_hint':0.5}", REFUSED(81)},
+	{"bad-hint-exponent", "{'keys':[@ROOT@],'spiffe_refresh_hint':1e3}", REFUSED(81)},
+	{"bad-hint-null", "{'keys':[@ROOT@],'spiffe_refresh_hint':null}", REFUSED(81)},
 	{"hint-zero", "{'keys':[@ROOT@],'spiffe_refresh_hint':0}", TAKEN(1), .refresh_s = BUNDLE_REFRESH_MIN_S},
 	{"hint-neg", "{'keys':[@ROOT@],'spiffe_refresh_hint':-5}", TAKEN(1), .refresh_s = BUNDLE_REFRESH_MIN_S},
 	{"hint-huge", "{'keys':[@ROOT@],'spiffe_refresh_hint':99999999999999999999}", TAKEN(1),
@@ -342,6 +117,10 @@ static const struct bundle_case {
 	{"ok-2", "{'keys':[@ROOT@,@SECOND@]}", TAKEN(2)},
 	{"ok-dup-key", "{'keys':[@ROOT@,@ROOT@]}", TAKEN(1)},
 	{"ok-every-kind", "{'keys':[@ROOT@,@RSA@,@ED@,@P384@]}", TAKEN(4)},
+	/* JWK has one kind of RSA key (RFC 7518 6.3), certificates have two (RFC 4055 1.2). */
+	{"ok-rsa-pss", "{'keys':[@PSS@]}", TAKEN(1)},
+	{"rsa-pss-mismatch", "{'keys':[{@RSAKEY@,'use':'x509-svid','x5c':['@PSSCERT@']},@SECOND@]}", TAKEN(1),
+	 DROPPED(97)},
 	/* 94, 95 */
 	{"ok-kid-set", "{'keys':[{@KEY@,'kid':'one','use':'x509-svid','x5c':['@CERT@']}]}", TAKEN(1)},
 	{"ok-jwt", "{'keys':[{@OTHERKEY@,'kid':'j','use':'jwt-svid'},@ROOT@]}", TAKEN(1)},
@@ -370,6 +149,15 @@ static const struct bundle_case {
 	 TAKEN(1), DROPPED(97)},
 	{"x5c-trailing", "{'keys':[{@KEY@,'use':'x509-svid','x5c':['@CERTTRAIL@']},@SECOND@]}", TAKEN(1), DROPPED(72)},
 	{"x5c-extension-twice", "{'keys':[@BADEXT@,@SECOND@]}", TAKEN(1), DROPPED(203)},
+	/* 205 */
+	{"x5c-long-length-inside", EDITED("@LONGTBS@"), TAKEN(1), DROPPED(205)},
+	{"x5c-long-length", EDITED("@LONGALL@"), TAKEN(1), DROPPED(205)},
+	{"x5c-indefinite-length", EDITED("@INDEFINITE@"), TAKEN(1), DROPPED(205)},
+	{"x5c-string-in-pieces", EDITED("@PIECES@"), TAKEN(1), DROPPED(205)},
+	{"x5c-boolean-one", EDITED("@BOOLEAN@"), TAKEN(1), DROPPED(205)},
+	{"x5c-long-length-in-extension", EDITED("@INVALUE@"), TAKEN(1), DROPPED(205)},
+	{"x5c-behind-extension", EDITED("@BEHIND@"), TAKEN(1), DROPPED(205)},
+	{"ok-x5c-default-written-out", EDITED("@DEFAULT@"), TAKEN(2)},
 	/* 98 */
 	{"x5c-other-td", "{'keys':[@OTHERTD@]}", TAKEN(1), NOTED(98)},
 	/* 103 */
@@ -563,6 +351,56 @@ static void certificates_one_behind_the_other_are_a_bundle(void **state)
 	assert_int_equal(load_text(world, BUNDLE_DER, text, 0, &report), 0);
 }
 
+static char *pem_of(const uint8_t *der, size_t len)
+{
+	BIO *bio = BIO_new(BIO_s_mem());
+	char *bytes, *text;
+	long n;
+
+	CERTS_MUST(PEM_write_bio(bio, PEM_STRING_X509, "", der, (long)len) > 0);
+	n = BIO_get_mem_data(bio, &bytes);
+	text = strndup(bytes, (size_t)n);
+	BIO_free(bio);
+	return text;
+}
+
+static void check_beside_a_good_one(struct world *world, enum bundle_format format, const char *text, size_t len,
+				    bool taken)
+{
+	struct bundle_report report;
+
+	assert_int_equal(load_text(world, format, text, len, &report), 1 + taken);
+	assert_int_equal(report.dropped, !taken);
+	if (!taken)
+		assert_int_equal(report.entries[0].rule, 205);
+}
+
+/* In every form of a bundle: the entry goes, the bundle stays. */
+static void an_authority_that_is_not_der_is_dropped(void **state)
+{
+	struct world *world = *state;
+	size_t good_len, len;
+	unsigned char *good = der_of(&world->second, &good_len);
+	char *good_pem = pem_of(good, good_len);
+
+	for (size_t i = 0; i < N_ENCODINGS; i++) {
+		bool taken = i == N_ENCODINGS - 1;
+		uint8_t *der = encoded(&world->root, &encodings[i], &len);
+		char *pem = pem_of(der, len), *both;
+
+		assert_true(asprintf(&both, "%s%s", pem, good_pem) > 0);
+		check_beside_a_good_one(world, BUNDLE_PEM, both, strlen(both), taken);
+		der = realloc(der, len + good_len);
+		memcpy(der + len, good, good_len);
+		check_beside_a_good_one(world, BUNDLE_DER, (const char *)der, len + good_len, taken);
+		free(both);
+		free(pem);
+		free(der);
+	}
+	free(good_pem);
+	OPENSSL_free(good);
+}
+
 static void a_bundle_of_more_than_4_mib_is_refused(void **state)
 {
 	struct bundle_report report;
@@ -643,6 +481,7 @@ int main(void)
 		cmocka_unit_test(a_trust_domain_without_a_name_has_no_bundle),
 		cmocka_unit_test(every_rule_of_a_pem_bundle_has_its_verdict),
 		cmocka_unit_test(certificates_one_behind_the_other_are_a_bundle),
+		cmocka_unit_test(an_authority_that_is_not_der_is_dropped),
 		cmocka_unit_test(a_bundle_of_more_than_4_mib_is_refused),
 		cmocka_unit_test(an_authority_is_told_from_others),
 		cmocka_unit_test(every_authority_that_a_chain_leads_to_is_named),

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "daemon/ipc.h"
@@ -83,6 +84,66 @@ static void packet_arrives_as_it_was_sent(void **state)
 	assert_int_equal(ipc_receive(pair->b, pair->buf, &fd), IPC_TAG_REPLY);
 	assert_int_equal(fd, -1);
 	assert_memory_equal(pair->buf, &reply, sizeof(reply));
+}
+
+/* A role that was taken over says what it wants; it reaches no terminal and no log as it is. */
+static void what_roles_say_to_people_arrives_printable(void **state)
+{
+	struct pair *pair = *state;
+	struct ipc_fetched fetched = {.h = {IPC_FETCHED, sizeof(fetched)},
+				      .why = "one\n<3>bulkheadd: two\x1b[2J\x9b\x7f~ "};
+	struct ipc_workload_state told = {.h = {IPC_WORKLOAD_STATE, sizeof(told)}, .why = "a\r\tb"};
+	struct ipc_bundle_loaded loaded = {.h = {IPC_BUNDLE_LOADED, sizeof(loaded)}, .why = "\001"};
+	struct ipc_tag_request refused = {
+		.h = {IPC_ATTEST_REFUSED, sizeof(refused)}, .issuer = "CN=\n", .text = "\xc3\xbc"};
+	struct ipc_bundle_entry entry = {.h = {IPC_BUNDLE_ENTRY, sizeof(entry)}, .text = "\b"};
+	struct ipc_bundle_authority authority = {.h = {IPC_BUNDLE_AUTHORITY, sizeof(authority)}, .subject = "\a"};
+	const struct {
+		const void *packet;
+		size_t at;
+		const char *text;
+	} cases[] = {
+		{&fetched, offsetof(struct ipc_fetched, why), "one?<3>bulkheadd: two?[2J??~ "},
+		{&told, offsetof(struct ipc_workload_state, why), "a??b"},
+		{&loaded, offsetof(struct ipc_bundle_loaded, why), "?"},
+		{&refused, offsetof(struct ipc_tag_request, issuer), "CN=?"},
+		{&refused, offsetof(struct ipc_tag_request, text), "??"},
+		{&entry, offsetof(struct ipc_bundle_entry, text), "?"},
+		{&authority, offsetof(struct ipc_bundle_authority, subject), "?"},
+	};
+	int fd;
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		assert_int_equal(ipc_send(pair->a, cases[i].packet, -1), 0);
+		assert_true(ipc_receive(pair->b, pair->buf, &fd) > 0);
+		assert_string_equal((const char *)pair->buf + cases[i].at, cases[i].text);
+	}
+}
+
+/* A role that has to tell something waits as long as the enforcer is busy. */
+static void what_has_to_be_told_waits_for_room(void **state)
+{
+	struct pair *pair = *state;
+	struct ipc_fetched fetched = {.h = {IPC_FETCHED, sizeof(fetched)}};
+	uint64_t wanted = 0;
+	int fd, status;
+	pid_t pid;
+
+	assert_int_equal(fcntl(pair->a, F_SETFL, O_NONBLOCK), 0);
+	while (ipc_send(pair->a, &fetched, -1) == 0)
+		fetched.request++;
+	pid = fork();
+	if (pid == 0)
+		_exit(ipc_send_wait(pair->a, &fetched, -1) != 0);
+	do {
+		assert_int_equal(ipc_receive(pair->b, pair->buf, &fd), IPC_FETCHED);
+		assert_int_equal(((struct ipc_fetched *)pair->buf)->request, wanted);
+	} while (wanted++ < fetched.request);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	close(pair->b);
+	pair->b = -1;
+	assert_int_equal(ipc_send_wait(pair->a, &fetched, -1), -EPIPE);
 }
 
 static void body_travels_as_sealed_memfd(void **state)
@@ -225,6 +286,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(packet_arrives_as_it_was_sent),
+		TEST(what_roles_say_to_people_arrives_printable),
+		TEST(what_has_to_be_told_waits_for_room),
 		TEST(body_travels_as_sealed_memfd),
 		TEST(empty_memfd_is_an_empty_text),
 		TEST(what_is_no_regular_file_is_no_memfd),

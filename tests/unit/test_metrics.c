@@ -35,7 +35,7 @@ static struct metrics *snapshot(size_t n_pairs)
 		  .retransmits = 2,
 		  .rtt_us = 1500000,
 		  .rtt_samples = 4}},
-		{{.subject = WEB, .peer = BH_ID_WORLD, .direction = BH_EGRESS, .proto = 17}, {.flows = 7}},
+		{{.subject = WEB, .peer = BH_ID_WORLD, .direction = BH_EGRESS, .proto = 17}, {.flows = 7, .sent = 30}},
 		{{.subject = 22, .peer = BH_ID_HOST, .direction = BH_EGRESS, .proto = 89}, {.denied = 5}},
 	};
 	struct metrics head = {.version = "1.2", .instance = "blue", .revision = 9, .enforcing = 1};
@@ -89,6 +89,10 @@ static void pairs_are_told_by_name_from_source_to_destination(void **state)
 	has(text, "\nbulkhead_denied_total{reason=\"POLICY\"} 0\n");
 	has(text, "\nbulkhead_map_entries{map=\"tags\"} 2\n");
 	has(text, "\nbulkhead_nearest_deadline_timestamp_seconds{identity=\"spiffe://a.example/web\"} 1700000000\n");
+	has(text, "\nbulkhead_pair_udp_sent_bytes_total{source=\"spiffe://a.example/web\",destination=\"world\","
+		  "direction=\"egress\",protocol=\"udp\"} 30\n");
+	assert_null(strstr(
+		text, "bulkhead_pair_tcp_sent_bytes_total{source=\"spiffe://a.example/web\",destination=\"world\""));
 	/* Of a pair that never had a TCP connection. */
 	assert_null(strstr(text, "bulkhead_pair_tcp_sent_bytes_total{source=\"?\""));
 	free(text);

@@ -229,8 +229,9 @@ static void an_id_may_be_bound_to_who_proves_it(void **state)
 	assert_string_equal(why, "identity 'a' is bound to unit a.service, uid 33; /b.service is not within it");
 	assert_false(policy_image_binding_of(image, "spiffe://td/a", "/a.service", 0, why, sizeof(why)));
 	assert_string_equal(why, "identity 'a' is bound to unit a.service, uid 33; uid 0 proved it");
-	/* Of a tag that outlived its daemon it is no longer known who proved it: the place is what is left to ask. */
-	assert_true(policy_image_binding_of(image, "spiffe://td/a", "/a.service", POLICY_ANY_UID, why, sizeof(why)));
+	/* Of a tag that an older version gave it is not known who proved it: it is nobody that it could be bound to. */
+	assert_false(policy_image_binding_of(image, "spiffe://td/a", "/a.service", POLICY_ANY_UID, why, sizeof(why)));
+	assert_string_equal(why, "identity 'a' is bound to unit a.service, uid 33; it is not known who proved it");
 	assert_true(policy_image_binding_of(image, "spiffe://td/b", "/x/y", 7, why, sizeof(why)));
 	assert_true(policy_image_binding_of(image, "spiffe://td/b", "/b/c", 8, why, sizeof(why)));
 	assert_false(policy_image_binding_of(image, "spiffe://td/b", "/x/y", 8, why, sizeof(why)));

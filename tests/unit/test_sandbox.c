@@ -8,6 +8,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/netlink.h>
+#include <netinet/in.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,7 +71,7 @@ static int make_inet_socket(void)
 
 static int make_unix_socket(void)
 {
-	return socket(AF_UNIX, SOCK_SEQPACKET, 0) < 0;
+	return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) < 0;
 }
 
 static int open_for_writing(void)
@@ -232,22 +235,136 @@ static int fork_and_wait(void)
 	return pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status) != 7;
 }
 
+/* As attestations are asked for by. */
+static int make_unix_packets(void)
+{
+	return socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0) < 0;
+}
+
+static int make_datagram_sockets(void)
+{
+	return socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP) < 0 ||
+	       socket(AF_INET6, SOCK_DGRAM, 0) < 0;
+}
+
+static int make_raw_socket(void)
+{
+	return socket(AF_INET, SOCK_RAW, IPPROTO_ICMP) < 0;
+}
+
+static int ask_for_routes(void)
+{
+	return socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE) < 0;
+}
+
+static int netlink_family; /* to be tried, by the child */
+
+static int make_other_netlink(void)
+{
+	return socket(AF_NETLINK, SOCK_RAW, netlink_family) < 0;
+}
+
+static int make_memory_file(void)
+{
+	return memfd_create("x", 0) < 0;
+}
+
+static int one_more_filter(void)
+{
+	return syscall(SYS_seccomp, 1 /* SECCOMP_SET_MODE_FILTER */, 0, NULL) < 0;
+}
+
+static int end_with_parent(void)
+{
+	return prctl(PR_SET_PDEATHSIG, SIGKILL) < 0;
+}
+
+static int outlive_parent(void)
+{
+	return prctl(PR_SET_PDEATHSIG, 0) < 0;
+}
+
+static int be_dumpable(void)
+{
+	return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0;
+}
+
+static int have_a_name(void)
+{
+	return prctl(PR_SET_NAME, "init", 0, 0, 0) < 0;
+}
+
 static void fetcher_alone_connects_and_forks(void **state)
 {
 	(void)state;
 	assert_done(run_in(SANDBOX_FETCHER, make_inet_socket));
 	assert_done(run_in(SANDBOX_FETCHER, make_unix_socket));
+	assert_done(run_in(SANDBOX_FETCHER, make_datagram_sockets));
+	assert_done(run_in(SANDBOX_FETCHER, ask_for_routes));
+	assert_done(run_in(SANDBOX_FETCHER, end_with_parent));
 	assert_done(run_in(SANDBOX_FETCHER, fork_and_wait));
 	assert_done(run_in(SANDBOX_FETCHER, open_for_reading));
 	assert_done(run_in(SANDBOX_FETCHER, load_a_library));
 	assert_done(run_in(SANDBOX_FETCHER, compute));
 	assert_done(run_in(SANDBOX_FETCHER, is_nobody));
 	assert_killed(run_in(SANDBOX_FETCHER, make_packet_socket));
+	assert_killed(run_in(SANDBOX_FETCHER, make_raw_socket));
+	assert_killed(run_in(SANDBOX_FETCHER, make_unix_packets));
+	for (netlink_family = 1; netlink_family < 24; netlink_family++)
+		assert_killed(run_in(SANDBOX_FETCHER, make_other_netlink));
+	assert_killed(run_in(SANDBOX_FETCHER, outlive_parent));
+	assert_killed(run_in(SANDBOX_FETCHER, be_dumpable));
+	assert_killed(run_in(SANDBOX_FETCHER, have_a_name));
 	assert_killed(run_in(SANDBOX_FETCHER, new_namespace));
 	assert_killed(run_in(SANDBOX_FETCHER, open_for_writing));
 	assert_killed(run_in(SANDBOX_FETCHER, execute));
 	assert_killed(run_in(SANDBOX_FETCHER, send_signal));
 	assert_killed(run_in(SANDBOX_FETCHER, raise_limit));
+}
+
+/* What one fetch runs in: its parent's sandbox and a filter more. */
+static int (*fetch_action)(void);
+
+static int run_as_fetch(void)
+{
+	return end_with_parent() != 0 || role_sandbox_fetch() < 0 ? EXIT_NO_SANDBOX : fetch_action();
+}
+
+static int run_fetch(int (*action)(void))
+{
+	fetch_action = action;
+	return run_in(SANDBOX_FETCHER, run_as_fetch);
+}
+
+static void *thread_main(void *arg)
+{
+	*(int *)arg = 7;
+	return NULL;
+}
+
+static int start_thread(void)
+{
+	pthread_t thread;
+	int told = 0;
+
+	return pthread_create(&thread, NULL, thread_main, &told) != 0 || pthread_join(thread, NULL) != 0 || told != 7;
+}
+
+static void a_fetch_ends_with_the_fetcher_and_starts_no_process(void **state)
+{
+	(void)state;
+	assert_done(run_fetch(make_inet_socket));
+	assert_done(run_fetch(ask_for_routes));
+	assert_done(run_fetch(compute));
+#ifndef SANITIZED /* the sanitizer's runtime names and sets up threads by calls of its own */
+	assert_done(run_fetch(start_thread));
+#endif
+	assert_killed(run_fetch(start_process));
+	assert_killed(run_fetch(fork_and_wait));
+	assert_killed(run_fetch(end_with_parent));
+	assert_killed(run_fetch(outlive_parent));
+	assert_killed(run_fetch(make_memory_file));
+	assert_killed(run_fetch(one_more_filter));
 }
 
 static void no_profile_can_make_a_socket(void **state)
@@ -387,6 +504,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(no_profile_can_make_a_socket),
 		cmocka_unit_test(fetcher_alone_connects_and_forks),
+		cmocka_unit_test(a_fetch_ends_with_the_fetcher_and_starts_no_process),
 		cmocka_unit_test(no_profile_can_open_for_writing),
 		cmocka_unit_test(auditor_alone_opens_for_reading),
 		cmocka_unit_test(no_profile_can_start_a_program_or_signal_one),

@@ -234,6 +234,97 @@ def test_show_takes_der_alone_and_in_a_row_and_refuses_what_is_no_certificate():
     ctl("svid", "show", expect=2)
 
 
+def wrong_files():
+    """What people have in place of a chain and of a key: file -> (what is said of it as a chain, as a key)."""
+    ctl("ca", "init", "wrong", "--trust-domain", TD, "--intermediates", 1)
+    ctl("ca", "bundle", "wrong", "--out", "wrong.pem")
+    ctl("ca", "issue", "wrong", ID, "--out", "svid")
+    ctl("ca", "issue", "wrong", ID, "--out", "other")
+    leaf, between = re.findall("-----BEGIN .*?-----END CERTIFICATE-----\n", content("svid.pem").decode(), flags=re.S)
+    for name, text in (("empty", b""), ("binary", os.urandom(3000)), ("words", b"hello\n"), ("json", b' {"keys": []}'),
+                       ("reversed", (between + leaf).encode()), ("both", content("svid.pem") + content("svid.key"))):
+        with open(name, "wb") as file:
+            file.write(text)
+    run("openssl", "pkcs12", "-export", "-in", "svid.pem", "-inkey", "svid.key", "-out", "p12", "-passout", "pass:x")
+    run("openssl", "crl2pkcs7", "-nocrl", "-certfile", "svid.pem", "-out", "p7b")
+    run("openssl", "req", "-new", "-key", "svid.key", "-subj", "/CN=x", "-out", "csr")
+    run("openssl", "x509", "-in", "svid.pem", "-trustout", "-out", "trusted")
+    run("openssl", "x509", "-in", "svid.pem", "-outform", "DER", "-out", "der")
+    run("openssl", "pkey", "-in", "svid.key", "-outform", "DER", "-out", "der.key")
+    run("openssl", "pkey", "-in", "svid.key", "-aes256", "-passout", "pass:x", "-out", "secret")
+    run("openssl", "ec", "-in", "svid.key", "-aes128", "-passout", "pass:x", "-out", "secret.old")
+    run("openssl", "pkey", "-in", "svid.key", "-pubout", "-out", "public")
+    return {
+        "empty": ("the file is empty", "the file is empty"),
+        "binary": ("begins with -----BEGIN", "begins with -----BEGIN"),
+        "words": ("begins with -----BEGIN", "begins with -----BEGIN"),
+        "json": ("it is JSON", "it is JSON"),
+        "reversed": ("the leaf is not the first", "it is a certificate"),
+        "both": ("in one file", None),
+        "p12": ("it is a PKCS#12 file; `openssl pkcs12 -in", "it is a PKCS#12 file; `openssl pkcs12 -in"),
+        "p7b": ("`openssl pkcs7 -print_certs", "`openssl pkcs7 -print_certs"),
+        "csr": ("it is a request", "it is a request"),
+        "trusted": ("OpenSSL's own form", "OpenSSL's own form"),
+        "der": ("certificate in DER; `openssl x509 -inform DER", "certificate in DER"),
+        "der.key": ("private key in DER", "private key in DER; `openssl pkey -inform DER"),
+        "svid.key": ("mixed up", None),
+        "svid.pem": (None, "mixed up"),
+        "secret": ("mixed up", "has a passphrase, and nobody is there to type it; `openssl pkey"),
+        "secret.old": ("mixed up", "has a passphrase"),
+        "public": ("where only", "it is a public key"),
+        "wrong": ("it is a directory", "it is a directory"),
+        "nowhere": ("No such file", "No such file"),
+    }
+
+
+def test_a_file_that_is_none_of_the_wanted_is_told_by_what_it_is():
+    """To `attest`, which reads its files before it looks for the daemon, and to `svid verify`."""
+    def attest(svid, key, said, code=1, json_too=False):
+        argv = ["attest", "--run-dir", "/nonexistent", "--svid", svid, "--key", key]
+        told = ctl(*argv, expect=code)
+        assert said in told and told.count("policyctl: ") == 1, f"{argv}: {told}"
+        name = svid if svid != "svid.pem" else key
+        assert name in told and len(told.splitlines()) <= 2, f"{argv}: {told}"
+        if json_too:
+            assert ctl_json(*argv, expect=code)["ok"] is False, argv
+
+    for name, (as_chain, as_key) in wrong_files().items():
+        if as_chain:
+            code = 2 if name in ("wrong", "nowhere") else 1
+            told = ctl("svid", "verify", "--bundle", "wrong.pem", "--trust-domain", TD, name, expect=code)
+            assert as_chain in told, f"svid verify {name}: {told}"
+            attest(name, "svid.key", as_chain, json_too=True)
+        if as_key:
+            attest("svid.pem", name, as_key, json_too=True)
+    # What is fine is not found fault with: only the daemon is missing. Lines may end as on other systems.
+    for name in ("svid.pem", "crlf.pem", "bom.pem"):
+        before, after = (b"\xef\xbb\xbf", b"\n") if name == "bom.pem" else (b"", b"\r\n")
+        if name != "svid.pem":
+            with open(name, "wb") as file:
+                file.write(before + content("svid.pem").replace(b"\n", after))
+        told = ctl("attest", "--run-dir", "/nonexistent", "--svid", name, "--key", "svid.key", expect=3)
+        assert "is bulkheadd running?" in told and "hint" not in told, told
+        assert verifies_with(name, "wrong.pem").startswith("ok "), name
+    attest("svid.pem", "other.key", "the key is not that of the certificate")
+    attest("reversed", "svid.key", "the leaf is not the first")
+
+
+def verifies_with(chain, bundle, expect=0, trust_domain=TD):
+    return ctl("svid", "verify", "--bundle", bundle, "--trust-domain", trust_domain, chain, expect=expect)
+
+
+def test_a_bundle_of_the_other_form_is_told_by_what_it_is():
+    ctl("ca", "bundle", "wrong", "--format", "spiffe", "--out", "spiffe.json")
+    for source, name, said in (("spiffe.json", "json.pem", "ends in .json"), ("wrong.pem", "pem.json", "does not end in .json"),
+                               ("svid.key", "key.pem", "it is a private key"), ("empty", "empty.json", "is empty")):
+        with open(name, "wb") as file:
+            file.write(content(source))
+        told = verifies_with("svid.pem", name, expect=1)
+        assert "  hint: " in told and said in told, f"{name}: {told}"
+    assert "follows \"spiffe://\"" in verifies_with("svid.pem", "wrong.pem", 2, f"spiffe://{TD}")
+    assert "lower case" in verifies_with("svid.pem", "wrong.pem", 2, "Prod.example")
+
+
 def test_ids_are_checked_one_by_one():
     shown = ctl_json("svid", "id", "check", ID, f"spiffe://{TD}/a%2fb", expect=1)
     good, bad = shown["ids"]
@@ -243,6 +334,8 @@ def test_ids_are_checked_one_by_one():
     lines = ctl("svid", "id", "check", f"spiffe://{TD}/a\x1bb", expect=1).splitlines()
     assert lines[0] == f"invalid spiffe://{TD}/a?b" and lines[1].index("^") == lines[0].index("?"), lines
     ctl("svid", "id", "check", expect=2)
+    ctl("svid", "id", "check", "--", expect=2)
+    assert ctl("svid", "id", "check", "--", ID).startswith("ok ")
     ctl("svid", "id", expect=2)
 
 
