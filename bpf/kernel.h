@@ -9,6 +9,7 @@
 #define BULKHEAD_BPF_KERNEL_H
 
 #include <linux/bpf.h>
+#include <stdbool.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
