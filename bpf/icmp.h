@@ -86,24 +86,32 @@ static __noinline bool icmp_flow_is_allowed(const struct bh_udp_key *key, const 
 	       !flow_is_over(&is, q->now);
 }
 
+/* The flow of this socket that an error quotes a request of. Returns whether it quotes one. */
+static __noinline bool icmp_quoted(struct __sk_buff *skb, const struct bh_packet *p, const struct bh_query *q,
+				   struct bh_udp_key *key)
+{
+	__u32 at = p->transport + 8, type;
+	__u8 head[8];
+
+	if (!icmp_quoted_addresses(skb, key, &at, p->proto) || !bh_addr_equal(&key->local, &q->local) ||
+	    bpf_skb_load_bytes(skb, at, head, sizeof(head)))
+		return false;
+	type = head[0];
+	if (!icmp_is_request(p->proto == IPPROTO_ICMPV6, type))
+		return false;
+	key->cookie = q->cookie;
+	key->lport = (__u16)head[4] << 8 | head[5];
+	key->rport = type | ICMP_OPENED_HERE;
+	key->proto = p->proto;
+	return true;
+}
+
 /* Does this error quote a request of a flow that this socket opened, and that is allowed as things are? */
 static __noinline int icmp_quotes_flow(struct __sk_buff *skb, const struct bh_packet *p, const struct bh_query *q)
 {
-	__u32 at = p->transport + 8, type;
 	struct bh_udp_key key = {};
-	__u8 head[8];
 
-	if (!icmp_quoted_addresses(skb, &key, &at, p->proto) || !bh_addr_equal(&key.local, &q->local) ||
-	    bpf_skb_load_bytes(skb, at, head, sizeof(head)))
-		return 0;
-	type = head[0];
-	if (!icmp_is_request(p->proto == IPPROTO_ICMPV6, type))
-		return 0;
-	key.cookie = q->cookie;
-	key.lport = (__u16)head[4] << 8 | head[5];
-	key.rport = type | ICMP_OPENED_HERE;
-	key.proto = p->proto;
-	return icmp_flow_is_allowed(&key, q);
+	return icmp_quoted(skb, p, q, &key) && icmp_flow_is_allowed(&key, q);
 }
 
 /* q->direction is the packet's. */
