@@ -732,7 +732,7 @@ struct bh_fragment {
 };
 
 struct bh_device_flow {
-	__u64 word;
+	__u64 word; /* with a seal of the key and of all below over it (bpf/device_flow.h) */
 	__u64 valid_until_ns;
 	__u64 peer_tag;
 	__u32 identity;

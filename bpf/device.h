@@ -18,6 +18,16 @@
 #define BH_PF_INET6 10
 #define BH_PF_PACKET 17
 
+/* The packet that an ICMP error is about, as the sender of the error quotes it. */
+struct bh_device_quote {
+	struct bh_addr src;
+	struct bh_addr dst;
+	__u16 sport;
+	__u16 dport;
+	__u8 proto;
+	__u8 icmp_type;
+};
+
 /* Room beyond the 512 bytes of a program's stack. Neither of the two hooks is entered again on a CPU before it has ended: they
  * run with softirqs off. */
 struct bh_device_room {
@@ -26,7 +36,11 @@ struct bh_device_room {
 	struct bh_fragment_key fragment;
 	__u64 is_first; /* the packet is the first fragment of `fragment` */
 	struct bh_device_key key;
+	__u64 zero;		    /* a seal is made of six words of a key */
 	struct bh_device_flow flow; /* of `key`: a copy (device_flow.h) */
+	struct bh_udp_key udp_key;
+	struct bh_packet packet;
+	struct bh_device_quote quote; /* what an ICMP error tells of */
 	struct bpf_fib_lookup route;
 };
 

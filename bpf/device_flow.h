@@ -9,8 +9,9 @@
  * - nothing of a verdict is written through a pointer. A flow that is judged again goes in by its key (BPF_EXIST), which the
  *   kernel compares under the bucket's lock, as a new element that is whole before it can be found: what stands in the table of a
  *   flow does not change as long as it stands there;
- * - what is read is copied, and counts if the key leads to the same element afterwards. Else it may be another flow's: then
- *   the flow is not known, its packet is denied, and TCP sends it again.
+ * - what is read is copied. The word that it was judged under has a seal over it, of the key and of all else that it says
+ *   (seal.h): where it is the word in force, all of it is this flow's. Where it is not, an older one or another flow's, it counts if
+ *   the key leads to the same element afterwards. Else the flow is not known, its packet is denied, and TCP sends it again.
  */
 #ifndef BULKHEAD_BPF_DEVICE_FLOW_H
 #define BULKHEAD_BPF_DEVICE_FLOW_H
@@ -27,24 +28,42 @@ static __always_inline void device_key_of(struct bh_device_key *key, const struc
 	key->remote = q->remote;
 }
 
-/* Copies what is known of the flow room->key to room->flow. Returns whether anything is. */
-static __always_inline bool device_flow_get(struct bh_device_room *room)
+/* Of room->key and all of room->flow but its word. */
+static __always_inline __u64 device_flow_seal(const struct bh_device_room *room)
 {
-	struct bh_device_flow *f = bpf_map_lookup_elem(&device_flows, &room->key);
+	const bh_seal_word *w = (const bh_seal_word *)&room->flow;
 
-	if (!f)
-		return false;
-	room->flow = *f;
-	asm volatile("" ::: "memory");
-	return bpf_map_lookup_elem(&device_flows, &room->key) == f;
+	return bh_seal_key(&room->key) + BH_SEAL(w[1], 0x923f82a4af194f9bULL) + BH_SEAL(w[2], 0xab1c5ed5da6d8118ULL) +
+	       BH_SEAL(w[3], 0xd807aa98a3030242ULL) + BH_SEAL(w[4], 0x12835b0145706fbeULL) +
+	       BH_SEAL(w[5], 0x243185be4ee4b28cULL);
 }
 
-/* Puts it back, with q's verdict. Returns whether it could: a flow that is not there (BPF_EXIST) has been evicted. */
-static __always_inline bool device_flow_put(struct bh_device_room *room, const struct bh_query *q, __u64 flags)
+/* Copies what is known of the flow room->key to room->flow. Returns whether anything is. */
+static __noinline int device_flow_get(struct bh_device_room *room)
 {
-	struct bh_device_flow *f = &room->flow;
+	struct bh_device_flow *f;
 
-	f->word = q->word;
+	if (!room)
+		return 0;
+	f = bpf_map_lookup_elem(&device_flows, &room->key);
+	if (!f)
+		return 0;
+	room->flow = *f;
+	asm volatile("" ::: "memory");
+	room->flow.word ^= device_flow_seal(room);
+	return room->flow.word == room->q.word || bpf_map_lookup_elem(&device_flows, &room->key) == f;
+}
+
+/* Puts it back, with the verdict of room->q. Returns whether it could: a flow that is not there (BPF_EXIST) has been evicted. */
+static __noinline int device_flow_put(struct bh_device_room *room, __u64 flags)
+{
+	const struct bh_query *q;
+	struct bh_device_flow *f;
+
+	if (!room)
+		return 0;
+	q = &room->q;
+	f = &room->flow;
 	f->valid_until_ns = q->valid_until;
 	f->peer_tag = q->peer_tag;
 	f->identity = q->subject;
@@ -53,6 +72,7 @@ static __always_inline bool device_flow_put(struct bh_device_room *room, const s
 	f->proof = q->proof;
 	f->reason = q->reason;
 	f->verdict = q->allow;
+	f->word = q->word ^ device_flow_seal(room);
 	return bpf_map_update_elem(&device_flows, &room->key, f, flags) == 0;
 }
 
@@ -65,7 +85,7 @@ static __always_inline bool device_flow_begin(struct bh_query *q, const struct b
 	room->flow.initiator = initiator;
 	room->flow.answered = !initiator;
 	room->flow.isn = bpf_ntohl(p->seq);
-	return device_flow_put(room, q, BPF_ANY);
+	return device_flow_put(room, BPF_ANY);
 }
 
 static __always_inline int device_deny(struct bh_query *q, __u8 reason)
@@ -131,7 +151,7 @@ static __always_inline int device_established(const struct bh_packet *p, struct 
 		q->reason = f->reason;
 	} else {
 		bh_judge(q);
-		device_flow_put(device_room_of(q), q, BPF_EXIST);
+		device_flow_put(device_room_of(q), BPF_EXIST);
 		if (q->allow)
 			bh_report(q);
 	}
@@ -152,7 +172,7 @@ static __always_inline int device_answered(struct __sk_buff *skb, const struct b
 	device_peer_of_segment(skb, p, q, device_about(q));
 	bh_judge_arrived(q);
 	room->flow.answered = q->allow;
-	device_flow_put(room, q, BPF_EXIST);
+	device_flow_put(room, BPF_EXIST);
 	bh_report(q);
 	return q->allow ? BH_ALLOW : BH_DENY;
 }
@@ -200,12 +220,12 @@ static __noinline int device_tcp(struct __sk_buff *skb, const struct bh_packet *
 /* UDP, and protocols that are judged by their number, or by SCTP's ports. */
 static __noinline int device_datagram(struct __sk_buff *skb, struct bh_query *q, __u32 hook)
 {
-	struct bh_udp_key key;
+	struct bh_udp_key *key = &device_room_of(q)->udp_key;
 	__u64 peer;
 
-	flow_key_of(&key, q);
+	flow_key_of(key, q);
 	peer = hook == BH_EGRESS ? bh_peer_of_destination(q, 0, 0) : device_peer_of_datagram(skb, q, device_about(q));
-	if (!flow_packet(q, &key, peer, hook))
+	if (!flow_packet(q, key, peer, hook))
 		return BH_DENY;
 	if (hook == BH_EGRESS)
 		device_ticket(skb, q);
@@ -225,11 +245,11 @@ static __noinline int device_echo(struct __sk_buff *skb, const struct bh_packet 
 	bool v6 = p->proto == IPPROTO_ICMPV6;
 	__u16 request = v6 ? ICMPV6_ECHO_REQUEST_TYPE : ICMP_ECHO_REQUEST;
 	__u32 asks = p->icmp_type == request ? hook : !hook;
-	struct bh_udp_key key;
+	struct bh_udp_key *key = &device_room_of(q)->udp_key;
 	__u64 peer;
 
-	device_echo_key(&key, q, asks);
-	if (asks != hook && !bpf_map_lookup_elem(&udp_flows, &key))
+	device_echo_key(key, q, asks);
+	if (asks != hook && !bpf_map_lookup_elem(&udp_flows, key))
 		return device_deny(q, BH_REASON_NO_FLOW);
 	/* Who is there is asked, and told, under port 0. */
 	peer = hook == BH_EGRESS ? bh_peer_of_destination(q, 0, 0) : device_peer_of_datagram(skb, q, device_about(q));
@@ -237,7 +257,7 @@ static __noinline int device_echo(struct __sk_buff *skb, const struct bh_packet 
 		q->rport = request;
 	else
 		q->lport = request;
-	if (!flow_packet(q, &key, peer, hook))
+	if (!flow_packet(q, key, peer, hook))
 		return BH_DENY;
 	q->lport = 0;
 	q->rport = 0;
@@ -246,17 +266,7 @@ static __noinline int device_echo(struct __sk_buff *skb, const struct bh_packet 
 	return BH_ALLOW;
 }
 
-/* The packet that an ICMP error is about, as the sender of the error quotes it. */
-struct device_quote {
-	struct bh_addr src;
-	struct bh_addr dst;
-	__u16 sport;
-	__u16 dport;
-	__u8 proto;
-	__u8 icmp_type;
-};
-
-static __always_inline int device_quote_read(struct __sk_buff *skb, __u32 off, bool v6, struct device_quote *quote)
+static __always_inline int device_quote_read(struct __sk_buff *skb, __u32 off, bool v6, struct bh_device_quote *quote)
 {
 	__be16 ports[2];
 
@@ -290,11 +300,11 @@ static __always_inline int device_quote_read(struct __sk_buff *skb, __u32 off, b
 
 /* Was the quoted packet of a flow that is allowed now? q names the quoted flow's ends. */
 static __always_inline bool device_flow_lives(struct bh_device_room *room, const struct bh_query *q,
-					      const struct device_quote *quote, __u32 sent)
+					      const struct bh_device_quote *quote, __u32 sent)
 {
 	const struct bh_device_flow *tcp = &room->flow;
+	struct bh_udp_key *key = &room->udp_key;
 	struct bh_udp_flow *f;
-	struct bh_udp_key key;
 
 	if (quote->proto == IPPROTO_TCP) {
 		device_key_of(&room->key, q);
@@ -303,38 +313,38 @@ static __always_inline bool device_flow_lives(struct bh_device_room *room, const
 	if (quote->proto == IPPROTO_ICMP || quote->proto == IPPROTO_ICMPV6) {
 		bool request = quote->icmp_type == ICMP_ECHO_REQUEST || quote->icmp_type == ICMPV6_ECHO_REQUEST_TYPE;
 
-		device_echo_key(&key, q, request ? sent : !sent);
+		device_echo_key(key, q, request ? sent : !sent);
 	} else {
-		flow_key_of(&key, q);
+		flow_key_of(key, q);
 	}
-	f = bpf_map_lookup_elem(&udp_flows, &key);
+	f = bpf_map_lookup_elem(&udp_flows, key);
 	return f && f->verdict && f->word == q->word && q->now < f->valid_until_ns &&
-	       (__s64)(q->now - f->seen_ns) < (__s64)BH_FLOW_IDLE && bpf_map_lookup_elem(&udp_flows, &key) == f;
+	       (__s64)(q->now - f->seen_ns) < (__s64)BH_FLOW_IDLE && bpf_map_lookup_elem(&udp_flows, key) == f;
 }
 
 /* An error belongs to the flow that it tells of; whoever sends it. Returns 0 or the enum bh_reason to deny with. */
 static __noinline int device_error(struct __sk_buff *skb, const struct bh_packet *p, struct bh_query *q, __u32 hook)
 {
 	struct bh_query *about = device_about(q);
-	struct device_quote quote = {};
+	struct bh_device_quote *quote = &device_room_of(q)->quote;
 	/* What the workload is told of, it sent itself. */
 	__u32 sent = !hook;
 
-	if (device_quote_read(skb, p->transport + 8, p->proto == IPPROTO_ICMPV6, &quote))
+	if (device_quote_read(skb, p->transport + 8, p->proto == IPPROTO_ICMPV6, quote))
 		return BH_REASON_PARSE;
 	about->word = q->word;
 	about->now = q->now;
 	about->cookie = q->cookie;
-	about->local = sent == BH_EGRESS ? quote.src : quote.dst;
-	about->remote = sent == BH_EGRESS ? quote.dst : quote.src;
-	about->lport = sent == BH_EGRESS ? quote.sport : quote.dport;
-	about->rport = sent == BH_EGRESS ? quote.dport : quote.sport;
-	about->proto = quote.proto;
+	about->local = sent == BH_EGRESS ? quote->src : quote->dst;
+	about->remote = sent == BH_EGRESS ? quote->dst : quote->src;
+	about->lport = sent == BH_EGRESS ? quote->sport : quote->dport;
+	about->rport = sent == BH_EGRESS ? quote->dport : quote->sport;
+	about->proto = quote->proto;
 	/* What the workload tells of, it tells who sent it: else an error could carry anything anywhere. A router in between may
 	 * tell the workload. */
 	if (hook == BH_EGRESS && !bh_addr_equal(&about->remote, &q->remote))
 		return BH_REASON_NO_FLOW;
-	if (bh_addr_equal(&about->local, &q->local) && device_flow_lives(device_room_of(q), about, &quote, sent))
+	if (bh_addr_equal(&about->local, &q->local) && device_flow_lives(device_room_of(q), about, quote, sent))
 		return 0;
 	return BH_REASON_NO_FLOW;
 }

@@ -86,24 +86,32 @@ static __noinline bool icmp_flow_is_allowed(const struct bh_udp_key *key, const 
 	       !flow_is_over(&is, q->now);
 }
 
+/* The flow of this socket that an error quotes a request of. Returns whether it quotes one. */
+static __noinline bool icmp_quoted(struct __sk_buff *skb, const struct bh_packet *p, const struct bh_query *q,
+				   struct bh_udp_key *key)
+{
+	__u32 at = p->transport + 8, type;
+	__u8 head[8];
+
+	if (!icmp_quoted_addresses(skb, key, &at, p->proto) || !bh_addr_equal(&key->local, &q->local) ||
+	    bpf_skb_load_bytes(skb, at, head, sizeof(head)))
+		return false;
+	type = head[0];
+	if (!icmp_is_request(p->proto == IPPROTO_ICMPV6, type))
+		return false;
+	key->cookie = q->cookie;
+	key->lport = (__u16)head[4] << 8 | head[5];
+	key->rport = type | ICMP_OPENED_HERE;
+	key->proto = p->proto;
+	return true;
+}
+
 /* Does this error quote a request of a flow that this socket opened, and that is allowed as things are? */
 static __noinline int icmp_quotes_flow(struct __sk_buff *skb, const struct bh_packet *p, const struct bh_query *q)
 {
-	__u32 at = p->transport + 8, type;
 	struct bh_udp_key key = {};
-	__u8 head[8];
 
-	if (!icmp_quoted_addresses(skb, &key, &at, p->proto) || !bh_addr_equal(&key.local, &q->local) ||
-	    bpf_skb_load_bytes(skb, at, head, sizeof(head)))
-		return 0;
-	type = head[0];
-	if (!icmp_is_request(p->proto == IPPROTO_ICMPV6, type))
-		return 0;
-	key.cookie = q->cookie;
-	key.lport = (__u16)head[4] << 8 | head[5];
-	key.rport = type | ICMP_OPENED_HERE;
-	key.proto = p->proto;
-	return icmp_flow_is_allowed(&key, q);
+	return icmp_quoted(skb, p, q, &key) && icmp_flow_is_allowed(&key, q);
 }
 
 /* q->direction is the packet's. */
@@ -145,9 +153,19 @@ static __noinline int icmp_flow(struct __sk_buff *skb, const struct bh_sock *ss,
 	key->rport ^= ICMP_OPENED_HERE ^ ICMP_OPENED_THERE;
 	own = bh_addr_equal(&q->local, &q->remote) && icmp_flow_stands(key, q);
 	key->rport ^= ICMP_OPENED_HERE ^ ICMP_OPENED_THERE;
-	if (own)
-		return BH_DENY;
-	return icmp_is_error(v6, type) && icmp_quotes_flow(skb, p, q) ? BH_ALLOW : BH_JUDGE;
+	return own ? BH_DENY : BH_JUDGE;
+}
+
+/* A packet of ICMP. Its own flow, and that which an error quotes, are looked at from the caller's frame, so that only one of them is
+ * on the stack. */
+static __always_inline int icmp_packet(struct __sk_buff *skb, const struct bh_sock *ss, const struct bh_packet *p,
+				       struct bh_query *q, struct bh_udp_key *key, __u32 hook)
+{
+	int verdict = icmp_flow(skb, ss, p, q, key);
+
+	if (verdict != BH_JUDGE || hook == BH_EGRESS || !icmp_is_error(p->proto == IPPROTO_ICMPV6, p->icmp_type))
+		return verdict;
+	return icmp_quotes_flow(skb, p, q) ? BH_ALLOW : BH_JUDGE;
 }
 
 #endif

@@ -235,7 +235,7 @@ static __always_inline int bh_way_write(struct bh_handshake_bucket *b, __u32 way
 }
 
 /* The near bucket has no place, or had none a while ago. */
-static __noinline int bh_far_put(const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now)
+BH_GLOBAL int bh_far_put(const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now)
 {
 	struct bh_handshake_bucket *b;
 	__u64 hash, mark;
@@ -264,8 +264,9 @@ static __always_inline bool bh_near_has_room(struct bh_handshake_bucket *b, __u3
 	return bh_mark_is_free(mark) || (!(mark & BH_HANDSHAKE_WRITING) && bh_way_is_old(b, way, now));
 }
 
-/* Returns 0, or -1 if another handshake is being written to the same place: the segment comes again. */
-BH_GLOBAL int bh_pending_put(const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now)
+/* Returns 0, -1 if this handshake is being written there just now: the segment comes again; or 1 if it belongs into the far
+ * bucket. */
+BH_GLOBAL int bh_near_put(const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now)
 {
 	struct bh_handshake_bucket *b;
 	__u64 hash, mark;
@@ -285,7 +286,15 @@ BH_GLOBAL int bh_pending_put(const struct bh_tuple *tuple, const struct bh_hands
 		return 0;
 	*(volatile __u32 *)&b->overflow = BH_HANDSHAKE_TIME(now);
 	*(volatile __u32 *)&b->overflows = 1;
-	return bh_far_put(tuple, h, now);
+	return 1;
+}
+
+/* Keeps a handshake. Returns 0, or -1. Both places are tried from the caller's frame, so that only one of them is on the stack. */
+static __always_inline int bh_pending_put(const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now)
+{
+	int r = bh_near_put(tuple, h, now);
+
+	return r > 0 ? bh_far_put(tuple, h, now) : r;
 }
 
 #endif

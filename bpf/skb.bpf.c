@@ -29,7 +29,7 @@ static __noinline int flow_packet_of(struct __sk_buff *skb, const struct bh_sock
 	int verdict;
 
 	if (p->proto == IPPROTO_ICMP || p->proto == IPPROTO_ICMPV6)
-		verdict = icmp_flow(skb, ss, p, q, &key);
+		verdict = icmp_packet(skb, ss, p, q, &key, hook);
 	else
 		verdict = proto_flow(skb, ss, q, &key);
 	return verdict == BH_JUDGE ? flow_packet(q, &key, 0, hook) : verdict;

@@ -228,39 +228,40 @@ static __noinline int device_parse(struct __sk_buff *skb, __u32 link_header, __b
 static __noinline int device_ip(struct __sk_buff *skb, const struct bh_device *dev, struct bh_query *q, __be16 protocol,
 				__u32 hook)
 {
-	struct bh_packet p;
+	struct bh_packet *p;
 	int err;
 
 	if (!dev || !q)
 		return BH_DENY;
-	err = device_parse(skb, dev->link_header, protocol, &p, q);
+	p = &device_room_of(q)->packet;
+	err = device_parse(skb, dev->link_header, protocol, p, q);
 	if (err == BH_REASON_FRAGMENT)
-		err = device_fragment(skb, dev, &p, q, protocol);
+		err = device_fragment(skb, dev, p, q, protocol);
 	if (err == FRAGMENT_FOLLOWS)
 		return BH_ALLOW;
 	/* The identifier of an ICMP request is no port. */
-	if (p.proto == IPPROTO_ICMP || p.proto == IPPROTO_ICMPV6)
-		p.sport = 0;
-	q->proto = p.proto;
-	q->lport = hook == BH_EGRESS ? p.sport : p.dport;
-	q->rport = hook == BH_EGRESS ? p.dport : p.sport;
-	if (!err && is_neighbour_discovery(&p))
-		return device_neighbour(skb, dev, &p, q, hook);
+	if (p->proto == IPPROTO_ICMP || p->proto == IPPROTO_ICMPV6)
+		p->sport = 0;
+	q->proto = p->proto;
+	q->lport = hook == BH_EGRESS ? p->sport : p->dport;
+	q->rport = hook == BH_EGRESS ? p->dport : p->sport;
+	if (!err && is_neighbour_discovery(p))
+		return device_neighbour(skb, dev, p, q, hook);
 	if (err)
 		return device_deny(q, err);
 	if (!device_has(dev, &q->local) && !(hook == BH_INGRESS && bh_addr_is_multicast(&q->local)) &&
 	    !asks_for_address(q, hook))
 		return device_deny(q, BH_REASON_ADDRESS);
-	if (p.proto == IPPROTO_TCP)
-		return device_tcp(skb, &p, q, hook);
-	if (p.proto == IPPROTO_ICMP || p.proto == IPPROTO_ICMPV6) {
-		if (device_is_echo(&p))
-			return device_echo(skb, &p, q, hook);
-		if (device_is_error(&p)) {
-			err = device_error(skb, &p, q, hook);
+	if (p->proto == IPPROTO_TCP)
+		return device_tcp(skb, p, q, hook);
+	if (p->proto == IPPROTO_ICMP || p->proto == IPPROTO_ICMPV6) {
+		if (device_is_echo(p))
+			return device_echo(skb, p, q, hook);
+		if (device_is_error(p)) {
+			err = device_error(skb, p, q, hook);
 			return err ? device_deny(q, err) : BH_ALLOW;
 		}
-		q->rport = p.icmp_type;
+		q->rport = p->icmp_type;
 		return device_deny(q, BH_REASON_PROTO);
 	}
 	if (device_datagram(skb, q, hook) != BH_ALLOW)
@@ -279,21 +280,18 @@ static __always_inline int device_nobody(struct bh_query *q)
 	return BH_DENY;
 }
 
-/* In the programs themselves: the verifier takes no more than eight calls deep, and the tables are the last of them. */
-static __always_inline int device_packet(struct __sk_buff *skb, __u32 hook)
+/* Begins a judgement. Returns the device, or NULL if it carries nothing. By itself, so that what it needs of the stack is free when
+ * the packet is judged. */
+static __noinline struct bh_device *device_begin(struct __sk_buff *skb, struct bh_query *q, __u32 hook)
 {
-	__u32 ifindex = skb->ifindex, zero = 0;
+	__u32 ifindex = skb->ifindex;
 	struct bh_device *dev = bpf_map_lookup_elem(&devices, &ifindex);
-	struct bh_device_room *room = bpf_map_lookup_elem(&device_room, &zero);
-	__be16 protocol = skb->protocol;
-	struct bh_query *q;
 	struct bh_tag *tag;
 
-	if (!room)
-		return BH_DENY;
-	q = &room->q;
+	if (!q)
+		return 0;
 	__builtin_memset(q, 0, sizeof(*q));
-	room->is_first = 0;
+	device_room_of(q)->is_first = 0;
 	q->now = bh_now();
 	q->word = bh_state_word();
 	q->direction = hook;
@@ -304,7 +302,23 @@ static __always_inline int device_packet(struct __sk_buff *skb, __u32 hook)
 	tag = bpf_map_lookup_elem(&tags, &q->cookie);
 	if (tag)
 		bh_subject_take(q, q->cookie, tag);
-	if (!dev || q->subject == BH_ID_UNIDENTIFIED)
+	return q->subject == BH_ID_UNIDENTIFIED ? 0 : dev;
+}
+
+/* In the programs themselves: the verifier takes no more than eight calls deep, and the tables are the last of them. */
+static __always_inline int device_packet(struct __sk_buff *skb, __u32 hook)
+{
+	__u32 zero = 0;
+	struct bh_device_room *room = bpf_map_lookup_elem(&device_room, &zero);
+	__be16 protocol = skb->protocol;
+	struct bh_device *dev;
+	struct bh_query *q;
+
+	if (!room)
+		return BH_DENY;
+	q = &room->q;
+	dev = device_begin(skb, q, hook);
+	if (!dev)
 		return device_nobody(q);
 	/* What the frame says of itself: for one made by hand, the socket buffer says what its maker wants. */
 	if (dev->link_header && bpf_skb_load_bytes(skb, 12, &protocol, sizeof(protocol)))

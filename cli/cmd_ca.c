@@ -8,11 +8,11 @@
 #include <unistd.h>
 
 #include "cli/bus.h"
-#include "cli/cleanup.h"
 #include "cli/cli.h"
 #include "cli/format.h"
 #include "cli/new_file.h"
 #include "cli/trial_ca.h"
+#include "daemon/cleanup.h"
 #include "identity/rules.h"
 #include "policy/instant.h"
 

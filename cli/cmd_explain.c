@@ -4,12 +4,12 @@
 #include <string.h>
 #include <time.h>
 
-#include "cli/cleanup.h"
 #include "cli/cli.h"
 #include "cli/diagnostics.h"
 #include "cli/policy_files.h"
 #include "cli/when.h"
 #include "cli/why_text.h"
+#include "daemon/cleanup.h"
 #include "policy/flow_space.h"
 #include "policy/image.h"
 #include "policy/instant.h"

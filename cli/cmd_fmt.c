@@ -8,10 +8,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cli/cleanup.h"
 #include "cli/cli.h"
 #include "cli/line_diff.h"
 #include "cli/policy_files.h"
+#include "daemon/cleanup.h"
 #include "policy/canonical.h"
 
 struct arguments {

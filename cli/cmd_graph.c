@@ -4,10 +4,10 @@
 #include <string.h>
 #include <time.h>
 
-#include "cli/cleanup.h"
 #include "cli/cli.h"
 #include "cli/diagnostics.h"
 #include "cli/policy_files.h"
+#include "daemon/cleanup.h"
 #include "policy/graph.h"
 
 /* What a picture can hold and be read; and what a language that others lay out can. */

@@ -10,7 +10,7 @@
 #include "cli/audit_event.h"
 #include "cli/audit_lines.h"
 #include "cli/bus.h"
-#include "cli/cleanup.h"
+#include "daemon/cleanup.h"
 #include "policy/image.h"
 #include "policy/memory.h"
 

@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cli/cleanup.h"
+#include "daemon/cleanup.h"
 
 static int fill(int fd, const char *bytes, size_t len, mode_t mode)
 {

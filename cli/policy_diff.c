@@ -7,10 +7,10 @@
 #include <string.h>
 
 #include "cli/bus.h"
-#include "cli/cleanup.h"
 #include "cli/diagnostics.h"
 #include "cli/format.h"
 #include "cli/policy_files.h"
+#include "daemon/cleanup.h"
 #include "policy/diff.h"
 
 #define MAX_RULES_SHOWN 3U /* of a line; --json has all */

@@ -10,9 +10,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cli/cleanup.h"
 #include "cli/cli.h"
 #include "cli/new_file.h"
+#include "daemon/cleanup.h"
 
 #define FILE_MAX_BYTES 65536
 #define BACKDATED_SECONDS 60 /* of authorities: clocks differ */

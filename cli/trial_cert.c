@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/cleanup.h"
 #include "cli/cli.h"
+#include "daemon/cleanup.h"
 
 #define ORGANIZATION "Bulkhead trial CA (not for production)"
 #define SERIAL_BYTES 16

@@ -28,6 +28,8 @@ struct cgroup_names {
 	int dir_fd;
 	bool walked;
 	uint64_t walk;
+	bool full; /* with what was seen since `full_walk` */
+	uint64_t full_walk;
 	uint64_t walked_ns;
 	size_t seen; /* directories that the last walk saw */
 	size_t count;
@@ -103,8 +105,15 @@ static bool rebuild(struct cgroup_names *names, size_t size, uint64_t since)
 /* Makes room for one more. The table may have moved afterwards. */
 static bool make_room(struct cgroup_names *names)
 {
-	if (names->count >= MAX_ENTRIES && (!rebuild(names, names->size, names->walk) || names->count >= MAX_ENTRIES))
-		return false; /* as many exist */
+	if (names->count >= MAX_ENTRIES) {
+		/* As many exist: only another walk can tell that some are gone. */
+		if ((names->full && names->full_walk == names->walk) || !rebuild(names, names->size, names->walk))
+			return false;
+		names->full = names->count >= MAX_ENTRIES;
+		names->full_walk = names->walk;
+		if (names->full)
+			return false;
+	}
 	return 2 * (names->count + 1) <= names->size || rebuild(names, 2 * names->size, 0);
 }
 

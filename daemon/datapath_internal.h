@@ -31,14 +31,15 @@ struct datapath {
 	struct carry *carry;
 	bool attached; /* once everything was in force */
 	int links[DATAPATH_MAX_PROGRAMS];
-	int replaced[DATAPATH_MAX_PROGRAMS]; /* of those that another link has replaced: goes on until all is carried over */
-	struct bh_state *state;	      /* mapped */
-	struct bh_counters *counters; /* mapped */
-	uint16_t *who;		      /* mapped, both slots */
-	const uint8_t *tables;	      /* mapped read-only, both slots; for user space's own judgements */
-	bool settled;		      /* all programs that run have begun since the last swap */
-	struct bh_tcp *tcp;	      /* mapped: BH_TCP_SLOTS */
-	uint64_t *unlisted;	      /* mapped: BH_UNLISTED_BITS */
+	int replaced
+		[DATAPATH_MAX_PROGRAMS]; /* of those that another link has replaced: goes on until all is carried over */
+	struct bh_state *state;		 /* mapped */
+	struct bh_counters *counters;	 /* mapped */
+	uint16_t *who;			 /* mapped, both slots */
+	const uint8_t *tables;		 /* mapped read-only, both slots; for user space's own judgements */
+	bool settled;			 /* all programs that run have begun since the last swap */
+	struct bh_tcp *tcp;		 /* mapped: BH_TCP_SLOTS */
+	uint64_t *unlisted;		 /* mapped: BH_UNLISTED_BITS */
 };
 
 /* What a system call of bpf() returned, as 0 or -errno. */

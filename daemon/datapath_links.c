@@ -221,6 +221,32 @@ static void programs_put_back(struct datapath *dp, const int former[DATAPATH_MAX
 	}
 }
 
+#define OTHERS_MAX 64
+
+/* Another instance over the same part of the tree, or over more of it, judges here too, and knows none of our identities. */
+static void others_tell(const struct datapath *dp)
+{
+	uint32_t ids[OTHERS_MAX] = {}, own = program_id(dp, "bh_egress");
+	LIBBPF_OPTS(bpf_prog_query_opts, query, .query_flags = BPF_F_QUERY_EFFECTIVE, .prog_ids = ids,
+		    .prog_cnt = OTHERS_MAX);
+
+	if (bpf_prog_query_opts(dp->config.cgroup_fd, BPF_CGROUP_INET_EGRESS, &query) < 0)
+		return;
+	for (size_t i = 0; i < query.prog_cnt && i < OTHERS_MAX; i++) {
+		int fd = ids[i] == own ? -1 : bpf_prog_get_fd_by_id(ids[i]);
+		struct bpf_prog_info info = {};
+		uint32_t len = sizeof(info);
+
+		if (fd >= 0 && bpf_obj_get_info_by_fd(fd, &info, &len) == 0 && strcmp(info.name, "bh_egress") == 0)
+			log_warning("another instance of Bulkhead judges this subtree too (program id %u): what "
+				    "either denies is denied, and neither knows the other's identities. Give each "
+				    "its own part of the cgroup tree (--subtree), or end one: rm -r its pins",
+				    ids[i]);
+		if (fd >= 0)
+			close(fd);
+	}
+}
+
 int datapath_links_attach(struct datapath *dp, char *why, size_t why_size)
 {
 	int former[DATAPATH_MAX_PROGRAMS], r = 0;
@@ -234,6 +260,8 @@ int datapath_links_attach(struct datapath *dp, char *why, size_t why_size)
 		}
 	}
 	former_close(former);
+	if (r == 0)
+		others_tell(dp);
 	return r;
 }
 

@@ -215,9 +215,15 @@ static int fail(const char *what, const char *object, int r)
 
 static int directory(const char *path, mode_t mode)
 {
-	if (mkdir(path, mode) < 0 && errno != EEXIST)
+	struct stat st;
+
+	if (mkdir(path, mode) == 0)
+		return 0;
+	if (errno != EEXIST)
 		return fail("make the directory", path, -errno);
-	return 0;
+	if (stat(path, &st) < 0)
+		return fail("use the directory", path, -errno);
+	return S_ISDIR(st.st_mode) ? 0 : fail("use the directory", path, -ENOTDIR);
 }
 
 static int directory_of_file(const char *file)
@@ -340,7 +346,7 @@ static int attest_listen(struct enforcer *e)
 	if (snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/%s", e->config.run_dir, BH_ATTEST_SOCKET) >=
 	    (int)sizeof(addr.sun_path))
 		return fail("use the run directory", e->config.run_dir, -ENAMETOOLONG);
-	/* We hold the lock of this instance: a socket that is there is a dead daemon's. */
+	/* The control socket of this directory is ours: a socket that is there is a dead daemon's. */
 	if (unlink(addr.sun_path) < 0 && errno != ENOENT)
 		return fail("remove", addr.sun_path, -errno);
 	e->attest_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -453,6 +459,23 @@ static int control_start(struct enforcer *e)
 	return control_new(&e->control, e->event, path, &control_ops, e);
 }
 
+/* What another has, or cannot be written, is found before anything is changed in the kernel: a start that fails is as none. The
+ * control socket comes first: it shows whether another daemon has the run directory. */
+static int places_listen(struct enforcer *e)
+{
+	int r = control_start(e);
+
+	if (!r)
+		r = attest_listen(e);
+	if (!r)
+		r = metrics_listen(&e->metrics_fd, e->config.metrics, CONTROL_GROUP);
+	if (r)
+		return r;
+	/* Made here, because its group can be set only as long as we may; no auditor is there yet to be given it. */
+	r = enforcer_audit_open(e);
+	return r == -ENOTCONN ? 0 : r;
+}
+
 static void started_notice(struct enforcer *e)
 {
 	struct ipc_notice notice = enforcer_notice(NOTICE_DAEMON_STARTED);
@@ -475,22 +498,14 @@ static int enforcer_start(struct enforcer *e)
 	if (!r)
 		r = directories_open(e);
 	if (!r)
+		r = places_listen(e);
+	if (!r)
 		r = kernel_start(e);
-	if (!r)
-		r = attest_listen(e);
-	if (!r)
-		r = metrics_listen(&e->metrics_fd, e->config.metrics, CONTROL_GROUP);
-	if (!r)
-		r = control_start(e);
 	if (r)
 		return r;
 	config_fd = auditor_config_fd(e);
 	if (config_fd < 0)
 		return config_fd;
-	/* Made here, because its group can be set only as long as we may. */
-	r = enforcer_audit_open(e);
-	if (r < 0 && r != -ENOTCONN)
-		return r;
 	r = privileges_drop();
 	if (r < 0)
 		return fail("drop the privileges of", "the enforcer", r);

@@ -199,19 +199,28 @@ static void watch(struct enforcer *e)
 
 /* ---- the start ---- */
 
+/* Is a bundle of a file kept, of a trust domain that has no bundle yet? */
+static bool is_kept(struct enforcer *e, const char *trust_domain)
+{
+	struct bundle_kept kept;
+	char *text = NULL;
+	size_t len;
+	bool is;
+
+	if (enforcer_bundle_find(e, trust_domain))
+		return false;
+	is = bundle_store_read(e->bundles_fd, trust_domain, &kept, &text, &len) == 0 && kept.source == BUNDLE_FROM_FILE;
+	free(text);
+	return is;
+}
+
 /* Forgets what is kept of files that were removed while no daemon ran: as if it had seen them go. */
 static void kept_look(void *ctx, const char *trust_domain)
 {
 	struct enforcer *e = ctx;
-	struct bundle_kept kept;
-	char *text = NULL;
-	size_t len;
 
-	if (enforcer_bundle_find(e, trust_domain))
-		return;
-	if (bundle_store_read(e->bundles_fd, trust_domain, &kept, &text, &len) == 0 && kept.source == BUNDLE_FROM_FILE)
+	if (is_kept(e, trust_domain))
 		bundle_store_remove(e->bundles_fd, trust_domain);
-	free(text);
 }
 
 /* The directory cannot be read: what is kept of its files stays in force until it can. */
@@ -219,15 +228,9 @@ static void kept_expect(void *ctx, const char *trust_domain)
 {
 	struct bundle_source source = {.kind = BUNDLE_FROM_FILE};
 	struct enforcer *e = ctx;
-	struct bundle_kept kept;
-	char *text = NULL;
-	size_t len;
 
-	if (enforcer_bundle_find(e, trust_domain))
-		return;
-	if (bundle_store_read(e->bundles_fd, trust_domain, &kept, &text, &len) == 0 && kept.source == BUNDLE_FROM_FILE)
+	if (is_kept(e, trust_domain))
 		enforcer_bundle_expect(e, trust_domain, &source);
-	free(text);
 }
 
 void enforcer_bundles_start(struct enforcer *e)

@@ -291,7 +291,7 @@ static int directory_read(const char *path, struct policy_source **filesp, size_
 }
 
 /* First start: the policy directory becomes revision 1. */
-static int directory_enforce(struct enforcer *e, char *why, size_t why_size)
+static int directory_enforce(struct enforcer *e, uint32_t in_force, char *why, size_t why_size)
 {
 	__attribute__((cleanup(policy_image_freep))) struct policy_image *image = NULL;
 	__attribute__((cleanup(freep))) char *text = NULL;
@@ -320,14 +320,14 @@ static int directory_enforce(struct enforcer *e, char *why, size_t why_size)
 		}
 	}
 	/* To deny everything on a part of the tree is safe; on all of it, it ends the operator's own session. */
-	if (r == 0 && !image && strcmp(e->config.subtree, "/") == 0 && !e->adopted) {
+	if (r == 0 && !image && strcmp(e->config.subtree, "/") == 0 && (!e->adopted || in_force)) {
 		policy_sources_free(files, n);
 		snprintf(why, why_size,
 			 "no valid policy in %s: with the managed subtree / the built-in policy would deny every "
 			 "connection of this "
 			 "host, yours too. Write a policy there first, or choose a part of the cgroup tree with "
-			 "--subtree",
-			 e->config.policy_dir);
+			 "--subtree%s",
+			 e->config.policy_dir, in_force ? "; until then the kernel goes on with what it enforces" : "");
 		return -EINVAL;
 	}
 	if (r == 0 && !image)
@@ -409,9 +409,13 @@ int enforcer_policy_start(struct enforcer *e, char *why, size_t why_size)
 		if (r == 0)
 			return 0;
 		policy_image_freep(&image);
-		log_error("revision %u cannot be loaded: %s", latest, strerror(-r));
+		log_error("revision %u cannot be loaded from %s/revisions: %s", latest, e->config.state_dir,
+			  r == -EBADMSG ? "its file is damaged" : strerror(-r));
 	}
-	r = directory_enforce(e, why, why_size);
+	r = directory_enforce(e, in_force, why, why_size);
+	if (r == 0 && !e->revision && (in_force || latest))
+		log_error("no stored policy can be read: everything is denied until one is applied (policyctl apply "
+			  "PATH)");
 	/* Neither what was on trial nor what was before it could be read: there is nothing to go back from any more. */
 	if (r == 0 && e->waiting.revision)
 		enforcer_confirm_end(e, true);

@@ -61,16 +61,30 @@ int metrics_address_read(const char *text, union metrics_address *out)
 	return port_read(colon + 1, &out->in.sin_port) ? (int)sizeof(out->in) : -1;
 }
 
-/* A socket that is there is a dead daemon's: we hold the lock of this instance. Anything else is not ours to remove. */
-static int stale_remove(const char *path)
+/* Does somebody listen there? */
+static bool is_served(const struct sockaddr_un *address)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	bool served =
+		fd >= 0 && (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 || errno == EAGAIN);
+
+	if (fd >= 0)
+		close(fd);
+	return served;
+}
+
+/* A socket where nobody listens is a dead daemon's. Anything else is not ours to remove. */
+static int stale_remove(const struct sockaddr_un *address)
 {
 	struct stat st;
 
-	if (lstat(path, &st) < 0)
+	if (lstat(address->sun_path, &st) < 0)
 		return errno == ENOENT ? 0 : -errno;
 	if (!S_ISSOCK(st.st_mode))
 		return -EEXIST;
-	return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
+	if (is_served(address))
+		return -EADDRINUSE;
+	return unlink(address->sun_path) < 0 && errno != ENOENT ? -errno : 0;
 }
 
 static int group_open(const char *path, const char *name)
@@ -86,7 +100,7 @@ static int group_open(const char *path, const char *name)
 
 static int bind_unix(int fd, const union metrics_address *address, const char *group)
 {
-	int r = stale_remove(address->un.sun_path);
+	int r = stale_remove(&address->un);
 	mode_t mask;
 
 	if (r < 0)
@@ -122,7 +136,7 @@ int metrics_listen(int *fdp, const char *text, const char *group)
 	}
 	log_error("cannot tell metrics on %s: %s%s", text, strerror(-r),
 		  r == -EEXIST	     ? "; what is there is no socket: choose another path"
-		  : r == -EADDRINUSE ? "; another process has it: choose another port"
+		  : r == -EADDRINUSE ? "; another process has it: choose another"
 				     : "");
 	if (fd >= 0)
 		close(fd);

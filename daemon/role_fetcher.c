@@ -242,7 +242,8 @@ static int fetching_start(struct role *role, struct fetching *f, const struct fe
 	fcntl(pair[0], F_SETFL, O_NONBLOCK);
 	r = sd_event_add_io(role->process.event, &f->io, pair[0], EPOLLIN, on_pipe, f);
 	if (r >= 0)
-		r = sd_event_add_time_relative(role->process.event, &f->timer, CLOCK_MONOTONIC, OVERDUE_USEC, 0, on_timer, f);
+		r = sd_event_add_time_relative(role->process.event, &f->timer, CLOCK_MONOTONIC, OVERDUE_USEC, 0,
+					       on_timer, f);
 	if (r >= 0) {
 		f->pid = fork();
 		if (f->pid == 0)

@@ -6,7 +6,8 @@ import time
 
 import bpf
 from common import ready as common_ready, setup  # noqa: F401
-from harness import PATIENCE, SANITIZED, read, wait_for
+from harness import PATIENCE, SANITIZED, ip, read, wait_for
+from test_connections import kept
 
 DB = "127.0.0.1,5432"
 CHURN, ALLOWED = 7, 1
@@ -99,3 +100,32 @@ def test_many_tags_cost_a_sweep_little(env):
         os.rmdir(f"{root.path}/{i}")
     wait_for(lambda: len(tagged_in_the_kernel(env)) == 3, "the tags to go with their cgroups", 5)
     assert used / 3 < 0.4 * PATIENCE, "a sweep takes too long"
+
+
+def keys_of(env, name):
+    with bpf.opened_map(env.map_pin(name)) as entries:
+        return set(entries.keys())
+
+
+def test_nothing_stays_of_namespaces_that_are_gone(env):
+    """Of their sockets and addresses, also where the namespace went before the daemon looked again."""
+    many, servers, made = 12, [], []
+    before = {name: keys_of(env, name) for name in ("endpoints", "addresses")} | {"tcp": kept(env)}
+    for i in range(many):
+        netns, to = env.network.namespace(f"gone{i}"), f"10.200.{i}.1,5432"
+        made.append(netns)
+        ip("-n", netns, "addr", "add", f"10.200.{i}.1/24", "dev", "lo")
+        servers += [env.db.tcp_server("::,5432", netns=netns), env.db.udp_server("::,5432", netns=netns)]
+        assert env.web.tcp(to, netns=netns) == "ok" and env.web.udp(to, netns=netns) == "ok"
+        assert env.loose.tcp(to, netns=netns) != "ok"
+    wait_for(lambda: len(keys_of(env, "addresses") - before["addresses"]) >= many, "their addresses to be known")
+    left = {name: len((kept(env) if name == "tcp" else keys_of(env, name)) - before[name]) for name in before}
+    assert min(left.values()) >= many, left
+    for server in servers:
+        server.kill()
+    for netns in made:
+        ip("netns", "del", netns)
+        env.network.names.remove(netns)
+    for name in ("endpoints", "addresses"):
+        wait_for(lambda n=name: keys_of(env, n) <= before[n], f"{name} of namespaces that are gone to go", 5)
+    wait_for(lambda: kept(env) <= before["tcp"], "what was kept of their TCP sockets to go", 5)

@@ -155,7 +155,8 @@ def test_listeners_and_redirects_are_denied(env):
     redirect = icmp6_packet(box.v6, box.host6, struct.pack("!BBHI", 137, 0, 0, 0) + packed(box.v6) + packed(FAR), hops=255)
     for packet in (with_router_alert(report), done, redirect):
         refused(env, box, ethernet(box, packet), "PROTO_UNSUPPORTED")
-    igmp = struct.pack("!BBHHHBBH", 0x46, 0, 32, 0, 0, 1, 2, 0) + packed(box.v4) + packed("224.0.0.22") + bytes.fromhex("94040000")
+    igmp = struct.pack("!BBHHHBBH", 0x46, 0, 32, 0, 0, 1, 2, 0) + packed(box.v4) + packed("224.0.0.22")
+    igmp += bytes.fromhex("94040000")
     refused(env, box, ethernet(box, b"\x08\x00" + igmp + bytes.fromhex("16000000e8000042")), "PARSE")
     # Without the option it is a protocol like others, for which there is no rule.
     igmp = struct.pack("!BBHHHBBH", 0x45, 0, 28, 0, 0, 1, 2, 0) + packed(box.v4) + packed("232.0.0.66")

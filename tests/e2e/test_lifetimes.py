@@ -425,7 +425,8 @@ def test_a_revocation_that_no_daemon_carried_out_is_when_one_starts(env):
     env.ctl("revoke", spiffe("web/later"), expect=0)
     wait_for(lambda: int(time.time()) > int(read(f"{env.dir}/state/revoked").split()[0]), "a second to pass")
     web.attest(env.ca.issue("/web/later", start=0))
-    stream, mark = goes.tcp_stream(DB, rate=50), env.audit.mark()
+    env.workload("revocation-db", env.ca.issue("/db/revocation")).tcp_server("::,5433")
+    stream, mark = goes.tcp_stream("127.0.0.1,5433", rate=50), env.audit.mark()
     wait_for(lambda: stream.stat()["received"] > 0, "the connection to be in use")
 
     def revoke():

@@ -12,7 +12,7 @@ import threading
 import harness
 import inject
 from common import POLICY, POLICY_WITHOUT_WEB, ready as common_ready, setup  # noqa: F401
-from harness import read, wait_for
+from harness import PATIENCE, read, wait_for
 
 DB = "127.0.0.1,5432"
 CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_BPF = 12, 21, 39
@@ -222,6 +222,60 @@ def test_a_second_daemon_of_the_same_instance_does_not_start(env):
     assert second.returncode not in (0, -signal.SIGSEGV) and second.stderr, second
     assert env.status()["enforcing"]
     enforces(env)
+
+
+def test_an_instance_below_another_says_that_both_judge(env):
+    """Each denies what it does not know: nobody should have to find that out."""
+    inner, other = f"{env.cgroup}/inner", harness.Environment()
+    os.mkdir(inner)
+    try:
+        other.daemon_options = ["--subtree", f"{env.subtree}/inner"]
+        other.start()
+        assert "another instance of Bulkhead judges this subtree too" in other.log_tail(), other.log_tail()
+    finally:
+        other.remove()
+        harness.remove_cgroup(inner)
+    assert "another instance" not in read(env.log_path)
+    enforces(env)
+
+
+def option_with(argv, **values):
+    argv = list(argv)
+    for name, value in values.items():
+        name = "--" + name.replace("_", "-")
+        if name in argv:
+            argv[argv.index(name) + 1] = value
+        else:
+            argv += [name, value]
+    return argv
+
+
+def test_a_start_that_fails_changes_nothing(env):
+    """Not in the kernel, not for the daemon that has the place: what is wrong with the places is found first."""
+    other = harness.Environment()
+    try:
+        argv = other.daemon_argv()
+        plain, metrics = f"{other.dir}/plain", f"{other.dir}/metrics.sock"
+        harness.write(plain, "")
+        served = socket.socket(socket.AF_UNIX)
+        served.bind(metrics)
+        served.listen()
+        for wrong, told in ((option_with(argv, run_dir=env.run_dir), "another bulkheadd may be running with this run directory"),
+                            (option_with(argv, run_dir=plain), f"cannot use the directory {plain}: Not a directory"),
+                            (option_with(argv, audit_log=other.dir), "cannot open the audit log"),
+                            (option_with(argv, metrics=metrics), "another process has it")):
+            done = subprocess.run(wrong, capture_output=True, text=True, check=False, timeout=30 * PATIENCE,
+                                  stdin=subprocess.DEVNULL)
+            assert done.returncode == 1 and told in done.stderr, done
+            assert not os.path.exists(other.pins), os.listdir(other.pins)
+            assert other.workload("a").udp("127.0.0.1,9", connected=True) == "ECONNREFUSED", "it enforces nothing"
+        served.close()
+        # Its sockets are where they were.
+        env.workload("late", env.svid["web"])
+        enforces(env)
+        other.start()
+    finally:
+        other.remove()
 
 
 def test_removing_the_pins_ends_enforcement(env):  # pylint: disable=unused-argument

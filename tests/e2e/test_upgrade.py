@@ -10,6 +10,7 @@ import bpf
 from common import POLICY, setup  # noqa: F401
 from harness import DAEMON, DAEMON_LAYOUT, wait_for
 from test_audit import balanced
+from test_connections import kept
 from test_survive import ALLOWED, DB, Flood, check_no_gap, ready, stream_of  # noqa: F401
 
 ROUNDS = 5
@@ -43,6 +44,7 @@ def identities(env):
 
 def test_another_layout_takes_over_and_back_without_a_gap(env):
     before, tags, revision = layouts(env), identities(env), env.status()["policy"]["revision"]
+    sockets = kept(env)
     flood, accepted = Flood(env), env.tcp.stat()["accepted"]
     for i in range(2 * ROUNDS):
         to = DAEMON if i % 2 else DAEMON_LAYOUT
@@ -52,6 +54,8 @@ def test_another_layout_takes_over_and_back_without_a_gap(env):
         assert env.web.tcp(DB, stream=9) == "ok" and env.loose.tcp(DB) == "EPERM"
     assert not env.allowed_tcp.ended(), "an allowed connection ended"
     flood.check(env, accepted + 2 * ROUNDS)
+    # Sooner than what nobody was told of is cleared up.
+    wait_for(lambda: kept(env) <= sockets, "every end of a socket to have been told to the build that kept it", 5)
     check_no_gap(env)
     balanced(env)
 

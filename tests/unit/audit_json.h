@@ -3,8 +3,23 @@
 #ifndef BULKHEAD_TESTS_AUDIT_JSON_H
 #define BULKHEAD_TESTS_AUDIT_JSON_H
 
+#include <arpa/inet.h>
 #include <jansson.h>
 #include <string.h>
+
+#include "bpf/abi.h"
+
+/* An address as an event has it. */
+static inline struct bh_addr addr(const char *text)
+{
+	struct bh_addr a = {{0, 0, htonl(0xffff), 0}};
+
+	if (strchr(text, ':'))
+		assert_int_equal(inet_pton(AF_INET6, text, &a), 1);
+	else
+		assert_int_equal(inet_pton(AF_INET, text, &a.w[3]), 1);
+	return a;
+}
 
 /* Parses one line with its newline, which must be its only one. */
 static inline json_t *audit_parse(const char *line, size_t len)

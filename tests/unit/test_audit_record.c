@@ -66,17 +66,6 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static struct bh_addr addr(const char *text)
-{
-	struct bh_addr a = {{0, 0, htonl(0xffff), 0}};
-
-	if (strchr(text, ':'))
-		assert_int_equal(inet_pton(AF_INET6, text, &a), 1);
-	else
-		assert_int_equal(inet_pton(AF_INET, text, &a.w[3]), 1);
-	return a;
-}
-
 static struct bh_event tcp_event(void)
 {
 	return (struct bh_event){

@@ -16,23 +16,13 @@
 #include <errno.h>
 #include <netinet/in.h>
 
+#include "audit_json.h"
 #include "bpf/abi.h"
 #include "daemon/audit_names.h"
 #include "daemon/community_id.h"
 #include "daemon/reasons.h"
 
 #define DIGEST "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-
-static struct bh_addr addr(const char *text)
-{
-	struct bh_addr a = {{0, 0, htonl(0xffff), 0}};
-
-	if (strchr(text, ':'))
-		assert_int_equal(inet_pton(AF_INET6, text, &a), 1);
-	else
-		assert_int_equal(inet_pton(AF_INET, text, &a.w[3]), 1);
-	return a;
-}
 
 static void every_reason_has_a_code_and_a_sentence_of_its_own(void **state)
 {

@@ -6,10 +6,13 @@
 #include "role_world.h"
 
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -31,70 +34,120 @@ static uint64_t now_ms(void)
 /* ---- crowds ---- */
 
 struct crowd {
-	pid_t pid;
+	pid_t pid; /* 0: it was ended */
 	char cgroup[128];
 };
 
-/* A process in this cgroup as this uid that does `act`, says so, and waits to be killed. */
+/* All of a test, so that one that fails leaves none behind. */
+static struct crowd *crowds[ATTEST_PLACES / ATTEST_PLACES_CGROUP + 1];
+static unsigned n_crowds;
+
+/* A process in this cgroup as this uid that does `act`, says so, and waits to be killed. It must not use the assertions: they
+ * would go on with the next test, in the wrong process. */
 static pid_t act_in_cgroup(struct world *world, const char *cgroup, uid_t uid,
-			   void (*act)(const struct world *world, unsigned n), unsigned n)
+			   const char *(*act)(const struct world *world, unsigned n), unsigned n)
 {
 	pid_t parent = getpid(), pid;
-	int ready[2];
-	char byte;
+	char said[80] = "";
+	int pair[2];
 
-	assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+	assert_int_equal(pipe2(pair, O_CLOEXEC), 0);
 	pid = fork();
 	if (pid == 0) {
-		if (cgroup_enter(cgroup) < 0 || setresuid(uid, uid, uid) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ||
-		    getppid() != parent)
-			_exit(1);
-		act(world, n);
-		if (write(ready[1], "r", 1) == 1)
+		const char *why = "cannot become what it is to be";
+
+		close(world->ipc); /* or the role would not see that the test has closed it */
+		if (cgroup_enter(cgroup) == 0 && setresuid(uid, uid, uid) == 0 &&
+		    prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == parent)
+			why = act(world, n);
+		if (write(pair[1], why, strlen(why)) > 0)
 			pause();
 		_exit(1);
 	}
-	close(ready[1]);
-	assert_int_equal(read(ready[0], &byte, 1), 1);
-	close(ready[0]);
+	close(pair[1]);
+	assert_true(read(pair[0], said, sizeof(said) - 1) > 0);
+	assert_string_equal(said, "done");
+	close(pair[0]);
 	return pid;
 }
 
-static struct crowd crowd_start(struct world *world, unsigned number, uid_t uid,
-				void (*act)(const struct world *world, unsigned n), unsigned n)
+static struct crowd *crowd_start(struct world *world, uid_t uid,
+				 const char *(*act)(const struct world *world, unsigned n), unsigned n)
 {
-	struct crowd crowd;
+	struct crowd *crowd = calloc(1, sizeof(*crowd));
 
-	cgroup_make(crowd.cgroup, sizeof(crowd.cgroup), number);
-	crowd.pid = act_in_cgroup(world, crowd.cgroup, uid, act, n);
+	assert_true(n_crowds < sizeof(crowds) / sizeof(crowds[0]));
+	crowds[n_crowds] = crowd;
+	cgroup_make(crowd->cgroup, sizeof(crowd->cgroup), n_crowds++);
+	crowd->pid = act_in_cgroup(world, crowd->cgroup, uid, act, n);
 	return crowd;
 }
 
 static void crowd_end(struct crowd *crowd)
 {
-	kill(crowd->pid, SIGKILL);
-	waitpid(crowd->pid, NULL, 0);
+	if (crowd->pid > 0) {
+		kill(crowd->pid, SIGKILL);
+		waitpid(crowd->pid, NULL, 0);
+	}
+	crowd->pid = 0;
 	assert_int_equal(cgroup_remove(crowd->cgroup), 0);
 }
 
-/* Takes places, and says nothing more. */
-static void act_connect(const struct world *world, unsigned n)
+static void crowds_end(void)
 {
-	for (unsigned i = 0; i < n; i++)
-		raw_connect(world->path);
+	while (n_crowds > 0) {
+		crowd_end(crowds[--n_crowds]);
+		free(crowds[n_crowds]);
+	}
+}
+
+static int crowds_teardown(void **state)
+{
+	crowds_end();
+	return world_teardown(state);
+}
+
+static int try_connect(const struct world *world)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	strcpy(address.sun_path, world->path);
+	return connect(sock, (struct sockaddr *)&address, sizeof(address)) < 0 ? -1 : sock;
+}
+
+/* Takes places, and says nothing more. */
+static const char *act_connect(const struct world *world, unsigned n)
+{
+	while (n-- > 0) {
+		if (try_connect(world) < 0)
+			return "cannot connect";
+	}
+	return "done";
 }
 
 /* Is refused so many times. */
-static void act_wrong(const struct world *world, unsigned n)
+static const char *act_wrong(const struct world *world, unsigned n)
 {
-	struct raw raw;
+	struct attest_result result;
+	uint8_t packet[1024];
 
-	for (unsigned i = 0; i < n; i++) {
-		raw.sock = raw_connect(world->path);
-		raw_send(&raw, "hello", 5);
-		raw_expect_result(&raw, ATTEST_E_PROTOCOL);
-		close(raw.sock);
+	while (n-- > 0) {
+		int sock = try_connect(world);
+		ssize_t len;
+
+		if (sock < 0 || send(sock, "hello", 5, MSG_NOSIGNAL) != 5)
+			return "cannot say hello";
+		len = recv(sock, packet, sizeof(packet), 0);
+		if (len <= 0 || attest_result_decode(packet, (size_t)len, &result) < 0 ||
+		    result.code != ATTEST_E_PROTOCOL)
+			return "is not refused as it should be";
+		/* Only one at a time: until the role has closed it, it has its place. */
+		if (recv(sock, packet, sizeof(packet), 0) != 0)
+			return "the connection is not closed";
+		close(sock);
 	}
+	return "done";
 }
 
 /* Opens connections until one is refused; returns how many were not. */
@@ -146,15 +199,14 @@ static void expect_all_places_free(struct world *world)
 static void one_cgroup_has_16_places(void **state)
 {
 	struct world *world = *state;
-	struct crowd crowd;
 
 	if (cgroup2() == NULL)
 		skip();
-	crowd = crowd_start(world, 0, 0, act_connect, ATTEST_PLACES_CGROUP + 1);
+	crowd_start(world, 0, act_connect, ATTEST_PLACES_CGROUP + 1);
 	expect_refusal_notice(world, ATTEST_E_FULL);
 	assert_non_null(strstr(((struct ipc_tag_request *)world->packet)->text, "16 attestations of this cgroup"));
 	attest(world);
-	crowd_end(&crowd);
+	crowds_end();
 	expect_all_places_free(world);
 }
 
@@ -164,58 +216,49 @@ static void one_uid_has_64_places_of_which_each_cgroup_gets_some(void **state)
 {
 	struct world *world = *state;
 	struct ipc_tag_request *refusal = (struct ipc_tag_request *)world->packet;
-	struct crowd crowds[5];
 
 	if (cgroup2() == NULL)
 		skip();
 	for (unsigned i = 0; i < 4; i++)
-		crowds[i] = crowd_start(world, i, NOBODY, act_connect, ATTEST_PLACES_CGROUP);
+		crowd_start(world, NOBODY, act_connect, ATTEST_PLACES_CGROUP);
 	expect_pong(world); /* nobody was refused yet */
-	crowds[4] = crowd_start(world, 4, NOBODY, act_connect, 2);
+	crowd_start(world, NOBODY, act_connect, 2);
 	for (unsigned i = 0; i < 2; i++) {
 		expect_refusal_notice(world, ATTEST_E_FULL);
 		assert_int_equal(refusal->uid, NOBODY);
-		assert_int_equal(refusal->pid, crowds[i].pid); /* of four that have as many, the oldest place */
+		assert_int_equal(refusal->pid, crowds[i]->pid); /* of those that have as many, the oldest place */
 		assert_non_null(strstr(refusal->text, "another workload has fewer"));
 	}
 	attest(world);
-	for (unsigned i = 0; i < 5; i++)
-		crowd_end(&crowds[i]);
 }
 
 /* Root's cgroups hold every place there is. Any other one that comes, root's or not, is attested all the same. */
 static void whoever_holds_no_place_gets_one_though_all_are_taken(void **state)
 {
-	enum { CROWDS = ATTEST_PLACES / ATTEST_PLACES_CGROUP };
 	struct world *world = *state;
 	struct ipc_tag_request *refusal = (struct ipc_tag_request *)world->packet;
-	struct crowd crowds[CROWDS], other;
 
 	if (cgroup2() == NULL)
 		skip();
-	for (unsigned i = 0; i < CROWDS; i++)
-		crowds[i] = crowd_start(world, i, 0, act_connect, ATTEST_PLACES_CGROUP);
+	for (unsigned i = 0; i < ATTEST_PLACES / ATTEST_PLACES_CGROUP; i++)
+		crowd_start(world, 0, act_connect, ATTEST_PLACES_CGROUP);
 	expect_pong(world);
-	other = crowd_start(world, CROWDS, NOBODY, act_connect, 1);
+	crowd_start(world, NOBODY, act_connect, 1);
 	expect_refusal_notice(world, ATTEST_E_FULL);
-	assert_int_equal(refusal->pid, crowds[0].pid);
+	assert_int_equal(refusal->pid, crowds[0]->pid);
 	assert_non_null(strstr(refusal->text, "another workload has fewer"));
 	for (unsigned i = 0; i < 3; i++) {
 		struct raw *raw = raw_challenged(world);
 		int pidfd;
 
-		raw_prove(raw, world->leaf.key);
 		if (i == 0) /* whose place it has; it is free again afterwards */
 			expect_refusal_notice(world, ATTEST_E_FULL);
+		raw_prove(raw, world->leaf.key);
 		answer_tag_request(world, ATTEST_OK, "tagged", &pidfd);
 		close(pidfd);
 		raw_expect_result(raw, ATTEST_OK);
 		raw_free(raw);
 	}
-	crowd_end(&other);
-	for (unsigned i = 0; i < CROWDS; i++)
-		crowd_end(&crowds[i]);
-	expect_all_places_free(world);
 }
 
 /* ---- clients that stall ---- */
@@ -325,13 +368,25 @@ static bool read_refusal(struct world *world, struct told *told, int *typep, int
 	return true;
 }
 
+/* Until the role has read what was sent. */
+static void wait_until_taken(const struct raw *raw)
+{
+	uint64_t patience = now_ms() + WAIT_MS;
+	int left = 1;
+
+	while (left > 0) {
+		assert_true(now_ms() < patience);
+		assert_int_equal(ioctl(raw->sock, SIOCOUTQ, &left), 0);
+		usleep(1000);
+	}
+}
+
 /* The enforcer is busy, and the queue to it full of refusals of eight users. Who has proved its SVID meanwhile waits for room,
  * and is the first to have it. */
 static void a_flood_of_refusals_keeps_no_proof_from_the_enforcer(void **state)
 {
 	enum { CROWDS = 8, EACH = 60 };
 	struct world *world = *state;
-	struct crowd crowds[CROWDS];
 	struct told told = {0};
 	struct raw *raw;
 	int pidfd, type;
@@ -339,9 +394,10 @@ static void a_flood_of_refusals_keeps_no_proof_from_the_enforcer(void **state)
 	if (cgroup2() == NULL)
 		skip();
 	for (unsigned i = 0; i < CROWDS; i++)
-		crowds[i] = crowd_start(world, i, NOBODY + i, act_wrong, EACH);
+		crowd_start(world, NOBODY + i, act_wrong, EACH);
 	raw = raw_challenged(world);
 	raw_prove(raw, world->leaf.key);
+	wait_until_taken(raw);
 	while (read_refusal(world, &told, &type, &pidfd))
 		;
 	assert_int_equal(type, IPC_TAG_REQUEST);
@@ -354,8 +410,6 @@ static void a_flood_of_refusals_keeps_no_proof_from_the_enforcer(void **state)
 	assert_true(told.together > 0 && told.packets < CROWDS * (REFUSALS_BURST + 4));
 	expect_pong(world); /* and nothing more */
 	raw_free(raw);
-	for (unsigned i = 0; i < CROWDS; i++)
-		crowd_end(&crowds[i]);
 }
 
 /* While others attest, and are not in the way of anything. */
@@ -365,12 +419,11 @@ static void refusals_of_one_cgroup_are_told_apart_first_then_in_sum(void **state
 	struct world *world = *state;
 	struct workload workload;
 	struct told told = {0};
-	struct crowd crowd;
 	bool tagged = false;
 
 	if (cgroup2() == NULL)
 		skip();
-	crowd = crowd_start(world, 0, NOBODY, act_wrong, EACH);
+	crowd_start(world, NOBODY, act_wrong, EACH);
 	workload = workload_start(world->path, world->chain, world->leaf.key);
 	while (told.sum < EACH || !tagged) {
 		int type, pidfd;
@@ -385,10 +438,9 @@ static void refusals_of_one_cgroup_are_told_apart_first_then_in_sum(void **state
 	assert_int_equal(workload_finish(&workload).result.code, ATTEST_OK);
 	assert_int_equal(told.sum, EACH);
 	assert_true(told.packets >= REFUSALS_BURST && told.packets < EACH / 4);
-	crowd_end(&crowd);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, world_setup, crowds_teardown)
 
 int main(void)
 {
