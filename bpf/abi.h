@@ -14,6 +14,7 @@
 
 #include <linux/types.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "seal.h"
 
@@ -39,7 +40,7 @@
 #define BH_LAYOUT_TEST 0U /* 1: the other layout that the tests upgrade to and downgrade from */
 #endif
 #define BH_LAYOUT_POLICY (1U + BH_LAYOUT_TEST)
-#define BH_LAYOUT_TAGS (1U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_TAGS (3U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_VOUCHERS (2U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_NAMES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_KEYS 1U
@@ -53,7 +54,7 @@
 #define BH_LAYOUT_UNLISTED 1U
 #define BH_LAYOUT_UDP_TICKETS 3U /* numbers and slots */
 #define BH_LAYOUT_UDP_FLOWS (4U + BH_LAYOUT_TEST)
-#define BH_LAYOUT_DEVICES (2U + BH_LAYOUT_TEST)
+#define BH_LAYOUT_DEVICES (4U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_DEVICE_FLOWS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_DENIALS (2U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_EVENTS (1U + BH_LAYOUT_TEST)
@@ -124,8 +125,19 @@ struct bh_tag {
 	__u64 deadline_ns; /* ~0 for a local identity: it has no certificate that could expire */
 	__u32 identity;
 	__u32 flags; /* BH_TAG_*: for daemons */
+	__u64 seal;  /* bh_tag_seal(); 0 in a layout that had none: daemons seal it when they carry it over */
 	__u64 test[BH_LAYOUT_TEST];
 };
+
+/* Of a tag and who carries it (seal.h); never 0. */
+static inline __attribute__((unused, always_inline)) __u64 bh_tag_seal(const struct bh_tag *tag, __u64 carrier)
+{
+	const bh_seal_word *w = (const bh_seal_word *)tag;
+
+	return (BH_SEAL(carrier, 0x428a2f98d728ae22ULL) + BH_SEAL(w[0], 0x7137449123ef65cdULL) +
+		BH_SEAL(w[1], 0xb5c0fbcfec4d3b2fULL)) |
+	       1;
+}
 
 /* A device's: it was not attested, but found by the cgroup of who is behind it. */
 #define BH_TAG_DERIVED 1U
@@ -704,8 +716,22 @@ struct bh_device {
 	struct bh_addr addresses[BH_DEVICE_ADDRESSES]; /* the workload's: it sends from no other */
 	__u32 master;				       /* the bridge that it is a port of; 0: none */
 	__u32 pad;
+	__u64 seal; /* bh_device_seal(); 0 in a layout that had none, as in struct bh_tag */
 	__u64 test[BH_LAYOUT_TEST];
 };
+
+/* Of a device's entry and its index (seal.h); never 0. */
+static inline __attribute__((unused, always_inline)) __u64 bh_device_seal(const struct bh_device *device, __u32 ifindex)
+{
+	const bh_seal_word *w = (const bh_seal_word *)device;
+	__u64 seal = BH_SEAL((__u64)ifindex, 0x428a2f98d728ae22ULL), factor = 0x7137449123ef65cdULL;
+
+	for (__u32 i = 0; i < offsetof(struct bh_device, seal) / sizeof(*w); i++) {
+		seal += BH_SEAL(w[i], factor);
+		factor *= 0x9e3779b97f4a7c15ULL;
+	}
+	return seal | 1;
+}
 
 /* A TCP connection of a device's workload. LRU: losing one denies its packets. */
 struct bh_device_key {
@@ -869,7 +895,7 @@ struct bh_name {
 		       #type " has another size: raise the number of its map's layout")
 BH_ASSERT_SIZE(struct bh_tcpopt, BH_TCPOPT_LEN);
 BH_ASSERT_SIZE(struct bh_mac_input, 48);
-BH_ASSERT_SIZE(struct bh_tag, 16);
+BH_ASSERT_SIZE(struct bh_tag, 24);
 BH_ASSERT_SIZE(struct bh_vouchers, 24 * BH_VOUCHERS + 56);
 BH_ASSERT_SIZE(struct bh_state, 32);
 BH_ASSERT_SIZE(struct bh_key, 24);
@@ -889,7 +915,7 @@ BH_ASSERT_SIZE(struct bh_udp_key, 48);
 BH_ASSERT_SIZE(struct bh_udp_flow, 88);
 BH_ASSERT_SIZE(struct bh_udp_recent, 128);
 BH_ASSERT_SIZE(struct bh_udp_sock, 48 + 128 * BH_UDP_RECENT);
-BH_ASSERT_SIZE(struct bh_device, 16 + 16 * BH_DEVICE_ADDRESSES);
+BH_ASSERT_SIZE(struct bh_device, 24 + 16 * BH_DEVICE_ADDRESSES);
 BH_ASSERT_SIZE(struct bh_device_key, 40);
 BH_ASSERT_SIZE(struct bh_device_flow, 48);
 BH_ASSERT_SIZE(struct bh_fragment_key, 48);

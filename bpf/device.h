@@ -42,6 +42,7 @@ struct bh_device_room {
 	struct bh_packet packet;
 	struct bh_device_quote quote; /* what an ICMP error tells of */
 	struct bpf_fib_lookup route;
+	struct bh_device device; /* a copy */
 };
 
 struct {

@@ -156,21 +156,15 @@ BH_GLOBAL __u64 bh_peer_of_destination(struct bh_query *q, __u64 own_netns, __u3
 		return cookie;
 	for (i = 0; i < BH_MAX_DEPTH; i++) {
 		__u64 id = e->levels[i];
-		struct bh_tag *tag;
+		struct bh_tag tag;
 
 		if (!id)
 			break;
-		tag = bpf_map_lookup_elem(&tags, &id);
-		if (!tag)
+		if (!bh_tag_get(&tag, id, q->now))
 			continue;
 		q->peer = BH_ID_UNIDENTIFIED;
-		if (tag->deadline_ns > q->now) {
-			q->peer_tag = id;
-			q->peer = tag->identity;
-			q->proof = BH_PROOF_VERIFIED;
-			if (tag->deadline_ns < q->valid_until)
-				q->valid_until = tag->deadline_ns;
-		}
+		if (tag.deadline_ns > q->now)
+			bh_peer_take(q, id, &tag);
 	}
 	return cookie;
 }

@@ -57,6 +57,27 @@ static __always_inline bool bh_addr_is_unlisted(const struct bh_addr *a)
 	return !word || (*word >> (bit % 64) & 1);
 }
 
+/*
+ * A copy of the tag of cgroup or device `id`; returns whether there is one. The kernel may have given its memory to another's
+ * meanwhile (seal.h): then somebody has a tag, but not which, and it is taken for one of nobody that ends at once. So
+ * nothing that was judged by it is kept, and no outer cgroup's counts in its place.
+ */
+static __always_inline bool bh_tag_get(struct bh_tag *out, __u64 id, __u64 now)
+{
+	const volatile struct bh_tag *tag = bpf_map_lookup_elem(&tags, &id);
+
+	if (!tag)
+		return false;
+	out->deadline_ns = tag->deadline_ns;
+	out->identity = tag->identity;
+	out->flags = tag->flags;
+	if (tag->seal != bh_tag_seal(out, id)) {
+		out->identity = BH_ID_UNIDENTIFIED;
+		out->deadline_ns = now + 1;
+	}
+	return true;
+}
+
 /* A tag counts while its deadline lies ahead. */
 static __always_inline void bh_subject_take(struct bh_query *q, __u64 cgroup, const struct bh_tag *tag)
 {
@@ -76,16 +97,15 @@ BH_SUBPROGRAM int bh_subject_of_skb(struct __sk_buff *skb, struct bh_query *q)
 	q->cgroup = bpf_skb_cgroup_id(skb);
 	for (__u32 i = 0; i < BH_MAX_DEPTH; i++) {
 		__u64 id = bpf_skb_ancestor_cgroup_id(skb, subtree_level + 1 + i);
-		struct bh_tag *tag;
+		struct bh_tag tag;
 
 		if (!id) {
 			/* Directly in the root of the whole hierarchy: the kernel's own sockets and unmanaged ones. */
 			q->host = i == 0 && subtree_level == 0;
 			break;
 		}
-		tag = bpf_map_lookup_elem(&tags, &id);
-		if (tag)
-			bh_subject_take(q, id, tag);
+		if (bh_tag_get(&tag, id, q->now))
+			bh_subject_take(q, id, &tag);
 	}
 	return 0;
 }
@@ -102,15 +122,14 @@ BH_GLOBAL int bh_subject_of_current(struct bh_query *q)
 	q->cgroup = bpf_get_current_cgroup_id();
 	for (__u32 i = 0; i < BH_MAX_DEPTH; i++) {
 		__u64 id = bpf_get_current_ancestor_cgroup_id(subtree_level + 1 + i);
-		struct bh_tag *tag;
+		struct bh_tag tag;
 
 		if (!id) {
 			q->host = i == 0 && subtree_level == 0;
 			break;
 		}
-		tag = bpf_map_lookup_elem(&tags, &id);
-		if (tag)
-			bh_subject_take(q, id, tag);
+		if (bh_tag_get(&tag, id, q->now))
+			bh_subject_take(q, id, &tag);
 	}
 	return 0;
 }
@@ -128,37 +147,49 @@ static __always_inline __u8 *bh_tables_of(__u32 slot)
 	return bpf_map_lookup_elem(&tables, &slot);
 }
 
-/* The peer's identity as it counts now. A connection remembers the tag that gave it, not the identity alone: where that
- * tag has ended, the peer is nobody, whoever else carries the same identity. Lowers valid_until to its end. */
-static __always_inline __u32 bh_peer_alive(struct bh_query *q)
+static __always_inline void bh_valid_until(struct bh_query *q, __u64 deadline_ns)
 {
-	struct bh_tag *tag;
+	if (deadline_ns < q->valid_until)
+		q->valid_until = deadline_ns;
+}
 
+/* The peer is who carries this tag, which is in force. */
+static __always_inline void bh_peer_take(struct bh_query *q, __u64 carrier, const struct bh_tag *tag)
+{
+	q->peer = tag->identity;
+	q->peer_tag = carrier;
+	q->proof = tag->identity == BH_ID_UNIDENTIFIED ? BH_PROOF_NONE : BH_PROOF_VERIFIED;
+	bh_valid_until(q, tag->deadline_ns);
+}
+
+/* The peer's identity as it counts now. A connection remembers the tag that gave it, not the identity alone: where that
+ * tag has ended, the peer is nobody, whoever else carries the same identity. Lowers valid_until to its end. By
+ * itself, so that it takes nothing of the stack while the tables are searched. */
+BH_GLOBAL __u32 bh_peer_alive(struct bh_query *q)
+{
+	struct bh_tag tag;
+
+	if (!q)
+		return BH_ID_UNIDENTIFIED;
 	if (q->peer < BH_ID_FIRST)
 		return q->peer;
-	tag = bpf_map_lookup_elem(&tags, &q->peer_tag);
-	if (!tag || tag->identity != q->peer || tag->deadline_ns <= q->now)
+	if (!bh_tag_get(&tag, q->peer_tag, q->now) || tag.deadline_ns <= q->now)
 		return BH_ID_UNIDENTIFIED;
-	if (tag->deadline_ns < q->valid_until)
-		q->valid_until = tag->deadline_ns;
-	return q->peer;
+	if (tag.identity == q->peer || tag.identity == BH_ID_UNIDENTIFIED)
+		bh_valid_until(q, tag.deadline_ns);
+	return tag.identity == q->peer ? q->peer : BH_ID_UNIDENTIFIED;
 }
 
 /* The peer is the workload of a managed device: sets peer and proof by the device's tag, and lowers valid_until to its end. A
  * device without a tag in force is nobody. */
 static __always_inline void bh_peer_by_device(struct bh_query *q, __u64 device)
 {
-	struct bh_tag *tag = bpf_map_lookup_elem(&tags, &device);
+	struct bh_tag tag;
 
 	q->peer = BH_ID_UNIDENTIFIED;
 	q->proof = BH_PROOF_NONE;
-	if (!tag || tag->deadline_ns <= q->now)
-		return;
-	q->peer = tag->identity;
-	q->peer_tag = device;
-	q->proof = BH_PROOF_VERIFIED;
-	if (tag->deadline_ns < q->valid_until)
-		q->valid_until = tag->deadline_ns;
+	if (bh_tag_get(&tag, device, q->now) && tag.deadline_ns > q->now)
+		bh_peer_take(q, device, &tag);
 }
 
 /*

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * seal.h - what shows that a value of an LRU map is still its key's.
+ * seal.h - what shows that a value of a map is still its key's.
  *
- * The kernel gives the memory of such a value to another key at any moment, also while a program holds a pointer to it. So
- * what is stored through that pointer may come to stand with another key, and what is read may be another key's, or half of
- * each, in no order. Therefore:
+ * The kernel gives the memory of a value of an LRU map to another key at any moment, also while a program holds a pointer to
+ * it; that of a hash without memory of its own (BPF_F_NO_PREALLOC), when somebody has removed or replaced the value meanwhile.
+ * So what is stored through that pointer may come to stand with another key, and what is read may be another key's, or half
+ * of each, in no order. Therefore:
  *
  *   - What gives anybody anything is put into the map by its key, never through a pointer.
  *   - It has a seal, made of the key and of all that it says together. Who reads takes a copy, and believes it where the seal

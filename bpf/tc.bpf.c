@@ -280,18 +280,32 @@ static __always_inline int device_nobody(struct bh_query *q)
 	return BH_DENY;
 }
 
+/* Copies what is known of the device to room->device. Returns whether anything is. */
+static __always_inline bool device_get(struct bh_device_room *room, __u32 ifindex)
+{
+	struct bh_device *dev = bpf_map_lookup_elem(&devices, &ifindex);
+
+	if (!dev)
+		return false;
+	room->device = *dev;
+	/* Not read again: the kernel may have given it to another (seal.h). */
+	asm volatile("" ::: "memory");
+	return room->device.seal == bh_device_seal(&room->device, ifindex);
+}
+
 /* Begins a judgement. Returns the device, or NULL if it carries nothing. By itself, so that what it needs of the stack is free when
  * the packet is judged. */
 static __noinline struct bh_device *device_begin(struct __sk_buff *skb, struct bh_query *q, __u32 hook)
 {
 	__u32 ifindex = skb->ifindex;
-	struct bh_device *dev = bpf_map_lookup_elem(&devices, &ifindex);
-	struct bh_tag *tag;
+	struct bh_device_room *room;
+	struct bh_tag tag;
 
 	if (!q)
 		return 0;
 	__builtin_memset(q, 0, sizeof(*q));
-	device_room_of(q)->is_first = 0;
+	room = device_room_of(q);
+	room->is_first = 0;
 	q->now = bh_now();
 	q->word = bh_state_word();
 	q->direction = hook;
@@ -299,10 +313,11 @@ static __noinline struct bh_device *device_begin(struct __sk_buff *skb, struct b
 	q->cookie = BH_DEVICE_BIT | ifindex;
 	q->cgroup = q->cookie;
 	q->valid_until = ~0ULL;
-	tag = bpf_map_lookup_elem(&tags, &q->cookie);
-	if (tag)
-		bh_subject_take(q, q->cookie, tag);
-	return q->subject == BH_ID_UNIDENTIFIED ? 0 : dev;
+	if (bh_tag_get(&tag, q->cookie, q->now))
+		bh_subject_take(q, q->cookie, &tag);
+	if (q->subject == BH_ID_UNIDENTIFIED || !device_get(room, ifindex))
+		return 0;
+	return &room->device;
 }
 
 /* In the programs themselves: the verifier takes no more than eight calls deep, and the tables are the last of them. */

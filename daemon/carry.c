@@ -345,13 +345,42 @@ bool carry_is_due(const struct carry *carry)
 
 /* ---- carrying ---- */
 
+/* What a layout without seals left is sealed here, where nobody changes it any more. A seal that does not fit stays: it was
+ * nobody's there, and is nobody's here. */
+static void tag_complete(const void *key, void *value)
+{
+	struct bh_tag *tag = value;
+	uint64_t carrier;
+
+	memcpy(&carrier, key, sizeof(carrier));
+	if (!tag->seal)
+		tag->seal = bh_tag_seal(tag, carrier);
+}
+
+static void device_complete(const void *key, void *value)
+{
+	struct bh_device *device = value;
+	uint32_t ifindex;
+
+	memcpy(&ifindex, key, sizeof(ifindex));
+	if (!device->seal)
+		device->seal = bh_device_seal(device, ifindex);
+}
+
+static carry_complete_fn complete_of(const struct row *row)
+{
+	return strcmp(row->name, "tags") == 0	   ? tag_complete
+	       : strcmp(row->name, "devices") == 0 ? device_complete
+						   : NULL;
+}
+
 /* One that is full leaves the rest behind: denied, or made again. Where that is no way, the build must not start. */
 static int entries_carry(const struct item *item, char *why, size_t why_size)
 {
 	const char *name = bpf_map__name(item->map);
 	size_t left = 0;
 	int r = carry_entries(item->source, &item->from, bpf_map__fd(item->map), bpf_map__value_size(item->map),
-			      bpf_map__max_entries(item->map), &left);
+			      bpf_map__max_entries(item->map), complete_of(item->row), &left);
 
 	if (r < 0) {
 		snprintf(why, why_size, "cannot carry over the map %s from layout %u: %s", name, item->number,

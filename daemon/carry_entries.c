@@ -29,6 +29,7 @@ struct copy {
 	uint32_t from_bytes; /* of a value */
 	uint32_t to_bytes;
 	uint8_t *value; /* to_bytes */
+	carry_complete_fn complete;
 	size_t left;
 };
 
@@ -38,6 +39,8 @@ static int copy_entry(struct copy *copy, const void *key, const void *value, uin
 
 	memset(copy->value, 0, copy->to_bytes);
 	memcpy(copy->value, value, bytes);
+	if (copy->complete)
+		copy->complete(key, copy->value);
 	if (bpf_map_update_elem(copy->to_fd, key, copy->value, flags) == 0 || errno == EEXIST)
 		return 0;
 	if (errno != E2BIG)
@@ -84,7 +87,7 @@ static int copy_hash_entry(void *ctx, const void *key, const void *value)
 }
 
 int carry_entries(int from_fd, const struct bpf_map_info *from, int to_fd, uint32_t to_value_bytes,
-		  uint32_t to_max_entries, size_t *leftp)
+		  uint32_t to_max_entries, carry_complete_fn complete, size_t *leftp)
 {
 	struct copy copy = {
 		.to_fd = to_fd,
@@ -92,6 +95,7 @@ int carry_entries(int from_fd, const struct bpf_map_info *from, int to_fd, uint3
 		.from_bytes = from->value_size,
 		.to_bytes = to_value_bytes,
 		.value = malloc(to_value_bytes),
+		.complete = complete,
 	};
 	int r = copy.value ? 0 : -ENOMEM;
 

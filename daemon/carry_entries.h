@@ -13,9 +13,11 @@
 struct bpf_map_info;
 struct bpf_program;
 
-/* Copies a hash or an array. What is in the hash already stays. *leftp: entries that did not fit. Returns 0 or -errno. */
+/* Makes of an entry of another layout what this build reads: what cannot be 0 in a field that is new. */
+typedef void (*carry_complete_fn)(const void *key, void *value);
+/* Copies a hash or an array. What is in the hash already stays. complete: of each entry, or NULL. *leftp: entries that did not fit. Returns 0 or -errno. */
 int carry_entries(int from_fd, const struct bpf_map_info *from, int to_fd, uint32_t to_value_bytes,
-		  uint32_t to_max_entries, size_t *leftp);
+		  uint32_t to_max_entries, carry_complete_fn complete, size_t *leftp);
 /* Adds the 64-bit sums of a one-entry array, which can be mapped, to those of another. *takenp (NULL at first, malloc()ed):
  * what was added before; only what has come since is. `whole`: the first time, everything. Returns 0 or -errno. */
 int carry_sums(int from_fd, const struct bpf_map_info *from, int to_fd, uint32_t to_value_bytes, bool whole,

@@ -111,12 +111,18 @@ void datapath_devices_replace(struct datapath *dp)
 
 int datapath_device_set(struct datapath *dp, uint32_t ifindex, const struct bh_device *device)
 {
-	return datapath_result(bpf_map_update_elem(bpf_map__fd(dp->skeleton->maps.devices), &ifindex, device, BPF_ANY));
+	struct bh_device sealed = *device;
+
+	sealed.seal = bh_device_seal(&sealed, ifindex);
+	return datapath_result(
+		bpf_map_update_elem(bpf_map__fd(dp->skeleton->maps.devices), &ifindex, &sealed, BPF_ANY));
 }
 
 int datapath_device_get(const struct datapath *dp, uint32_t ifindex, struct bh_device *device)
 {
-	return datapath_result(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.devices), &ifindex, device));
+	int r = datapath_result(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.devices), &ifindex, device));
+
+	return r == 0 && device->seal != bh_device_seal(device, ifindex) ? -ENOENT : r;
 }
 
 int datapath_device_delete(struct datapath *dp, uint32_t ifindex)

@@ -15,12 +15,18 @@
 
 int datapath_tag_set(struct datapath *dp, uint64_t cgroup_id, const struct bh_tag *tag)
 {
-	return datapath_result(bpf_map_update_elem(bpf_map__fd(dp->skeleton->maps.tags), &cgroup_id, tag, BPF_ANY));
+	struct bh_tag sealed = *tag;
+
+	sealed.seal = bh_tag_seal(&sealed, cgroup_id);
+	return datapath_result(bpf_map_update_elem(bpf_map__fd(dp->skeleton->maps.tags), &cgroup_id, &sealed, BPF_ANY));
 }
 
 int datapath_tag_get(const struct datapath *dp, uint64_t cgroup_id, struct bh_tag *tag)
 {
-	return datapath_result(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.tags), &cgroup_id, tag));
+	int r = datapath_result(bpf_map_lookup_elem(bpf_map__fd(dp->skeleton->maps.tags), &cgroup_id, tag));
+
+	/* What the kernel's programs do not believe, nobody does. */
+	return r == 0 && tag->seal != bh_tag_seal(tag, cgroup_id) ? -ENOENT : r;
 }
 
 int datapath_tag_delete(struct datapath *dp, uint64_t cgroup_id)

@@ -91,6 +91,16 @@ def opened_map(path):
         yield Map(fd)
 
 
+def sealed(carrier, tag):
+    """The value of an entry of `tags`: `tag` is its deadline, identity and flags, `carrier` the cgroup's id. As bpf/abi.h and
+    bpf/seal.h say."""
+    seal = 0
+    for word, factor in zip((carrier, *struct.unpack("=QQ", tag)),
+                            (0x428a2f98d728ae22, 0x7137449123ef65cd, 0xb5c0fbcfec4d3b2f)):
+        seal += (word ^ word >> 32) * (factor | 1)
+    return tag + struct.pack("=Q", seal & 2**64 - 1 | 1)
+
+
 def link_update(link_fd, program_fd):
     call(LINK_UPDATE, struct.pack("=IIII", link_fd, program_fd, 0, 0))
 

@@ -85,7 +85,7 @@ def test_many_tags_cost_a_sweep_little(env):
     env.kill_daemon()
     with bpf.opened_map(env.map_pin("tags")) as tags:
         for cgroup_id in ids:
-            tags.update(struct.pack("=Q", cgroup_id), struct.pack("=QII", 2**64 - 1, number, 0))
+            tags.update(struct.pack("=Q", cgroup_id), bpf.sealed(cgroup_id, struct.pack("=QII", 2**64 - 1, number, 0)))
     env.start()
     start, cpu = time.monotonic(), cpu_seconds(env.daemon.pid)
     assert len(env.tags()) == many + 3

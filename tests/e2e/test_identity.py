@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who gets an identity, who does not and why, and how it is lost."""
 import os
+import struct
 import time
 
+import bpf
 import harness
 from common import POLICY, TRUST_DOMAIN, setup as common_setup, ready as common_ready, spiffe
 from harness import wait_for
@@ -77,6 +79,33 @@ def test_an_expired_nested_identity_does_not_fall_back_to_the_outer_one(env):
     # Nor once the daemon has noticed.
     env.audit.wait(mark, event__action="identity-expired", zt__cgroup__id=inner.cgroup_id, seconds=10)
     assert inner.tcp(DB, timeout=300) != "ok"
+
+
+def tag_put(env, carrier, value):
+    with bpf.opened_map(env.map_pin("tags")) as tags:
+        tags.update(struct.pack("=Q", carrier), value.ljust(tags.value_bytes, b"\0"))
+
+
+def test_the_tag_of_another_cgroup_is_none(env):
+    """The kernel gives the memory of a tag to another cgroup's while a program may still hold it. What was meant for the one
+    must be nothing to the other, and not make room for what an outer cgroup has. The test puts it there."""
+    outer = env.workload("outer3", env.ca.issue("/web"))
+    stranger, inner = env.workload("stranger"), env.workload("outer3/inner")
+    assert inner.tcp(DB) == "ok"
+    with bpf.opened_map(env.map_pin("tags")) as tags:
+        tag = tags.lookup(struct.pack("=Q", outer.cgroup_id))
+    mark = env.audit.mark()
+    for workload in (stranger, inner):
+        tag_put(env, workload.cgroup_id, tag)
+        assert workload.tcp(DB) == "EPERM", workload.path
+        env.audit.wait(mark, event__action="flow-denied", event__code="NO_IDENTITY", zt__cgroup__id=workload.cgroup_id)
+    assert outer.tcp(DB) == "ok"
+    # It is the seal that keeps them apart.
+    for workload in (stranger, inner):
+        tag_put(env, workload.cgroup_id, bpf.sealed(workload.cgroup_id, tag[:16]))
+        assert workload.tcp(DB) == "ok", workload.path
+        with bpf.opened_map(env.map_pin("tags")) as tags:
+            tags.delete(struct.pack("=Q", workload.cgroup_id))
 
 
 def test_a_recreated_cgroup_of_the_same_name_is_denied_from_its_first_packet(env):

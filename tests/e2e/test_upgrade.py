@@ -96,7 +96,7 @@ def test_a_build_without_room_for_all_tags_refuses(env):
     with bpf.opened_map(env.map_pin("tags")) as tags:
         keys = [struct.pack("=Q", 1 << 50 | i) for i in range(100)]
         for key in keys:
-            tags.update(key, struct.pack("=QII", 1, 16, 0))
+            tags.update(key, struct.pack("=QII", 1, 16, 0).ljust(tags.value_bytes, b"\0"))
         env.kill_daemon()
         try:
             refused(env, DAEMON_LAYOUT, "the map tags of this build has 64 entries")
@@ -104,6 +104,34 @@ def test_a_build_without_room_for_all_tags_refuses(env):
             for key in keys:
                 tags.delete(key)
     env.start()
+    check_no_gap(env)
+
+
+def test_tags_of_a_layout_without_seals_are_sealed_when_they_are_carried_over(env):
+    """One that has a seal, which does not fit, is nobody's before and after."""
+    old, wrong = (env.workload(name, env.ca.issue("/web")) for name in ("sealless", "misfit"))
+    env.kill_daemon()
+    with bpf.opened_map(env.map_pin("tags")) as tags:
+        for workload, seal in ((old, 0), (wrong, 1)):
+            key = struct.pack("=Q", workload.cgroup_id)
+            value = tags.lookup(key)
+            tags.update(key, value[:16] + struct.pack("=Q", seal) + value[24:])
+    assert old.tcp(DB, stream=9) == "EPERM" and wrong.tcp(DB, stream=9) == "EPERM"
+    try:
+        env.program = DAEMON_LAYOUT
+        env.start()
+        assert old.tcp(DB, stream=9) == "ok" and wrong.tcp(DB, stream=9) == "EPERM"
+        assert env.tag_of(old) and not env.tag_of(wrong)
+        env.kill_daemon()
+    finally:
+        env.program = DAEMON
+    env.start()
+    assert old.tcp(DB, stream=9) == "ok" and wrong.tcp(DB, stream=9) == "EPERM"
+    with bpf.opened_map(env.map_pin("tags")) as tags:
+        tags.delete(struct.pack("=Q", wrong.cgroup_id))
+    for workload in (old, wrong):
+        workload.remove()
+        env.workloads.remove(workload)
     check_no_gap(env)
 
 

@@ -47,6 +47,7 @@ static bool name_everybody(struct kernel *kernel)
 		struct bh_tag tag = {.deadline_ns = ~0ULL, .identity = identity};
 		uint64_t key = identity;
 
+		tag.seal = bh_tag_seal(&tag, key);
 		kernel->who[(size_t)identity * 4] =
 			(uint16_t)(identity < BH_ID_FIRST ? identity : identity - BH_ID_FIRST + BH_ID_WORLD + 1);
 		if (identity < 2048 && bpf_map_update_elem(tags, &key, &tag, BPF_ANY) != 0)
