@@ -9,13 +9,13 @@
 #define BH_AF_INET6 10
 
 /* The callbacks that write the option are only wanted until the handshake is over. None that tell of a change of state: there are
- * seven to a connection, and of its end another program is told (end.bpf.c). A build before this asked for them. */
+ * seven to a connection, and of its end another program is told (end.bpf.c). Where one was asked for them, by another's program
+ * or by a build before this, they go on. */
 #define WRITE_FLAG BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG
-#define OUR_FLAGS (WRITE_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG)
 
 static __always_inline void flags_set(struct bpf_sock_ops *ops, __u32 on)
 {
-	__u32 before = ops->bpf_sock_ops_cb_flags, after = (before & ~OUR_FLAGS) | on;
+	__u32 before = ops->bpf_sock_ops_cb_flags, after = (before & ~WRITE_FLAG) | on;
 
 	if (after != before)
 		bpf_sock_ops_cb_flags_set(ops, after);

@@ -155,6 +155,8 @@ def test_bytes_of_a_udp_socket_that_lives_are_counted_while_it_lives_and_once(en
     to = f"{env.veth['4'][1]},5432"
     env.db.udp_server(to, netns=env.far)
     wait_for(lambda: env.web.udp(to, timeout=100) == "ok", "web to reach db over the veth")
+    reached = time.monotonic()
+    wait_for(lambda: time.monotonic() > reached + 0.6, "the daemon to look again: it does twice a second, at most")
     counted, sent = both_ends(env, protocol="udp"), 0
     streams = [env.web.udp_stream(to, connected=True) for _ in range(9)]
     for number in (7, 100):

@@ -75,7 +75,7 @@ def test_the_trial_goes_on_with_a_daemon_that_came_back_in_time(env):
 
 def test_a_restarted_daemon_can_still_be_told_that_it_stays(env):
     fresh(env)
-    result = on_trial(env)
+    result = on_trial(env, seconds=3600)
     assert env.stop() == 0
     env.start()
     assert env.ctl_json("confirm")["revision"] == result["revision"]
