@@ -154,7 +154,8 @@ int bh_sock_create(struct bpf_sock *ctx)
 
 	if (ctx->family != BH_AF_INET && ctx->family != BH_AF_INET6)
 		return BH_PROCEED;
-	if (ctx->protocol == IPPROTO_TCP) {
+	/* A raw socket may have this protocol too, and never comes to TCP's end. */
+	if (ctx->type == BH_SOCK_STREAM && ctx->protocol == IPPROTO_TCP) {
 		if (bh_tcp_make(bpf_get_socket_cookie(ctx), bpf_get_netns_cookie(ctx), bpf_get_current_cgroup_id()))
 			return BH_REFUSE;
 		return BH_PROCEED;
@@ -218,7 +219,7 @@ int bh_sock_release(struct bpf_sock *ctx)
 {
 	struct bh_udp_sock *us;
 
-	if (ctx->protocol == IPPROTO_TCP) {
+	if (ctx->type == BH_SOCK_STREAM && ctx->protocol == IPPROTO_TCP) {
 		bh_tcp_released(bpf_get_socket_cookie(ctx));
 		return BH_PROCEED;
 	}

@@ -80,8 +80,11 @@ static __always_inline void bh_pair_tcp(const struct tcp_sock *tp, struct bh_pai
 	__sync_fetch_and_add(&pair->received, bh_above(now.received, before ? before->received : 0));
 	if (now.retransmits)
 		__sync_fetch_and_add(&pair->retransmits, bh_above(now.retransmits, before ? before->retransmits : 0));
-	__sync_fetch_and_add(&pair->rtt_us, tp->srtt_us >> 3);
-	__sync_fetch_and_add(&pair->rtt_samples, 1);
+	/* Where TCP has forgotten it (close() without linger, connect() to AF_UNSPEC), nothing was measured. */
+	if (tp->srtt_us) {
+		__sync_fetch_and_add(&pair->rtt_us, tp->srtt_us >> 3);
+		__sync_fetch_and_add(&pair->rtt_samples, 1);
+	}
 	/* A socket that has ended can begin another connection. */
 	if (before)
 		*before = end ? (struct bh_counted){} : now;

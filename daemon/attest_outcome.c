@@ -107,8 +107,7 @@ static int on_tell(sd_event_source *source, uint64_t usec, void *userdata)
  * room. */
 static void tell_refusal(struct attest_server *server, const struct ipc_tag_request *refusal)
 {
-	bool first = refusals_held(server->refusals) == 0;
-	int r = -EAGAIN;
+	int r = -EAGAIN, armed = SD_EVENT_OFF;
 
 	if (!server->is_full &&
 	    refusals_take_turn(server->refusals, refusal->uid, refusal->cgroup_id, monotonic_ns())) {
@@ -119,7 +118,9 @@ static void tell_refusal(struct attest_server *server, const struct ipc_tag_requ
 	if (r == 0)
 		return;
 	refusals_hold(server->refusals, refusal);
-	if (!first)
+	if (server->tell_timer != NULL)
+		sd_event_source_get_enabled(server->tell_timer, &armed);
+	if (armed != SD_EVENT_OFF)
 		return;
 	if (server->tell_timer == NULL)
 		r = sd_event_add_time_relative(server->event, &server->tell_timer, CLOCK_MONOTONIC, TELL_USEC, 0,

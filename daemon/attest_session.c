@@ -209,6 +209,8 @@ static int on_timeout(sd_event_source *source, uint64_t usec, void *userdata)
 		return session_refuse(session, ATTEST_E_PROTOCOL, "no HELLO came within 5 s");
 	if (session->state == WAIT_PROOF)
 		return session_refuse(session, ATTEST_E_EXPIRED, "no PROOF came within 5 s of the connection");
+	if (session->state == WAIT_ROOM) /* nothing was asked yet: asking again is safe */
+		return session_refuse(session, ATTEST_E_FULL, "the enforcer took no request within 5 s; try again");
 	return session_refuse(session, ATTEST_E_INTERNAL, "the enforcer did not answer within 5 s");
 }
 

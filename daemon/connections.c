@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * What the kernel programs keep of TCP sockets that are gone: the end of a socket is told to a program, which may have been away
- * for a moment, because another process removed its pin while no daemon ran. inet_diag (sock_diag(7)) lists the sockets of a
+ * for a moment, because another process removed its pin while no daemon ran; and the kernel does not tell of some ends while somebody
+ * else attaches to the same tracepoint or leaves it (seen with 6.18: tens of them, at thousands of connections a second). inet_diag (sock_diag(7)) lists the sockets of a
  * namespace by cookie; of what no process can use any more, and is not in that list, nothing will come.
  */
 #include "netns.h"
@@ -22,6 +23,9 @@
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
 #endif
+
+/* Calls after which the kernel has given up sending what a closed socket has left: 10 minutes (tcp_orphan_retries). */
+#define UNSEEN_LOOKS 60U
 
 struct cookies {
 	uint64_t *items;
@@ -149,28 +153,41 @@ static int namespace_look(void *ctx)
 
 /* ---- */
 
-/* Lets go of what was gone before; what is gone for the first time takes its place in the list. */
+/* The cookie comes first in both. */
+static unsigned gone_looks(const struct netns_gone *gone, uint64_t cookie)
+{
+	const struct netns_gone_socket *found =
+		gone->n ? bsearch(&cookie, gone->sockets, gone->n, sizeof(*gone->sockets), cookie_order) : NULL;
+
+	return found ? found->looks : 0;
+}
+
+/* Lets go of what was gone before, too; the rest is the list for the next call. */
 static int gone_remove(struct datapath *dp, const struct look *look, struct netns_gone *gone)
 {
-	struct cookies fresh = {};
+	struct netns_gone_socket *still = calloc(look->n_kept ? look->n_kept : 1, sizeof(*still));
 	int removed = 0;
+	size_t n = 0;
 
+	if (!still)
+		return -ENOMEM;
 	for (size_t i = 0; i < look->n_kept; i++) {
 		const struct kept *kept = &look->kept[i];
+		unsigned enough =
+			cookies_have(look->namespaces.items, look->namespaces.n, kept->netns) ? 1 : UNSEEN_LOOKS;
+		unsigned looks = gone_looks(gone, kept->cookie);
 
-		if (!cookies_have(look->namespaces.items, look->namespaces.n, kept->netns) ||
-		    cookies_have(look->sockets.items, look->sockets.n, kept->cookie))
+		if (cookies_have(look->sockets.items, look->sockets.n, kept->cookie))
 			continue;
-		if (cookies_have(gone->cookies, gone->n, kept->cookie)) {
+		if (looks >= enough)
 			removed += datapath_tcp_forget(dp, kept->cookie) == 0;
-		} else if (cookies_add(&fresh, kept->cookie) < 0) {
-			break; /* the rest is found at the next call */
-		}
+		else
+			still[n++] = (struct netns_gone_socket){.cookie = kept->cookie, .looks = looks + 1};
 	}
-	cookies_sort(&fresh);
-	free(gone->cookies);
-	gone->cookies = fresh.items;
-	gone->n = fresh.n;
+	qsort(still, n, sizeof(*still), cookie_order);
+	free(gone->sockets);
+	gone->sockets = still;
+	gone->n = n;
 	return removed;
 }
 
@@ -205,7 +222,7 @@ int netns_connections_clean(struct datapath *dp, const struct cgroup_tree *tree,
 
 void netns_gone_clear(struct netns_gone *gone)
 {
-	free(gone->cookies);
-	gone->cookies = NULL;
+	free(gone->sockets);
+	gone->sockets = NULL;
 	gone->n = 0;
 }

@@ -459,16 +459,21 @@ static int control_start(struct enforcer *e)
 	return control_new(&e->control, e->event, path, &control_ops, e);
 }
 
-/* What another has, or cannot be written, is found before anything is changed in the kernel: a start that fails is as none. The
+/* Where another daemon has the place, that is found before anything is changed in the kernel: a start that fails is as none. The
  * control socket comes first: it shows whether another daemon has the run directory. */
 static int places_listen(struct enforcer *e)
 {
 	int r = control_start(e);
 
-	if (!r)
-		r = attest_listen(e);
-	if (!r)
-		r = metrics_listen(&e->metrics_fd, e->config.metrics, CONTROL_GROUP);
+	return r ? r : attest_listen(e);
+}
+
+/* What a stranger can take, or a full disk, comes when the kernel enforces already: it must not be what leaves a host that has
+ * just booted without. */
+static int outputs_open(struct enforcer *e)
+{
+	int r = metrics_listen(&e->metrics_fd, e->config.metrics, CONTROL_GROUP);
+
 	if (r)
 		return r;
 	/* Made here, because its group can be set only as long as we may; no auditor is there yet to be given it. */
@@ -501,6 +506,8 @@ static int enforcer_start(struct enforcer *e)
 		r = places_listen(e);
 	if (!r)
 		r = kernel_start(e);
+	if (!r)
+		r = outputs_open(e);
 	if (r)
 		return r;
 	config_fd = auditor_config_fd(e);

@@ -186,8 +186,9 @@ static void offer_kept(struct enforcer *e, struct bundle *bundle)
 	/* What another kind of source said is no proof of this one's, and whom it vouched for goes with it: as at a reload,
 	 * where the end of the one comes before the other begins. */
 	if (r == 0 && kept.source != bundle->source.kind) {
-		bundle_store_remove(e->bundles_fd, bundle->trust_domain);
+		/* First what enforces: the file that is left behind by a crash in between brings us here again. */
 		enforcer_vouch_check(e, bundle, NULL, 0);
+		bundle_store_remove(e->bundles_fd, bundle->trust_domain);
 		r = -ENOENT;
 	}
 	if (r == -ENOENT) {

@@ -127,16 +127,23 @@ struct netns_stale {
 int netns_endpoints_clean(struct datapath *datapath, const struct cgroup_tree *tree, struct netns_stale *stale);
 void netns_stale_clear(struct netns_stale *stale);
 
-/* Cookies of TCP sockets that were gone when last looked, while something was kept of them. All 0: none. */
+/* A TCP socket that was not found, while something was kept of it. */
+struct netns_gone_socket {
+	uint64_t cookie;
+	unsigned looks; /* in a row */
+};
+
+/* Those of the last look. All 0: none. */
 struct netns_gone {
-	uint64_t *cookies; /* sorted */
+	struct netns_gone_socket *sockets; /* sorted by cookie */
 	size_t n;
 	bool warned;
 };
 
 /*
- * Lets go of what the kernel programs keep of TCP sockets that were gone at two calls in a row, and were closed. Only of namespaces that a
- * workload lives in: of others it cannot be told. Returns how many, or -errno (nothing was done).
+ * Lets go of what the kernel programs keep of TCP sockets that were gone at two calls in a row, and were closed. In a namespace that no
+ * workload lives in any more nobody looks, and the kernel may still be sending what a process has left behind: there, only after
+ * so many calls that it has long given up. Returns how many, or -errno (nothing was done).
  */
 int netns_connections_clean(struct datapath *datapath, const struct cgroup_tree *tree, struct netns_gone *gone);
 void netns_gone_clear(struct netns_gone *gone);

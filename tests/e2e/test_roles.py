@@ -255,27 +255,39 @@ def test_a_start_that_fails_changes_nothing(env):
     other = harness.Environment()
     try:
         argv = other.daemon_argv()
-        plain, metrics = f"{other.dir}/plain", f"{other.dir}/metrics.sock"
+        plain = f"{other.dir}/plain"
         harness.write(plain, "")
-        served = socket.socket(socket.AF_UNIX)
-        served.bind(metrics)
-        served.listen()
         for wrong, told in ((option_with(argv, run_dir=env.run_dir), "another bulkheadd may be running with this run directory"),
-                            (option_with(argv, run_dir=plain), f"cannot use the directory {plain}: Not a directory"),
-                            (option_with(argv, audit_log=other.dir), "cannot open the audit log"),
-                            (option_with(argv, metrics=metrics), "another process has it")):
+                            (option_with(argv, run_dir=plain), f"cannot use the directory {plain}: Not a directory")):
             done = subprocess.run(wrong, capture_output=True, text=True, check=False, timeout=30 * PATIENCE,
                                   stdin=subprocess.DEVNULL)
             assert done.returncode == 1 and told in done.stderr, done
             assert not os.path.exists(other.pins), os.listdir(other.pins)
             assert other.workload("a").udp("127.0.0.1,9", connected=True) == "ECONNREFUSED", "it enforces nothing"
-        served.close()
         # Its sockets are where they were.
         env.workload("late", env.svid["web"])
         enforces(env)
         other.start()
     finally:
         other.remove()
+
+
+def test_a_start_that_others_can_make_fail_enforces_all_the_same(env):  # pylint: disable=unused-argument
+    """The port of the metrics may be taken by anybody, and a disk be full, when a host has just booted."""
+    for wrong, told in (("audit_log", "cannot open the audit log"), ("metrics", "another process has it")):
+        other = harness.Environment()
+        try:
+            metrics = f"{other.dir}/metrics.sock"
+            with socket.socket(socket.AF_UNIX) as served:
+                served.bind(metrics)
+                served.listen()
+                argv = option_with(other.daemon_argv(), **{wrong: {"audit_log": other.dir, "metrics": metrics}[wrong]})
+                done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30 * PATIENCE,
+                                      stdin=subprocess.DEVNULL)
+            assert done.returncode == 1 and told in done.stderr, done
+            assert other.workload("a").udp("127.0.0.1,9", connected=True) == "EPERM", wrong
+        finally:
+            other.remove()
 
 
 def test_removing_the_pins_ends_enforcement(env):  # pylint: disable=unused-argument
