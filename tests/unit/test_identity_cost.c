@@ -14,7 +14,12 @@
 #include "identity/svid.h"
 
 #define TD "prod.example"
-#define MOST_S 1.0 /* usual are less than 0.05 s */
+/* Of the processor. Usual are less than 0.5 s; what this is to catch takes minutes, or hours. */
+#ifdef __SANITIZE_ADDRESS__
+#define MOST_S 20.0
+#else
+#define MOST_S 2.0
+#endif
 
 struct world {
 	struct cert root;
