@@ -531,6 +531,8 @@ void enforcer_workload_watch(struct enforcer *e);
 void enforcer_workload_packet(struct enforcer *e, int type, const void *packet, int fd);
 /* What it said could not be taken: it is asked once more, soon. */
 void enforcer_workload_again(struct enforcer *e);
+/* Something that it said was taken. Once nothing is open any more, the next failure is the first. */
+void enforcer_workload_taken(struct enforcer *e);
 
 /* ---- enforcer_keys.c ---- */
 
