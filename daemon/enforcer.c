@@ -554,8 +554,7 @@ static void enforcer_free(struct enforcer *e)
 	sd_event_source_disable_unref(e->expiry_timer);
 	sd_event_source_disable_unref(e->queue_timer);
 	sd_event_source_disable_unref(e->key_timer);
-	sd_event_source_disable_unref(e->bundle_watch);
-	sd_event_source_disable_unref(e->bundle_timer);
+	enforcer_bundles_unwatch(e);
 	enforcer_workload_free(e);
 	enforcer_svids_free(e);
 	sd_event_unref(e->event);

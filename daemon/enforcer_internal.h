@@ -37,6 +37,7 @@
 #include <stdint.h>
 #include <systemd/sd-event.h>
 
+#include "backoff.h"
 #include "cgroup_tree.h"
 #include "config.h"
 #include "confirmation.h"
@@ -141,6 +142,12 @@ struct bundle {
 	struct bundle_offer *offers; /* in order */
 };
 
+/* What is in the bundle directory, or the directory itself, and is no bundle of any trust domain. */
+struct bundle_stray {
+	char file[CONFIG_PATH_MAX]; /* printable */
+	char why[400];
+};
+
 struct revocation {
 	char *spiffe_id;
 	int64_t time; /* UTC seconds: SVIDs issued until then are refused */
@@ -228,7 +235,11 @@ struct enforcer {
 	sd_event_source *key_timer;
 	sd_event_source *bundle_watch; /* of the directory; NULL: there is none to watch */
 	sd_event_source *bundle_timer; /* until it is read, or a watch is tried again */
-	bool bundle_unwatched;	       /* and that was told */
+	sd_event_source *bundle_again; /* NULL: no file of it is to be offered once more */
+	struct backoff bundle_backoff;
+	bool bundle_unwatched;	     /* and that was told */
+	struct bundle_stray *strays; /* NULL: nothing is wrong in the directory itself */
+	size_t n_strays;
 	sd_event_source *svid_timer;
 };
 
@@ -491,6 +502,10 @@ void enforcer_bundle_packet(struct enforcer *e, int type, const void *packet);
 void enforcer_bundles_start(struct enforcer *e);
 /* Reads the directory again. */
 void enforcer_bundles_reload(struct enforcer *e);
+/* By a fault, what a file has could not be taken: it is read once more, soon. */
+void enforcer_bundles_again(struct enforcer *e);
+/* Its end: nothing is watched or read any more. */
+void enforcer_bundles_unwatch(struct enforcer *e);
 
 /* ---- enforcer_vouch.c ---- */
 

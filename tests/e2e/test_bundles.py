@@ -268,6 +268,34 @@ def test_what_is_no_bundle_is_told_by_what_it_is_and_whose_it_was_to_be(env):
     wait_for(lambda: not bundle(env, names[0]), "them to be gone")
 
 
+def test_a_file_that_no_trust_domain_has_is_told_until_it_is_gone(env):
+    """In status and bundles, where an operator looks who wonders why nobody of it can attest; not only in the daemon's log."""
+    names = {"Prod.example.pem": "\"Prod.example\" is no name of a trust domain (rule 7)",
+             "a b.json": "\"a b\" is no name of a trust domain (rule 9)",
+             "prod.example.crt": "neither TRUSTDOMAIN.pem nor TRUSTDOMAIN.json",
+             "evil\x1b[31m\n.pem": "\"evil?[31m?\" is no name of a trust domain (rule 9)"}
+    for name in names:
+        write(f"{env.dir}/bundles/{name}", env.new.bundle())
+    try:
+        for command in ("bundles", "status"):
+            def strays(command=command):
+                told = env.ctl_json(command)
+                return {b["origin"]: b["error"] for b in (told["bundles"] if command == "status" else told) if not b["trust_domain"]}
+            wait_for(lambda: len(strays()) == len(names), "all to be told")
+            text = env.ctl(command, expect=0).out
+            for name, problem in names.items():
+                shown = name.replace("\x1b", "?").replace("\n", "?")
+                assert problem in strays()[shown], strays()
+                assert f"{shown}: not used: " in text and problem in text, text
+        log = env.log_tail(200)
+        env.ctl("reload", expect=0)
+        assert env.log_tail(200).count("Prod.example.pem") == log.count("Prod.example.pem") == 1, "told once"
+    finally:
+        for name in names:
+            os.remove(f"{env.dir}/bundles/{name}")
+    wait_for(lambda: all(b["trust_domain"] for b in env.ctl_json("bundles")), "nothing to be told any more")
+
+
 def test_an_empty_bundle_means_nobody(env):
     both(env)
     goes, mark = web(env, env.old), env.audit.mark()
@@ -313,7 +341,8 @@ def test_a_directory_that_is_replaced_is_watched_again(env):
     stays = web(env, env.new)
     os.rename(f"{env.dir}/bundles", f"{env.dir}/away")
     env.ctl("reload", expect=0)
-    assert "cannot read the bundle directory" in env.log_tail()
+    assert f"bundle directory {env.dir}/bundles: cannot read: No such file" in env.log_tail()
+    assert f"{env.dir}/bundles: not used: cannot read: No such file" in env.ctl("status", expect=0).out
     check_lives(env, stays)
     os.rename(f"{env.dir}/away", f"{env.dir}/bundles")
     goes, mark = web(env, env.old), env.audit.mark()

@@ -447,16 +447,22 @@ def test_what_the_identity_role_could_not_take_is_asked_for_again(env):
     env.start(SPIFFE_ENDPOINT_SOCKET=f"unix://{path}")
     identity = env.role_pids()["identity"]
     size = int(re.search(r"VmSize:\s+(\d+) kB", read(f"/proc/{identity}/status"))[1])
+    with open(env.authority("file.example", "file", trust=False).cert, encoding="ascii") as f:
+        pem = f.read()
     limit_memory(identity, size + 256)
     with Hostile(path, body):
         try:
+            write(f"{env.dir}/bundles/file.example.pem", pem * 3000)
+            wait_error(env, "file.example", "Cannot allocate memory")
             wait_error(env, "large.example", "Cannot allocate memory")
             wait_bundle(env, "d199.example", error=None, format="der")
         finally:
             limit_memory(identity, None)
         found = wait_bundle(env, "large.example", error=None, format="der")
         assert len(found["authorities"]) == 1
+        assert len(wait_bundle(env, "file.example", error=None, format="pem")["authorities"]) == 1, "nor does a file come again"
     assert env.role_pids()["identity"] == identity
+    os.remove(f"{env.dir}/bundles/file.example.pem")
 
 
 def test_a_message_that_could_not_be_taken_is_asked_for_again(env):
