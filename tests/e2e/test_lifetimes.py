@@ -137,6 +137,54 @@ def test_a_directory_or_file_that_others_could_write_is_not_believed(env):
     wait_for(lambda: env.tag_of(elsewhere), "the tag once it is root's alone")
 
 
+class Volume:
+    """As the kubelet writes a Secret: the directory is everybody's and sticky, its files are links through one link, and that is
+    replaced as a whole (k8s.io/kubernetes/pkg/volume/util/atomic_writer.go)."""
+
+    def __init__(self, path):
+        self.path = path
+        self.number = 0
+        os.chmod(path, 0o1777)
+
+    def put(self, svid):
+        self.number += 1
+        inner = f"{self.path}/..2026_11_22_{self.number}"
+        os.mkdir(inner)
+        for source, name in ((svid.cert, "svid.pem"), (svid.key, "svid_key.pem")):
+            shutil.copyfile(source, f"{inner}/{name}")
+            os.chmod(f"{inner}/{name}", 0o400)
+        self.link("..data", os.path.basename(inner))
+        for name in ("svid.pem", "svid_key.pem"):
+            if not os.path.lexists(f"{self.path}/{name}"):
+                self.link(name, f"..data/{name}")
+        return svid
+
+    def link(self, name, to):
+        """In the place of what is there, at once."""
+        os.symlink(to, f"{self.path}/..new")
+        os.rename(f"{self.path}/..new", f"{self.path}/{name}")
+
+    def remove(self):
+        shutil.rmtree(self.path)
+        os.mkdir(self.path)
+
+
+def test_a_kubernetes_volume_is_followed_from_one_state_to_the_next(env):
+    """And never half of it: the key of one state and the certificate of another would be told as a theft."""
+    batch, mark = env.workload("batch"), env.audit.mark()
+    take_away(env, "batch")
+    volume = Volume(env.dirs["batch"])
+    try:
+        for seconds in (4200, 4800):  # longer than those of the tests before
+            svid = volume.put(env.ca.issue("/web", seconds=seconds))
+            wait_for(lambda s=svid: (t := env.tag_of(batch)) and abs(t["seconds_left"] - s.not_after + time.time()) < 3,
+                     "the tag of this state")
+        assert not env.audit.find(mark, event__action="identity-refused"), "half of a change was taken"
+        assert not problem(env, "batch")
+    finally:
+        volume.remove()
+
+
 def test_an_svid_that_the_policy_binds_elsewhere_is_an_alarm(env):
     mark = env.audit.mark()
     put_and_prove(env, "batch", env.ca.issue("/bound"))
