@@ -349,7 +349,8 @@ uint16_t enforcer_who_of(const struct enforcer *e, const struct policy_image *im
 
 /* ---- enforcer_revoke.c ---- */
 
-void enforcer_revocations_load(struct enforcer *e); /* from the state directory */
+/* From the state directory. Returns 0, or -errno, logged: without knowing what was revoked nobody can be let in. */
+int enforcer_revocations_load(struct enforcer *e);
 void enforcer_revocations_free(struct enforcer *e);
 /* Ends what is in force and was revoked: the daemon before ended in between. Of one adopted from an older version it may not be known
  * whether its SVID came after; then it ends. */

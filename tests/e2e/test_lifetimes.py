@@ -479,14 +479,24 @@ def test_a_revocation_that_no_daemon_carried_out_is_when_one_starts(env):
 
     def revoke():
         with open(f"{env.dir}/state/revoked", "a", encoding="ascii") as f:
-            f.write(f"{int(time.time())} {spiffe('web/half-revoked')}\n")
+            f.write(f"{int(time.time())} {spiffe('web/half-revoked')}\nwhat a host wrote that cra")
+        # Without knowing what was revoked nobody can be let in.
+        os.rename(f"{env.dir}/state/revoked", f"{env.dir}/state/aside")
+        os.mkdir(f"{env.dir}/state/revoked")
+        env.start(wait=False)
+        assert env.daemon.wait(30) == 1 and "cannot read the revocations: Is a directory" in env.log_tail(), env.log_tail()
+        os.rmdir(f"{env.dir}/state/revoked")
+        os.rename(f"{env.dir}/state/aside", f"{env.dir}/state/revoked")
 
     restart(env, revoke)
+    assert "revoked: line 3 is no revocation" in env.log_tail(), env.log_tail()
     event = env.audit.wait(mark, event__action="identity-revoked", zt__cgroup__id=goes.cgroup_id)
     assert "no daemon was there" in event["event"]["reason"], event
     wait_for(stream.ended, "its connection to be cut")
     assert not env.tag_of(goes) and env.tag_of(stays)
     assert env.tag_of(web), "what was issued after its revocation is none of it"
+    env.ctl("revoke", spiffe("web/unrevoked"), expect=0)
+    assert read(f"{env.dir}/state/revoked").splitlines()[-1].split()[1:] == [spiffe("web/unrevoked")], "it is a line of its own"
 
 
 def test_an_identity_that_a_daemon_adopts_follows_the_clock_by_its_svid(env):
