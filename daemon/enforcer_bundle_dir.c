@@ -107,11 +107,15 @@ static void file_offer(struct enforcer *e, int dir_fd, const char *file, const c
 	} else if ((r = file_read(dir_fd, file, BUNDLE_MAX_BYTES, &text, &len)) < 0) {
 		snprintf(why, sizeof(why), "cannot read %.200s: %s", file, strerror(-r));
 		enforcer_bundle_failed(e, trust_domain, &source, why);
+		enforcer_bundles_again(e);
 	} else if ((fd = ipc_memfd("bulkhead-bundle", text, len)) < 0) {
 		snprintf(why, sizeof(why), "cannot hand %.200s to the identity role: %s", file, strerror(-fd));
 		enforcer_bundle_failed(e, trust_domain, &source, why);
+		enforcer_bundles_again(e);
 	} else {
-		enforcer_bundle_offer(e, trust_domain, &source, form->format, fd);
+		r = enforcer_bundle_offer(e, trust_domain, &source, form->format, fd);
+		if (r < 0 && r != -EEXIST)
+			enforcer_bundles_again(e);
 		close(fd);
 	}
 	free(text);
@@ -158,9 +162,11 @@ static bool directory_read(struct enforcer *e)
 		r = errno;
 		closedir(dir);
 	}
-	if (!dir || r)
+	if (!dir || r) {
 		stray_add(e, &strays, NULL, "cannot read%s: %s; no trust domain is taken for gone",
 			  dir ? " all of it" : "", strerror(r));
+		enforcer_bundles_again(e);
+	}
 	strays_replace(e, &strays);
 	return dir && r == 0;
 }

@@ -503,7 +503,7 @@ void enforcer_bundle_packet(struct enforcer *e, int type, const void *packet);
 void enforcer_bundles_start(struct enforcer *e);
 /* Reads the directory again. */
 void enforcer_bundles_reload(struct enforcer *e);
-/* By a fault, what a file has could not be taken: it is read once more, soon. */
+/* By a fault, what is in it could not be read or taken: it is read once more, soon. */
 void enforcer_bundles_again(struct enforcer *e);
 /* Its end: nothing is watched or read any more. */
 void enforcer_bundles_unwatch(struct enforcer *e);

@@ -57,6 +57,11 @@ static int on_ipc(sd_event_source *source, int ipc_fd, uint32_t events, void *co
 		return enforcer_gone(process);
 	case -EAGAIN:
 		return 0;
+	case -EBADMSG:
+		/* What it said is lost, for want of a descriptor for what was beside it. The next role is told all anew. */
+		log_error("%s: a packet of the enforcer could not be received as a whole: the role starts anew",
+			  process->name);
+		return sd_event_exit(process->event, EXIT_FAILURE);
 	case IPC_PING:
 		ping_answer(process, packet);
 		break;

@@ -12,6 +12,7 @@ import time
 import common
 from authority import openssl
 from harness import PATIENCE, read, wait_for, write
+from test_fetcher import limit_descriptors
 
 TD = "rot.example"  # whose bundle is changed; db and all others are of common.TRUST_DOMAIN
 POLICY = common.POLICY.replace("  web: [", f"  web: [spiffe://{TD}/web/*, ")
@@ -154,6 +155,30 @@ def test_an_identity_role_that_ends_costs_nobody_an_identity_and_the_next_one_kn
     check_lives(env, stays)
     check_cut(env, goes, publish(env, env.new.cert), mark, "old")
     check_lives(env, stays)
+
+
+def test_a_bundle_that_the_identity_role_could_not_even_receive_is_not_lost(env):
+    """For want of a descriptor. An authority that left it would count on, and nobody would say so."""
+    both(env)
+    goes, stays, pid, mark = web(env, env.old), web(env, env.new), env.role_pids()["identity"], env.audit.mark()
+    limit_descriptors(pid, len(os.listdir(f"/proc/{pid}/fd")))
+    publish(env, env.new.cert)
+    event = env.audit.wait(mark, event__action="identity-revoked", user__id=goes.svid.spiffe_id)
+    assert f"CN={TD} old" in event["event"]["reason"], event["event"]
+    in_force(env, env.new.cert)
+    check_lives(env, stays)
+    assert env.role_pids()["identity"] not in (0, pid)
+
+
+def test_a_bundle_file_that_could_not_be_read_by_a_fault_is_read_again(env):
+    """Nothing changes in the directory meanwhile: the link has led nowhere."""
+    os.symlink(f"{env.dir}/late.pem", f"{env.dir}/bundles/late.example.pem")
+    try:
+        wait_for(lambda: "cannot read" in ((there := bundle(env, "late.example")) and there["error"] or ""), "it to fail")
+        write(f"{env.dir}/late.pem", env.authority("late.example", trust=False).bundle())
+        wait_for(lambda: bundle(env, "late.example")["authorities"], "it to be read")
+    finally:
+        os.remove(f"{env.dir}/bundles/late.example.pem")
 
 
 def test_an_authority_that_is_issued_anew_keeps_its_identities(env):
