@@ -209,7 +209,7 @@ static void *open_thread(void *arg)
 static void a_thread_is_nobody_who_connects(void **state)
 {
 	(void)state;
-	assert_true(in_thread(open_thread, NULL) < 0);
+	assert_int_equal(in_thread(open_thread, NULL), -ESRCH);
 }
 
 /* ---- the dead ---- */
