@@ -273,6 +273,27 @@ static void what_is_no_configuration_is_refused_by_its_line(void **state)
 	unlink(path);
 }
 
+/* OpenSSL's module of old algorithms under the name of the one for FIPS. */
+static void another_module_in_its_place_is_refused_by_what_it_lacks(void **state)
+{
+	char path[] = "/tmp/bulkhead-test-XXXXXX", library[300], why[1024] = "";
+	struct crypto *crypto = NULL;
+	int fd;
+
+	(void)state;
+	snprintf(library, sizeof(library), "%s/legacy.so", OPENSSL_info(OPENSSL_INFO_MODULES_DIR));
+	if (access(library, R_OK) < 0)
+		skip();
+	fd = mkstemp(path);
+	assert_true(fd >= 0);
+	assert_true(dprintf(fd, "[fips_sect]\nactivate = 1\nmodule = %s\n", library) > 0);
+	assert_int_equal(crypto_fips_new(&crypto, path, why, sizeof(why)), 1);
+	assert_null(crypto);
+	assert_non_null(strstr(why, "fips: OpenSSL's FIPS module has no SHA2-256"));
+	close(fd);
+	unlink(path);
+}
+
 static void with_the_module_p256_p384_and_rsa_verify(void **state)
 {
 	EVP_PKEY *keys[] = {EVP_EC_gen("P-256"), EVP_EC_gen("P-384"), EVP_RSA_gen(2048)};
@@ -340,6 +361,7 @@ int main(void)
 		cmocka_unit_test(kinds_of_keys_are_named_where_only_the_approved_count),
 		cmocka_unit_test(names_that_openssl_would_not_take_as_they_are_are_refused),
 		cmocka_unit_test(what_is_no_configuration_is_refused_by_its_line),
+		cmocka_unit_test(another_module_in_its_place_is_refused_by_what_it_lacks),
 		cmocka_unit_test(without_the_module_the_refusal_says_what_is_missing_and_where),
 		cmocka_unit_test(with_the_module_p256_p384_and_rsa_verify),
 		cmocka_unit_test(with_the_module_other_keys_are_refused_by_name),
