@@ -53,7 +53,7 @@
 #define BH_MAX_IDENTITIES BH_CAPACITY(16384U, 128U) /* identity numbers, reserved ones included; a power of two */
 #define BH_MAX_TAGS BH_CAPACITY(65536U, 64U)	    /* tagged cgroups */
 #define BH_MAX_ENDPOINTS BH_CAPACITY(65536U, 64U)   /* addresses and ports that UDP sockets hold */
-#define BH_MAX_ADDRESSES BH_CAPACITY(65536U, 64U)   /* addresses of network namespaces */
+#define BH_MAX_ADDRESSES BH_CAPACITY(65536U, 512U)  /* addresses of network namespaces */
 #define BH_MAX_UDP_FLOWS BH_CAPACITY(24576U, 512U)
 #define BH_MAX_FRAGMENTS 4096U			      /* datagrams of devices that are under way in fragments */
 #define BH_MAX_DEVICES BH_CAPACITY(16384U, 256U)      /* managed devices */
