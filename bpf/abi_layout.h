@@ -32,7 +32,7 @@
 #define BH_LAYOUT_KEYS 1U
 #define BH_LAYOUT_SOCKETS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_TCP (2U + BH_LAYOUT_TEST)	    /* TCP sockets, in both places */
-#define BH_LAYOUT_UDP_SOCKETS (3U + BH_LAYOUT_TEST) /* UDP sockets */
+#define BH_LAYOUT_UDP_SOCKETS (4U + BH_LAYOUT_TEST) /* UDP sockets */
 #define BH_LAYOUT_HANDSHAKES 4U
 #define BH_LAYOUT_TICKETS 3U
 #define BH_LAYOUT_ENDPOINTS (1U + BH_LAYOUT_TEST)
