@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 
 import h2.config
 import h2.connection
@@ -107,6 +108,25 @@ def test_what_was_told_stays_when_the_server_goes_and_the_stream_comes_back(env)
             assert "gRPC status 14: going away" in why, why
             assert client.until(COMPLETE)[0] == {"one.example": one}
         assert client.until(LOST)
+
+
+def test_a_server_that_is_away_is_asked_ever_more_seldom_until_it_answers(env):
+    """After 0.5 s, 1 s, 2 s, each give or take a quarter; and after an answer as at first. Upper bounds have room for a busy machine."""
+    with watcher(env) as client:
+        lost = []
+        for _ in range(3):
+            assert client.state()[0] == LOST
+            lost.append(time.monotonic())
+        first, second = lost[1] - lost[0], lost[2] - lost[1]
+        assert first > 0.35 and second > 0.72, (first, second)
+        with WorkloadApi(env.path) as api:
+            client.until(COMPLETE)
+            assert time.monotonic() - lost[2] > 1.45
+            api.tell(close=True)
+            client.until(LOST)
+            closed = time.monotonic()
+            client.until(COMPLETE)
+            assert time.monotonic() - closed < 2.5, "the next step would be 4 s"
 
 
 def test_permission_denied_takes_all_back_and_is_asked_again(env):
