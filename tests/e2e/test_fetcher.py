@@ -59,7 +59,7 @@ class Fetcher:
         """Request, body (None: it failed), why."""
         kind, packet, text = self.receive()
         assert kind == FETCHED, kind
-        request, why = struct.unpack_from("<Q400s", packet, 8)
+        request, why, self.interrupted, _ = struct.unpack("<Q400sII", packet[8:])
         return request, text, why.split(b"\0")[0].decode()
 
     def fetch(self, *args, **kwargs):
@@ -71,6 +71,7 @@ class Fetcher:
     def refused(self, *args, **kwargs):
         text, why = self.fetch(*args, **kwargs)
         assert text is None, "a bundle came"
+        assert not self.interrupted, "it is the endpoint's answer"
         return why
 
     def close(self):
@@ -264,6 +265,45 @@ def test_a_fetch_that_does_not_end_stalls_nobody_and_ends_with_the_role(env):
         assert fetcher.process.wait(15) == 1, "it ends by itself"
         harness.wait_for(lambda: not harness.alive(child), "its children to end with it")
     fetcher.sock.close()
+
+
+def limit_descriptors(pid, number):
+    """As nobody, whose process it is: even root may not change the limits of another's everywhere."""
+    subprocess.run(["prlimit", f"--pid={pid}", f"--nofile={number}:"], user=65534, group=65534, extra_groups=[], check=True)
+
+
+def leave_one_descriptor(pid):
+    """It can be handed one, and open no pipe."""
+    used = {int(fd) for fd in os.listdir(f"/proc/{pid}/fd")}
+    first, second = [fd for fd in range(len(used) + 2) if fd not in used][:2]
+    assert first < second
+    limit_descriptors(pid, second)
+
+
+def test_a_fetch_that_cannot_start_is_no_answer_of_the_endpoint(env):
+    fetcher = Fetcher()
+    with Endpoint(env.host, {"/bundle": env.bundle}) as endpoint:
+        leave_one_descriptor(fetcher.process.pid)
+        for bundle in (None, env.bundle):
+            text, why = fetcher.fetch(endpoint.url(), env.ca_file, bundle=bundle)
+            assert text is None and fetcher.interrupted, why
+            assert "no fetch could be started: Too many open files; the endpoint was not asked" in why, why
+        limit_descriptors(fetcher.process.pid, 256)
+        assert not endpoint.asked
+        assert fetcher.fetch(endpoint.url(), env.ca_file) == (env.bundle, "") and not fetcher.interrupted
+    fetcher.close()
+
+
+def test_more_fetches_at_once_than_there_are_places_are_no_answers_either(env):
+    fetcher = Fetcher()
+    with Endpoint(env.host, {"/bundle": env.bundle}) as slow:
+        slow.release = threading.Event()
+        first = [fetcher.send(slow.url(), env.ca_file) for _ in range(32)]
+        text, why = fetcher.fetch(slow.url(), env.ca_file)
+        assert text is None and fetcher.interrupted and "too many are under way" in why, why
+        slow.release.set()
+        assert sorted(fetcher.answer()[0] for _ in first) == first
+    fetcher.close()
 
 
 def test_the_fetcher_has_no_rights_and_leaves_nothing_behind(env):

@@ -139,6 +139,54 @@ def test_a_directory_or_file_that_others_could_write_is_not_believed(env):
     wait_for(lambda: env.tag_of(elsewhere), "the tag once it is root's alone")
 
 
+class Volume:
+    """As the kubelet writes a Secret: the directory is everybody's and sticky, its files are links through one link, and that is
+    replaced as a whole (k8s.io/kubernetes/pkg/volume/util/atomic_writer.go)."""
+
+    def __init__(self, path):
+        self.path = path
+        self.number = 0
+        os.chmod(path, 0o1777)
+
+    def put(self, svid):
+        self.number += 1
+        inner = f"{self.path}/..2026_11_22_{self.number}"
+        os.mkdir(inner)
+        for source, name in ((svid.cert, "svid.pem"), (svid.key, "svid_key.pem")):
+            shutil.copyfile(source, f"{inner}/{name}")
+            os.chmod(f"{inner}/{name}", 0o400)
+        self.link("..data", os.path.basename(inner))
+        for name in ("svid.pem", "svid_key.pem"):
+            if not os.path.lexists(f"{self.path}/{name}"):
+                self.link(name, f"..data/{name}")
+        return svid
+
+    def link(self, name, to):
+        """In the place of what is there, at once."""
+        os.symlink(to, f"{self.path}/..new")
+        os.rename(f"{self.path}/..new", f"{self.path}/{name}")
+
+    def remove(self):
+        shutil.rmtree(self.path)
+        os.mkdir(self.path)
+
+
+def test_a_kubernetes_volume_is_followed_from_one_state_to_the_next(env):
+    """And never half of it: the key of one state and the certificate of another would be told as a theft."""
+    batch, mark = env.workload("batch"), env.audit.mark()
+    take_away(env, "batch")
+    volume = Volume(env.dirs["batch"])
+    try:
+        for seconds in (4200, 4800):  # longer than those of the tests before
+            svid = volume.put(env.ca.issue("/web", seconds=seconds))
+            wait_for(lambda s=svid: (t := env.tag_of(batch)) and abs(t["seconds_left"] - s.not_after + time.time()) < 3,
+                     "the tag of this state")
+        assert not env.audit.find(mark, event__action="identity-refused"), "half of a change was taken"
+        assert not problem(env, "batch")
+    finally:
+        volume.remove()
+
+
 def test_an_svid_that_the_policy_binds_elsewhere_is_an_alarm(env):
     mark = env.audit.mark()
     put_and_prove(env, "batch", env.ca.issue("/bound"))
@@ -452,14 +500,24 @@ def test_a_revocation_that_no_daemon_carried_out_is_when_one_starts(env):
 
     def revoke():
         with open(f"{env.dir}/state/revoked", "a", encoding="ascii") as f:
-            f.write(f"{int(time.time())} {spiffe('web/half-revoked')}\n")
+            f.write(f"{int(time.time())} {spiffe('web/half-revoked')}\nwhat a host wrote that cra")
+        # Without knowing what was revoked nobody can be let in.
+        os.rename(f"{env.dir}/state/revoked", f"{env.dir}/state/aside")
+        os.mkdir(f"{env.dir}/state/revoked")
+        env.start(wait=False)
+        assert env.daemon.wait(30) == 1 and "cannot read the revocations: Is a directory" in env.log_tail(), env.log_tail()
+        os.rmdir(f"{env.dir}/state/revoked")
+        os.rename(f"{env.dir}/state/aside", f"{env.dir}/state/revoked")
 
     restart(env, revoke)
+    assert "revoked: line 3 is no revocation" in env.log_tail(), env.log_tail()
     event = env.audit.wait(mark, event__action="identity-revoked", zt__cgroup__id=goes.cgroup_id)
     assert "no daemon was there" in event["event"]["reason"], event
     wait_for(stream.ended, "its connection to be cut")
     assert not env.tag_of(goes) and env.tag_of(stays)
     assert env.tag_of(web), "what was issued after its revocation is none of it"
+    env.ctl("revoke", spiffe("web/unrevoked"), expect=0)
+    assert read(f"{env.dir}/state/revoked").splitlines()[-1].split()[1:] == [spiffe("web/unrevoked")], "it is a line of its own"
 
 
 def test_an_identity_that_a_daemon_adopts_follows_the_clock_by_its_svid(env):
