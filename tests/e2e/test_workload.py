@@ -112,22 +112,21 @@ def test_what_was_told_stays_when_the_server_goes_and_the_stream_comes_back(env)
 
 
 def test_a_server_that_is_away_is_asked_ever_more_seldom_until_it_answers(env):
-    """After 0.5 s, 1 s, 2 s, each give or take a quarter; and after an answer as at first. Upper bounds have room for a busy machine."""
+    """After 0.5 s, then 1 s, give or take a quarter, as test_backoff.c has it; and after an answer as at first."""
     with watcher(env) as client:
         lost = []
-        for _ in range(3):
+        for _ in range(2):
             assert client.state()[0] == LOST
             lost.append(time.monotonic())
-        first, second = lost[1] - lost[0], lost[2] - lost[1]
-        assert first > 0.35 and second > 0.72, (first, second)
+        assert lost[1] - lost[0] > 0.35, lost
         with WorkloadApi(env.path) as api:
             client.until(COMPLETE)
-            assert time.monotonic() - lost[2] > 1.45
+            assert time.monotonic() - lost[1] > 0.72
             api.tell(close=True)
             client.until(LOST)
             closed = time.monotonic()
             client.until(COMPLETE)
-            assert time.monotonic() - closed < 2.5, "the next step would be 4 s"
+            assert time.monotonic() - closed < 1.4, "the next step would be 2 s, or 1.5 at least"
 
 
 def test_permission_denied_takes_all_back_and_is_asked_again(env):
