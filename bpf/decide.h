@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * decide.h - the one decision function, over the tables of abi.h.
+ * decide.h - the one decision function, over the tables of abi_policy.h.
  *
  * The kernel programs and the policy library compile the same text, so what `policyctl explain` says and what a packet
  * meets cannot differ. Moments (`now`, valid_until) are in the unit of the tables' `until`: seconds since 1970 in an image,

@@ -6,7 +6,7 @@
  * Kinds follow one rule: where losing an entry could allow something, the map is a plain hash or array, and a full map
  * denies. LRU is used only where a lost entry denies or costs another lookup.
  *
- * Pins carry the number of the layout (abi.h); how each map is taken over from another layout stands in daemon/carry.c.
+ * Pins carry the number of the layout (abi_layout.h); how each map is taken over from another layout stands in daemon/carry.c.
  */
 #ifndef BULKHEAD_BPF_MAPS_H
 #define BULKHEAD_BPF_MAPS_H

@@ -14,6 +14,8 @@ static int run(struct cli *cli, int argc, char **argv)
 
 	if (argc != 2)
 		return cli_usage_error(&cmd_revoke, argc < 2 ? "which identity?" : "one identity at a time");
+	if (argv[1][0] == '-')
+		return cli_usage_error(&cmd_revoke, "unknown option %s", argv[1]);
 	code = cli_bus_open(cli, &bus);
 	if (code == CLI_OK)
 		code = cli_bus_method(bus, "Revoke", &call);

@@ -27,23 +27,14 @@ static bool is_json(const char *text, size_t len)
 	return at < len && (text[at] == '{' || text[at] == '[');
 }
 
-static bool is_pkcs12(const char *text, size_t len)
+/* Whether all of it, or its beginning, is such an object in DER. */
+static bool is_der(const char *text, size_t len, const ASN1_ITEM *item)
 {
 	const unsigned char *at = (const unsigned char *)text;
-	PKCS12 *pkcs12 = d2i_PKCS12(NULL, &at, (long)len);
-	bool is = pkcs12 != NULL;
+	ASN1_VALUE *value = ASN1_item_d2i(NULL, &at, (long)len, item);
+	bool is = value != NULL;
 
-	PKCS12_free(pkcs12);
-	return is;
-}
-
-static bool is_der_certificate(const char *text, size_t len)
-{
-	const unsigned char *at = (const unsigned char *)text;
-	X509 *certificate = d2i_X509(NULL, &at, (long)len);
-	bool is = certificate != NULL;
-
-	X509_free(certificate);
+	ASN1_item_free(value, item);
 	return is;
 }
 
@@ -61,9 +52,9 @@ static const char *der_hint(const char *text, size_t len)
 {
 	const char *hint = NULL;
 
-	if (is_der_certificate(text, len))
+	if (is_der(text, len, ASN1_ITEM_rptr(X509)))
 		hint = "it is a certificate in DER; `openssl x509 -inform DER -in FILE -out NEW.pem` makes PEM of it";
-	else if (is_pkcs12(text, len))
+	else if (is_der(text, len, ASN1_ITEM_rptr(PKCS12)))
 		hint = "it is a PKCS#12 file; `openssl pkcs12 -in FILE -nokeys -out SVID.pem` and "
 		       "`openssl pkcs12 -in FILE -nocerts -nodes -out SVID.key` take it apart";
 	else if (is_der_key(text, len))
@@ -125,7 +116,7 @@ const char *wrong_chain_hint(const char *text, size_t len)
 
 const char *wrong_certificates_hint(const char *text, size_t len)
 {
-	bool der = len > 0 && is_der_certificate(text, len);
+	bool der = len > 0 && is_der(text, len, ASN1_ITEM_rptr(X509));
 
 	ERR_clear_error();
 	return der ? NULL : wrong_chain_hint(text, len);

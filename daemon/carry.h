@@ -2,7 +2,7 @@
 /*
  * carry.h - what the kernel remembers, taken over from the maps of a build with another layout.
  *
- * Maps are pinned by name and layout number (bpf/abi.h, "Layouts"). Of each map, the build that starts opens the one with its
+ * Maps are pinned by name and layout number (bpf/abi_layout.h). Of each map, the build that starts opens the one with its
  * own number. Where there is none, or one that nothing uses while programs use another number, it makes the map anew and
  * carries over what has to survive, as one table (carry.c) says of each map. What the programs in force use is what counts:
  * a pin that no attached program refers to is a leftover, and never a source where there is a better one.

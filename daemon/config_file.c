@@ -51,10 +51,10 @@ static int parse_entry(struct config_reader *r, struct daemon_config_file *out)
 		return rc;
 	at = r->event.start_mark;
 	if (key == CONFIG_KEY_DEVICES && r->event.type == YAML_SEQUENCE_START_EVENT) {
-		rc = config_scalar_list(r, config_settings[key].key, list, CONFIG_DEVICES_MAX);
+		rc = config_list_read(r, config_settings[key].key, config_item_scalar, list, CONFIG_DEVICES_MAX);
 		text = list;
 	} else if (key == CONFIG_KEY_SVIDS && r->event.type == YAML_SEQUENCE_START_EVENT) {
-		rc = config_svids_read(r, list, sizeof(list));
+		rc = config_list_read(r, config_settings[key].key, config_item_svid, list, sizeof(list));
 		text = list;
 	} else {
 		rc = config_scalar(r, config_settings[key].key, &text);

@@ -66,15 +66,19 @@ __attribute__((format(printf, 3, 4))) int config_flaw_at(struct config_reader *r
 							 const char *format, ...);
 /* The scalar under the cursor as a string without NUL bytes. Returns 0 or 1 (reported). */
 int config_scalar(struct config_reader *r, const char *what, const char **textp);
-/* A list of texts under the cursor, joined with commas. Returns 0, 1 (reported) or -ENOMEM. */
-int config_scalar_list(struct config_reader *r, const char *what, char *out, size_t size);
+/* Writes the item of the list `what` under the cursor as a text without comma. Returns 0, 1 (reported) or -ENOMEM. */
+typedef int config_item_read(struct config_reader *r, const char *what, char *out, size_t size);
+/* An item that is a text. */
+config_item_read config_item_scalar;
+/* A list under the cursor, its items joined with commas. Returns 0, 1 (reported) or -ENOMEM. */
+int config_list_read(struct config_reader *r, const char *what, config_item_read *read, char *out, size_t size);
 
 /* ---- config_svids.c ---- */
 
 /* Of the value of `svids`. Says what is wrong, or NULL. */
 const char *config_svids_flaw(const char *list);
-/* A list of maps under the cursor, as the value of `svids`. Returns 0, 1 (reported) or -ENOMEM. */
-int config_svids_read(struct config_reader *r, char *out, size_t size);
+/* An item that is {dir: DIR, unit: NAME} or {dir: DIR, cgroup: PATH}, as it stands in the value of `svids`. */
+config_item_read config_item_svid;
 
 /* ---- config_federation.c ---- */
 

@@ -53,26 +53,39 @@ int config_scalar(struct config_reader *r, const char *what, const char **textp)
 	return 0;
 }
 
-int config_scalar_list(struct config_reader *r, const char *what, char *out, size_t size)
+int config_item_scalar(struct config_reader *r, const char *what, char *out, size_t size)
 {
 	const char *text;
+	int rc = config_scalar(r, what, &text);
+
+	if (rc)
+		return rc;
+	if (strchr(text, ','))
+		return config_flaw_at(r, &r->event.start_mark, "a name has no comma");
+	if (strlen(text) >= size)
+		return config_flaw_at(r, &r->event.start_mark, "a name is longer than %zu bytes", size - 1);
+	memcpy(out, text, strlen(text) + 1);
+	return 0;
+}
+
+int config_list_read(struct config_reader *r, const char *what, config_item_read *read, char *out, size_t size)
+{
+	char item[2 * CONFIG_PATH_MAX];
 	size_t used = 0;
-	int rc;
 
 	out[0] = '\0';
 	for (;;) {
-		rc = config_reader_next(r);
+		yaml_mark_t start;
+		int rc = config_reader_next(r);
+
+		if (rc || r->event.type == YAML_SEQUENCE_END_EVENT)
+			return rc;
+		start = r->event.start_mark;
+		rc = read(r, what, item, sizeof(item));
 		if (rc)
 			return rc;
-		if (r->event.type == YAML_SEQUENCE_END_EVENT)
-			return 0;
-		rc = config_scalar(r, what, &text);
-		if (rc)
-			return rc;
-		if (strchr(text, ','))
-			return config_flaw_at(r, &r->event.start_mark, "a name has no comma");
-		used += (size_t)snprintf(out + used, size - used, "%s%s", used ? "," : "", text);
+		used += (size_t)snprintf(out + used, size - used, "%s%s", used ? "," : "", item);
 		if (used >= size)
-			return config_flaw_at(r, &r->event.start_mark, "%s is longer than %zu bytes", what, size - 1);
+			return config_flaw_at(r, &start, "%s is longer than %zu bytes", what, size - 1);
 	}
 }

@@ -47,13 +47,11 @@ bool config_svid(const struct daemon_config *config, size_t i, struct config_svi
 	return false;
 }
 
-/* {dir: DIR, unit: NAME} or {dir: DIR, cgroup: PATH}; the cursor is on its beginning. Returns 0, 1 (reported) or -ENOMEM. */
-static int svid_map(struct config_reader *r, char *out, size_t size)
+int config_item_svid(struct config_reader *r, const char *what, char *out, size_t size)
 {
 	char dir[CONFIG_PATH_MAX] = "", place[CONFIG_PATH_MAX] = "", key[16];
 	yaml_mark_t start = r->event.start_mark;
 	const char *text;
-	size_t used = strlen(out);
 	int rc;
 
 	if (r->event.type != YAML_MAPPING_START_EVENT)
@@ -88,23 +86,7 @@ static int svid_map(struct config_reader *r, char *out, size_t size)
 	}
 	if (!*dir || !*place)
 		return config_flaw_at(r, &start, "an item of svids has `dir` and one of `unit` and `cgroup`");
-	used += (size_t)snprintf(out + used, size - used, "%s%s=%s", used ? "," : "", dir, place);
-	return used >= size ? config_flaw_at(r, &start, "svids is longer than %zu bytes", size - 1) : 0;
-}
-
-int config_svids_read(struct config_reader *r, char *out, size_t size)
-{
-	int rc;
-
-	out[0] = '\0';
-	for (;;) {
-		rc = config_reader_next(r);
-		if (rc)
-			return rc;
-		if (r->event.type == YAML_SEQUENCE_END_EVENT)
-			return 0;
-		rc = svid_map(r, out, size);
-		if (rc)
-			return rc;
-	}
+	if ((size_t)snprintf(out, size, "%s=%s", dir, place) >= size)
+		return config_flaw_at(r, &start, "an item of %s is longer than %zu bytes", what, size - 1);
+	return 0;
 }

@@ -76,7 +76,7 @@
  *
  * Top JSON: {"taken_usec", "pairs_counted", "pairs_max", "pairs": [{"from", "to", "direction": "egress" | "ingress",
  *  "protocol", "flows", "denied", "sent_bytes", "received_bytes", "retransmits", "rtt_us", "rtt_samples"}]}
- *  All numbers only grow (struct bh_pair in bpf/abi.h says what they count), until the pair is forgotten some time after one
+ *  All numbers only grow (struct bh_pair in bpf/abi_event.h says what they count), until the pair is forgotten some time after one
  *  of its identities has gone; rtt_us is the sum of rtt_samples samples. The end that counted is "from" where the
  *  direction is egress, and "to" where it is ingress. "other" is who found no room among pairs_max.
  *

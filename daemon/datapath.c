@@ -202,10 +202,14 @@ int datapath_open(struct datapath **datapathp, const struct datapath_config *con
 	dp->config.pin_dir = dp->pin_dir;
 	libbpf_set_print(libbpf_line);
 
+	if (!pins_directory_possible(dp->pin_dir)) {
+		snprintf(why, why_size,
+			 "the pin directory %s is not below a bpffs (mount -t bpf shows which there are)", dp->pin_dir);
+		return -EINVAL;
+	}
 	r = pins_directory_make(dp->pin_dir);
 	if (r < 0) {
-		snprintf(why, why_size, "cannot make the pin directory %s: %s (is a bpffs mounted there?)", dp->pin_dir,
-			 strerror(-r));
+		snprintf(why, why_size, "cannot make the pin directory %s: %s", dp->pin_dir, strerror(-r));
 		return r;
 	}
 	r = pin_dir_lock(dp, why, why_size);

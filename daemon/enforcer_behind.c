@@ -53,38 +53,44 @@ static const struct tag *tag_of_node(struct enforcer *e, const struct cgroup_tre
 	return NULL;
 }
 
+/* The tag of the next cgroup with a process in the namespace that has one, from *nextp on; NULL: there is none left. */
+static const struct tag *tag_in_netns(struct enforcer *e, const struct cgroup_tree *tree, ino_t netns, size_t *nextp)
+{
+	while (*nextp < tree->n_presences) {
+		const struct cgroup_presence *presence = &tree->presences[(*nextp)++];
+		const struct tag *tag = NULL;
+
+		if (presence->netns == netns)
+			tag = tag_of_node(e, tree, cgroup_tree_find(tree, presence->cgroup_id));
+		if (tag)
+			return tag;
+	}
+	return NULL;
+}
+
 /* Is there somebody whose identity ended, and was another? What such a process makes by hand must not go under the name that the
  * others have. */
 static bool is_shared_with_ended(struct enforcer *e, const struct cgroup_tree *tree, ino_t netns, uint32_t identity)
 {
 	uint64_t now = enforcer_boottime_ns();
+	const struct tag *tag;
+	size_t next = 0;
 
-	for (size_t i = 0; i < tree->n_presences; i++) {
-		const struct cgroup_presence *presence = &tree->presences[i];
-		const struct tag *tag;
-
-		if (presence->netns != netns)
-			continue;
-		tag = tag_of_node(e, tree, cgroup_tree_find(tree, presence->cgroup_id));
-		if (tag && tag->deadline_ns <= now && tag->identity != identity)
+	while ((tag = tag_in_netns(e, tree, netns, &next)))
+		if (tag->deadline_ns <= now && tag->identity != identity)
 			return true;
-	}
 	return false;
 }
 
 static void owner_find(struct enforcer *e, const struct cgroup_tree *tree, ino_t netns, struct owner *owner)
 {
 	uint64_t now = enforcer_boottime_ns();
+	const struct tag *tag;
+	size_t next = 0;
 
 	*owner = (struct owner){};
-	for (size_t i = 0; i < tree->n_presences; i++) {
-		const struct cgroup_presence *presence = &tree->presences[i];
-		const struct tag *tag;
-
-		if (presence->netns != netns)
-			continue;
-		tag = tag_of_node(e, tree, cgroup_tree_find(tree, presence->cgroup_id));
-		if (!tag || tag->deadline_ns <= now)
+	while ((tag = tag_in_netns(e, tree, netns, &next))) {
+		if (tag->deadline_ns <= now)
 			continue;
 		if (owner->identity && owner->identity != tag->identity) {
 			owner->shared = true;

@@ -380,6 +380,30 @@ static void never_in_force_remove(struct enforcer *e, uint32_t in_force)
 	revisions_remove(e->revisions_fd, latest);
 }
 
+static const char *revision_flaw(int r)
+{
+	return r == -EBADMSG ? "it is damaged" : strerror(-r);
+}
+
+/* Neither what was in force nor the latest can be read. Of the earlier ones none comes by itself: it may allow more. */
+static void deny_everything_say(struct enforcer *e)
+{
+	__attribute__((cleanup(freep))) uint32_t *numbers = NULL;
+	struct revision revision;
+	char earlier[64] = "";
+	size_t n = 0;
+
+	if (revisions_list(e->revisions_fd, &numbers, &n) < 0)
+		n = 0;
+	while (n && !*earlier) {
+		if (revisions_load(e->revisions_fd, numbers[--n], &revision) < 0)
+			continue;
+		snprintf(earlier, sizeof(earlier), ", or `policyctl rollback %u` takes up an earlier one", numbers[n]);
+		revision_clear(&revision);
+	}
+	log_error("everything is denied until a policy is applied (policyctl apply PATH)%s", earlier);
+}
+
 int enforcer_policy_start(struct enforcer *e, char *why, size_t why_size)
 {
 	uint32_t in_force = e->adopted ? datapath_revision(e->datapath) : 0, latest;
@@ -391,7 +415,8 @@ int enforcer_policy_start(struct enforcer *e, char *why, size_t why_size)
 	if (enforcer_confirm_start(e, in_force))
 		return 0;
 	latest = revisions_latest(e->revisions_fd);
-	if (in_force && enforcer_revision_image(e, in_force, &image, &applied_usec) == 0) {
+	r = in_force ? enforcer_revision_image(e, in_force, &image, &applied_usec) : -ENOENT;
+	if (r == 0) {
 		r = image_adopt(e, image, in_force, applied_usec);
 		if (r < 0)
 			snprintf(why, why_size, "the tables of revision %u cannot be made anew: %s", in_force,
@@ -399,23 +424,21 @@ int enforcer_policy_start(struct enforcer *e, char *why, size_t why_size)
 		return r;
 	}
 	if (in_force)
-		log_warning(
-			"revision %u is in force but its file is missing or damaged: a stored policy takes its place",
-			in_force);
-	if (latest) {
+		log_warning("revision %u is in force, and cannot be read from %s/revisions: %s", in_force,
+			    e->config.state_dir, revision_flaw(r));
+	if (latest && latest != in_force) {
 		r = enforcer_revision_image(e, latest, &image, &applied_usec);
 		if (r == 0)
 			r = enforcer_image_enforce(e, &image, latest, applied_usec);
 		if (r == 0)
 			return 0;
 		policy_image_freep(&image);
-		log_error("revision %u cannot be loaded from %s/revisions: %s", latest, e->config.state_dir,
-			  r == -EBADMSG ? "its file is damaged" : strerror(-r));
+		log_error("revision %u cannot be read from %s/revisions: %s", latest, e->config.state_dir,
+			  revision_flaw(r));
 	}
 	r = directory_enforce(e, in_force, why, why_size);
 	if (r == 0 && !e->revision && (in_force || latest))
-		log_error("no stored policy can be read: everything is denied until one is applied (policyctl apply "
-			  "PATH)");
+		deny_everything_say(e);
 	/* Neither what was on trial nor what was before it could be read: there is nothing to go back from any more. */
 	if (r == 0 && e->waiting.revision)
 		enforcer_confirm_end(e, true);

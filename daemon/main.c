@@ -13,6 +13,7 @@
 #include "enforcer.h"
 #include "files.h"
 #include "fips.h"
+#include "log.h"
 #include "roles.h"
 
 /* As every client of the Workload API does (SPIFFE_Workload_Endpoint.md 4), where the configuration does not say. */
@@ -65,6 +66,7 @@ int main(int argc, char **argv)
 
 	if (role_dispatch(argc, argv, &status))
 		return status;
+	log_start();
 	switch (config_parse_options(argc, argv, &options, why, sizeof(why))) {
 	case CONFIG_SHOW_HELP:
 		config_print_help(stdout);

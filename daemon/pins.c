@@ -3,10 +3,30 @@
 
 #include <bpf/bpf.h>
 #include <errno.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
+
+bool pins_directory_possible(const char *path)
+{
+	char there[1024];
+	struct statfs fs;
+
+	if (strlen(path) >= sizeof(there))
+		return false;
+	strcpy(there, path);
+	while (statfs(there, &fs) < 0) {
+		char *end = strrchr(there, '/');
+
+		if (errno != ENOENT || !end || end == there)
+			return false;
+		*end = '\0';
+	}
+	return fs.f_type == BPF_FS_MAGIC;
+}
 
 int pins_directory_make(const char *path)
 {

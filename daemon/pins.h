@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Is it, or what there is of the way to it, in a bpffs? Nothing else keeps pins. */
+bool pins_directory_possible(const char *path);
 /* Makes the directory and those above it. Returns 0 or -errno. */
 int pins_directory_make(const char *path);
 /* Does the path name this object? */

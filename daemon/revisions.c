@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +43,10 @@ struct revision_origin {
 	char from[64];
 };
 
+/* Behind all of it: SHA-256 of what stands before. A file of an earlier build ends without, and earlier builds read on no
+ * further than they know. */
+#define SUM_BYTES 32
+
 static void name_of(uint32_t number, char *out, size_t size)
 {
 	snprintf(out, size, "%08u.rev", number);
@@ -69,6 +74,56 @@ static int read_all(int fd, void *bytes, size_t len)
 		len -= (size_t)n;
 	}
 	return 0;
+}
+
+static void digest_freep(EVP_MD_CTX **digest)
+{
+	EVP_MD_CTX_free(*digest);
+}
+
+/* Of the first `len` bytes of a file. */
+static int sum_of(int fd, off_t len, unsigned char sum[SUM_BYTES])
+{
+	__attribute__((cleanup(digest_freep))) EVP_MD_CTX *digest = EVP_MD_CTX_new();
+	unsigned char block[16384];
+
+	if (!digest || EVP_DigestInit_ex(digest, EVP_sha256(), NULL) != 1)
+		return -ENOMEM;
+	for (off_t at = 0; at < len;) {
+		size_t want = len - at < (off_t)sizeof(block) ? (size_t)(len - at) : sizeof(block);
+		ssize_t n = pread(fd, block, want, at);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EBADMSG;
+		if (EVP_DigestUpdate(digest, block, (size_t)n) != 1)
+			return -ENOMEM;
+		at += n;
+	}
+	return EVP_DigestFinal_ex(digest, sum, NULL) == 1 ? 0 : -ENOMEM;
+}
+
+static int sum_append(int fd)
+{
+	unsigned char sum[SUM_BYTES];
+	int r = sum_of(fd, lseek(fd, 0, SEEK_CUR), sum);
+
+	return r ? r : file_write_all(fd, sum, sizeof(sum));
+}
+
+/* The descriptor stands where the sum begins. */
+static int sum_check(int fd)
+{
+	unsigned char sum[SUM_BYTES], stored[SUM_BYTES + 1];
+	off_t len = lseek(fd, 0, SEEK_CUR);
+	ssize_t n = pread(fd, stored, sizeof(stored), len);
+	int r;
+
+	if (n <= 0)
+		return n < 0 ? -errno : 0;
+	r = sum_of(fd, len, sum);
+	return r ? r : n == SUM_BYTES && memcmp(sum, stored, sizeof(sum)) == 0 ? 0 : -EBADMSG;
 }
 
 static void prune(int dir_fd, uint32_t latest)
@@ -114,7 +169,7 @@ int revisions_store(int dir_fd, const struct revision *revision)
 	memcpy(origin.via, revision->via, sizeof(origin.via));
 	memcpy(origin.from, revision->from, sizeof(origin.from));
 	name_of(revision->number, name, sizeof(name));
-	fd = openat(dir_fd, "new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	fd = openat(dir_fd, "new", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
 	r = file_write_all(fd, &h, sizeof(h));
@@ -124,6 +179,8 @@ int revisions_store(int dir_fd, const struct revision *revision)
 		r = file_write_all(fd, revision->pack, revision->pack_len);
 	if (!r)
 		r = file_write_all(fd, revision->image, revision->image_len);
+	if (!r)
+		r = sum_append(fd);
 	if (!r && (fsync(fd) < 0 || renameat(dir_fd, "new", dir_fd, name) < 0))
 		r = -errno;
 	if (r) {
@@ -227,6 +284,8 @@ int revisions_load(int dir_fd, uint32_t number, struct revision *revision)
 		r = read_all(fd, revision->pack, revision->pack_len);
 	if (!r)
 		r = read_all(fd, revision->image, revision->image_len);
+	if (!r)
+		r = sum_check(fd);
 	if (r)
 		revision_clear(revision);
 	return r;

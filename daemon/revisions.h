@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * revisions.h - the policies that were in force, on disk: one file a revision, with the sources as they were given and
- * the image that was made of them. A file appears whole (written aside, synced, renamed) before its policy is enforced.
+ * the image that was made of them. A file appears whole (written aside, synced, renamed) before its policy is enforced, and
+ * ends with a sum of itself: tables are well-formed with one bit changed, too, and allow something else.
  */
 #ifndef BULKHEAD_DAEMON_REVISIONS_H
 #define BULKHEAD_DAEMON_REVISIONS_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * address.h - addresses and CIDR blocks. An address is one number of 128 bits; IPv4 lies in ::ffff:0:0/96 as in abi.h,
+ * address.h - addresses and CIDR blocks. An address is one number of 128 bits; IPv4 lies in ::ffff:0:0/96 as in abi_flow.h,
  * but a range belongs to one family: `::/0` is all of IPv6 and none of IPv4.
  */
 #ifndef BULKHEAD_POLICY_ADDRESS_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * compile_image.c - the bytes of tables (abi.h) and image (image_format.h).
+ * compile_image.c - the bytes of tables (abi_policy.h) and image (image_format.h).
  */
 #include <errno.h>
 #include <stdio.h>

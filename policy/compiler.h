@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * compiler.h - from the model to tables, in steps that each shrink the world to classes. What the tables are: abi.h.
+ * compiler.h - from the model to tables, in steps that each shrink the world to classes. What the tables are: abi_policy.h.
  *
  *   who        what a peer can be by proof: built-ins, local identities, and every set of identities that some SPIFFE ID
  *              can be in (compile_who.c: the automaton)

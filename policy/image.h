@@ -3,7 +3,7 @@
  * image.h - the compiled policy: a flat, position-independent, bounds-checked block of bytes.
  *
  * It is made by the compiler role, which read hostile text, and opened by the enforcer, which holds CAP_BPF: opening
- * checks every offset, count and index once, so that no later access needs trust. Beside the kernel's tables (abi.h,
+ * checks every offset, count and index once, so that no later access needs trust. Beside the kernel's tables (abi_policy.h,
  * struct bh_tables) it holds what user space needs: the classifier that maps a SPIFFE ID to its class, the local
  * identities, the bindings of IDs to cgroups, and the names of the rules.
  *

@@ -199,17 +199,6 @@ static EVP_PKEY *key_dsa(void)
 	return key;
 }
 
-static EVP_PKEY *key_rsa_pss(void)
-{
-	EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "RSA-PSS", NULL);
-	EVP_PKEY *key = NULL;
-
-	CERTS_MUST(EVP_PKEY_keygen_init(ctx) == 1 && EVP_PKEY_CTX_set_rsa_keygen_bits(ctx, 2048) == 1 &&
-		   EVP_PKEY_keygen(ctx, &key) == 1);
-	EVP_PKEY_CTX_free(ctx);
-	return key;
-}
-
 /* Nobody has the private part: only a leaf can have such a key. */
 static EVP_PKEY *key_rsa_public(int bits, int exponent_bits)
 {
@@ -240,7 +229,7 @@ static void keys_make(struct chain_keys *keys)
 		.rsa1024 = EVP_RSA_gen(1024),
 		.rsa2047 = EVP_RSA_gen(2047),
 		.rsa2048 = EVP_RSA_gen(2048),
-		.rsa_pss = key_rsa_pss(),
+		.rsa_pss = certs_key_rsa_pss(),
 		.p192 = certs_key("P-192"),
 		.p224 = certs_key("P-224"),
 		.p384 = certs_key("P-384"),

@@ -12,43 +12,18 @@ import struct
 import sys
 import time
 
+from actors import Actors, attempt, error_of, family_of
 from harness import mount_of, read, write
 from packets import emit, open_device
 
 DB, UNHEARD = 5432, 7001
 MS = 1000000
 
-ACTORS = {}
 TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ, TCP_REPAIR_WINDOW = 19, 20, 21, 29
 IP_OPTIONS, IP_PKTINFO, IP_LOCAL_PORT_RANGE, IPV6_RTHDR = 4, 8, 51, 57
 
-
-def actor(function):
-    ACTORS[function.__name__] = function
-    return function
-
-
-def act(who, name, *args, netns=None):
-    return who.spawn(["/usr/bin/python3", "-B", os.path.abspath(__file__), name, *[str(a) for a in args]], netns=netns)
-
-
-def outcome(process):
-    return process.wait_event("outcome", seconds=10)["result"]
-
-
-def family_of(address):
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
-def attempt(function, *args):
-    """ "ok", or the error as the attacker saw it."""
-    try:
-        function(*args)
-    except TimeoutError:
-        return "ETIMEDOUT"
-    except OSError as error:
-        return errno.errorcode.get(error.errno, str(error))
-    return "ok"
+actor = Actors(__file__)
+act = actor.start
 
 
 def record(stream):
@@ -194,7 +169,7 @@ def talk(role, address, port):
             pass
         except OSError as error:
             if error.errno != errno.EPERM and open_:  # EPERM: this one did not leave, the connection is still there
-                emit("ended", errno=errno.errorcode.get(error.errno, str(error)))
+                emit("ended", errno=error_of(error))
                 open_ = []
 
 
@@ -344,4 +319,4 @@ def udp_ask_in_turn(port, count, *addresses):
 
 
 if __name__ == "__main__":
-    ACTORS[sys.argv[1]](*sys.argv[2:])
+    actor.main()

@@ -3,7 +3,6 @@
 
 The ends are the functions marked @actor: they run as processes of a workload, in this file started as a program."""
 import ctypes
-import errno
 import json
 import os
 import select
@@ -12,6 +11,7 @@ import struct
 import subprocess
 import sys
 
+from actors import Actors, attempt, family_of
 from common import PORT, setup as common_setup, spiffe
 from harness import PATIENCE, Skip, wait_for
 from packets import emit
@@ -67,34 +67,8 @@ def address_of(env):
 
 # ---- actors ----
 
-ACTORS = {}
-
-
-def actor(function):
-    ACTORS[function.__name__] = function
-    return function
-
-
-def act(who, name, *args, netns=None):
-    return who.spawn(["/usr/bin/python3", "-B", os.path.abspath(__file__), name, *[str(a) for a in args]], netns=netns)
-
-
-def family_of(address):
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
-def error_of(error):
-    return errno.errorcode.get(error.errno, str(error))
-
-
-def attempt(function, *args):
-    try:
-        function(*args)
-    except TimeoutError:
-        return "ETIMEDOUT"
-    except OSError as error:
-        return error_of(error)
-    return "ok"
+actor = Actors(__file__)
+act = actor.start
 
 
 def wait_for_the_end(sock):
@@ -558,4 +532,4 @@ def test_every_datagram_has_one_credit_and_is_counted_once_however_it_is_sent_an
 
 
 if __name__ == "__main__":
-    ACTORS[sys.argv[1]](*sys.argv[2:])
+    actor.main()

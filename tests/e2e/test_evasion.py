@@ -8,8 +8,9 @@ import struct
 import subprocess
 import time
 
+from actors import outcome
 from common import setup, spiffe, stream_of  # noqa: F401
-from evaders import DB, MS, act, outcome, procs_of
+from evaders import DB, MS, act, procs_of
 from harness import PATIENCE, TRAFFIC, Skip, ip, wait_for
 
 HOST_ONLY, SPARE = 6000, 45555

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 
+from actors import Actors, attempt, outcome
 from common import HeldBack, mac_of, router, setup, spiffe, sysctl  # noqa: F401
 from harness import BUILD, Skip, ip, remove_pins, wait_for
 from packets import emit, make_syn
@@ -53,27 +54,8 @@ def ready(env):
 
 # ---- actors: started as programs in a workload ----
 
-ACTORS = {}
-
-
-def actor(function):
-    ACTORS[function.__name__] = function
-    return function
-
-
-def act(who, name, *args, netns=None):
-    return who.spawn(["/usr/bin/python3", "-B", os.path.abspath(__file__), name, *[str(a) for a in args]], netns=netns)
-
-
-def attempt(function, *args):
-    """ "ok", or the error."""
-    try:
-        function(*args)
-    except TimeoutError:
-        return "ETIMEDOUT"
-    except OSError as error:
-        return errno.errorcode.get(error.errno, str(error))
-    return "ok"
+actor = Actors(__file__)
+act = actor.start
 
 
 @actor
@@ -179,10 +161,6 @@ def fast_client(to, port, seconds):
                 raise ConnectionResetError(errno.ECONNRESET, f"got {data!r}")
 
         emit("outcome", result=attempt(exchange))
-
-
-def outcome(process, seconds=10):
-    return process.wait_event("outcome", seconds=seconds)["result"]
 
 
 # ---- SYN cookies ----
@@ -499,4 +477,4 @@ def test_who_never_sent_an_identity_is_not_said_to_have_lost_it(env):
 
 
 if __name__ == "__main__":
-    ACTORS[sys.argv[1]](*sys.argv[2:])
+    actor.main()

@@ -2,13 +2,13 @@
 """ICMP errors end and slow no connection and no connected UDP socket that they do not belong to; those that do belong are heard."""
 import contextlib
 import json
-import os
 import re
 import socket
 import struct
 import sys
 import time
 
+from actors import Actors
 from common import ready as common_ready, router, setup  # noqa: F401
 from harness import ip, wait_for
 from packets import checksum, emit
@@ -24,16 +24,8 @@ def ready(env):
     env.way = router(env)
 
 
-ACTORS = {}
-
-
-def actor(function):
-    ACTORS[function.__name__] = function
-    return function
-
-
-def act(who, name, *args, netns=None):
-    return who.spawn(["/usr/bin/python3", "-B", os.path.abspath(__file__), name, *[str(a) for a in args]], netns=netns)
+actor = Actors(__file__)
+act = actor.start
 
 
 def segment_of(src, dst, sport, dport, seq):
@@ -216,4 +208,4 @@ def test_an_error_about_a_datagram_comes_to_the_socket_that_sent_it(env):
 
 
 if __name__ == "__main__":
-    ACTORS[sys.argv[1]](*sys.argv[2:])
+    actor.main()

@@ -23,7 +23,7 @@ def ready(env):
 
 
 def option(identity, mac=b"\xaa" * 8):
-    """struct bh_tcpopt of bpf/abi.h."""
+    """struct bh_tcpopt of bpf/abi_handshake.h."""
     return struct.pack("!BBHI", 254, 16, 0x4248, identity) + mac
 
 

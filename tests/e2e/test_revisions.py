@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Revisions: going back, and who did what."""
+import os
 import time
 
 from common import POLICY, POLICY_WITHOUT_WEB, setup  # noqa: F401
 from harness import PATIENCE, wait_for
-from trials import NO, POLICY_AGAINST_WEB, TRIAL, USAGE, YES, fresh, on_trial, policy_of, ready, web_reaches  # noqa: F401
+from trials import (NO, POLICY_AGAINST_WEB, TRIAL, USAGE, YES, fresh, on_trial, policy_of, ready, revision_path,  # noqa: F401
+                    web_reaches)
 
 
 # ---- going back ----
@@ -45,6 +47,28 @@ def test_a_rollback_to_nowhere_says_where_one_could(env):
     for text in ("x", "0", "-1"):
         env.ctl("rollback", text, expect=USAGE)
     assert policy_of(env)["revision"] == now
+
+
+def test_a_revision_that_was_damaged_on_disk_is_not_enforced_and_the_log_says_what_to_do(env):
+    """With one bit changed it may be well-formed, and allow something else."""
+    good = fresh(env)
+    env.apply(POLICY_AGAINST_WEB)
+    bad = policy_of(env)["revision"]
+    assert env.stop() == 0
+    with open(revision_path(env, bad), "r+b") as f:
+        text = f.read()
+        f.seek(text.index(b"tcp/7000") + 7)
+        f.write(b"1")
+    os.rename(f"{env.dir}/policy", f"{env.dir}/kept")  # which would be next
+    env.start()
+    os.rename(f"{env.dir}/kept", f"{env.dir}/policy")
+    assert policy_of(env)["revision"] == 0
+    web_reaches(env, False)
+    log = env.log_tail()
+    assert f"revision {bad} is in force, and cannot be read from {env.dir}/state/revisions: it is damaged" in log, log
+    assert f"`policyctl rollback {good['revision']}`" in log, log
+    env.ctl("rollback", good["revision"], expect=YES)
+    web_reaches(env, True)
 
 
 def test_a_rollback_is_not_held_up_by_a_test_that_has_become_wrong(env):

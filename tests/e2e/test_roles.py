@@ -219,9 +219,20 @@ def test_two_instances_do_not_disturb_each_other(env):
 def test_a_second_daemon_of_the_same_instance_does_not_start(env):
     second = subprocess.run(env.daemon_argv(), capture_output=True, text=True, check=False, timeout=30,
                             stdin=subprocess.DEVNULL)
-    assert second.returncode not in (0, -signal.SIGSEGV) and second.stderr, second
+    assert second.returncode not in (0, -signal.SIGSEGV) and second.stderr.startswith("bulkheadd: "), second
     assert env.status()["enforcing"]
     enforces(env)
+
+
+def test_messages_have_a_priority_in_front_for_the_journal_and_nobody_else(env):
+    """JOURNAL_STREAM is inherited, so it may name another stream than ours (systemd.exec(5))."""
+    path = f"{env.dir}/journal"
+    for ours, begin in ((True, "<3>bulkheadd: "), (False, "bulkheadd: ")):
+        with open(path, "w", encoding="utf-8") as stream:
+            stat = os.stat(stream.fileno() if ours else env.dir)
+            subprocess.run(env.daemon_argv(), env={**os.environ, "JOURNAL_STREAM": f"{stat.st_dev}:{stat.st_ino}"},
+                           stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, check=False, timeout=30)
+        assert read(path).startswith(begin), read(path)
 
 
 def test_an_instance_below_another_says_that_both_judge(env):
@@ -258,7 +269,8 @@ def test_a_start_that_fails_changes_nothing(env):
         plain = f"{other.dir}/plain"
         harness.write(plain, "")
         for wrong, told in ((option_with(argv, run_dir=env.run_dir), "another bulkheadd may be running with this run directory"),
-                            (option_with(argv, run_dir=plain), f"cannot use the directory {plain}: Not a directory")):
+                            (option_with(argv, run_dir=plain), f"cannot use the directory {plain}: Not a directory"),
+                            (option_with(argv, pin_dir=f"{other.dir}/pins"), f"{other.dir}/pins is not below a bpffs")):
             done = subprocess.run(wrong, capture_output=True, text=True, check=False, timeout=30 * PATIENCE,
                                   stdin=subprocess.DEVNULL)
             assert done.returncode == 1 and told in done.stderr, done

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Enforcement has no gap: not while policies are swapped, not while the daemon is killed and comes back."""
-import struct
 import time
 
 from common import POLICY, POLICY_WITHOUT_WEB, ready as common_ready, setup, stream_of  # noqa: F401
 from harness import SANITIZED, wait_for
+from trials import revision_copy
 
 DB = "127.0.0.1,5432"
 ROUNDS = 20
@@ -114,16 +114,11 @@ def test_a_daemon_killed_in_the_middle_of_a_swap_leaves_one_policy_whole(env):
 
 def test_a_stored_revision_that_is_not_what_the_kernel_has_takes_its_place(env):
     """As when another version of the compiler made its tables anew: what the daemon knows is what is enforced."""
-    revisions = f"{env.dir}/state/revisions"
     env.apply(POLICY)
     good = env.status()["policy"]["revision"]
     env.apply(POLICY_WITHOUT_WEB)
     assert env.stop() == 0
-    with open(f"{revisions}/{good:08}.rev", "rb") as file:
-        stored = bytearray(file.read())
-    stored[8:12] = struct.pack("=I", good + 1)
-    with open(f"{revisions}/{good + 1:08}.rev", "wb") as file:
-        file.write(stored)
+    revision_copy(env, good, good + 1)
     env.start()
     try:
         assert env.status()["policy"]["revision"] == good + 1 and "they are made anew" in env.log_tail()

@@ -7,7 +7,7 @@ import time
 
 from common import POLICY, POLICY_WITHOUT_WEB, setup  # noqa: F401
 from harness import PATIENCE, read, wait_for
-from trials import (NO, POLICY_AGAINST_WEB, TRIAL, USAGE, YES, back, fresh, on_trial, policy_of, ready,  # noqa: F401
+from trials import (NO, POLICY_AGAINST_WEB, TRIAL, USAGE, YES, back, fresh, on_trial, policy_of, ready, revision_copy,  # noqa: F401
                     reborn, reboot, restarted, revision_path, web_reaches)
 
 
@@ -99,18 +99,13 @@ def test_a_policy_that_never_came_into_force_is_forgotten(env):
     before = fresh(env)
     env.kill_daemon()
     number = before["revision"] + 1
-    directory = f"{env.dir}/state/revisions"
-    with open(f"{directory}/{before['revision']:08}.rev", "rb") as f:
-        data = bytearray(f.read())
-    data[8:12] = struct.pack("=I", number)
-    with open(f"{directory}/{number:08}.rev", "wb") as f:
-        f.write(data)
+    revision_copy(env, before["revision"], number)
     with open(f"{env.dir}/state/confirmation", "wb") as f:
         f.write(struct.pack("=8sIIQ37s3x", b"BHCNF1", number, before["revision"], 1 << 62,
                             read("/proc/sys/kernel/random/boot_id").strip().encode()))
     env.start()
     assert policy_of(env)["revision"] == before["revision"] and policy_of(env)["waiting"] is None
-    assert not os.path.exists(f"{directory}/{number:08}.rev")
+    assert not os.path.exists(revision_path(env, number))
 
 
 def test_a_policy_that_was_stored_but_not_answered_does_not_come_with_the_next_boot(env):

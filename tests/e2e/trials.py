@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A policy on trial: what tests of trials, of going back and of operators' sessions do again and again."""
+import hashlib
 import os
+import struct
 
 from common import POLICY, POLICY_WITHOUT_WEB, ready as common_ready
 from harness import PATIENCE, read, wait_for
@@ -86,3 +88,12 @@ def reborn(env):
 
 def revision_path(env, number):
     return f"{env.dir}/state/revisions/{number:08}.rev"
+
+
+def revision_copy(env, number, to):
+    """The file of a revision under another number, whole: it ends with the SHA-256 of what stands before."""
+    with open(revision_path(env, number), "rb") as f:
+        data = bytearray(f.read()[:-32])
+    data[8:12] = struct.pack("=I", to)
+    with open(revision_path(env, to), "wb") as f:
+        f.write(data + hashlib.sha256(data).digest())

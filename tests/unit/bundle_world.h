@@ -221,21 +221,10 @@ static char *repeated(const char *before, size_t n, const char *after)
 	return text;
 }
 
-static EVP_PKEY *rsa_pss_key(void)
-{
-	EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "RSA-PSS", NULL);
-	EVP_PKEY *key = NULL;
-
-	CERTS_MUST(EVP_PKEY_keygen_init(ctx) == 1 && EVP_PKEY_CTX_set_rsa_keygen_bits(ctx, 2048) == 1 &&
-		   EVP_PKEY_keygen(ctx, &key) == 1);
-	EVP_PKEY_CTX_free(ctx);
-	return key;
-}
-
 static int world_setup(void **state)
 {
 	struct world *world = calloc(1, sizeof(*world));
-	EVP_PKEY *rsa = EVP_RSA_gen(2048), *pss = rsa_pss_key(), *ed = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519"),
+	EVP_PKEY *rsa = EVP_RSA_gen(2048), *pss = certs_key_rsa_pss(), *ed = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519"),
 		 *p384 = certs_key("P-384");
 	char *rsa_key;
 

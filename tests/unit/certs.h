@@ -73,6 +73,17 @@ __attribute__((unused)) static EVP_PKEY *certs_key(const char *curve)
 	return key;
 }
 
+__attribute__((unused)) static EVP_PKEY *certs_key_rsa_pss(void)
+{
+	EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "RSA-PSS", NULL);
+	EVP_PKEY *key = NULL;
+
+	CERTS_MUST(EVP_PKEY_keygen_init(ctx) == 1 && EVP_PKEY_CTX_set_rsa_keygen_bits(ctx, 2048) == 1 &&
+		   EVP_PKEY_keygen(ctx, &key) == 1);
+	EVP_PKEY_CTX_free(ctx);
+	return key;
+}
+
 static void certs_add_extension(X509 *x509, X509 *issuer, int nid, const char *value)
 {
 	CONF *config = NCONF_new(NULL);

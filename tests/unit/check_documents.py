@@ -129,11 +129,14 @@ for name in rows.keys() - {name for name, _ in families}:
 for name, value in values:
     if f"`{value}`" not in rows.get(name, ("", ""))[1]:
         fail(f"docs/metrics.md: {name} does not name `{value}`")
-for counter in re.findall(r"__u64 handshakes_(\w+);", (source / "bpf/abi.h").read_text(encoding="utf-8")):
+handshakes = re.findall(r"__u64 handshakes_(\w+);", (source / "bpf/abi_event.h").read_text(encoding="utf-8"))
+for counter in handshakes:
     if ("bulkhead_handshakes", counter) not in values:
         fail(f"daemon/metrics_text.c: handshakes_{counter} is not told")
 if len(families) < 20 or len(values) < 5:
     fail(f"only {len(families)} families and {len(values)} values found in metrics_text.c")
+if len(handshakes) < 4:
+    fail(f"only {len(handshakes)} counters of handshakes found in abi_event.h")
 
 # Manual pages are read without a complaint, and name every command.
 for page in sorted((source / "docs").glob("*.[18]")):

@@ -125,6 +125,59 @@ static void a_failure_is_json_too(void **state)
 	json_decref(json_of("explain --run-dir nowhere --from 192.0.2.1 --to 192.0.2.2 tcp/1", 3));
 }
 
+static void an_option_that_does_not_exist_is_named(void **state)
+{
+	static const char *const commands[] = {
+		"check",
+		"test",
+		"prove",
+		"explain",
+		"diff",
+		"lint",
+		"fmt",
+		"graph",
+		"schema",
+		"import kubernetes",
+		"import nftables",
+		"learn",
+		"apply",
+		"confirm",
+		"rollback",
+		"history",
+		"show",
+		"status",
+		"attest",
+		"run",
+		"svid verify",
+		"svid show",
+		"identities",
+		"bundles",
+		"revoke",
+		"rotate-key",
+		"reload",
+		"monitor",
+		"why-denied",
+		"top",
+		"ca init",
+		"ca issue",
+		"ca bundle",
+		"ca rotate",
+		"ca remove",
+		"ca show",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+		struct command_result result = command_run("--run-dir nowhere %s --bogus", commands[i]);
+
+		if (result.code != 2 || !strstr(result.out, "--bogus"))
+			print_error("%s: exit %d, %s\n", commands[i], result.code, result.out);
+		assert_int_equal(result.code, 2);
+		assert_non_null(strstr(result.out, "--bogus"));
+		free(result.out);
+	}
+}
+
 static void an_invalid_policy_is_told_with_its_diagnostics(void **state)
 {
 	static const char *const commands[] = {
@@ -234,6 +287,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(no_name_reaches_the_terminal_as_it_is, enter, leave),
 		cmocka_unit_test_setup_teardown(a_failure_is_json_too, enter, leave),
+		cmocka_unit_test_setup_teardown(an_option_that_does_not_exist_is_named, enter, leave),
 		cmocka_unit_test_setup_teardown(an_invalid_policy_is_told_with_its_diagnostics, enter, leave),
 		cmocka_unit_test_setup_teardown(a_batch_is_one_list, enter, leave),
 		cmocka_unit_test_setup_teardown(a_line_without_end_is_refused, enter, leave),

@@ -92,7 +92,7 @@ static void a_stored_revision_comes_back_as_it_was(void **state)
 	assert_string_equal(r.comment, "why");
 }
 
-/* What 0.1.0 wrote: head, sources, image. */
+/* What earlier builds wrote: head, sources, image, and no sum. */
 static void a_revision_of_the_first_version_is_read(void **state)
 {
 	struct {
@@ -167,6 +167,35 @@ static void a_truncated_revision_is_refused(void **state)
 	}
 }
 
+/* A bit of the tables may be the difference between deny and allow, and is well-formed either way. */
+static void a_revision_with_one_other_bit_is_refused(void **state)
+{
+	struct revision r;
+	unsigned char byte;
+	off_t len;
+	int fd;
+
+	(void)state;
+	store(4);
+	fd = openat(dir_fd, "00000004.rev", O_RDWR);
+	len = lseek(fd, 0, SEEK_END);
+	assert_true(len > 880);
+	for (off_t i = 0; i < len; i++) {
+		assert_int_equal(pread(fd, &byte, 1, i), 1);
+		byte ^= 1U << i % 8;
+		assert_int_equal(pwrite(fd, &byte, 1, i), 1);
+		assert_int_equal(revisions_load(dir_fd, 4, &r), -EBADMSG);
+		byte ^= 1U << i % 8;
+		assert_int_equal(pwrite(fd, &byte, 1, i), 1);
+	}
+	assert_int_equal(pwrite(fd, "x", 1, len), 1);
+	assert_int_equal(revisions_load(dir_fd, 4, &r), -EBADMSG);
+	assert_int_equal(ftruncate(fd, len), 0);
+	assert_int_equal(revisions_load(dir_fd, 4, &r), 0);
+	revision_clear(&r);
+	close(fd);
+}
+
 static void only_the_last_revisions_are_kept(void **state)
 {
 	struct revision r;
@@ -223,6 +252,7 @@ int main(void)
 		cmocka_unit_test(a_revision_of_the_first_version_is_read),
 		cmocka_unit_test(the_numbers_stored_are_listed_in_order),
 		cmocka_unit_test(a_truncated_revision_is_refused),
+		cmocka_unit_test(a_revision_with_one_other_bit_is_refused),
 		cmocka_unit_test(only_the_last_revisions_are_kept),
 		cmocka_unit_test(a_packed_policy_unpacks_to_the_same_files),
 		cmocka_unit_test(a_damaged_pack_is_refused),
