@@ -77,7 +77,7 @@ enum bh_tcp_wish {
 	BH_TCP_ADD = 0,	   /* `tcp`, if there is none */
 	BH_TCP_RENEW = 1,  /* as `tcp`, if there is one */
 	BH_TCP_REMOVE = 2, /* the kernel has told its end to others */
-	BH_TCP_FORGET = 3, /* its end was not told: only if no process can use it */
+	BH_TCP_FORGET = 3, /* its end was not told: only if it may be gone (daemon/connections.c) */
 };
 
 struct bh_tcp_request {

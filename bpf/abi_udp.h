@@ -36,7 +36,9 @@ struct bh_udp_recent {
 	__u32 identity;
 	__u32 peer;
 	__u32 direction;
-	__u32 pad;
+	__u8 used;   /* 1: a packet has passed by it since another flow wanted its place */
+	__u8 wanted; /* how often another wanted it since */
+	__u8 pad[2];
 };
 #define BH_PATH_LOOPBACK 1U /* on the loopback device */
 #define BH_PATH_V4 2U

@@ -48,6 +48,12 @@ static __always_inline int entry_add(const struct bh_tcp_request *from, __u64 co
 	return 0;
 }
 
+/* It may have been used again since the daemon looked. */
+static __always_inline bool may_be_gone(const struct bh_tcp *t)
+{
+	return t->released || t->kind == BH_SOCK_PASSIVE || t->kind == BH_SOCK_EARLY;
+}
+
 SEC("syscall")
 int bh_keep_tcp(struct bh_tcp_request *request)
 {
@@ -64,7 +70,7 @@ int bh_keep_tcp(struct bh_tcp_request *request)
 			entry_fill(t, request);
 			bh_tcp_write_end(t);
 		}
-	} else if (request->wish == BH_TCP_REMOVE || t->released) {
+	} else if (request->wish == BH_TCP_REMOVE || may_be_gone(t)) {
 		bh_tcp_drop_entry(t, cookie);
 	}
 	return 0;

@@ -5,8 +5,8 @@
  * A datagram of such a flow is compared with it field by field, straight from the packet: nothing is hashed, copied or
  * written but the credit of its ticket and the sum of its bytes. What is odd in any way (options, extension headers,
  * fragments) goes the whole way.
- * A flow leaves its place to another only when its time is over, so that a socket with more flows than places does not
- * write them in turn.
+ * A flow leaves its place to another only when its time is over, or when nothing comes of it any more, so that a socket with more
+ * flows than places does not write them in turn.
  */
 #ifndef BULKHEAD_BPF_RECENT_H
 #define BULKHEAD_BPF_RECENT_H
@@ -120,12 +120,34 @@ static __always_inline int recent_known(struct __sk_buff *skb, struct bh_udp_soc
 			       : ticket != BH_TICKET_NONE && !bh_ticket_give(ticket, bh_segments(skb), now))
 		return 0;
 	recent_count(r, hook, skb->len - headers);
+	if (!r->used)
+		*(volatile __u8 *)&r->used = 1;
 	return 1;
 }
 
 static __always_inline bool recent_is_free(const struct bh_udp_recent *r, const struct bh_query *q)
 {
 	return r->word != q->word || (q->now >= r->send_until_ns && q->now >= r->receive_until_ns);
+}
+
+/* As often must another flow have wanted the place, with nothing passing by it in between. */
+#define BH_RECENT_IDLE 8
+
+/*
+ * Has the flow that stands there come to an end, or to a pause? Asked by one that is not there and wants to be. Flows that come in
+ * turn do not take the place from each other, and write next to nothing. It is a guess: a flow that loses its place goes the
+ * longer way.
+ */
+static __always_inline bool recent_is_idle(struct bh_udp_recent *r)
+{
+	if (*(volatile __u8 *)&r->used) {
+		*(volatile __u8 *)&r->used = 0;
+		*(volatile __u8 *)&r->wanted = 0;
+		return false;
+	}
+	if (*(volatile __u8 *)&r->wanted < BH_RECENT_IDLE)
+		*(volatile __u8 *)&r->wanted += 1;
+	return *(volatile __u8 *)&r->wanted >= BH_RECENT_IDLE;
 }
 
 static __always_inline bool recent_is_of(const struct bh_udp_recent *r, const struct bh_query *q, __u32 path)
@@ -144,6 +166,7 @@ static __always_inline void recent_write(struct bh_udp_recent *r, const struct b
 	r->lport = bpf_htons(q->lport);
 	r->rport = bpf_htons(q->rport);
 	r->path = path;
+	r->wanted = 0;
 }
 
 /* Is what is counted there of q's pair? */
@@ -184,7 +207,7 @@ static __noinline struct bh_udp_recent *recent_keep(struct bh_udp_sock *us, cons
 		return 0;
 	r = recent_of(us, q->remote.w[3], bpf_htons(q->rport));
 	is_of = recent_is_of(r, q, path);
-	if (!is_of && !recent_is_free(r, q)) {
+	if (!is_of && !recent_is_free(r, q) && (!q->ticket || !recent_is_idle(r))) {
 		if (q->ticket && !us->more)
 			us->more = 1;
 		return recent_counts(r, q) ? r : 0;

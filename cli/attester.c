@@ -89,21 +89,21 @@ static int read_again(struct attester *a, const char *path, size_t max, char **t
 	return cli_read_file(path, max, textp, lenp);
 }
 
-static EVP_PKEY *key_read(struct attester *a)
+/* Returns CLI_OK with the key; CLI_USAGE if the file cannot be read, CLI_NO if it is none. */
+static int key_read(struct attester *a, EVP_PKEY **keyp)
 {
 	__attribute__((cleanup(secret_free))) struct secret pem = {0};
 	__attribute__((cleanup(bio_freep))) BIO *bio = NULL;
-	EVP_PKEY *key;
 
 	if (read_again(a, a->key_path, MAX_KEY_BYTES, &pem.text, &pem.len))
-		return NULL;
+		return CLI_USAGE;
 	bio = BIO_new_mem_buf(pem.text, (int)pem.len);
-	key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
-	if (!key)
+	*keyp = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
+	if (!*keyp)
 		complain(a, "%s is no private key in PEM: %s", a->key_path,
 			 wrong_key_hint(pem.text, pem.len) ?: "it cannot be read");
 	ERR_clear_error();
-	return key;
+	return *keyp ? CLI_OK : CLI_NO;
 }
 
 /* What the leaf calls itself, for messages; the daemon decides what it is worth. */
@@ -129,19 +129,19 @@ static void read_spiffe_id(struct attester *a, const struct svid_chain *chain)
 	GENERAL_NAMES_free(names);
 }
 
-static struct svid_chain *chain_read(struct attester *a)
+/* The same answers. */
+static int chain_read(struct attester *a, struct svid_chain **chainp)
 {
 	__attribute__((cleanup(secret_free))) struct secret pem = {0};
 	struct svid_verdict verdict = {0};
-	struct svid_chain *chain = NULL;
 	int rc;
 
 	if (read_again(a, a->svid_path, 2 * SVID_MAX_CHAIN_BYTES, &pem.text, &pem.len))
-		return NULL;
-	rc = svid_chain_parse_pem(&chain, pem.text, pem.len, &verdict);
+		return CLI_USAGE;
+	rc = svid_chain_parse_pem(chainp, pem.text, pem.len, &verdict);
 	if (rc < 0) {
 		complain(a, "%s: %s", a->svid_path, strerror(-rc));
-		return NULL;
+		return CLI_NO;
 	}
 	if (rc > 0) {
 		const char *hint = wrong_chain_hint(pem.text, pem.len);
@@ -150,11 +150,11 @@ static struct svid_chain *chain_read(struct attester *a)
 		svid_verdict_text(&verdict, text, sizeof(text));
 		if (complain(a, "%s refused: %s", a->svid_path, text) && hint)
 			fprintf(stderr, "  hint: %s\n", hint);
-		return NULL;
+		return CLI_NO;
 	}
-	read_spiffe_id(a, chain);
+	read_spiffe_id(a, *chainp);
 	a->chain_hint = wrong_chain_hint(pem.text, pem.len);
-	return chain;
+	return CLI_OK;
 }
 
 /* Looks at the daemon's socket; the one we saw before may be gone or another. Returns whether there is a new one. */
@@ -252,21 +252,21 @@ static int prove(struct attester *a)
 	__attribute__((cleanup(svid_chain_freep))) struct svid_chain *chain = NULL;
 	__attribute__((cleanup(key_freep))) EVP_PKEY *key = NULL;
 	char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)], why[512] = "";
-	int len, rc;
+	int len, rc, code;
 
 	memset(&a->result, 0, sizeof(a->result));
 	len = snprintf(path, sizeof(path), "%s/%s", a->cli->run_dir, BH_ATTEST_SOCKET);
 	if (len < 0 || (size_t)len >= sizeof(path)) {
 		complain(a, "run directory %s: the path is too long for a socket", a->cli->run_dir);
+		a->hopeless = true;
 		return CLI_USAGE;
 	}
 	files_are_new(a);
-	chain = chain_read(a);
-	if (!chain)
-		return CLI_NO;
-	key = key_read(a);
-	if (!key)
-		return CLI_NO;
+	code = chain_read(a, &chain);
+	if (code == CLI_OK)
+		code = key_read(a, &key);
+	if (code != CLI_OK)
+		return code;
 	/* As long as only one of the two files is replaced; to the daemon it would look like a theft. */
 	if (!key_is_of(key, chain)) {
 		if (complain(a, "%s: the key is not that of the certificate in %s", a->key_path, a->svid_path) &&

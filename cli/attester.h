@@ -28,6 +28,7 @@ struct attester {
 	struct stat socket; /* st_ino 0: not there */
 	char problem[1024]; /* last one told, so that a repeated one is not told again */
 	int code;	    /* of the last attester_prove */
+	bool hopeless;	    /* no later proof can do better */
 	int64_t proved_s;   /* CLOCK_BOOTTIME of it */
 	int64_t backoff_s;
 	int64_t renew_s;		 /* CLOCK_BOOTTIME */
@@ -36,7 +37,7 @@ struct attester {
 };
 
 /* Attests once; while the daemon has no place for it, asks again for up to 10 s. Returns CLI_OK; CLI_NO (refused, or the SVID
- * cannot be used) or CLI_UNREACHABLE, having said why. */
+ * cannot be used), CLI_USAGE (a file cannot be read) or CLI_UNREACHABLE, having said why. */
 int attester_prove(struct attester *attester);
 /* Prints the last proof: "attested ID until TIME (cgroup N)" or "(device NAME)", or as JSON on one line. */
 void attester_print(const struct attester *attester);

@@ -65,7 +65,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	code = attester_prove(&attester);
 	if (code == CLI_OK)
 		attester_print(&attester);
-	if (!watch || code == CLI_USAGE)
+	if (!watch || attester.hopeless)
 		return code;
 	attester_wait(&attester, &signals, &info);
 	return CLI_OK;
@@ -86,6 +86,8 @@ const struct cli_command cmd_attest = {
 		"were\n"
 		"                replaced. What fails is tried again with growing pauses. Ends on SIGTERM or SIGINT "
 		"with 0\n\n"
-		"Exit codes: 0 attested; 1 refused, or the files cannot be used; 3 no daemon.\n",
+		"Exit codes: 0 attested; 1 refused, or no SVID and its key; 2 usage, or a file that cannot be read; 3 "
+		"no\n"
+		"daemon.\n",
 	.run = run,
 };

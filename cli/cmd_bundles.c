@@ -6,6 +6,12 @@
 #include "cli/cli.h"
 #include "cli/format.h"
 
+/* A file of the bundle directory that is none of any trust domain. */
+static bool is_stray(const json_t *bundle)
+{
+	return !*cli_json_string(bundle, "trust_domain");
+}
+
 /* One line for each authority; what belongs to the bundle stands in the first one. */
 static void bundle_rows(struct cli_table *table, const json_t *bundle)
 {
@@ -38,6 +44,11 @@ static void bundle_troubles(struct cli *cli, const json_t *bundle)
 	const char *trust_domain = cli_json_string(bundle, "trust_domain"), *error = cli_json_string(bundle, "error");
 	size_t i;
 
+	if (is_stray(bundle)) {
+		printf("%s%s: not used: %s%s\n", cli_colour(cli, "red"), cli_json_string(bundle, "origin"), error,
+		       cli_colour(cli, "reset"));
+		return;
+	}
 	if (!json_array_size(cli_json_get(bundle, "authorities")))
 		printf("%s%s: no authority: nobody of this trust domain is verified%s\n", cli_colour(cli, "yellow"),
 		       trust_domain, cli_colour(cli, "reset"));
@@ -63,7 +74,11 @@ static void bundles_print(struct cli *cli, const json_t *list)
 
 	cli_table_row(table, (const char *[]){"TRUST DOMAIN", "SOURCE", "SEQUENCE", "AGE", "AUTHORITY", "KEY ID",
 					      "NOT AFTER"});
-	json_array_foreach((json_t *)list, i, bundle) bundle_rows(table, bundle);
+	json_array_foreach((json_t *)list, i, bundle)
+	{
+		if (!is_stray(bundle))
+			bundle_rows(table, bundle);
+	}
 	cli_table_print(cli, table);
 	json_array_foreach((json_t *)list, i, bundle) bundle_troubles(cli, bundle);
 }
@@ -84,7 +99,9 @@ const struct cli_command cmd_bundles = {
 		"has\n"
 		"been in force, and the authorities that SVIDs are verified by. Entries that could not be used and "
 		"the\n"
-		"reason why the last attempt to replace a bundle failed stand below.\n\n"
+		"reason why the last attempt to replace a bundle failed stand below, and what is in the bundle "
+		"directory and is\n"
+		"no bundle of any trust domain (with --json: trust_domain is null, and error says why).\n\n"
 		"Exit codes: 0 listed; 3 the daemon is not reachable or failed.\n",
 	.run = run,
 };

@@ -67,12 +67,23 @@ static void end_of(X509 *x509, char out[32])
 
 /* ---- results ---- */
 
-/* Faults were told where they arose. */
+/* Faults were told where they arose. What is there and stays, or is not as it has to be, is an answer; the rest is a name on the
+ * command line that leads to nothing that can be read or written. */
 static int code_of(int r)
 {
-	if (r == -ENOMEM)
+	switch (r) {
+	case -ENOMEM:
 		cli_error("out of memory");
-	return r < 0 ? CLI_NO : CLI_OK;
+		return CLI_NO;
+	case -EEXIST:
+	case -EINVAL:
+	case -EBUSY:
+	case -ENOSPC:
+	case -EIO:
+		return CLI_NO;
+	default:
+		return r < 0 ? CLI_USAGE : CLI_OK;
+	}
 }
 
 static json_t *authorities_json(const struct trial_ca *ca)
@@ -200,7 +211,7 @@ static int write_svid(const struct ca_arguments *arguments, const char *prefix, 
 
 		if (r < 0) {
 			cli_error("cannot write %s: %s", files[i], strerror(-r));
-			return CLI_NO;
+			return code_of(r);
 		}
 	}
 	return CLI_OK;
@@ -290,7 +301,7 @@ static int write_bundle(const struct ca_arguments *arguments, const char *text)
 		cli_error("%s is there already; --force replaces it", arguments->out);
 	else if (r < 0)
 		cli_error("cannot write %s: %s", arguments->out, strerror(-r));
-	return r < 0 ? CLI_NO : CLI_OK;
+	return code_of(r);
 }
 
 static int print_bundle(struct cli *cli, const struct ca_arguments *arguments, const struct trial_ca *ca,
@@ -316,7 +327,7 @@ static int ca_bundle(struct cli *cli, const struct ca_arguments *arguments)
 	__attribute__((cleanup(json_freep))) json_t *document = NULL;
 	__attribute__((cleanup(freep))) char *text = NULL, *body = NULL;
 	struct trial_ca ca;
-	int r = trial_ca_open(&ca, arguments->dir);
+	int r = trial_ca_open(&ca, arguments->dir), code;
 
 	if (r == 0 && arguments->spiffe) {
 		document = bundle_spiffe(&ca, arguments->refresh_hint ?: REFRESH_HINT_SECONDS);
@@ -328,9 +339,10 @@ static int ca_bundle(struct cli *cli, const struct ca_arguments *arguments)
 	}
 	trial_ca_close(&ca);
 	if (r < 0 || text == NULL)
-		return code_of(r < 0 ? r : -EIO);
-	if (arguments->out != NULL && write_bundle(arguments, text) != CLI_OK)
-		return CLI_NO;
+		return code_of(r < 0 ? r : -ENOMEM);
+	code = arguments->out != NULL ? write_bundle(arguments, text) : CLI_OK;
+	if (code != CLI_OK)
+		return code;
 	return print_bundle(cli, arguments, &ca, text, document);
 }
 
@@ -470,7 +482,7 @@ const struct cli_command cmd_ca = {
 		"trials and\n"
 		"tests. Each certificate says so in its subject. In production an issuer such as SPIRE has this "
 		"part.\n\n"
-		"Exit codes: 0 done; 1 refused, or a file cannot be read or written; 2 usage.\n\n"
+		"Exit codes: 0 done; 1 refused; 2 usage, or a file or directory that cannot be read or written.\n\n"
 		"Example: policyctl ca init ca --trust-domain prod.example\n"
 		"         policyctl ca bundle ca --out bundles/prod.example.pem\n"
 		"         policyctl ca issue ca spiffe://prod.example/ns/shop/sa/web\n",

@@ -306,7 +306,8 @@ const struct cli_command cmd_run = {
 		"No identity, no start. The identity is renewed while CMD runs. SIGTERM, SIGINT, SIGHUP and SIGQUIT "
 		"are\n"
 		"passed on. When CMD ends, what it left in the cgroup is killed and the cgroup removed. Needs root.\n\n"
-		"Exit codes: that of CMD (128 + signal); 126, 127 CMD cannot be executed; 1 refused; 3 no daemon.\n\n"
+		"Exit codes: that of CMD (128 + signal); 126, 127 CMD cannot be executed; 1 refused;\n"
+		"2 usage, or a file that cannot be read; 3 no daemon.\n\n"
 		"Example: policyctl run --svid web.pem --key web.key -- setpriv --reuid www-data --clear-groups "
 		"./web\n",
 	.run = run,

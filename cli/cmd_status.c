@@ -140,19 +140,37 @@ static void print_devices(struct cli *cli, const json_t *status)
 	print_device_list(cli_json_get(status, "devices.items"));
 }
 
+/* What is in the bundle directory and is no bundle of any trust domain. */
+static void print_stray_bundles(struct cli *cli, const json_t *bundles)
+{
+	const json_t *bundle;
+	size_t i;
+
+	json_array_foreach((json_t *)bundles, i, bundle)
+	{
+		if (!*cli_json_string(bundle, "trust_domain"))
+			line("", "%s%s: not used: %s%s", cli_colour(cli, "red"), cli_json_string(bundle, "origin"),
+			     cli_json_string(bundle, "error"), cli_colour(cli, "reset"));
+	}
+}
+
 static void print_bundles(struct cli *cli, const json_t *status)
 {
 	const json_t *bundles = cli_json_get(status, "bundles"), *bundle;
-	size_t i;
+	size_t i, n = 0;
 
-	if (!json_array_size(bundles))
+	json_array_foreach((json_t *)bundles, i, bundle) n += *cli_json_string(bundle, "trust_domain") != '\0';
+	if (!n)
 		line("bundles", "%snone: no SVID can be verified%s", cli_colour(cli, "yellow"),
 		     cli_colour(cli, "reset"));
+	n = 0;
 	json_array_foreach((json_t *)bundles, i, bundle)
 	{
 		const char *error = cli_json_string(bundle, "error");
 
-		printf("  %-12s %s: " NUMBER " %s", i ? "" : "bundles", cli_json_string(bundle, "trust_domain"),
+		if (!*cli_json_string(bundle, "trust_domain"))
+			continue;
+		printf("  %-12s %s: " NUMBER " %s", n++ ? "" : "bundles", cli_json_string(bundle, "trust_domain"),
 		       cli_json_int(bundle, "authorities"),
 		       cli_json_int(bundle, "authorities") == 1 ? "authority" : "authorities");
 		if (cli_json_int(bundle, "dropped"))
@@ -161,6 +179,7 @@ static void print_bundles(struct cli *cli, const json_t *status)
 			printf("; %s%s%s", cli_colour(cli, "red"), error, cli_colour(cli, "reset"));
 		putchar('\n');
 	}
+	print_stray_bundles(cli, bundles);
 }
 
 static void print_events(struct cli *cli, const json_t *status)

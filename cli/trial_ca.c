@@ -211,7 +211,7 @@ int trial_ca_open(struct trial_ca *ca, const char *dir)
 	if (r == 0 && access(state_path(dir).text, F_OK) < 0) {
 		cli_error("%s is no trial CA: it has no ca.json; `policyctl ca init %s --trust-domain NAME` makes one",
 			  dir, dir);
-		r = -ENOENT;
+		r = -EINVAL;
 	}
 	if (r == 0)
 		r = cli_read_file(state_path(dir).text, FILE_MAX_BYTES, &text, &len);

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <libmnl/libmnl.h>
+#include <limits.h>
 #include <linux/inet_diag.h>
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
@@ -25,7 +26,8 @@
 #endif
 
 /* Calls after which the kernel has given up sending what a closed socket has left: 10 minutes (tcp_orphan_retries). */
-#define UNSEEN_LOOKS 60U
+#define PATIENT_LOOKS BH_CAPACITY(60U, 3U)
+#define NEVER UINT_MAX
 
 struct cookies {
 	uint64_t *items;
@@ -35,6 +37,7 @@ struct cookies {
 struct kept {
 	uint64_t cookie;
 	uint64_t netns;
+	bool released; /* no process can use it */
 };
 
 struct look {
@@ -79,10 +82,12 @@ static bool cookies_have(const uint64_t *items, size_t n, uint64_t cookie)
 
 /* ---- what is kept ---- */
 
-/* One that a process has open may be in no list of the kernel's, and be used again. */
-static bool is_released(const struct bh_tcp *tcp)
+/* One that a process has open may be in no list of the kernel's, and be used again: it is not gone. Of one that was made by a
+ * listener it cannot be told whether a process has it: those that no process took are never released. If it should be used
+ * again, it gets another entry. */
+static bool may_be_gone(const struct bh_tcp *tcp)
 {
-	return tcp->cookie && tcp->released;
+	return tcp->cookie && (tcp->released || tcp->kind == BH_SOCK_PASSIVE || tcp->kind == BH_SOCK_EARLY);
 }
 
 static int kept_add(struct look *look, const struct bh_tcp *tcp)
@@ -96,7 +101,8 @@ static int kept_add(struct look *look, const struct bh_tcp *tcp)
 		look->kept = kept;
 		look->kept_room = room;
 	}
-	look->kept[look->n_kept++] = (struct kept){.cookie = tcp->cookie, .netns = tcp->netns};
+	look->kept[look->n_kept++] =
+		(struct kept){.cookie = tcp->cookie, .netns = tcp->netns, .released = tcp->released};
 	return 0;
 }
 
@@ -108,12 +114,12 @@ static int kept_read(const struct datapath *dp, struct look *look)
 
 	for (uint32_t i = 0; i < BH_TCP_SLOTS && r == 0; i++) {
 		datapath_tcp_slot(dp, i, &tcp);
-		if (is_released(&tcp))
+		if (may_be_gone(&tcp))
 			r = kept_add(look, &tcp);
 	}
 	/* What is deleted while we walk makes the walk begin again: never more steps than there can be. */
 	for (uint32_t i = 0; i < 2 * BH_TCP_MORE && r == 0 && datapath_tcp_more_next(dp, from, &next) == 0; i++) {
-		if (datapath_tcp_get(dp, next, &tcp) == 0 && is_released(&tcp))
+		if (datapath_tcp_get(dp, next, &tcp) == 0 && may_be_gone(&tcp))
 			r = kept_add(look, &tcp);
 		at = next;
 		from = &at;
@@ -162,6 +168,17 @@ static unsigned gone_looks(const struct netns_gone *gone, uint64_t cookie)
 	return found ? found->looks : 0;
 }
 
+/* In how many looks before this one must it have been gone? */
+static unsigned looks_enough(const struct look *look, const struct kept *kept)
+{
+	bool seen = cookies_have(look->namespaces.items, look->namespaces.n, kept->netns);
+
+	if (kept->released)
+		return seen ? 1 : PATIENT_LOOKS;
+	/* A process may have it, and live in another namespace: that is no sign of anything. */
+	return seen ? PATIENT_LOOKS : NEVER;
+}
+
 /* Lets go of what was gone before, too; the rest is the list for the next call. */
 static int gone_remove(struct datapath *dp, const struct look *look, struct netns_gone *gone)
 {
@@ -173,11 +190,9 @@ static int gone_remove(struct datapath *dp, const struct look *look, struct netn
 		return -ENOMEM;
 	for (size_t i = 0; i < look->n_kept; i++) {
 		const struct kept *kept = &look->kept[i];
-		unsigned enough =
-			cookies_have(look->namespaces.items, look->namespaces.n, kept->netns) ? 1 : UNSEEN_LOOKS;
-		unsigned looks = gone_looks(gone, kept->cookie);
+		unsigned looks = gone_looks(gone, kept->cookie), enough = looks_enough(look, kept);
 
-		if (cookies_have(look->sockets.items, look->sockets.n, kept->cookie))
+		if (enough == NEVER || cookies_have(look->sockets.items, look->sockets.n, kept->cookie))
 			continue;
 		if (looks >= enough)
 			removed += datapath_tcp_forget(dp, kept->cookie) == 0;

@@ -35,7 +35,8 @@ struct devices {
 	char patterns[1024];
 	struct mnl_socket *nl; /* messages of devices that come and go */
 	sd_event_source *io;
-	sd_event_source *turn; /* on while a device waits to be covered */
+	sd_event_source *turn;	/* on while a device waits to be covered */
+	sd_event_source *spare; /* on while one that has stayed waits for links */
 	struct device *items;
 	size_t n, room;
 	size_t check_next; /* whose links are looked at next */
@@ -283,17 +284,21 @@ static int on_turn(sd_event_source *source, void *data)
 	struct devices *devices = data;
 	struct device *device = next_waiting(devices);
 
-	if (device) {
+	if (device)
 		cover_or_say(devices, device);
-	} else {
-		device = next_stayed(devices);
-		/* Where that fails it stays as it is, and is looked at again. */
-		if (device && links_attach(devices, device) < 0)
-			device->stayed = 0;
-	}
-	if (next_waiting(devices) || next_stayed(devices))
-		return 0;
-	return sd_event_source_set_enabled(source, SD_EVENT_OFF);
+	return next_waiting(devices) ? 0 : sd_event_source_set_enabled(source, SD_EVENT_OFF);
+}
+
+/* When there is nothing else to do: the kernel takes tens of milliseconds for each, and the filters judge no less. */
+static int on_spare(sd_event_source *source, void *data)
+{
+	struct devices *devices = data;
+	struct device *device = next_stayed(devices);
+
+	/* Where that fails it stays as it is, and is looked at again. */
+	if (device && links_attach(devices, device) < 0)
+		device->stayed = 0;
+	return next_stayed(devices) ? 0 : sd_event_source_set_enabled(source, SD_EVENT_OFF);
 }
 
 /* ---- what the kernel tells ---- */
@@ -386,8 +391,8 @@ static unsigned links_check(struct devices *devices, bool same, size_t n)
 						      device->links[hook]) &&
 				datapath_device_pin(devices->datapath, device->ifindex, (enum device_hook)hook,
 						    device->links[hook]) == 0;
-		if (holds && device->by_filter && ++device->stayed >= STAYED_LOOKS && devices->turn)
-			sd_event_source_set_enabled(devices->turn, SD_EVENT_ON);
+		if (holds && device->by_filter && ++device->stayed >= STAYED_LOOKS && devices->spare)
+			sd_event_source_set_enabled(devices->spare, SD_EVENT_ON);
 		if (holds || device->error == -EPFNOSUPPORT)
 			continue;
 		n_lost += device->covered;
@@ -551,6 +556,13 @@ static int listen_start(struct devices *devices, sd_event *event)
 		r = sd_event_add_defer(event, &devices->turn, on_turn, devices);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(devices->turn, SD_EVENT_OFF);
+	if (r >= 0)
+		r = sd_event_add_defer(event, &devices->spare, on_spare, devices);
+	/* One that is on comes before everything else of its priority, as long as it is on. */
+	if (r >= 0)
+		r = sd_event_source_set_priority(devices->spare, SD_EVENT_PRIORITY_IDLE);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(devices->spare, SD_EVENT_OFF);
 	return r < 0 ? r : 0;
 }
 
@@ -594,6 +606,7 @@ void devices_freep(struct devices **devicesp)
 		return;
 	sd_event_source_disable_unref(devices->io);
 	sd_event_source_disable_unref(devices->turn);
+	sd_event_source_disable_unref(devices->spare);
 	if (devices->nl)
 		mnl_socket_close(devices->nl);
 	for (size_t i = 0; i < devices->n; i++)

@@ -468,12 +468,14 @@ static int places_listen(struct enforcer *e)
 	return r ? r : attest_listen(e);
 }
 
-/* What a stranger can take, or a full disk, comes when the kernel enforces already: it must not be what leaves a host that has
- * just booted without. */
-static int outputs_open(struct enforcer *e)
+/* What a stranger can take, or a disk that is full or broken, comes when the kernel enforces already: it must not be what leaves
+ * a host that has just booted without. */
+static int files_open(struct enforcer *e)
 {
-	int r = metrics_listen(&e->metrics_fd, e->config.metrics, CONTROL_GROUP);
+	int r = enforcer_revocations_load(e);
 
+	if (!r)
+		r = metrics_listen(&e->metrics_fd, e->config.metrics, CONTROL_GROUP);
 	if (r)
 		return r;
 	/* Made here, because its group can be set only as long as we may; no auditor is there yet to be given it. */
@@ -507,7 +509,7 @@ static int enforcer_start(struct enforcer *e)
 	if (!r)
 		r = kernel_start(e);
 	if (!r)
-		r = outputs_open(e);
+		r = files_open(e);
 	if (r)
 		return r;
 	config_fd = auditor_config_fd(e);
@@ -554,8 +556,7 @@ static void enforcer_free(struct enforcer *e)
 	sd_event_source_disable_unref(e->expiry_timer);
 	sd_event_source_disable_unref(e->queue_timer);
 	sd_event_source_disable_unref(e->key_timer);
-	sd_event_source_disable_unref(e->bundle_watch);
-	sd_event_source_disable_unref(e->bundle_timer);
+	enforcer_bundles_unwatch(e);
 	enforcer_workload_free(e);
 	enforcer_svids_free(e);
 	sd_event_unref(e->event);

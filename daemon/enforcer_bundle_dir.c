@@ -12,6 +12,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,10 +22,60 @@
 
 #include "bundle_store.h"
 #include "files.h"
+#include "identity/rules.h"
+#include "identity/spiffe_id.h"
 #include "log.h"
 
 #define BUNDLE_WAIT_USEC 100000
 #define WATCH_AGAIN_USEC 1000000
+#define AGAIN_MIN_USEC 500000
+#define AGAIN_MAX_USEC 30000000
+#define MAX_STRAYS 32
+
+/* ---- what is no bundle ---- */
+
+struct strays {
+	struct bundle_stray *items; /* NULL: there was no memory */
+	size_t n;
+};
+
+static bool is_told(const struct enforcer *e, const struct bundle_stray *stray)
+{
+	for (size_t i = 0; i < e->n_strays; i++)
+		if (strcmp(e->strays[i].file, stray->file) == 0 && strcmp(e->strays[i].why, stray->why) == 0)
+			return true;
+	return false;
+}
+
+/* Who asks for the status is told as long as it is there. Logged when it is new. `file` NULL: the directory itself. */
+__attribute__((format(printf, 4, 5))) static void stray_add(const struct enforcer *e, struct strays *strays,
+							    const char *file, const char *format, ...)
+{
+	struct bundle_stray stray;
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(stray.why, sizeof(stray.why), format, args);
+	va_end(args);
+	snprintf(stray.file, sizeof(stray.file), "%s", file ?: e->config.bundle_dir);
+	/* The name of a file may hold anything. */
+	for (char *part = stray.file; part; part = part == stray.file ? stray.why : NULL)
+		for (char *c = part; *c; c++)
+			if (*c < ' ' || *c > '~')
+				*c = '?';
+	if (!is_told(e, &stray))
+		log_warning("bundle directory %s: %s%s%s: not used", e->config.bundle_dir, file ? stray.file : "",
+			    file ? ": " : "", stray.why);
+	if (strays->items && strays->n < MAX_STRAYS)
+		strays->items[strays->n++] = stray;
+}
+
+static void strays_replace(struct enforcer *e, const struct strays *strays)
+{
+	free(e->strays);
+	e->strays = strays->items;
+	e->n_strays = strays->n;
+}
 
 /* ---- reading ---- */
 
@@ -56,11 +107,15 @@ static void file_offer(struct enforcer *e, int dir_fd, const char *file, const c
 	} else if ((r = file_read(dir_fd, file, BUNDLE_MAX_BYTES, &text, &len)) < 0) {
 		snprintf(why, sizeof(why), "cannot read %.200s: %s", file, strerror(-r));
 		enforcer_bundle_failed(e, trust_domain, &source, why);
+		enforcer_bundles_again(e);
 	} else if ((fd = ipc_memfd("bulkhead-bundle", text, len)) < 0) {
 		snprintf(why, sizeof(why), "cannot hand %.200s to the identity role: %s", file, strerror(-fd));
 		enforcer_bundle_failed(e, trust_domain, &source, why);
+		enforcer_bundles_again(e);
 	} else {
-		enforcer_bundle_offer(e, trust_domain, &source, form->format, fd);
+		r = enforcer_bundle_offer(e, trust_domain, &source, form->format, fd);
+		if (r < 0 && r != -EEXIST)
+			enforcer_bundles_again(e);
 		close(fd);
 	}
 	free(text);
@@ -69,10 +124,11 @@ static void file_offer(struct enforcer *e, int dir_fd, const char *file, const c
 		bundle->present = true;
 }
 
-static void file_look(struct enforcer *e, int dir_fd, const char *file)
+static void file_look(struct enforcer *e, int dir_fd, const char *file, struct strays *strays)
 {
 	size_t len = strlen(file);
 	char trust_domain[256];
+	int rule;
 
 	for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
 		size_t suffix = strlen(forms[i].suffix);
@@ -80,33 +136,62 @@ static void file_look(struct enforcer *e, int dir_fd, const char *file)
 		if (len <= suffix || strcmp(file + len - suffix, forms[i].suffix) != 0)
 			continue;
 		snprintf(trust_domain, sizeof(trust_domain), "%.*s", (int)(len - suffix), file);
-		file_offer(e, dir_fd, file, trust_domain, &forms[i]);
+		rule = spiffe_trust_domain_check(trust_domain, len - suffix);
+		if (rule)
+			stray_add(e, strays, file, "\"%s\" is no name of a trust domain (rule %d): %s", trust_domain,
+				  rule, svid_rule_text(rule));
+		else
+			file_offer(e, dir_fd, file, trust_domain, &forms[i]);
 		return;
 	}
-	log_warning("%s/%s is neither TRUSTDOMAIN.pem nor TRUSTDOMAIN.json: ignored", e->config.bundle_dir, file);
+	stray_add(e, strays, file, "its name is neither TRUSTDOMAIN.pem nor TRUSTDOMAIN.json");
 }
 
 /* Returns whether all of it was read. */
 static bool directory_read(struct enforcer *e)
 {
-	int fd = open(e->config.bundle_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
+	int fd = open(e->config.bundle_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = errno;
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct strays strays = {.items = calloc(MAX_STRAYS, sizeof(*strays.items))};
 	struct dirent *entry;
 
-	if (!dir) {
-		log_warning("cannot read the bundle directory %s: %s: no further trust domain is known",
-			    e->config.bundle_dir, strerror(errno));
-		return false;
+	if (dir) {
+		while ((errno = 0, entry = readdir(dir)))
+			if (entry->d_name[0] != '.')
+				file_look(e, fd, entry->d_name, &strays);
+		r = errno;
+		closedir(dir);
 	}
-	while ((errno = 0, entry = readdir(dir)))
-		if (entry->d_name[0] != '.')
-			file_look(e, fd, entry->d_name);
-	r = errno;
-	closedir(dir);
-	if (r)
-		log_warning("cannot read all of the bundle directory %s: %s: no trust domain is taken for gone",
-			    e->config.bundle_dir, strerror(r));
-	return r == 0;
+	if (!dir || r) {
+		stray_add(e, &strays, NULL, "cannot read%s: %s; no trust domain is taken for gone",
+			  dir ? " all of it" : "", strerror(r));
+		enforcer_bundles_again(e);
+	}
+	strays_replace(e, &strays);
+	return dir && r == 0;
+}
+
+static int on_again(sd_event_source *source, uint64_t usec, void *data)
+{
+	struct enforcer *e = data;
+
+	(void)source;
+	(void)usec;
+	e->bundle_again = sd_event_source_disable_unref(e->bundle_again);
+	enforcer_bundles_reload(e);
+	return 0;
+}
+
+void enforcer_bundles_again(struct enforcer *e)
+{
+	int r;
+
+	if (e->bundle_again)
+		return;
+	r = sd_event_add_time_relative(e->event, &e->bundle_again, CLOCK_MONOTONIC, backoff_next(&e->bundle_backoff), 0,
+				       on_again, e);
+	if (r < 0)
+		log_error("cannot wait to read the bundle directory: %s; `policyctl reload` reads it", strerror(-r));
 }
 
 void enforcer_bundles_reload(struct enforcer *e)
@@ -197,6 +282,16 @@ static void watch(struct enforcer *e)
 	read_in(e, WATCH_AGAIN_USEC);
 }
 
+void enforcer_bundles_unwatch(struct enforcer *e)
+{
+	e->bundle_watch = sd_event_source_disable_unref(e->bundle_watch);
+	e->bundle_timer = sd_event_source_disable_unref(e->bundle_timer);
+	e->bundle_again = sd_event_source_disable_unref(e->bundle_again);
+	free(e->strays);
+	e->strays = NULL;
+	e->n_strays = 0;
+}
+
 /* ---- the start ---- */
 
 /* Is a bundle of a file kept, of a trust domain that has no bundle yet? */
@@ -237,6 +332,7 @@ void enforcer_bundles_start(struct enforcer *e)
 {
 	bool read;
 
+	e->bundle_backoff = (struct backoff){.min_usec = AGAIN_MIN_USEC, .max_usec = AGAIN_MAX_USEC};
 	/* First the watch: what changes while the directory is read is read again. */
 	watch(e);
 	read = directory_read(e);

@@ -554,11 +554,17 @@ static void on_loaded(struct enforcer *e, const struct ipc_bundle_loaded *loaded
 	bundle->offers = offer->next;
 	if (loaded->authorities >= 0 && (size_t)loaded->authorities == offer->n_authorities) {
 		offer_accept(e, bundle, offer, loaded);
+		if (offer->source.kind == BUNDLE_FROM_WORKLOAD_API)
+			enforcer_workload_taken(e);
+		else if (offer->source.kind == BUNDLE_FROM_FILE)
+			backoff_reset(&e->bundle_backoff);
 	} else {
 		bundle_failed(e, bundle, loaded->why[0] ? loaded->why : "the identity role did not say what is in it");
-		/* No rule is against it, so it was a fault; other sources are looked at again by themselves. */
+		/* No rule is against it, so it was a fault; endpoints are asked again by themselves. */
 		if (!loaded->rule && offer->source.kind == BUNDLE_FROM_WORKLOAD_API)
 			enforcer_workload_again(e);
+		else if (!loaded->rule && offer->source.kind == BUNDLE_FROM_FILE)
+			enforcer_bundles_again(e);
 	}
 	offer_free(offer);
 }

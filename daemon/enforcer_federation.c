@@ -165,7 +165,7 @@ static int on_due(sd_event_source *source, uint64_t usec, void *context)
 	(void)source;
 	(void)usec;
 	if (relation->request && now >= relation->overdue_ns)
-		relation_failed(relation, "the fetcher role did not answer in time");
+		relation_interrupted(relation, "the fetcher role did not answer in time");
 	else if (!relation->request && now >= due_ns(relation) && proof_comes(relation))
 		relation_arm(relation, SOON_USEC);
 	else if (!relation->request && now >= due_ns(relation))
@@ -185,6 +185,10 @@ void enforcer_fetched(struct enforcer *e, const struct ipc_fetched *fetched, int
 			relation = e->federations->relations[i];
 	if (!relation || !fetched->request)
 		return; /* of a relationship that has ended, or too late */
+	if (fd < 0 && fetched->interrupted) {
+		relation_interrupted(relation, fetched->why[0] ? fetched->why : "the fetcher role was interrupted");
+		return;
+	}
 	relation->faults = 0;
 	if (fd < 0) {
 		relation_failed(relation, fetched->why[0] ? fetched->why : "the fetcher role does not say why");

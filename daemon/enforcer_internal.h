@@ -37,6 +37,7 @@
 #include <stdint.h>
 #include <systemd/sd-event.h>
 
+#include "backoff.h"
 #include "cgroup_tree.h"
 #include "config.h"
 #include "confirmation.h"
@@ -141,6 +142,12 @@ struct bundle {
 	struct bundle_offer *offers; /* in order */
 };
 
+/* What is in the bundle directory, or the directory itself, and is no bundle of any trust domain. */
+struct bundle_stray {
+	char file[CONFIG_PATH_MAX]; /* printable */
+	char why[400];
+};
+
 struct revocation {
 	char *spiffe_id;
 	int64_t time; /* UTC seconds: SVIDs issued until then are refused */
@@ -228,7 +235,11 @@ struct enforcer {
 	sd_event_source *key_timer;
 	sd_event_source *bundle_watch; /* of the directory; NULL: there is none to watch */
 	sd_event_source *bundle_timer; /* until it is read, or a watch is tried again */
-	bool bundle_unwatched;	       /* and that was told */
+	sd_event_source *bundle_again; /* NULL: no file of it is to be offered once more */
+	struct backoff bundle_backoff;
+	bool bundle_unwatched;	     /* and that was told */
+	struct bundle_stray *strays; /* NULL: nothing is wrong in the directory itself */
+	size_t n_strays;
 	sd_event_source *svid_timer;
 };
 
@@ -338,7 +349,8 @@ uint16_t enforcer_who_of(const struct enforcer *e, const struct policy_image *im
 
 /* ---- enforcer_revoke.c ---- */
 
-void enforcer_revocations_load(struct enforcer *e); /* from the state directory */
+/* From the state directory. Returns 0, or -errno, logged: without knowing what was revoked nobody can be let in. */
+int enforcer_revocations_load(struct enforcer *e);
 void enforcer_revocations_free(struct enforcer *e);
 /* Ends what is in force and was revoked: the daemon before ended in between. Of one adopted from an older version it may not be known
  * whether its SVID came after; then it ends. */
@@ -491,6 +503,10 @@ void enforcer_bundle_packet(struct enforcer *e, int type, const void *packet);
 void enforcer_bundles_start(struct enforcer *e);
 /* Reads the directory again. */
 void enforcer_bundles_reload(struct enforcer *e);
+/* By a fault, what is in it could not be read or taken: it is read once more, soon. */
+void enforcer_bundles_again(struct enforcer *e);
+/* Its end: nothing is watched or read any more. */
+void enforcer_bundles_unwatch(struct enforcer *e);
 
 /* ---- enforcer_vouch.c ---- */
 
@@ -531,6 +547,8 @@ void enforcer_workload_watch(struct enforcer *e);
 void enforcer_workload_packet(struct enforcer *e, int type, const void *packet, int fd);
 /* What it said could not be taken: it is asked once more, soon. */
 void enforcer_workload_again(struct enforcer *e);
+/* Something that it said was taken. Once nothing is open any more, the next failure is the first. */
+void enforcer_workload_taken(struct enforcer *e);
 
 /* ---- enforcer_keys.c ---- */
 

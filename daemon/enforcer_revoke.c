@@ -11,39 +11,62 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cleanup.h"
+#include "files.h"
 #include "log.h"
 
 #define REVOCATIONS_FILE "revoked"
 #define REVOCATIONS_MAX 65536
+#define LINE_MAX_BYTES 2200
 
-void enforcer_revocations_load(struct enforcer *e)
+static int revocation_parse(struct enforcer *e, const char *line)
 {
-	int fd = openat(e->state_fd, REVOCATIONS_FILE, O_RDONLY | O_CLOEXEC);
-	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
-	char line[2200];
+	struct revocation *more = reallocarray(e->revocations, e->n_revocations + 1, sizeof(*more));
+	long long time;
+	char id[2049];
 
-	while (f && fgets(line, sizeof(line), f)) {
-		struct revocation *more;
-		long long time;
-		char id[2049];
+	if (!more)
+		return -ENOMEM;
+	e->revocations = more;
+	if (sscanf(line, "%lld %2048s", &time, id) != 2)
+		return -EINVAL;
+	more[e->n_revocations] = (struct revocation){.spiffe_id = strdup(id), .time = time};
+	if (!more[e->n_revocations].spiffe_id)
+		return -ENOMEM;
+	e->n_revocations++;
+	return 0;
+}
 
-		if (sscanf(line, "%lld %2048s", &time, id) != 2)
-			continue;
-		more = reallocarray(e->revocations, e->n_revocations + 1, sizeof(*more));
-		if (!more)
-			break;
-		e->revocations = more;
-		e->revocations[e->n_revocations++] = (struct revocation){.spiffe_id = strdup(id), .time = time};
+int enforcer_revocations_load(struct enforcer *e)
+{
+	__attribute__((cleanup(freep))) char *text = NULL;
+	size_t len, number = 0;
+	int r = file_read(e->state_fd, REVOCATIONS_FILE, (size_t)REVOCATIONS_MAX * LINE_MAX_BYTES, &text, &len);
+
+	if (r == -ENOENT)
+		return 0;
+	for (char *rest = text, *line; r == 0 && (line = strsep(&rest, "\n"));) {
+		number++;
+		if (*line)
+			r = revocation_parse(e, line);
+		if (r == -EINVAL) {
+			log_error("%s/%s: line %zu is no revocation: not all of what was revoked may "
+				  "be known",
+				  e->config.state_dir, REVOCATIONS_FILE, number);
+			r = 0;
+		}
 	}
-	if (f)
-		fclose(f);
+	if (r < 0)
+		log_error("%s/%s: cannot read the revocations: %s", e->config.state_dir, REVOCATIONS_FILE,
+			  strerror(-r));
+	return r;
 }
 
 /* Kept on disk: a restart must not let a revoked SVID in again. */
 static int revocation_add(struct enforcer *e, const char *spiffe_id, int64_t now)
 {
 	struct revocation *more;
-	char line[2200];
+	char line[LINE_MAX_BYTES], last = '\n';
 	int fd, len, r = 0;
 	off_t size;
 
@@ -53,11 +76,14 @@ static int revocation_add(struct enforcer *e, const char *spiffe_id, int64_t now
 	if (!more)
 		return -ENOMEM;
 	e->revocations = more;
-	fd = openat(e->state_fd, REVOCATIONS_FILE, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+	fd = openat(e->state_fd, REVOCATIONS_FILE, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
-	len = snprintf(line, sizeof(line), "%lld %s\n", (long long)now, spiffe_id);
 	size = lseek(fd, 0, SEEK_END);
+	/* What a host wrote that crashed may be half a line. */
+	if (size > 0 && pread(fd, &last, 1, size - 1) != 1)
+		size = -1;
+	len = snprintf(line, sizeof(line), "%s%lld %s\n", last == '\n' ? "" : "\n", (long long)now, spiffe_id);
 	if (size < 0 || write(fd, line, (size_t)len) != len || fsync(fd) < 0) {
 		r = -EIO;
 		/* Half a line would swallow the next one. */

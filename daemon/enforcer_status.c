@@ -143,6 +143,10 @@ static json_t *json_bundles(const struct enforcer *e)
 							 "authorities", (int)b->n_authorities, "dropped",
 							 (int)b->dropped, "error", b->why[0] ? b->why : NULL));
 	}
+	for (size_t i = 0; i < e->n_strays; i++)
+		json_array_append_new(bundles, json_pack("{s:n, s:s, s:i, s:i, s:s}", "trust_domain", "origin",
+							 e->strays[i].file, "authorities", 0, "dropped", 0, "error",
+							 e->strays[i].why));
 	return bundles;
 }
 
@@ -390,6 +394,15 @@ static json_t *json_bundle(const struct bundle *bundle, int64_t now)
 		(int)bundle->dropped, "entries", json_entries(bundle), "error", bundle->why[0] ? bundle->why : NULL);
 }
 
+/* Of no trust domain; otherwise as a bundle that could not be used. */
+static json_t *json_stray(const struct bundle_stray *stray)
+{
+	return json_pack("{s:n, s:s, s:s, s:n, s:n, s:[], s:n, s:n, s:n, s:n, s:i, s:[], s:s, s:n}", "trust_domain",
+			 "source", enforcer_bundle_source_name(BUNDLE_FROM_FILE), "origin", stray->file, "format",
+			 "sequence", "authorities", "loaded", "age_s", "tried", "refresh_s", "dropped", 0, "entries",
+			 "error", stray->why, "next_poll");
+}
+
 int enforcer_bundles(void *ctx, char **textp)
 {
 	const struct enforcer *e = ctx;
@@ -406,6 +419,8 @@ int enforcer_bundles(void *ctx, char **textp)
 			json_time(due_ns > now_ns ? now + (int64_t)((due_ns - now_ns) / 1000000000ULL) : 0));
 		json_array_append_new(list, item);
 	}
+	for (size_t i = 0; i < e->n_strays; i++)
+		json_array_append_new(list, json_stray(&e->strays[i]));
 	return json_done(list, textp);
 }
 

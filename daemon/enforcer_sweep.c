@@ -14,8 +14,9 @@
 
 /* Two looks at an endpoint are this far apart, however often something else makes a sweep. */
 #define ENDPOINTS_NS 900000000ULL
-/* Looking for what is kept of TCP sockets that are gone costs a list of all of them, and is seldom of use. */
-#define CONNECTIONS_NS 9900000000ULL
+/* Looking for what is kept of TCP sockets that are gone costs a list of all of them, and is seldom of use. Tests of the daemon do
+ * not wait for minutes. */
+#define CONNECTIONS_NS (BH_LAYOUT_TEST ? 900000000ULL : 9900000000ULL)
 
 /* A local identity that cannot be given is told once, not at every sweep. */
 static void local_failed(struct enforcer *e, const struct cgroup_node *node, const char *map, uint32_t max, int r)

@@ -218,7 +218,6 @@ int enforcer_tags_start(struct enforcer *e)
 		at = &key;
 	}
 	enforcer_shared_start(e);
-	enforcer_revocations_load(e);
 	return 0;
 }
 

@@ -14,16 +14,13 @@
 #include "log.h"
 #include "workload_client.h"
 
-#define AGAIN_MIN_USEC 500000ULL
-#define AGAIN_MAX_USEC 30000000ULL
-
 struct workload {
 	char (*told)[256]; /* trust domains of the message that is being told */
 	size_t n;
 	bool whole;		/* all of it could be taken */
 	bool lost;		/* and told to the log */
 	sd_event_source *again; /* on while a message that was not taken is to be asked for again */
-	uint64_t delay_usec;
+	struct backoff backoff;
 };
 
 static struct bundle_source source_of(const struct enforcer *e)
@@ -68,18 +65,28 @@ static int on_again(sd_event_source *source, uint64_t usec, void *data)
 }
 
 /* The API says each thing once. What could not be taken comes again with a new stream, which the role opens when it is told to
- * watch once more: after twice the time of the last attempt, so that what is short has time to come back. */
+ * watch once more: after growing time, so that what is short has time to come back. Nothing but that ends the wait: the message
+ * that is told next may be the rest of the one of which something was not taken. */
 void enforcer_workload_again(struct enforcer *e)
 {
 	struct workload *w = e->workload;
 
 	if (!w || sd_event_source_get_enabled(w->again, NULL) > 0)
 		return;
-	w->delay_usec = w->delay_usec ? w->delay_usec * 2 : AGAIN_MIN_USEC;
-	if (w->delay_usec > AGAIN_MAX_USEC)
-		w->delay_usec = AGAIN_MAX_USEC;
-	sd_event_source_set_time_relative(w->again, w->delay_usec);
+	sd_event_source_set_time_relative(w->again, backoff_next(&w->backoff));
 	sd_event_source_set_enabled(w->again, SD_EVENT_ONESHOT);
+}
+
+void enforcer_workload_taken(struct enforcer *e)
+{
+	struct workload *w = e->workload;
+
+	if (!w || sd_event_source_get_enabled(w->again, NULL) > 0)
+		return;
+	for (size_t i = 0; i < e->n_bundles; i++)
+		if (e->bundles[i].source.kind == BUNDLE_FROM_WORKLOAD_API && e->bundles[i].offers)
+			return;
+	backoff_reset(&w->backoff);
 }
 
 /* ---- the start ---- */
@@ -116,6 +123,7 @@ int enforcer_workload_start(struct enforcer *e)
 	if (!e->workload)
 		return -ENOMEM;
 	e->workload->whole = true;
+	e->workload->backoff = WORKLOAD_BACKOFF;
 	/* Made here: when it is needed memory may be what is short. */
 	r = sd_event_add_time(e->event, &e->workload->again, CLOCK_MONOTONIC, UINT64_MAX, 0, on_again, e);
 	return r < 0 ? r : sd_event_source_set_enabled(e->workload->again, SD_EVENT_OFF);
@@ -203,9 +211,8 @@ static void state_told(struct enforcer *e, const struct ipc_workload_state *stat
 		if (w->lost)
 			log_info("%s answers again", e->config.workload_api);
 		w->lost = false;
-		w->delay_usec = 0;
-		sd_event_source_set_enabled(w->again, SD_EVENT_OFF);
 		message_over(e);
+		enforcer_workload_taken(e);
 	} else if (state->state == WORKLOAD_COMPLETE) {
 		api_failed(e, "a message came that could not be taken as a whole");
 		enforcer_workload_again(e);

@@ -17,7 +17,7 @@
 #define FEDERATION_MAX 32 /* relationships */
 #define FEDERATION_PATH_MAX 1024
 /* Tests of the daemon do not wait for minutes. */
-#ifdef BH_LAYOUT_TEST
+#if defined(BH_LAYOUT_TEST) && BH_LAYOUT_TEST
 #define FEDERATION_SECOND_USEC 10000ULL
 #else
 #define FEDERATION_SECOND_USEC 1000000ULL

@@ -278,7 +278,9 @@ struct ipc_fetch {
 struct ipc_fetched {
 	struct ipc_header h;
 	uint64_t request;
-	char why[400]; /* it failed */
+	char why[400];	      /* it failed */
+	uint32_t interrupted; /* 1: by a fault of our own, before the endpoint could say anything */
+	uint32_t pad;
 };
 
 /* Take bundles from the Workload API on this socket from now on; "": no more. */

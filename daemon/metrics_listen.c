@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <grp.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,9 @@
 #include "log.h"
 
 #define QUEUE 64
+/* For the role of a daemon that was killed, which listens until it has seen that its daemon is gone. */
+#define LEFT_BEHIND_MS 2000
+#define LOOK_MS 20
 
 static bool port_read(const char *text, in_port_t *port)
 {
@@ -111,22 +115,36 @@ static int bind_unix(int fd, const union metrics_address *address, const char *g
 	return r < 0 ? r : group_open(address->un.sun_path, group);
 }
 
+static int bind_to(int fd, const union metrics_address *address, socklen_t len, const char *group)
+{
+	int one = 1;
+
+	if (address->any.sa_family == AF_UNIX)
+		return bind_unix(fd, address, group);
+	/* Connections of the daemon before us may still be closing. */
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	return bind(fd, &address->any, len) < 0 ? -errno : 0;
+}
+
 int metrics_listen(int *fdp, const char *text, const char *group)
 {
 	union metrics_address address;
-	int len = metrics_address_read(text, &address), one = 1, fd, r;
+	int len = metrics_address_read(text, &address), fd, r;
 
 	*fdp = -1;
 	if (len <= 0)
 		return len < 0 ? -EINVAL : 0;
 	fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	r = fd < 0 ? -errno : 0;
-	if (r == 0 && address.any.sa_family == AF_UNIX) {
-		r = bind_unix(fd, &address, group);
-	} else if (r == 0) {
-		/* Connections of the daemon before us may still be closing. */
-		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-		r = bind(fd, &address.any, (socklen_t)len) < 0 ? -errno : 0;
+	if (r == 0)
+		r = bind_to(fd, &address, (socklen_t)len, group);
+	if (r == -EADDRINUSE)
+		log_info("metrics on %s: a process has the place; waiting for %d s, as one of a daemon that was killed "
+			 "may",
+			 text, LEFT_BEHIND_MS / 1000);
+	for (int ms = 0; r == -EADDRINUSE && ms < LEFT_BEHIND_MS; ms += LOOK_MS) {
+		poll(NULL, 0, LOOK_MS);
+		r = bind_to(fd, &address, (socklen_t)len, group);
 	}
 	if (r == 0 && listen(fd, QUEUE) < 0)
 		r = -errno;

@@ -143,7 +143,8 @@ struct netns_gone {
 /*
  * Lets go of what the kernel programs keep of TCP sockets that were gone at two calls in a row, and were closed. In a namespace that no
  * workload lives in any more nobody looks, and the kernel may still be sending what a process has left behind: there, only after
- * so many calls that it has long given up. Returns how many, or -errno (nothing was done).
+ * so many calls that it has long given up. As many it takes where nobody knows whether a process has the socket, which a listener
+ * made; and then only where one looks. Returns how many, or -errno (nothing was done).
  */
 int netns_connections_clean(struct datapath *datapath, const struct cgroup_tree *tree, struct netns_gone *gone);
 void netns_gone_clear(struct netns_gone *gone);

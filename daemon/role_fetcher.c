@@ -66,16 +66,6 @@ static void freep(void *p)
 	free(*(void **)p);
 }
 
-/* Returns whether it was told. */
-static bool tell_enforcer(struct role *role, const void *packet, int fd)
-{
-	int r = ipc_send_wait(role->process.ipc_fd, packet, fd);
-
-	if (r < 0)
-		log_error("fetcher: cannot answer the enforcer: %s", strerror(-r));
-	return r == 0;
-}
-
 /* ---- in the child ---- */
 
 static void child_main(const struct fetch_job *job, int pipe_fd)
@@ -114,7 +104,17 @@ static void fetch_failed(struct role *role, uint64_t request, const char *why)
 	struct ipc_fetched answer = {.h = {.type = IPC_FETCHED, .len = sizeof(answer)}, .request = request};
 
 	snprintf(answer.why, sizeof(answer.why), "%s", why);
-	tell_enforcer(role, &answer, -1);
+	role_process_tell(&role->process, &answer, -1);
+}
+
+/* The endpoint said nothing, and has not to be spared. */
+static void fetch_interrupted(struct role *role, uint64_t request, const char *why)
+{
+	struct ipc_fetched answer = {
+		.h = {.type = IPC_FETCHED, .len = sizeof(answer)}, .request = request, .interrupted = 1};
+
+	snprintf(answer.why, sizeof(answer.why), "%s", why);
+	role_process_tell(&role->process, &answer, -1);
 }
 
 static void fetch_succeeded(struct role *role, uint64_t request, const char *body, size_t len)
@@ -126,7 +126,7 @@ static void fetch_succeeded(struct role *role, uint64_t request, const char *bod
 		fetch_failed(role, request, strerror(-fd));
 		return;
 	}
-	if (!tell_enforcer(role, &answer, fd))
+	if (role_process_tell(&role->process, &answer, fd) < 0)
 		fetch_failed(role, request, "the bundle that came could not be handed over");
 	close(fd);
 }
@@ -137,13 +137,15 @@ static void fetching_answer(const struct fetching *f, int status)
 	char why[100];
 
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != EXIT_SUCCESS || f->len < sizeof(outcome)) {
-		if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
+		if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM) {
 			snprintf(why, sizeof(why), "no answer within %d s", CHILD_SECONDS);
-		else
-			snprintf(why, sizeof(why), "the process that fetched it ended by %s %d",
-				 WIFSIGNALED(status) ? "signal" : "exit status",
-				 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-		fetch_failed(f->role, f->request, why);
+			fetch_failed(f->role, f->request, why);
+			return;
+		}
+		snprintf(why, sizeof(why), "the process that fetched it ended by %s %d",
+			 WIFSIGNALED(status) ? "signal" : "exit status",
+			 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+		fetch_interrupted(f->role, f->request, why);
 		return;
 	}
 	memcpy(&outcome, f->bytes, sizeof(outcome));
@@ -282,10 +284,12 @@ static void on_fetch(struct role *role, const struct ipc_fetch *asked, int fd)
 		r = fetching_start(role, f, &job);
 	}
 	if (r < 0) {
-		char why[100];
+		char why[160];
 
-		snprintf(why, sizeof(why), "cannot start a fetch: %s", strerror(-r));
-		fetch_failed(role, asked->request, why);
+		snprintf(why, sizeof(why),
+			 "no fetch could be started: %s; the endpoint was not asked, and will be soon",
+			 f ? strerror(-r) : "too many are under way");
+		fetch_interrupted(role, asked->request, why);
 	}
 }
 
@@ -298,7 +302,7 @@ static bool workload_bundle_tell(struct role *role, const struct workload_bundle
 	bool told;
 
 	snprintf(packet.trust_domain, sizeof(packet.trust_domain), "%s", bundle->trust_domain);
-	told = fd >= 0 && tell_enforcer(role, &packet, fd);
+	told = fd >= 0 && role_process_tell(&role->process, &packet, fd) == 0;
 	if (fd >= 0)
 		close(fd);
 	return told;
@@ -316,7 +320,7 @@ static bool on_workload(void *ctx, enum workload_state state, const struct workl
 	for (size_t i = 0; i < n; i++)
 		if (!workload_bundle_tell(role, &bundles[i]))
 			return false;
-	if (!tell_enforcer(role, &packet, -1))
+	if (role_process_tell(&role->process, &packet, -1) < 0 && !role->process.over)
 		sd_event_exit(role->process.event, EXIT_FAILURE);
 	return true;
 }

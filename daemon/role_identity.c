@@ -69,15 +69,6 @@ static void freep(void *p)
 	free(*(void **)p);
 }
 
-/* For answers that the enforcer counts on. Where it does not come to them, its pings end this role. */
-static void tell_enforcer(int ipc_fd, const void *packet)
-{
-	int r = ipc_send_wait(ipc_fd, packet, -1);
-
-	if (r < 0)
-		log_error("identity: cannot answer the enforcer: %s", strerror(-r));
-}
-
 /* ---- bundles ---- */
 
 static int load_bundle(struct identity_role *role, const struct ipc_bundle *bundle, int fd,
@@ -108,7 +99,7 @@ static void tell_authorities(struct identity_role *role, const struct ipc_bundle
 		memcpy(packet.id, info.id, sizeof(packet.id));
 		memcpy(packet.subject, info.subject, sizeof(packet.subject));
 		memcpy(packet.key_id, info.key_id, sizeof(packet.key_id));
-		tell_enforcer(role->server.ipc_fd, &packet);
+		role_process_tell(&role->process, &packet, -1);
 	}
 }
 
@@ -127,7 +118,7 @@ static void tell_entries(struct identity_role *role, const struct ipc_bundle *bu
 
 		memcpy(packet.trust_domain, bundle->trust_domain, sizeof(packet.trust_domain));
 		snprintf(packet.text, sizeof(packet.text), "%s", entry->text);
-		tell_enforcer(role->server.ipc_fd, &packet);
+		role_process_tell(&role->process, &packet, -1);
 	}
 }
 
@@ -166,7 +157,7 @@ static void chain_look(struct identity_role *role, size_t i)
 		return;
 	attest_vouchers(&verdict, vouch.vouchers);
 	if (memcmp(before, vouch.vouchers, sizeof(before)) != 0)
-		tell_enforcer(role->server.ipc_fd, &vouch);
+		role_process_tell(&role->process, &vouch, -1);
 }
 
 /* An authority that joined a bundle may vouch for who is there already, and then the one that it follows can leave, however
@@ -258,7 +249,7 @@ static void on_bundle(struct identity_role *role, const struct ipc_bundle *bundl
 		if (report.changed)
 			look_when_idle(role, bundle->trust_domain);
 	}
-	tell_enforcer(role->server.ipc_fd, &loaded);
+	role_process_tell(&role->process, &loaded, -1);
 }
 
 static void on_svid_files(struct identity_role *role, const struct ipc_svid_files *files, int fd)
@@ -266,7 +257,7 @@ static void on_svid_files(struct identity_role *role, const struct ipc_svid_file
 	struct ipc_tag_request proved;
 
 	svid_prove(role->server.bundles, files, fd, &proved);
-	tell_enforcer(role->server.ipc_fd, &proved);
+	role_process_tell(&role->process, &proved, -1);
 }
 
 static void on_room(void *ctx)

@@ -15,15 +15,29 @@
 
 #define PING_MS 1000
 
+/* ECONNRESET: it left something unread. */
+static bool is_end(int r)
+{
+	return r == -EPIPE || r == -ECONNRESET;
+}
+
+static int enforcer_gone(struct role_process *process)
+{
+	process->over = true;
+	return sd_event_exit(process->event, EXIT_SUCCESS);
+}
+
 /* Where the answer finds no room in this time, the enforcer does without, and ends us. */
-static void ping_answer(const struct role_process *process, const void *packet)
+static void ping_answer(struct role_process *process, const void *packet)
 {
 	struct pollfd room = {.fd = process->ipc_fd, .events = POLLOUT};
 	int r = ipc_send(process->ipc_fd, packet, -1);
 
 	if (r == -EAGAIN && poll(&room, 1, PING_MS) == 1)
 		r = ipc_send(process->ipc_fd, packet, -1);
-	if (r < 0)
+	if (is_end(r))
+		enforcer_gone(process);
+	else if (r < 0)
 		log_error("%s: cannot answer the enforcer: %s", process->name, strerror(-r));
 }
 
@@ -40,9 +54,14 @@ static int on_ipc(sd_event_source *source, int ipc_fd, uint32_t events, void *co
 	switch (type) {
 	case 0:
 	case -ECONNRESET:
-		return sd_event_exit(process->event, EXIT_SUCCESS);
+		return enforcer_gone(process);
 	case -EAGAIN:
 		return 0;
+	case -EBADMSG:
+		/* What it said is lost, for want of a descriptor for what was beside it. The next role is told all anew. */
+		log_error("%s: a packet of the enforcer could not be received as a whole: the role starts anew",
+			  process->name);
+		return sd_event_exit(process->event, EXIT_FAILURE);
 	case IPC_PING:
 		ping_answer(process, packet);
 		break;
@@ -81,6 +100,8 @@ int role_process_run(struct role_process *process, int set_up)
 	struct ipc_header ready = {.type = IPC_READY, .len = sizeof(ready)};
 	int r = set_up < 0 ? set_up : ipc_send(process->ipc_fd, &ready, -1);
 
+	if (set_up >= 0 && is_end(r))
+		return EXIT_SUCCESS;
 	if (r < 0) {
 		log_error("%s: cannot start: %s", process->name, strerror(-r));
 		return EXIT_FAILURE;
@@ -89,6 +110,17 @@ int role_process_run(struct role_process *process, int set_up)
 	if (r < 0)
 		log_error("%s: event loop: %s", process->name, strerror(-r));
 	return r < 0 ? EXIT_FAILURE : r;
+}
+
+int role_process_tell(struct role_process *process, const void *packet, int fd)
+{
+	int r = ipc_send_wait(process->ipc_fd, packet, fd);
+
+	if (is_end(r))
+		enforcer_gone(process);
+	else if (r < 0)
+		log_error("%s: cannot tell the enforcer: %s", process->name, strerror(-r));
+	return r;
 }
 
 void role_process_close(struct role_process *process)

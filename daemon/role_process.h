@@ -16,6 +16,7 @@ struct role_process {
 	int ipc_fd;	      /* borrowed */
 	sd_event *event;      /* made by role_process_open() */
 	sd_event_source *ipc; /* the socket's; likewise */
+	bool over;	      /* the enforcer has closed its end: the role is about to end */
 	/* A packet came that ipc_receive() checked. Returns false if the role knows no such type. What came beside it, *fdp or -1, is
 	 * closed afterwards; who keeps it sets *fdp to -1. */
 	bool (*packet)(void *ctx, int type, const void *packet, int *fdp);
@@ -30,5 +31,9 @@ int role_process_open(struct role_process *process);
  * set up. Returns the exit status. */
 int role_process_run(struct role_process *process, int set_up);
 void role_process_close(struct role_process *process);
+/* Tells the enforcer something that it counts on, with `fd` beside it unless it is -1 (not closed): waits for room, as the enforcer
+ * reads all the time and its pings end a role that it does not hear of. Where the enforcer is gone, so is the role, in order and
+ * without a word. Returns 0 or -errno, logged unless `over`. */
+int role_process_tell(struct role_process *process, const void *packet, int fd);
 
 #endif

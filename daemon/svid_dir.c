@@ -13,6 +13,8 @@
 #include "ipc.h"
 #include "svid_prove.h"
 
+#define VOLUME_STATE "..data"
+
 static void fd_closep(int *fd)
 {
 	if (*fd >= 0)
@@ -34,8 +36,17 @@ static bool is_roots(const struct stat *st, bool last)
 	return st->st_uid == 0 && (!(st->st_mode & (S_IWGRP | S_IWOTH)) || (!last && (st->st_mode & S_ISVTX)));
 }
 
-/* Component by component: none may be a link, or somebody else's. */
-static int directory_open(const char *path, char *why, size_t size)
+static int refuse_owner(char *why, size_t size, const char *path, int len, const char *name)
+{
+	return fail(
+		-EPERM, why, size,
+		"%.*s%s%s belongs to others than root, or they may write in it: who can write there could choose the "
+		"identity",
+		len, path, *name ? "/" : "", name);
+}
+
+/* Component by component: none may be a link, or somebody else's. The last one may be of /tmp's kind only as a volume. */
+static int directory_open(const char *path, bool *sharedp, char *why, size_t size)
 {
 	int fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC), next;
 	struct stat st;
@@ -56,16 +67,99 @@ static int directory_open(const char *path, char *why, size_t size)
 				    errno == ELOOP || errno == ENOTDIR ? "it is no directory, or a symbolic link"
 								       : strerror(errno));
 		fd = next;
-		if (fstat(fd, &st) < 0 || !is_roots(&st, !*end)) {
+		if (fstat(fd, &st) < 0 || !is_roots(&st, false)) {
 			close(fd);
-			return fail(-EPERM, why, size,
-				    "%.*s belongs to others than root, or they may write in it: who can write there "
-				    "could choose the identity",
-				    (int)(end - path), path);
+			return refuse_owner(why, size, path, (int)(end - path), "");
 		}
+		*sharedp = !is_roots(&st, true);
 	}
 	return fd < 0 ? fail(-errno, why, size, "cannot open /: %m") : fd;
 }
+
+/* ---- a volume ---- */
+
+/* Where the link leads, byte by byte. Returns 1, 0 if it is no link, or -errno with a sentence. */
+static int link_read(const struct svid_dir *dir, int dir_fd, const char *name, char target[256], char *why, size_t size)
+{
+	__attribute__((cleanup(fd_closep))) int fd = openat(dir_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+	ssize_t len;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return fail(-errno, why, size, "cannot open %s/%s: %s", dir->path, name, strerror(errno));
+	if (!S_ISLNK(st.st_mode))
+		return 0;
+	if (st.st_uid != 0)
+		return fail(-EPERM, why, size, "%s/%s is a link that is not root's", dir->path, name);
+	len = readlinkat(fd, "", target, 255);
+	if (len < 0)
+		return fail(-errno, why, size, "cannot read the link %s/%s: %s", dir->path, name, strerror(errno));
+	target[len] = '\0';
+	return 1;
+}
+
+static int link_check(const struct svid_dir *dir, int dir_fd, const char *name, char *why, size_t size)
+{
+	char target[256], wanted[64];
+	int r = link_read(dir, dir_fd, name, target, why, size);
+
+	if (r == 0)
+		return fail(-EPERM, why, size, "%s/%s is no link, and " SVID_DIR_CHAIN " is one", dir->path, name);
+	snprintf(wanted, sizeof(wanted), VOLUME_STATE "/%s", name);
+	if (r > 0 && strcmp(target, wanted) != 0)
+		return fail(-EPERM, why, size, "%s/%s is a link to %.100s, not to %s as in a Kubernetes volume",
+			    dir->path, name, target, wanted);
+	return r < 0 ? r : 0;
+}
+
+/* The directory that holds what the volume is now. */
+static int volume_open(const struct svid_dir *dir, int dir_fd, char *why, size_t size)
+{
+	char target[256];
+	struct stat st;
+	int fd, r = link_read(dir, dir_fd, VOLUME_STATE, target, why, size);
+
+	if (r == 0)
+		return fail(-EPERM, why, size, "%s/" VOLUME_STATE " is no link", dir->path);
+	if (r > 0 && (strchr(target, '/') || !*target || !strcmp(target, ".") || !strcmp(target, "..")))
+		return fail(-EPERM, why, size, "%s/" VOLUME_STATE " leads to %.100s, and not to a directory beside it",
+			    dir->path, target);
+	r = r < 0 ? r : link_check(dir, dir_fd, SVID_DIR_CHAIN, why, size);
+	r = r < 0 ? r : link_check(dir, dir_fd, SVID_DIR_KEY, why, size);
+	if (r < 0)
+		return r;
+	fd = openat(dir_fd, target, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return fail(-errno, why, size, "cannot open %s/%s: %s", dir->path, target,
+			    errno == ELOOP || errno == ENOTDIR ? "it is no directory, or a symbolic link"
+							       : strerror(errno));
+	if (fstat(fd, &st) == 0 && is_roots(&st, true))
+		return fd;
+	close(fd);
+	return refuse_owner(why, size, dir->path, (int)strlen(dir->path), target);
+}
+
+/* The directory with the files themselves. */
+static int files_open(const struct svid_dir *dir, char *why, size_t size)
+{
+	bool shared = false;
+	int fd = directory_open(dir->path, &shared, why, size), volume;
+	struct stat st;
+
+	if (fd < 0)
+		return fd;
+	if (fstatat(fd, SVID_DIR_CHAIN, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode)) {
+		volume = volume_open(dir, fd, why, size);
+		close(fd);
+		return volume;
+	}
+	if (!shared)
+		return fd;
+	close(fd);
+	return refuse_owner(why, size, dir->path, (int)strlen(dir->path), "");
+}
+
+/* ---- the files ---- */
 
 static int file_open(const struct svid_dir *dir, int dir_fd, const char *name, bool key, struct stat *st, char *why,
 		     size_t size)
@@ -132,7 +226,7 @@ static int files_take(const int fds[2], const struct stat st[2], int *fdp)
 
 int svid_dir_look(struct svid_dir *dir, int *fdp, char *why, size_t why_size)
 {
-	__attribute__((cleanup(fd_closep))) int dir_fd = directory_open(dir->path, why, why_size);
+	__attribute__((cleanup(fd_closep))) int dir_fd = files_open(dir, why, why_size);
 	__attribute__((cleanup(fd_closep))) int chain = -1, key = -1;
 	struct stat st[2];
 	bool settled;

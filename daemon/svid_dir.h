@@ -8,6 +8,11 @@
  * component a symbolic link; the files likewise, and the key readable for no stranger. Files are looked at, not watched: they
  * count when they have not changed between two looks, so neither half of a write nor a pair that is being replaced is taken.
  * Nothing is parsed here.
+ *
+ * Links are followed in one shape, that of a volume which the kubelet writes: both files are links to ..data/NAME, and ..data is one
+ * to a directory beside it, which holds a state as a whole and is replaced as a whole. Each link must be root's, so that the directory
+ * may be of /tmp's kind, as a mounted Secret is; the one beside it must be root's alone. They are read one by one and never
+ * resolved by the kernel: no other way through them exists.
  */
 #ifndef BULKHEAD_DAEMON_SVID_DIR_H
 #define BULKHEAD_DAEMON_SVID_DIR_H

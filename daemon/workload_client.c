@@ -19,8 +19,6 @@
 #include "workload.pb-c.h"
 
 #define PREFIX_BYTES 5 /* gRPC: one byte of flags, four of length, big-endian */
-#define AGAIN_MIN_USEC 500000ULL
-#define AGAIN_MAX_USEC 30000000ULL
 #define GRPC_PERMISSION_DENIED 7
 #define SPIFFE_SCHEME "spiffe://"
 
@@ -32,7 +30,7 @@ struct workload_client {
 	int fd; /* -1: not connected */
 	sd_event_source *io;
 	sd_event_source *again;
-	uint64_t delay_usec;
+	struct backoff backoff;
 	nghttp2_session *session;
 	int32_t stream;
 	bool ended; /* the stream, or trust in it; the connection is closed when nghttp2 has returned */
@@ -112,7 +110,7 @@ static void message_take(struct workload_client *c, const uint8_t *bytes, size_t
 		} else if (message_bundles(c, message, bundles, names)) {
 			/* A server says it once: what was not taken comes again with a new stream only. */
 			if (c->ops->state(c->ctx, WORKLOAD_COMPLETE, bundles, message->n_bundles, ""))
-				c->delay_usec = 0; /* it works */
+				backoff_reset(&c->backoff);
 			else
 				broken(c, "the bundles that came could not be handed over");
 		}
@@ -257,22 +255,17 @@ static void connection_close(struct workload_client *c)
 	c->len = c->room = 0;
 }
 
-/* Tells what happened, and plans the next attempt: after twice the time, give or take a quarter. */
+/* Tells what happened, and plans the next attempt. */
 static void connection_lost(struct workload_client *c)
 {
 	enum workload_state state = c->grpc_status == GRPC_PERMISSION_DENIED ? WORKLOAD_DENIED : WORKLOAD_LOST;
 	uint32_t random = 0;
-	uint64_t usec;
 
 	connection_close(c);
 	c->ops->state(c->ctx, state, NULL, 0, c->why);
-	c->delay_usec = c->delay_usec ? c->delay_usec * 2 : AGAIN_MIN_USEC;
-	if (c->delay_usec > AGAIN_MAX_USEC)
-		c->delay_usec = AGAIN_MAX_USEC;
 	if (getrandom(&random, sizeof(random), GRND_NONBLOCK) < 0)
 		random = 512;
-	usec = c->delay_usec - c->delay_usec / 4 + c->delay_usec / 2 * (random % 1024) / 1024;
-	sd_event_source_set_time_relative(c->again, usec);
+	sd_event_source_set_time_relative(c->again, backoff_spread(backoff_next(&c->backoff), random));
 	sd_event_source_set_enabled(c->again, SD_EVENT_ONESHOT);
 }
 
@@ -448,6 +441,7 @@ int workload_client_new(struct workload_client **clientp, sd_event *event, const
 	c->ops = ops;
 	c->ctx = ctx;
 	c->fd = -1;
+	c->backoff = WORKLOAD_BACKOFF;
 	strcpy(c->path, path);
 	r = sd_event_add_time_relative(event, &c->again, CLOCK_MONOTONIC, 0, 1000, on_again, c);
 	if (r < 0) {

@@ -16,10 +16,13 @@
 #include <stdint.h>
 #include <systemd/sd-event.h>
 
+#include "backoff.h"
 #include "ipc.h"
 
 #define WORKLOAD_MAX_BYTES (4U << 20) /* a message */
 #define WORKLOAD_MAX_BUNDLES 256
+/* Between attempts, give or take a quarter. */
+#define WORKLOAD_BACKOFF ((struct backoff){.min_usec = 500000, .max_usec = 30000000})
 
 /* What a message says. The names are valid trust domains, each once; `der` may be empty: no authority. */
 struct workload_bundle {

@@ -457,6 +457,15 @@ int certificate_check_encoding(X509 *certificate, const uint8_t *der, size_t len
 	return 0;
 }
 
+/* A curve of somebody's own making, for which a key to anybody's certificate can be made up (CVE-2020-0601). */
+static bool curve_is_written_out(const EVP_PKEY *key)
+{
+	int written_out = 0;
+
+	return EVP_PKEY_get_int_param(key, OSSL_PKEY_PARAM_EC_DECODED_FROM_EXPLICIT_PARAMS, &written_out) != 1 ||
+	       written_out != 0;
+}
+
 /* Rule 70. The security level of OpenSSL counts RSA of 2,047 bits as good as 2,048. */
 int certificate_check_key(X509 *certificate, int depth, struct svid_verdict *verdict)
 {
@@ -472,6 +481,8 @@ int certificate_check_key(X509 *certificate, int depth, struct svid_verdict *ver
 		least = 2048;
 		break;
 	case EVP_PKEY_EC:
+		if (curve_is_written_out(key))
+			return verdict_refuse(verdict, 70, depth, "the curve of the key is written out, not named");
 		least = 224;
 		break;
 	}

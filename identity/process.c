@@ -275,7 +275,8 @@ int process_open_peer(pid_t pid, uint64_t accepted_ns)
 	if (pid <= 0)
 		return -ESRCH;
 	if (pidfd < 0)
-		return errno == EINVAL ? -ESRCH : -errno; /* a thread's number: not who connected */
+		/* A thread's number, which newer kernels tell by ENOENT: not who connected. */
+		return errno == EINVAL || errno == ENOENT ? -ESRCH : -errno;
 	r = start_of(pid, &ticks);
 	if (r == 0)
 		r = process_alive(pidfd);

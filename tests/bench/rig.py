@@ -22,6 +22,7 @@ import rulesets  # noqa: E402  pylint: disable=wrong-import-position
 LOAD = os.path.join(harness.BUILD, "tests", "bench", "load")
 ATTEST_TIME = os.path.join(harness.BUILD, "tests", "bench", "attest_time")
 EMPTY = os.path.join(harness.BUILD, "tests", "bench", "empty.bpf.o")
+EMPTY_HOOKS = os.path.join(harness.BUILD, "tests", "bench", "empty_hooks")
 
 WORKLOADS = ("crr", "rr", "stream", "udp")
 MORE_WORKLOADS = ("udpto",)
@@ -156,6 +157,14 @@ class EmptyPrograms(NoFilter):
         return {p["id"]: p["name"] for p in bpftool("cgroup", "show", self.cgroup())}
 
 
+class EmptyHooks(NoFilter):
+    """The same at every place where Bulkhead has a program, with an option of the same length in each handshake: what is left
+    when nothing is judged."""
+
+    def prepare(self):
+        self.rig.spawn([EMPTY_HOOKS, EMPTY_HOOKS + ".bpf.o", self.cgroup()]).wait_event("ready", seconds=10)
+
+
 class Bulkhead(System):
     """The daemon with a subtree of its own; web (client) and db (server) attested before they start. Identity in both
     directions, audit on, denials logged (the default)."""
@@ -262,6 +271,7 @@ class Rig:
         self._add("none", NoFilter)
         self._add("none-again", NoFilter)  # what two that are the same differ by
         self._add("empty", EmptyPrograms)
+        self._add("empty-hooks", EmptyHooks)
         for n in self.rules:
             self._add(f"bulkhead-{n}", lambda rig, name, n=n: Bulkhead(rig, name, n))
         for size in self.peer_sizes:
@@ -320,6 +330,6 @@ def instance_programs(env):
 def require(*paths):
     if os.geteuid() != 0:
         sys.exit("the benchmark must run as root: it loads BPF programs and makes cgroups and network namespaces")
-    for path in (harness.DAEMON, harness.POLICYCTL, harness.TRAFFIC, LOAD, EMPTY, *paths):
+    for path in (harness.DAEMON, harness.POLICYCTL, harness.TRAFFIC, LOAD, EMPTY, EMPTY_HOOKS, *paths):
         if not os.path.exists(path):
             sys.exit(f"{path} is missing: cmake --preset release && cmake --build --preset release")

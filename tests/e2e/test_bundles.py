@@ -12,6 +12,7 @@ import time
 import common
 from authority import openssl
 from harness import PATIENCE, read, wait_for, write
+from test_fetcher import limit_descriptors
 
 TD = "rot.example"  # whose bundle is changed; db and all others are of common.TRUST_DOMAIN
 POLICY = common.POLICY.replace("  web: [", f"  web: [spiffe://{TD}/web/*, ")
@@ -156,6 +157,30 @@ def test_an_identity_role_that_ends_costs_nobody_an_identity_and_the_next_one_kn
     check_lives(env, stays)
 
 
+def test_a_bundle_that_the_identity_role_could_not_even_receive_is_not_lost(env):
+    """For want of a descriptor. An authority that left it would count on, and nobody would say so."""
+    both(env)
+    goes, stays, pid, mark = web(env, env.old), web(env, env.new), env.role_pids()["identity"], env.audit.mark()
+    limit_descriptors(pid, len(os.listdir(f"/proc/{pid}/fd")))
+    publish(env, env.new.cert)
+    event = env.audit.wait(mark, event__action="identity-revoked", user__id=goes.svid.spiffe_id)
+    assert f"CN={TD} old" in event["event"]["reason"], event["event"]
+    in_force(env, env.new.cert)
+    check_lives(env, stays)
+    assert env.role_pids()["identity"] not in (0, pid)
+
+
+def test_a_bundle_file_that_could_not_be_read_by_a_fault_is_read_again(env):
+    """Nothing changes in the directory meanwhile: the link has led nowhere."""
+    os.symlink(f"{env.dir}/late.pem", f"{env.dir}/bundles/late.example.pem")
+    try:
+        wait_for(lambda: "cannot read" in ((there := bundle(env, "late.example")) and there["error"] or ""), "it to fail")
+        write(f"{env.dir}/late.pem", env.authority("late.example", trust=False).bundle())
+        wait_for(lambda: bundle(env, "late.example")["authorities"], "it to be read")
+    finally:
+        os.remove(f"{env.dir}/bundles/late.example.pem")
+
+
 def test_an_authority_that_is_issued_anew_keeps_its_identities(env):
     """The same key and another certificate: the chains are verified again."""
     both(env)
@@ -268,6 +293,34 @@ def test_what_is_no_bundle_is_told_by_what_it_is_and_whose_it_was_to_be(env):
     wait_for(lambda: not bundle(env, names[0]), "them to be gone")
 
 
+def test_a_file_that_no_trust_domain_has_is_told_until_it_is_gone(env):
+    """In status and bundles, where an operator looks who wonders why nobody of it can attest; not only in the daemon's log."""
+    names = {"Prod.example.pem": "\"Prod.example\" is no name of a trust domain (rule 7)",
+             "a b.json": "\"a b\" is no name of a trust domain (rule 9)",
+             "prod.example.crt": "neither TRUSTDOMAIN.pem nor TRUSTDOMAIN.json",
+             "evil\x1b[31m\n.pem": "\"evil?[31m?\" is no name of a trust domain (rule 9)"}
+    for name in names:
+        write(f"{env.dir}/bundles/{name}", env.new.bundle())
+    try:
+        for command in ("bundles", "status"):
+            def strays(command=command):
+                told = env.ctl_json(command)
+                return {b["origin"]: b["error"] for b in (told["bundles"] if command == "status" else told) if not b["trust_domain"]}
+            wait_for(lambda: len(strays()) == len(names), "all to be told")
+            text = env.ctl(command, expect=0).out
+            for name, problem in names.items():
+                shown = name.replace("\x1b", "?").replace("\n", "?")
+                assert problem in strays()[shown], strays()
+                assert f"{shown}: not used: " in text and problem in text, text
+        log = env.log_tail(200)
+        env.ctl("reload", expect=0)
+        assert env.log_tail(200).count("Prod.example.pem") == log.count("Prod.example.pem") == 1, "told once"
+    finally:
+        for name in names:
+            os.remove(f"{env.dir}/bundles/{name}")
+    wait_for(lambda: all(b["trust_domain"] for b in env.ctl_json("bundles")), "nothing to be told any more")
+
+
 def test_an_empty_bundle_means_nobody(env):
     both(env)
     goes, mark = web(env, env.old), env.audit.mark()
@@ -313,7 +366,8 @@ def test_a_directory_that_is_replaced_is_watched_again(env):
     stays = web(env, env.new)
     os.rename(f"{env.dir}/bundles", f"{env.dir}/away")
     env.ctl("reload", expect=0)
-    assert "cannot read the bundle directory" in env.log_tail()
+    assert f"bundle directory {env.dir}/bundles: cannot read: No such file" in env.log_tail()
+    assert f"{env.dir}/bundles: not used: cannot read: No such file" in env.ctl("status", expect=0).out
     check_lives(env, stays)
     os.rename(f"{env.dir}/away", f"{env.dir}/bundles")
     goes, mark = web(env, env.old), env.audit.mark()

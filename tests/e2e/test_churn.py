@@ -6,12 +6,12 @@ import time
 
 import bpf
 from common import ready as common_ready, setup  # noqa: F401
-from harness import PATIENCE, SANITIZED, ip, read, wait_for
+from harness import PATIENCE, ip, read, wait_for
 from test_connections import kept
 
 DB = "127.0.0.1,5432"
 CHURN, ALLOWED = 7, 1
-RATE, SECONDS = 1000, 4
+MANY = 2000
 
 
 def ready(env):
@@ -38,14 +38,14 @@ def cgroups(env):
     return {os.stat(directory).st_ino for directory, _, _ in os.walk(env.cgroup)}
 
 
-def test_a_thousand_cgroups_a_second_come_and_go(env):
+def test_thousands_of_cgroups_come_and_go_as_fast_as_the_kernel_makes_them(env):
     root = env.workload("churn")
     allowed = env.web.udp_stream(DB, rate=100, stream=ALLOWED)
     accepted, cpu, start = env.tcp.stat()["accepted"], cpu_seconds(env.daemon.pid), time.monotonic()
-    churn = env.outside().traffic("churn", "--root", root.path, "--to", DB, "--rate", RATE, "--stream", CHURN)
+    churn = env.outside().traffic("churn", "--root", root.path, "--to", DB, "--stream", CHURN)
     churn.wait_event("ready")
     attested = 0
-    while time.monotonic() < start + SECONDS:
+    while attested < 8 or churn.stat()["made"] < MANY:
         # Some of them are somebody, for as long as they live.
         workload = env.workload(f"churn/tagged-{attested}", env.svid["web"])
         assert workload.udp(DB, count=1, stream=9) == "ok"
@@ -56,13 +56,12 @@ def test_a_thousand_cgroups_a_second_come_and_go(env):
         env.workloads.remove(workload)
         attested += 1
     used, took = cpu_seconds(env.daemon.pid) - cpu, time.monotonic() - start
-    churn.quit()
     stat = churn.stat()
-    print(f"# {stat['made']} cgroups in {took:.1f} s, {attested} attested; enforcer: {used / took:.1%} of a CPU, "
+    churn.quit()
+    print(f"# {stat['made'] / took:.0f} cgroups a second, {stat['made']} in all, {attested} attested; enforcer: {used / took:.1%} of a CPU, "
           f"{memory_mib(env.daemon.pid):.1f} MiB")
     assert stat["failed"] == 0, stat
     assert stat["passed"] == 0, f"{stat['passed']} cgroups without identity could send"
-    assert SANITIZED or stat["made"] >= 0.5 * RATE * took, "too few to prove anything"
     streams = {s["stream"]: s for s in env.udp.stat()["streams"]}
     assert CHURN not in streams and 10 not in streams, streams
     assert env.tcp.stat()["accepted"] == accepted

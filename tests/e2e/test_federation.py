@@ -5,12 +5,16 @@ import base64
 import datetime
 import hashlib
 import os
+import re
 import signal
+import subprocess
 import threading
 
 import harness
+import test_fetcher
 from endpoint import Endpoint, der_of, readable, spiffe_bundle, web_certificate
 from harness import read, wait_for, write
+from test_workload import Hostile, message
 from workload_api import WorkloadApi
 
 DB = "127.0.0.1,5432"
@@ -127,7 +131,11 @@ def test_the_next_poll_is_when_the_bundle_hints_at(env):
             - datetime.datetime.now(datetime.timezone.utc)).total_seconds()
     assert 100 < left <= 121, found
     asked = len(env.web.asked)
+    older = wait_for(lambda: (b := bundle(env, "web.example"))["age_s"] > found["age_s"] and b, "the bundle to be a second older")
+    assert older["age_s"] < 60, older
     assert len(env.web.asked) == asked, "it is not asked meanwhile"
+    row = next(line for line in env.ctl("bundles", expect=0).out.splitlines() if line.startswith("web.example"))
+    assert re.search(rf" {env.sequence} +[1-5]?[0-9] s ", row), row
 
 
 def test_an_endpoint_that_serves_itself_may_change_its_keys(env):
@@ -363,6 +371,21 @@ def test_an_endpoint_that_a_fetcher_was_asking_when_it_ended_is_asked_soon(env):
     poll(env)
 
 
+def test_an_endpoint_for_which_no_fetch_could_start_is_asked_soon(env):
+    poll(env)
+    pid = env.role_pids()["fetcher"]
+    test_fetcher.leave_one_descriptor(pid)
+    try:
+        serve(env)
+        env.ctl("reload", expect=0)
+        for name in ("web.example", "own.example", "served.example"):
+            wait_error(env, name, "the endpoint was not asked, and will be soon")
+    finally:
+        test_fetcher.limit_descriptors(pid, 256)
+    for name in ("web.example", "own.example", "served.example"):
+        wait_bundle(env, name, sequence=str(env.sequence), error=None)
+
+
 def test_a_relationship_that_ends_while_no_daemon_runs_and_a_workload_api(env):
     poll(env)
     web = env.workload("away", env.ca["web.example"].issue("/web"))
@@ -410,6 +433,40 @@ def test_a_relationship_that_ends_while_no_daemon_runs_and_a_workload_api(env):
         assert bundle(env, "own.example")["authorities"]
         api.tell(bundles={"spiffe://own.example": base64.b64encode(der["a.example"]).decode()})
         wait_error(env, "own.example", "a trust domain has one source")
+
+
+def limit_memory(pid, kib):
+    subprocess.run(["prlimit", f"--pid={pid}", f"--as={kib * 1024 if kib else 'unlimited'}:"], user=65534, group=65534,
+                   extra_groups=[], check=True)
+
+
+def test_what_the_identity_role_could_not_take_is_asked_for_again(env):
+    """The rest of the message comes after the role has said so, and is whole. The next test starts the daemon anew."""
+    if harness.SANITIZED:
+        raise harness.Skip("a sanitizer's allocator ends who is short of memory")
+    path = f"{env.dir}/short.sock"
+    der = der_of(env.authority("large.example", "large", trust=False).cert)
+    body = message((b"spiffe://large.example", der * 3000), *((f"spiffe://d{i}.example".encode(), b"") for i in range(200)))
+    env.stop()
+    env.start(SPIFFE_ENDPOINT_SOCKET=f"unix://{path}")
+    identity = env.role_pids()["identity"]
+    size = int(re.search(r"VmSize:\s+(\d+) kB", read(f"/proc/{identity}/status"))[1])
+    with open(env.authority("file.example", "file", trust=False).cert, encoding="ascii") as f:
+        pem = f.read()
+    limit_memory(identity, size + 256)
+    with Hostile(path, body):
+        try:
+            write(f"{env.dir}/bundles/file.example.pem", pem * 3000)
+            wait_error(env, "file.example", "Cannot allocate memory")
+            wait_error(env, "large.example", "Cannot allocate memory")
+            wait_bundle(env, "d199.example", error=None, format="der")
+        finally:
+            limit_memory(identity, None)
+        found = wait_bundle(env, "large.example", error=None, format="der")
+        assert len(found["authorities"]) == 1
+        assert len(wait_bundle(env, "file.example", error=None, format="pem")["authorities"]) == 1, "nor does a file come again"
+    assert env.role_pids()["identity"] == identity
+    os.remove(f"{env.dir}/bundles/file.example.pem")
 
 
 def test_a_message_that_could_not_be_taken_is_asked_for_again(env):

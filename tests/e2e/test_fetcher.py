@@ -3,7 +3,9 @@
 enforcer at its socket, and real HTTPS servers play the endpoints."""
 import array
 import os
+import select
 import socket
+import ssl
 import struct
 import subprocess
 import threading
@@ -20,11 +22,11 @@ ID = "spiffe://foreign.example/endpoint"
 class Fetcher:
     """The role, and the enforcer's end of its socket."""
 
-    def __init__(self):
+    def __init__(self, **environment):
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.settimeout(60)
         self.requests = 0
-        self.process = subprocess.Popen([harness.DAEMON, "--role", "fetcher"], pass_fds=(3,),
+        self.process = subprocess.Popen([harness.DAEMON, "--role", "fetcher"], pass_fds=(3,), env={**os.environ, **environment},
                                         preexec_fn=lambda: os.dup2(theirs.fileno(), 3))
         theirs.close()
         assert self.receive()[0] == READY
@@ -57,7 +59,7 @@ class Fetcher:
         """Request, body (None: it failed), why."""
         kind, packet, text = self.receive()
         assert kind == FETCHED, kind
-        request, why = struct.unpack_from("<Q400s", packet, 8)
+        request, why, self.interrupted, _ = struct.unpack("<Q400sII", packet[8:])
         return request, text, why.split(b"\0")[0].decode()
 
     def fetch(self, *args, **kwargs):
@@ -69,6 +71,7 @@ class Fetcher:
     def refused(self, *args, **kwargs):
         text, why = self.fetch(*args, **kwargs)
         assert text is None, "a bundle came"
+        assert not self.interrupted, "it is the endpoint's answer"
         return why
 
     def close(self):
@@ -94,6 +97,26 @@ def test_a_bundle_comes_by_https_web(env):
         for host in ("localhost", "127.0.0.1"):
             assert env.fetcher.fetch(endpoint.url(host=host), env.ca_file) == (env.bundle, "")
         assert not any("Authorization" in h or "Cookie" in h for h in endpoint.headers), endpoint.headers
+
+
+def test_an_endpoint_learns_nothing_of_who_asks(env):
+    """Neither a certificate, though it asks for one, nor a header that names anybody; and no proxy of the environment is used."""
+    with Endpoint(env.host, {"/bundle": env.bundle}) as endpoint, socket.socket() as proxy:
+        endpoint.context.verify_mode = ssl.CERT_OPTIONAL
+        endpoint.context.load_verify_locations(env.web_ca.cert)
+        proxy.bind(("127.0.0.1", 0))
+        proxy.listen()
+        there = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        fetcher = Fetcher(HTTPS_PROXY=there, https_proxy=there, ALL_PROXY=there)
+        try:
+            assert fetcher.fetch(endpoint.url(), env.ca_file) == (env.bundle, "")
+        finally:
+            fetcher.close()
+        assert endpoint.shown == [None], "it showed a certificate"
+        headers = endpoint.headers[0]
+        assert set(headers) <= {"Host", "User-Agent", "Accept"} and headers["User-Agent"].startswith("bulkhead/"), headers
+        proxy.settimeout(0)
+        assert not select.select([proxy], [], [], 0)[0], "the proxy was asked"
 
 
 def test_https_web_refuses_another_host_and_an_unknown_authority(env):
@@ -242,6 +265,45 @@ def test_a_fetch_that_does_not_end_stalls_nobody_and_ends_with_the_role(env):
         assert fetcher.process.wait(15) == 1, "it ends by itself"
         harness.wait_for(lambda: not harness.alive(child), "its children to end with it")
     fetcher.sock.close()
+
+
+def limit_descriptors(pid, number):
+    """As nobody, whose process it is: even root may not change the limits of another's everywhere."""
+    subprocess.run(["prlimit", f"--pid={pid}", f"--nofile={number}:"], user=65534, group=65534, extra_groups=[], check=True)
+
+
+def leave_one_descriptor(pid):
+    """It can be handed one, and open no pipe."""
+    used = {int(fd) for fd in os.listdir(f"/proc/{pid}/fd")}
+    first, second = [fd for fd in range(len(used) + 2) if fd not in used][:2]
+    assert first < second
+    limit_descriptors(pid, second)
+
+
+def test_a_fetch_that_cannot_start_is_no_answer_of_the_endpoint(env):
+    fetcher = Fetcher()
+    with Endpoint(env.host, {"/bundle": env.bundle}) as endpoint:
+        leave_one_descriptor(fetcher.process.pid)
+        for bundle in (None, env.bundle):
+            text, why = fetcher.fetch(endpoint.url(), env.ca_file, bundle=bundle)
+            assert text is None and fetcher.interrupted, why
+            assert "no fetch could be started: Too many open files; the endpoint was not asked" in why, why
+        limit_descriptors(fetcher.process.pid, 256)
+        assert not endpoint.asked
+        assert fetcher.fetch(endpoint.url(), env.ca_file) == (env.bundle, "") and not fetcher.interrupted
+    fetcher.close()
+
+
+def test_more_fetches_at_once_than_there_are_places_are_no_answers_either(env):
+    fetcher = Fetcher()
+    with Endpoint(env.host, {"/bundle": env.bundle}) as slow:
+        slow.release = threading.Event()
+        first = [fetcher.send(slow.url(), env.ca_file) for _ in range(32)]
+        text, why = fetcher.fetch(slow.url(), env.ca_file)
+        assert text is None and fetcher.interrupted and "too many are under way" in why, why
+        slow.release.set()
+        assert sorted(fetcher.answer()[0] for _ in first) == first
+    fetcher.close()
 
 
 def test_the_fetcher_has_no_rights_and_leaves_nothing_behind(env):

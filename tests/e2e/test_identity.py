@@ -201,6 +201,23 @@ def test_run_without_a_valid_identity_does_not_start_the_command(env):
     assert not os.path.exists(marker) and not os.path.exists(f"{env.cgroup}/runner2")
 
 
+def test_files_that_cannot_be_read_are_a_matter_of_usage_and_may_come_later(env):
+    svid, late = env.ca.issue("/web"), f"{env.dir}/pki/late.pem"
+    for missing in ("--svid", "--key"):
+        argv = ["--svid", svid.cert, "--key", svid.key]
+        argv[argv.index(missing) + 1] = late
+        for command in (["attest", *argv], ["run", *argv, "--cgroup", "runner3", "--", "true"]):
+            process = env.spawn(env.ctl_argv(*command), netns=env.home)
+            assert process.wait() == 2 and f"cannot read {late}: No such file" in "".join(process.out), process.out
+    workload = env.workload("late")
+    watching = workload.spawn(env.ctl_argv("attest", "--watch", "--svid", late, "--key", svid.key))
+    wait_for(lambda: any("cannot read" in line for line in watching.out), "it to find no file")
+    os.link(svid.cert, late)
+    wait_for(lambda: env.tag_of(workload), "the file to be proved when it is there")
+    watching.popen.terminate()
+    assert watching.wait() == 0
+
+
 # ---- SVIDs that are refused, and by which rule ----
 
 def test_an_svid_of_a_foreign_ca_is_refused(env):

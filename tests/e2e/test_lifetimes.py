@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How identities are kept alive, by whom, and what ends them: SVIDs in directories that the daemon looks into, files that are
 rotated under a client, the longest life that the configuration allows, warnings, and a clock that is set."""
+import datetime
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ BRIEF_S = 6
 BOUND = POLICY.replace("networks:\n", f"""\
   bound: {{spiffe: {spiffe('bound')}, only: {{cgroup: /vault}}}}
   byuid: {{spiffe: {spiffe('byuid')}, only: {{uid: 65534}}}}
+  byunit: {{spiffe: {spiffe('byunit')}, only: {{unit: e2e-byunit.service}}}}
 networks:
 """, 1)
 
@@ -137,6 +139,54 @@ def test_a_directory_or_file_that_others_could_write_is_not_believed(env):
     wait_for(lambda: env.tag_of(elsewhere), "the tag once it is root's alone")
 
 
+class Volume:
+    """As the kubelet writes a Secret: the directory is everybody's and sticky, its files are links through one link, and that is
+    replaced as a whole (k8s.io/kubernetes/pkg/volume/util/atomic_writer.go)."""
+
+    def __init__(self, path):
+        self.path = path
+        self.number = 0
+        os.chmod(path, 0o1777)
+
+    def put(self, svid):
+        self.number += 1
+        inner = f"{self.path}/..2026_11_22_{self.number}"
+        os.mkdir(inner)
+        for source, name in ((svid.cert, "svid.pem"), (svid.key, "svid_key.pem")):
+            shutil.copyfile(source, f"{inner}/{name}")
+            os.chmod(f"{inner}/{name}", 0o400)
+        self.link("..data", os.path.basename(inner))
+        for name in ("svid.pem", "svid_key.pem"):
+            if not os.path.lexists(f"{self.path}/{name}"):
+                self.link(name, f"..data/{name}")
+        return svid
+
+    def link(self, name, to):
+        """In the place of what is there, at once."""
+        os.symlink(to, f"{self.path}/..new")
+        os.rename(f"{self.path}/..new", f"{self.path}/{name}")
+
+    def remove(self):
+        shutil.rmtree(self.path)
+        os.mkdir(self.path)
+
+
+def test_a_kubernetes_volume_is_followed_from_one_state_to_the_next(env):
+    """And never half of it: the key of one state and the certificate of another would be told as a theft."""
+    batch, mark = env.workload("batch"), env.audit.mark()
+    take_away(env, "batch")
+    volume = Volume(env.dirs["batch"])
+    try:
+        for seconds in (4200, 4800):  # longer than those of the tests before
+            svid = volume.put(env.ca.issue("/web", seconds=seconds))
+            wait_for(lambda s=svid: (t := env.tag_of(batch)) and abs(t["seconds_left"] - s.not_after + time.time()) < 3,
+                     "the tag of this state")
+        assert not env.audit.find(mark, event__action="identity-refused"), "half of a change was taken"
+        assert not problem(env, "batch")
+    finally:
+        volume.remove()
+
+
 def test_an_svid_that_the_policy_binds_elsewhere_is_an_alarm(env):
     mark = env.audit.mark()
     put_and_prove(env, "batch", env.ca.issue("/bound"))
@@ -158,6 +208,17 @@ def test_an_svid_may_be_bound_to_the_user_who_proves_it(env):
     process = workload.spawn(env.ctl_argv("attest", "--svid", svid.cert, "--key", svid.key), uid=65534)
     assert process.wait() == 0, "".join(process.out)
     assert env.tag_of(workload)["spiffe_id"] == svid.spiffe_id
+
+
+def test_an_svid_may_be_bound_to_a_unit(env):
+    """That is a cgroup of its name below slices; one that merely has the name is none."""
+    svid, impostor, mark = env.ca.issue("/byunit"), env.workload("web2/e2e-byunit.service"), env.audit.mark()
+    result = impostor.attest(svid, expect=1)
+    event = env.audit.wait(mark, event__action="identity-refused", event__code="binding")
+    assert event["event"]["kind"] == "alert" and "e2e-byunit.service" in event["event"]["reason"], event
+    assert f" refused: binding: {event['event']['reason']}\n" in result.out and not env.tag_of(impostor), str(result)
+    unit = env.workload("system.slice/e2e-byunit.service", svid)
+    assert env.tag_of(unit)["spiffe_id"] == svid.spiffe_id
 
 
 def test_an_svid_in_a_directory_ends_with_its_authority(env):
@@ -281,10 +342,18 @@ def test_no_proof_gives_a_longer_life_than_the_configuration_allows(env):
     assert tag["deadline"] in result.out, f"{result} was told another deadline than {tag}"
 
 
-def test_an_identity_that_nobody_renews_is_warned_of_and_then_ends(env):
-    mark, ending = env.audit.mark(), env.workload("ending", env.ca.issue("/web", seconds=6))
+def test_an_identity_is_renewed_before_half_of_its_life_or_warned_of_and_then_ends(env):
+    """Beside the one that nobody renews runs one whose client watches, though its files do not change."""
+    svid, watching, mark = env.ca.issue("/web", seconds=9), env.workload("at-half"), env.audit.mark()
+    watching.spawn(env.ctl_argv("attest", "--watch", "--svid", svid.cert, "--key", svid.key))
+    ending = env.workload("ending", env.ca.issue("/web", seconds=6))
     shown = wait_for(lambda: env.status()["identities"]["ending"], "status to show it", 9)
     assert [s["cgroup"] for s in shown] == ["/ending"], shown
+    attested, renewed = (env.audit.wait(mark, event__action=f"identity-{how}", zt__cgroup__id=watching.cgroup_id)
+                         for how in ("attested", "renewed"))
+    proved, again = (datetime.datetime.fromisoformat(e["@timestamp"].replace("Z", "+00:00")) for e in (attested, renewed))
+    # 40 to 50 % of 9 s, of which a part of a second was over, and times are told in whole seconds; then there is work to do.
+    assert 2 <= (again - proved).total_seconds() < 6.5, (attested, renewed)
     event = env.audit.wait(mark, event__action="identity-ending", zt__cgroup__id=ending.cgroup_id)
     assert event["log"]["level"] == "warning" and "nobody has proved a renewed" in event["event"]["reason"], event
     env.audit.wait(mark, event__action="identity-expired", zt__cgroup__id=ending.cgroup_id)
@@ -431,14 +500,24 @@ def test_a_revocation_that_no_daemon_carried_out_is_when_one_starts(env):
 
     def revoke():
         with open(f"{env.dir}/state/revoked", "a", encoding="ascii") as f:
-            f.write(f"{int(time.time())} {spiffe('web/half-revoked')}\n")
+            f.write(f"{int(time.time())} {spiffe('web/half-revoked')}\nwhat a host wrote that cra")
+        # Without knowing what was revoked nobody can be let in.
+        os.rename(f"{env.dir}/state/revoked", f"{env.dir}/state/aside")
+        os.mkdir(f"{env.dir}/state/revoked")
+        env.start(wait=False)
+        assert env.daemon.wait(30) == 1 and "cannot read the revocations: Is a directory" in env.log_tail(), env.log_tail()
+        os.rmdir(f"{env.dir}/state/revoked")
+        os.rename(f"{env.dir}/state/aside", f"{env.dir}/state/revoked")
 
     restart(env, revoke)
+    assert "revoked: line 3 is no revocation" in env.log_tail(), env.log_tail()
     event = env.audit.wait(mark, event__action="identity-revoked", zt__cgroup__id=goes.cgroup_id)
     assert "no daemon was there" in event["event"]["reason"], event
     wait_for(stream.ended, "its connection to be cut")
     assert not env.tag_of(goes) and env.tag_of(stays)
     assert env.tag_of(web), "what was issued after its revocation is none of it"
+    env.ctl("revoke", spiffe("web/unrevoked"), expect=0)
+    assert read(f"{env.dir}/state/revoked").splitlines()[-1].split()[1:] == [spiffe("web/unrevoked")], "it is a line of its own"
 
 
 def test_an_identity_that_a_daemon_adopts_follows_the_clock_by_its_svid(env):

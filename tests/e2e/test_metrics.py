@@ -300,6 +300,20 @@ def test_on_a_port_of_the_loopback_interface(env):
     scrape(env)
 
 
+def test_a_role_that_a_killed_daemon_left_behind_does_not_keep_the_next_one_from_its_place(env):
+    """It listens until it has seen the end of its daemon, which on a busy host takes a moment."""
+    role = env.role_pids()["metrics"]
+    os.kill(role, signal.SIGSTOP)
+    try:
+        env.kill_daemon()
+        env.start(wait=False)
+        wait_for(lambda: "a process has the place" in env.log_tail() or env.daemon.ended(), "the place to be found taken", 20)
+    finally:
+        os.kill(role, signal.SIGCONT)
+    env.wait_notify("READY=1", 30)
+    scrape(env)
+
+
 def test_other_addresses_are_refused_with_a_sentence(env):
     for where in ("0.0.0.0:9470", "[::]:9470", "10.0.0.1:9470", "9470", "localhost:9470"):
         done = subprocess.run([DAEMON, "--metrics", where], capture_output=True, text=True, check=False)

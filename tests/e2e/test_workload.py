@@ -8,13 +8,15 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 
 import h2.config
 import h2.connection
 import h2.events
+import inject
 from endpoint import der_of
 from harness import read, wait_for
-from test_fetcher import PING, Fetcher
+from test_fetcher import PING, Fetcher, limit_descriptors
 from workload_api import WorkloadApi
 
 WATCH, BUNDLE, STATE = 57, 65, 66
@@ -109,6 +111,24 @@ def test_what_was_told_stays_when_the_server_goes_and_the_stream_comes_back(env)
         assert client.until(LOST)
 
 
+def test_a_server_that_is_away_is_asked_ever_more_seldom_until_it_answers(env):
+    """After 0.5 s, then 1 s, give or take a quarter, as test_backoff.c has it; and after an answer as at first."""
+    with watcher(env) as client:
+        lost = []
+        for _ in range(2):
+            assert client.state()[0] == LOST
+            lost.append(time.monotonic())
+        assert lost[1] - lost[0] > 0.35, lost
+        with WorkloadApi(env.path) as api:
+            client.until(COMPLETE)
+            assert time.monotonic() - lost[1] > 0.72
+            api.tell(close=True)
+            client.until(LOST)
+            closed = time.monotonic()
+            client.until(COMPLETE)
+            assert time.monotonic() - closed < 1.4, "the next step would be 2 s, or 1.5 at least"
+
+
 def test_permission_denied_takes_all_back_and_is_asked_again(env):
     one = env.der["one.example"]
     with WorkloadApi(env.path) as api, watcher(env) as client:
@@ -123,11 +143,6 @@ def test_permission_denied_takes_all_back_and_is_asked_again(env):
         assert state == (COMPLETE, {"one.example": one}, "")
 
 
-def limit_descriptors(pid, number):
-    """As nobody, whose process it is: even root may not change the limits of another's everywhere."""
-    subprocess.run(["prlimit", f"--pid={pid}", f"--nofile={number}:"], user=65534, group=65534, extra_groups=[], check=True)
-
-
 def test_bundles_that_cannot_be_handed_over_come_with_the_next_stream(env):
     """The server says them once. A role without descriptors has no way to pass them on."""
     one = env.der["one.example"]
@@ -140,6 +155,21 @@ def test_bundles_that_cannot_be_handed_over_come_with_the_next_stream(env):
         limit_descriptors(client.process.pid, 256)
         assert client.until(COMPLETE)[0] == {"one.example": one}
         assert len(api.calls()) > 1
+
+
+def test_a_role_that_is_telling_something_ends_in_order_when_the_daemon_does(env):
+    """Its exit status is what `systemctl status` and the log of a service manager show."""
+    inject.x86_64_only()
+    with WorkloadApi(env.path) as api:
+        client = Watcher()
+        try:
+            client.watch(env.path)
+            assert client.state()[0] == COMPLETE
+            api.bundles(**{f"d{i}_example": b"" for i in range(256)})
+            api.bundles(**{f"e{i}_example": b"" for i in range(256)})
+            wait_for(lambda: read(f"/proc/{client.process.pid}/syscall").startswith("7 "), "it to wait for room")
+        finally:
+            client.close()
 
 
 class Hostile:
@@ -195,9 +225,11 @@ class Hostile:
 
 def message(*bundles):
     """A gRPC message with these pairs of key and value."""
+    def varint(number):
+        return bytes([number]) if number < 128 else bytes([number & 127 | 128]) + varint(number >> 7)
+
     def field(number, value):
-        assert len(value) < 128
-        return bytes([number << 3 | 2, len(value)]) + value
+        return bytes([number << 3 | 2]) + varint(len(value)) + value
 
     text = b"".join(field(2, field(1, key) + field(2, value)) for key, value in bundles)
     return struct.pack(">BI", 0, len(text)) + text

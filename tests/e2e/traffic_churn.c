@@ -76,17 +76,15 @@ int churn(const struct options *options)
 	struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
 	uint64_t made = 0, passed = 0, failed = 0;
 	struct command command;
-	struct pace pace;
 	int error = 0;
 
 	if (root < 0) {
 		emit("no-root", "\"errno\": \"%s\"", errno_name(errno));
 		return 1;
 	}
-	pace_set(&pace, options->rate);
 	emit("ready", "\"pid\": %d", getpid());
 	for (;;) {
-		if (poll(&in, 1, pace_wait_ms(&pace)) > 0) {
+		if (poll(&in, 1, 0) > 0) {
 			command_read(&command);
 			if (command.stat || command.quit)
 				emit("stat",
@@ -95,14 +93,10 @@ int churn(const struct options *options)
 				     made, passed, failed, errno_name(error));
 			if (command.quit)
 				return 0;
-			if (command.set_rate)
-				pace_set(&pace, command.rate);
 		}
-		for (uint64_t due = pace_due(&pace); due; due--) {
-			r = one(options, root, ++made);
-			passed += r > 0;
-			failed += r < 0;
-			error = r < 0 ? -r : error;
-		}
+		r = one(options, root, ++made);
+		passed += r > 0;
+		failed += r < 0;
+		error = r < 0 ? -r : error;
 	}
 }

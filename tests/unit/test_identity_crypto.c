@@ -126,6 +126,65 @@ static void nothing_is_verified_signed_or_drawn_past_the_context(void **state)
 	world_free(&world);
 }
 
+static void what_cannot_be_had_is_named(void **state)
+{
+	struct crypto *crypto = NULL;
+	char why[512] = "";
+
+	(void)state;
+	assert_int_equal(crypto_provider_new(&crypto, "no-such-provider", "fips=yes", why, sizeof(why)), 1);
+	assert_null(crypto);
+	assert_non_null(strstr(why, "\"no-such-provider\""));
+	assert_int_equal(crypto_provider_new(&crypto, "default", "fips=yes,,=", why, sizeof(why)), 1);
+	assert_null(crypto);
+	assert_non_null(strstr(why, "\"fips=yes,,=\""));
+}
+
+static struct cert leaf_with(EVP_PKEY *key)
+{
+	struct cert leaf = certs_leaf(NULL, &(struct cert_spec){.key = key});
+
+	EVP_PKEY_free(key);
+	return leaf;
+}
+
+/* As a module of OpenSSL 3.0 is asked, whose answer for Edwards curves is not to be believed. */
+static void kinds_of_keys_are_named_where_only_the_approved_count(void **state)
+{
+	struct cert edwards = leaf_with(EVP_PKEY_Q_keygen(NULL, NULL, "ED25519")),
+		    curve = leaf_with(EVP_EC_gen("secp256k1")), good = leaf_with(EVP_EC_gen("P-256"));
+	struct crypto *crypto;
+	X509 *read;
+	uint8_t *der = NULL, *oid;
+	char name[64];
+	int len;
+
+	(void)state;
+	if (strncmp(OpenSSL_version(OPENSSL_VERSION_STRING), "3.0.", 4) != 0)
+		skip();
+	assert_null(crypto_lacks_key(edwards.x509, name, sizeof(name)));
+	crypto = provider("default", "fips=yes");
+	crypto_use(crypto);
+	assert_string_equal(crypto_lacks_key(edwards.x509, name, sizeof(name)), "ED25519");
+	assert_null(crypto_lacks_key(good.x509, name, sizeof(name)));
+	/* A curve that nobody knows: secp256k1 with the last number of its name changed. */
+	len = i2d_X509(curve.x509, &der);
+	assert_true(len > 0);
+	oid = memmem(der, (size_t)len, "\x06\x05\x2b\x81\x04\x00\x0a", 7);
+	assert_non_null(oid);
+	oid[6] = 0x7f;
+	read = d2i_X509(NULL, &(const uint8_t *){der}, len);
+	assert_non_null(read);
+	assert_string_equal(crypto_lacks_key(read, name, sizeof(name)), "1.3.132.0.127");
+	crypto_freep(&crypto);
+	assert_null(crypto_lacks_key(edwards.x509, name, sizeof(name)));
+	X509_free(read);
+	OPENSSL_free(der);
+	cert_free(&edwards);
+	cert_free(&curve);
+	cert_free(&good);
+}
+
 /* ---- the FIPS module ---- */
 
 static const char *module(void)
@@ -174,6 +233,63 @@ static void a_configuration_that_is_not_of_the_module_is_refused(void **state)
 	assert_true(dprintf(fd, "[fips_sect]\nactivate = 1\nmodule-mac = 00:11:22:33\n") > 0);
 	assert_int_equal(crypto_fips_new(&crypto, path, why, sizeof(why)), 1);
 	assert_non_null(strstr(why, "fips: "));
+	close(fd);
+	unlink(path);
+}
+
+/* OpenSSL would read on in the next line, or put in what the environment has. */
+static void names_that_openssl_would_not_take_as_they_are_are_refused(void **state)
+{
+	static const char *const names[] = {"/tmp/bulkhead-test-a\nb", "/tmp/bulkhead-test-$HOME"};
+	struct crypto *crypto = NULL;
+	char why[1024] = "";
+
+	(void)state;
+	for (size_t i = 0; i < 2; i++) {
+		FILE *file = fopen(names[i], "w");
+
+		assert_non_null(file);
+		fclose(file);
+		assert_int_equal(crypto_fips_new(&crypto, names[i], why, sizeof(why)), 1);
+		assert_null(crypto);
+		assert_non_null(strstr(why, "is no name of a file that OpenSSL can include"));
+		unlink(names[i]);
+	}
+}
+
+static void what_is_no_configuration_is_refused_by_its_line(void **state)
+{
+	char path[] = "/tmp/bulkhead-test-XXXXXX", why[1024] = "";
+	struct crypto *crypto = NULL;
+	int fd = mkstemp(path);
+
+	(void)state;
+	assert_true(fd >= 0);
+	assert_true(dprintf(fd, "[fips_sect\n") > 0);
+	assert_int_equal(crypto_fips_new(&crypto, path, why, sizeof(why)), 1);
+	assert_null(crypto);
+	assert_non_null(strstr(why, "does not start as configured by /tmp/bulkhead-test-"));
+	close(fd);
+	unlink(path);
+}
+
+/* OpenSSL's module of old algorithms under the name of the one for FIPS. */
+static void another_module_in_its_place_is_refused_by_what_it_lacks(void **state)
+{
+	char path[] = "/tmp/bulkhead-test-XXXXXX", library[300], why[1024] = "";
+	struct crypto *crypto = NULL;
+	int fd;
+
+	(void)state;
+	snprintf(library, sizeof(library), "%s/legacy.so", OPENSSL_info(OPENSSL_INFO_MODULES_DIR));
+	if (access(library, R_OK) < 0)
+		skip();
+	fd = mkstemp(path);
+	assert_true(fd >= 0);
+	assert_true(dprintf(fd, "[fips_sect]\nactivate = 1\nmodule = %s\n", library) > 0);
+	assert_int_equal(crypto_fips_new(&crypto, path, why, sizeof(why)), 1);
+	assert_null(crypto);
+	assert_non_null(strstr(why, "fips: OpenSSL's FIPS module has no SHA2-256"));
 	close(fd);
 	unlink(path);
 }
@@ -241,6 +357,11 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_context_of_its_own_verifies_as_the_usual_one_does),
 		cmocka_unit_test(nothing_is_verified_signed_or_drawn_past_the_context),
+		cmocka_unit_test(what_cannot_be_had_is_named),
+		cmocka_unit_test(kinds_of_keys_are_named_where_only_the_approved_count),
+		cmocka_unit_test(names_that_openssl_would_not_take_as_they_are_are_refused),
+		cmocka_unit_test(what_is_no_configuration_is_refused_by_its_line),
+		cmocka_unit_test(another_module_in_its_place_is_refused_by_what_it_lacks),
 		cmocka_unit_test(without_the_module_the_refusal_says_what_is_missing_and_where),
 		cmocka_unit_test(with_the_module_p256_p384_and_rsa_verify),
 		cmocka_unit_test(with_the_module_other_keys_are_refused_by_name),

@@ -139,9 +139,32 @@ static void each_chain_gets_its_verdict_rule_and_place(void **state)
 	free(tally);
 }
 
+static void each_rule_has_a_name_of_its_own_and_a_sentence(void **state)
+{
+	unsigned n = 0;
+
+	(void)state;
+	for (int rule = 0; rule < RULES_MAX; rule++) {
+		const char *name = svid_rule_name(rule), *text = svid_rule_text(rule);
+
+		assert_int_equal(strcmp(name, "unknown-rule") == 0, strcmp(text, "No such rule.") == 0);
+		if (strcmp(name, "unknown-rule") == 0)
+			continue;
+		n++;
+		assert_int_equal(strspn(name, "abcdefghijklmnopqrstuvwxyz-"), strlen(name));
+		assert_true(text[0] >= 'A' && text[0] <= 'Z' && text[strlen(text) - 1] == '.');
+		for (int other = 0; other < rule; other++)
+			assert_string_not_equal(svid_rule_name(other), name);
+	}
+	assert_true(n >= 70);
+	assert_string_equal(svid_rule_name(-1), "unknown-rule");
+	assert_string_equal(svid_rule_text(10000), "No such rule.");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(each_rule_has_a_name_of_its_own_and_a_sentence),
 		cmocka_unit_test(each_chain_gets_its_verdict_rule_and_place),
 	};
 

@@ -177,6 +177,19 @@ static void refusals_hold_printable_text_only(void **state)
 	cert_free(&leaf);
 }
 
+/* As the daemon words what breaks a rule where there is no chain to point into. */
+static void a_refusal_without_a_certificate_reads_like_the_others(void **state)
+{
+	char text[512], narrow[20];
+
+	(void)state;
+	svid_refusal_text(62, "the path expired during the attestation", text, sizeof(text));
+	assert_string_equal(text, "validity (rule 62): the path expired during the attestation");
+	svid_refusal_text(62, "the path expired during the attestation", narrow, sizeof(narrow));
+	assert_int_equal(strlen(narrow), sizeof(narrow) - 1);
+	assert_memory_equal(narrow, text, sizeof(narrow) - 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -196,6 +209,7 @@ int main(void)
 		TEST(bytes_behind_a_certificate_are_refused),
 		TEST(chain_beyond_the_limits_is_refused),
 		TEST(refusals_hold_printable_text_only),
+		cmocka_unit_test(a_refusal_without_a_certificate_reads_like_the_others),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
