@@ -3,7 +3,10 @@
 enforcer at its socket, and real HTTPS servers play the endpoints."""
 import array
 import os
+import select
+import signal
 import socket
+import ssl
 import struct
 import subprocess
 import threading
@@ -20,11 +23,11 @@ ID = "spiffe://foreign.example/endpoint"
 class Fetcher:
     """The role, and the enforcer's end of its socket."""
 
-    def __init__(self):
+    def __init__(self, **environment):
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.settimeout(60)
         self.requests = 0
-        self.process = subprocess.Popen([harness.DAEMON, "--role", "fetcher"], pass_fds=(3,),
+        self.process = subprocess.Popen([harness.DAEMON, "--role", "fetcher"], pass_fds=(3,), env={**os.environ, **environment},
                                         preexec_fn=lambda: os.dup2(theirs.fileno(), 3))
         theirs.close()
         assert self.receive()[0] == READY
@@ -95,6 +98,26 @@ def test_a_bundle_comes_by_https_web(env):
         for host in ("localhost", "127.0.0.1"):
             assert env.fetcher.fetch(endpoint.url(host=host), env.ca_file) == (env.bundle, "")
         assert not any("Authorization" in h or "Cookie" in h for h in endpoint.headers), endpoint.headers
+
+
+def test_an_endpoint_learns_nothing_of_who_asks(env):
+    """Neither a certificate, though it asks for one, nor a header that names anybody; and no proxy of the environment is used."""
+    with Endpoint(env.host, {"/bundle": env.bundle}) as endpoint, socket.socket() as proxy:
+        endpoint.context.verify_mode = ssl.CERT_OPTIONAL
+        endpoint.context.load_verify_locations(env.web_ca.cert)
+        proxy.bind(("127.0.0.1", 0))
+        proxy.listen()
+        there = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        fetcher = Fetcher(HTTPS_PROXY=there, https_proxy=there, ALL_PROXY=there)
+        try:
+            assert fetcher.fetch(endpoint.url(), env.ca_file) == (env.bundle, "")
+        finally:
+            fetcher.close()
+        assert endpoint.shown == [None], "it showed a certificate"
+        headers = endpoint.headers[0]
+        assert set(headers) <= {"Host", "User-Agent", "Accept"} and headers["User-Agent"].startswith("bulkhead/"), headers
+        proxy.settimeout(0)
+        assert not select.select([proxy], [], [], 0)[0], "the proxy was asked"
 
 
 def test_https_web_refuses_another_host_and_an_unknown_authority(env):
@@ -269,6 +292,22 @@ def test_a_fetch_that_cannot_start_is_no_answer_of_the_endpoint(env):
         limit_descriptors(fetcher.process.pid, 256)
         assert not endpoint.asked
         assert fetcher.fetch(endpoint.url(), env.ca_file) == (env.bundle, "") and not fetcher.interrupted
+    fetcher.close()
+
+
+def test_a_fetch_that_was_killed_for_its_memory_is_no_answer_and_one_that_crashed_is(env):
+    """What an endpoint can crash it shall not be let try again at once."""
+    fetcher = Fetcher()
+    with Endpoint(env.host, {"/bundle": env.bundle}) as slow:
+        slow.release = threading.Event()
+        for number, interrupted in ((signal.SIGKILL, 1), (signal.SIGSEGV, 0)):
+            asked = len(slow.asked)
+            fetcher.send(slow.url(), env.ca_file)
+            harness.wait_for(lambda n=asked: len(slow.asked) > n, "the endpoint to be asked")
+            os.kill(int(harness.read(f"/proc/{fetcher.process.pid}/task/{fetcher.process.pid}/children")), number)
+            _, text, why = fetcher.answer()
+            assert text is None and f"signal {int(number)}" in why and fetcher.interrupted == interrupted, why
+        slow.release.set()
     fetcher.close()
 
 
