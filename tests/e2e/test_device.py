@@ -126,10 +126,17 @@ def linked(env, device):
     return n and {f"device_{n}_from", f"device_{n}_to"} <= pins(env)
 
 
-def filtered(env, device):
-    process = env.nobody.spawn(["tc", "filter", "show", "dev", device, "ingress"])
-    assert process.wait() == 0, "".join(process.out)
-    return "bulkhead_from" in "".join(process.out)
+def filtered(env, device, sides=(("ingress", "from"),)):
+    def has(side, name):
+        process = env.nobody.spawn(["tc", "filter", "show", "dev", device, side])
+        assert process.wait() == 0, "".join(process.out)
+        return f"bulkhead_{name}" in "".join(process.out)
+    return any(has(*side) for side in sides)
+
+
+def only_linked(env, device):
+    """While both are there, both programs run."""
+    return linked(env, device) and not filtered(env, device, (("ingress", "from"), ("egress", "to")))
 
 
 def tag_of_device(env, device):
@@ -230,6 +237,8 @@ def test_a_socket_of_the_host_and_a_device_know_each_other(env):
 
 def test_bytes_of_datagrams_are_counted_for_the_pair_at_each_device(env):
     """All that passes, both ways, and nothing of what does not."""
+    for device in (env.box.device, env.crate.device):
+        wait_for(lambda d=device: only_linked(env, d), "it to have links alone: else what passes is counted twice")
     for to in (env.crate.v4, env.crate.v6):
         wait_for(lambda t=to: env.box.inside.udp(f"{t},{PORT}") == "ok", "box to reach crate")
     counted = [Counted(env, "box", "crate", direction, "udp") for direction in ("egress", "ingress")]
