@@ -32,7 +32,7 @@
 #define BH_LAYOUT_KEYS 1U
 #define BH_LAYOUT_SOCKETS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_TCP (2U + BH_LAYOUT_TEST)	    /* TCP sockets, in both places */
-#define BH_LAYOUT_UDP_SOCKETS (3U + BH_LAYOUT_TEST) /* UDP sockets */
+#define BH_LAYOUT_UDP_SOCKETS (4U + BH_LAYOUT_TEST) /* UDP sockets */
 #define BH_LAYOUT_HANDSHAKES 4U
 #define BH_LAYOUT_TICKETS 3U
 #define BH_LAYOUT_ENDPOINTS (1U + BH_LAYOUT_TEST)
@@ -53,7 +53,7 @@
 #define BH_MAX_IDENTITIES BH_CAPACITY(16384U, 128U) /* identity numbers, reserved ones included; a power of two */
 #define BH_MAX_TAGS BH_CAPACITY(65536U, 64U)	    /* tagged cgroups */
 #define BH_MAX_ENDPOINTS BH_CAPACITY(65536U, 64U)   /* addresses and ports that UDP sockets hold */
-#define BH_MAX_ADDRESSES BH_CAPACITY(65536U, 64U)   /* addresses of network namespaces */
+#define BH_MAX_ADDRESSES BH_CAPACITY(65536U, 512U)  /* addresses of network namespaces */
 #define BH_MAX_UDP_FLOWS BH_CAPACITY(24576U, 512U)
 #define BH_MAX_FRAGMENTS 4096U			      /* datagrams of devices that are under way in fragments */
 #define BH_MAX_DEVICES BH_CAPACITY(16384U, 256U)      /* managed devices */

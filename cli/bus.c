@@ -326,8 +326,9 @@ static int read_revision(sd_bus_message *m, struct cli_revision *out)
 	return out->digest && out->comment ? 0 : -ENOMEM;
 }
 
-int cli_bus_show(struct cli *cli, uint32_t number, struct cli_revision *out)
+int cli_bus_show_if(struct cli *cli, uint32_t number, struct cli_revision *out, struct cli_no *no)
 {
+	static const char *const names[] = {BH_ERROR_NO_REVISION, NULL};
 	__attribute__((cleanup(cli_bus_closep))) sd_bus *bus = NULL;
 	__attribute__((cleanup(cli_message_unrefp))) sd_bus_message *call = NULL, *reply = NULL;
 	int code;
@@ -339,7 +340,7 @@ int cli_bus_show(struct cli *cli, uint32_t number, struct cli_revision *out)
 	if (code == CLI_OK && sd_bus_message_append(call, "u", number) < 0)
 		code = cli_bus_malformed(cli, "Show");
 	if (code == CLI_OK)
-		code = cli_bus_call(cli, bus, call, &reply);
+		code = cli_bus_ask(cli, bus, call, names, &reply, no);
 	if (code != CLI_OK)
 		return code;
 	if (read_revision(reply, out)) {
@@ -347,6 +348,16 @@ int cli_bus_show(struct cli *cli, uint32_t number, struct cli_revision *out)
 		return cli_bus_malformed(cli, "Show");
 	}
 	return CLI_OK;
+}
+
+int cli_bus_show(struct cli *cli, uint32_t number, struct cli_revision *out)
+{
+	__attribute__((cleanup(cli_no_free))) struct cli_no no = {};
+	int code = cli_bus_show_if(cli, number, out, &no);
+
+	if (no.name)
+		cli_error_lines(no.text);
+	return code;
 }
 
 int cli_policy_in_force(struct cli *cli, struct policy_source **sources, size_t *n)

@@ -67,6 +67,8 @@ struct cli_revision {
 
 /* Fetches revision `number`; 0 is the one in force. */
 int cli_bus_show(struct cli *cli, uint32_t number, struct cli_revision *out);
+/* The same, but that there is none, or that its file is damaged, is not printed: *no says so, and CLI_NO is returned. */
+int cli_bus_show_if(struct cli *cli, uint32_t number, struct cli_revision *out, struct cli_no *no);
 void cli_revision_free(struct cli_revision *revision);
 
 /* RFC 3339, UTC, to the second. */

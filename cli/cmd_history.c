@@ -20,15 +20,17 @@ static void textp_free(char **textp)
 
 /* ---- what changed ---- */
 
-/* The entries of a revision's policy. Returns an exit code; a policy that cannot be taken apart is no fault. */
-static int entries_fetch(struct cli *cli, json_int_t number, struct policy_entries *entries, bool *have)
+/* The entries of a revision's policy. Returns an exit code; a policy that cannot be read or taken apart is no fault. */
+static int entries_fetch(struct cli *cli, json_int_t number, struct policy_entries *entries, bool *have, bool *stored)
 {
+	__attribute__((cleanup(cli_no_free))) struct cli_no no = {};
 	struct cli_revision revision;
-	int code = cli_bus_show(cli, (uint32_t)number, &revision);
+	int code = cli_bus_show_if(cli, (uint32_t)number, &revision, &no);
 
 	*have = false;
+	*stored = code == CLI_OK;
 	if (code != CLI_OK)
-		return code;
+		return no.name ? CLI_OK : code;
 	*have = policy_entries_read(entries, revision.files, revision.n_files) == 0;
 	cli_revision_free(&revision);
 	return CLI_OK;
@@ -48,6 +50,7 @@ struct fetched {
 	json_int_t number; /* 0: none */
 	struct policy_entries entries;
 	bool have;
+	bool stored; /* its file is there, and whole */
 };
 
 static void fetched_clear(struct fetched *fetched)
@@ -62,10 +65,10 @@ static int fetch(struct cli *cli, json_int_t number, struct fetched *fetched)
 		return CLI_OK;
 	fetched_clear(fetched);
 	fetched->number = number;
-	return entries_fetch(cli, number, &fetched->entries, &fetched->have);
+	return entries_fetch(cli, number, &fetched->entries, &fetched->have, &fetched->stored);
 }
 
-/* Adds "rules" and "changes" to an item. */
+/* Adds "damaged", "rules" and "changes" to an item. */
 static int changes_add(struct cli *cli, const json_t *history, json_t *item, struct fetched *ready)
 {
 	json_int_t replaced = cli_json_int(item, "replaced");
@@ -78,6 +81,7 @@ static int changes_add(struct cli *cli, const json_t *history, json_t *item, str
 		code = fetch(cli, replaced, &old);
 	if (code != CLI_OK)
 		return code;
+	json_object_set_new(item, "damaged", json_boolean(!ready->stored));
 	json_object_set_new(item, "rules", ready->have ? json_integer(ready->entries.rules) : json_null());
 	json_object_set_new(item, "changes",
 			    ready->have && (old.have || first)
@@ -151,9 +155,10 @@ static void print_item(struct cli *cli, const json_t *item)
 	who_text(item, who, sizeof(who));
 	if (json_is_object(cli_json_get(item, "changes")))
 		changes = policy_changes_text(cli_json_get(item, "changes"), MAX_NAMES);
-	printf("%s%" JSON_INTEGER_FORMAT "  %s  %.12s%s%s%s\n", cli_colour(cli, "bold"), cli_json_int(item, "revision"),
-	       cli_json_string(item, "applied"), cli_json_string(item, "digest"), cli_colour(cli, "reset"),
-	       *state ? "  " : "", state);
+	printf("%s%" JSON_INTEGER_FORMAT "  %s  %.12s%s%s%s%s\n", cli_colour(cli, "bold"),
+	       cli_json_int(item, "revision"), cli_json_string(item, "applied"), cli_json_string(item, "digest"),
+	       cli_colour(cli, "reset"), *state ? "  " : "", state,
+	       json_is_true(cli_json_get(item, "damaged")) ? "  damaged" : "");
 	printf("    by       %s\n", who);
 	if (comment && *comment) {
 		make_printable(comment);

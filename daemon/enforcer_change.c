@@ -176,7 +176,7 @@ int enforcer_apply(void *ctx, const struct control_change *asked, const struct c
 
 /* ---- going back ---- */
 
-int enforcer_revision_unknown(struct enforcer *e, uint32_t number, char **textp)
+int enforcer_revision_unknown(struct enforcer *e, uint32_t number, bool damaged, char **textp)
 {
 	uint32_t *numbers = NULL;
 	size_t n = 0, len = 0;
@@ -187,7 +187,9 @@ int enforcer_revision_unknown(struct enforcer *e, uint32_t number, char **textp)
 	f = open_memstream(textp, &len);
 	if (!f)
 		return CONTROL_NO_REVISION;
-	if (number)
+	if (damaged)
+		fprintf(f, "the file of revision %u is damaged", number);
+	else if (number)
 		fprintf(f, "there is no revision %u (the last %d are kept)", number, REVISIONS_KEPT);
 	else
 		fprintf(f, "there is no earlier revision to go back to");
@@ -232,10 +234,10 @@ int enforcer_rollback(void *ctx, uint32_t number, bool even_if_cut, const struct
 	int r;
 
 	if (!target && !builtin)
-		return enforcer_revision_unknown(e, 0, textp);
+		return enforcer_revision_unknown(e, 0, false, textp);
 	r = enforcer_revision_files(e, target, &files, &change.n);
-	if (r == -ENOENT)
-		return enforcer_revision_unknown(e, target, textp);
+	if (r == -ENOENT || r == -EBADMSG)
+		return enforcer_revision_unknown(e, target, r == -EBADMSG, textp);
 	if (r < 0)
 		return r;
 	author_read(&author, caller->uid, caller->pid, caller->pidfd);

@@ -291,7 +291,7 @@ int enforcer_rollback(void *ctx, uint32_t number, bool even_if_cut, const struct
 int enforcer_change(struct enforcer *e, const struct policy_change *change, struct policy_image **imagep,
 		    struct control_change_result *out, char **textp);
 /* Says which there are. Returns CONTROL_NO_REVISION. */
-int enforcer_revision_unknown(struct enforcer *e, uint32_t number, char **textp);
+int enforcer_revision_unknown(struct enforcer *e, uint32_t number, bool damaged, char **textp);
 struct ipc_notice enforcer_policy_notice(struct enforcer *e, enum notice_kind kind, const struct author *author);
 
 /* ---- enforcer_confirm.c ---- */

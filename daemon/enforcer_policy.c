@@ -209,8 +209,8 @@ int enforcer_show(void *ctx, uint32_t number, struct control_revision *out, char
 		return CONTROL_DONE;
 	}
 	r = revisions_load(e->revisions_fd, number, &revision);
-	if (r == -ENOENT)
-		return enforcer_revision_unknown(e, number, textp);
+	if (r == -ENOENT || r == -EBADMSG)
+		return enforcer_revision_unknown(e, number, r == -EBADMSG, textp);
 	if (r < 0)
 		return r;
 	r = policy_unpack(revision.pack, revision.pack_len, &out->files, &out->n_files);

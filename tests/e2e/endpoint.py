@@ -42,6 +42,7 @@ class Endpoint:
         self.asked = []  # paths, in order
         self.release = None  # an Event: answers wait for it
         self.headers = []
+        self.shown = []  # by those who asked: a certificate or None
         endpoint = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -51,6 +52,7 @@ class Endpoint:
             def do_GET(self):  # pylint: disable=invalid-name
                 endpoint.asked.append(self.path)
                 endpoint.headers.append(dict(self.headers))
+                endpoint.shown.append(self.connection.getpeercert() or None)
                 if endpoint.release:
                     endpoint.release.wait(60)
                 page = endpoint.pages.get(self.path, (404, {}, "not here"))

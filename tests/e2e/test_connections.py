@@ -8,14 +8,14 @@ import struct
 import bpf
 from bpf import bpftool
 from common import POLICY, POLICY_WITHOUT_WEB, ready as common_ready, setup  # noqa: F401
-from harness import ip, wait_for
+from harness import SANITIZED, ip, wait_for
 
 PORT = 5432
 DB = f"127.0.0.1,{PORT}"
 # bpf/abi.h
 SLOTS, MORE, ENTRY = 32768, 131072, 128
 FAKE = 1 << 62  # no kernel has counted its cookies so far
-MANY = 20000
+MANY = 5000 if SANITIZED else 20000  # the programs that keep it are the same
 
 # Accepts connections until its input ends; each line is what to do with the next: how it ended is printed.
 SERVER = """
@@ -207,7 +207,7 @@ def end_of(process, client, text, first="listen"):
     return process.wait_event("end", since=since)
 
 
-def test_nothing_is_left_of_20000_connections_and_none_is_denied(env):
+def test_nothing_is_left_of_thousands_of_connections_and_none_is_denied(env):
     before, mark = kept(env), env.audit.mark()
     db = env.db.tcp_server(f"::,{PORT}")
     clients = [env.web.spawn(["/usr/bin/python3", "-c", CONNECTS, str(MANY // 2)]) for _ in range(2)]

@@ -6,7 +6,7 @@ import time
 
 import common
 from common import spiffe, stream_of
-from harness import PATIENCE, read, wait_for, write
+from harness import PATIENCE, SANITIZED, read, wait_for, write
 
 PORT = 5432
 MS = 1000000
@@ -315,7 +315,7 @@ def expires(flow, svid, disable, enable):
         enable()
 
 
-SECONDS = 4 * PATIENCE
+SECONDS = 6 if SANITIZED else 4
 
 
 def test_expiry_of_the_source_cuts_while_the_daemon_is_stopped(env):

@@ -131,7 +131,11 @@ def test_the_next_poll_is_when_the_bundle_hints_at(env):
             - datetime.datetime.now(datetime.timezone.utc)).total_seconds()
     assert 100 < left <= 121, found
     asked = len(env.web.asked)
+    older = wait_for(lambda: (b := bundle(env, "web.example"))["age_s"] > found["age_s"] and b, "the bundle to be a second older")
+    assert older["age_s"] < 60, older
     assert len(env.web.asked) == asked, "it is not asked meanwhile"
+    row = next(line for line in env.ctl("bundles", expect=0).out.splitlines() if line.startswith("web.example"))
+    assert re.search(rf" {env.sequence} +[1-5]?[0-9] s ", row), row
 
 
 def test_an_endpoint_that_serves_itself_may_change_its_keys(env):

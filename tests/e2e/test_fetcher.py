@@ -3,8 +3,10 @@
 enforcer at its socket, and real HTTPS servers play the endpoints."""
 import array
 import os
+import select
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import threading
@@ -21,11 +23,11 @@ ID = "spiffe://foreign.example/endpoint"
 class Fetcher:
     """The role, and the enforcer's end of its socket."""
 
-    def __init__(self):
+    def __init__(self, **environment):
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.settimeout(60)
         self.requests = 0
-        self.process = subprocess.Popen([harness.DAEMON, "--role", "fetcher"], pass_fds=(3,),
+        self.process = subprocess.Popen([harness.DAEMON, "--role", "fetcher"], pass_fds=(3,), env={**os.environ, **environment},
                                         preexec_fn=lambda: os.dup2(theirs.fileno(), 3))
         theirs.close()
         assert self.receive()[0] == READY
@@ -96,6 +98,26 @@ def test_a_bundle_comes_by_https_web(env):
         for host in ("localhost", "127.0.0.1"):
             assert env.fetcher.fetch(endpoint.url(host=host), env.ca_file) == (env.bundle, "")
         assert not any("Authorization" in h or "Cookie" in h for h in endpoint.headers), endpoint.headers
+
+
+def test_an_endpoint_learns_nothing_of_who_asks(env):
+    """Neither a certificate, though it asks for one, nor a header that names anybody; and no proxy of the environment is used."""
+    with Endpoint(env.host, {"/bundle": env.bundle}) as endpoint, socket.socket() as proxy:
+        endpoint.context.verify_mode = ssl.CERT_OPTIONAL
+        endpoint.context.load_verify_locations(env.web_ca.cert)
+        proxy.bind(("127.0.0.1", 0))
+        proxy.listen()
+        there = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        fetcher = Fetcher(HTTPS_PROXY=there, https_proxy=there, ALL_PROXY=there)
+        try:
+            assert fetcher.fetch(endpoint.url(), env.ca_file) == (env.bundle, "")
+        finally:
+            fetcher.close()
+        assert endpoint.shown == [None], "it showed a certificate"
+        headers = endpoint.headers[0]
+        assert set(headers) <= {"Host", "User-Agent", "Accept"} and headers["User-Agent"].startswith("bulkhead/"), headers
+        proxy.settimeout(0)
+        assert not select.select([proxy], [], [], 0)[0], "the proxy was asked"
 
 
 def test_https_web_refuses_another_host_and_an_unknown_authority(env):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How identities are kept alive, by whom, and what ends them: SVIDs in directories that the daemon looks into, files that are
 rotated under a client, the longest life that the configuration allows, warnings, and a clock that is set."""
+import datetime
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ BRIEF_S = 6
 BOUND = POLICY.replace("networks:\n", f"""\
   bound: {{spiffe: {spiffe('bound')}, only: {{cgroup: /vault}}}}
   byuid: {{spiffe: {spiffe('byuid')}, only: {{uid: 65534}}}}
+  byunit: {{spiffe: {spiffe('byunit')}, only: {{unit: e2e-byunit.service}}}}
 networks:
 """, 1)
 
@@ -208,6 +210,17 @@ def test_an_svid_may_be_bound_to_the_user_who_proves_it(env):
     assert env.tag_of(workload)["spiffe_id"] == svid.spiffe_id
 
 
+def test_an_svid_may_be_bound_to_a_unit(env):
+    """That is a cgroup of its name below slices; one that merely has the name is none."""
+    svid, impostor, mark = env.ca.issue("/byunit"), env.workload("web2/e2e-byunit.service"), env.audit.mark()
+    result = impostor.attest(svid, expect=1)
+    event = env.audit.wait(mark, event__action="identity-refused", event__code="binding")
+    assert event["event"]["kind"] == "alert" and "e2e-byunit.service" in event["event"]["reason"], event
+    assert f" refused: binding: {event['event']['reason']}\n" in result.out and not env.tag_of(impostor), str(result)
+    unit = env.workload("system.slice/e2e-byunit.service", svid)
+    assert env.tag_of(unit)["spiffe_id"] == svid.spiffe_id
+
+
 def test_an_svid_in_a_directory_ends_with_its_authority(env):
     unit, mark = env.workload(UNIT), env.audit.mark()
     put(env, "unit", env.ca.issue("/web"))
@@ -329,10 +342,18 @@ def test_no_proof_gives_a_longer_life_than_the_configuration_allows(env):
     assert tag["deadline"] in result.out, f"{result} was told another deadline than {tag}"
 
 
-def test_an_identity_that_nobody_renews_is_warned_of_and_then_ends(env):
-    mark, ending = env.audit.mark(), env.workload("ending", env.ca.issue("/web", seconds=6))
+def test_an_identity_is_renewed_before_half_of_its_life_or_warned_of_and_then_ends(env):
+    """Beside the one that nobody renews runs one whose client watches, though its files do not change."""
+    svid, watching, mark = env.ca.issue("/web", seconds=9), env.workload("at-half"), env.audit.mark()
+    watching.spawn(env.ctl_argv("attest", "--watch", "--svid", svid.cert, "--key", svid.key))
+    ending = env.workload("ending", env.ca.issue("/web", seconds=6))
     shown = wait_for(lambda: env.status()["identities"]["ending"], "status to show it", 9)
     assert [s["cgroup"] for s in shown] == ["/ending"], shown
+    attested, renewed = (env.audit.wait(mark, event__action=f"identity-{how}", zt__cgroup__id=watching.cgroup_id)
+                         for how in ("attested", "renewed"))
+    proved, again = (datetime.datetime.fromisoformat(e["@timestamp"].replace("Z", "+00:00")) for e in (attested, renewed))
+    # 40 to 50 % of 9 s, of which a part of a second was over, and times are told in whole seconds; then there is work to do.
+    assert 2 <= (again - proved).total_seconds() < 6.5, (attested, renewed)
     event = env.audit.wait(mark, event__action="identity-ending", zt__cgroup__id=ending.cgroup_id)
     assert event["log"]["level"] == "warning" and "nobody has proved a renewed" in event["event"]["reason"], event
     env.audit.wait(mark, event__action="identity-expired", zt__cgroup__id=ending.cgroup_id)

@@ -67,6 +67,12 @@ def test_a_revision_that_was_damaged_on_disk_is_not_enforced_and_the_log_says_wh
     log = env.log_tail()
     assert f"revision {bad} is in force, and cannot be read from {env.dir}/state/revisions: it is damaged" in log, log
     assert f"`policyctl rollback {good['revision']}`" in log, log
+    for command in ("show", "rollback"):
+        assert f"the file of revision {bad} is damaged" in env.ctl(command, bad, expect=NO).err
+    item, before = env.ctl_json("history")[:2]
+    assert item["revision"] == bad and item["damaged"] and item["changes"] is None, item
+    assert not before["damaged"] and before["rules"], before
+    assert "  damaged\n" in env.ctl("history", expect=YES).out
     env.ctl("rollback", good["revision"], expect=YES)
     web_reaches(env, True)
 

@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 
 import h2.config
 import h2.connection
@@ -108,6 +109,24 @@ def test_what_was_told_stays_when_the_server_goes_and_the_stream_comes_back(env)
             assert "gRPC status 14: going away" in why, why
             assert client.until(COMPLETE)[0] == {"one.example": one}
         assert client.until(LOST)
+
+
+def test_a_server_that_is_away_is_asked_ever_more_seldom_until_it_answers(env):
+    """After 0.5 s, then 1 s, give or take a quarter, as test_backoff.c has it; and after an answer as at first."""
+    with watcher(env) as client:
+        lost = []
+        for _ in range(2):
+            assert client.state()[0] == LOST
+            lost.append(time.monotonic())
+        assert lost[1] - lost[0] > 0.35, lost
+        with WorkloadApi(env.path) as api:
+            client.until(COMPLETE)
+            assert time.monotonic() - lost[1] > 0.72
+            api.tell(close=True)
+            client.until(LOST)
+            closed = time.monotonic()
+            client.until(COMPLETE)
+            assert time.monotonic() - closed < 1.4, "the next step would be 2 s, or 1.5 at least"
 
 
 def test_permission_denied_takes_all_back_and_is_asked_again(env):
