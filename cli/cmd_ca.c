@@ -86,34 +86,35 @@ static int code_of(int r)
 	}
 }
 
-static json_t *authorities_json(const struct trial_ca *ca)
+static int authorities_json(const struct trial_ca *ca, json_t **listp)
 {
-	json_t *list = json_array();
+	__attribute__((cleanup(json_freep))) json_t *list = json_array();
 
 	for (size_t i = 0; i < ca->n; i++) {
 		__attribute__((cleanup(x509_freep))) X509 *x509 = NULL;
 		char file[PATH_MAX], until[32];
+		int r = trial_ca_authority(ca, ca->authorities[i], &x509, NULL);
 
-		if (trial_ca_authority(ca, ca->authorities[i], &x509, NULL) < 0) {
-			json_decref(list);
-			return NULL;
-		}
+		if (r < 0)
+			return r;
 		end_of(x509, until);
 		snprintf(file, sizeof(file), "%s/authority-%u.pem", ca->dir, ca->authorities[i]);
 		json_array_append_new(list, json_pack("{s:i, s:s, s:s, s:b}", "number", (int)ca->authorities[i], "file",
 						      file, "not_after", until, "signs", i + 1 == ca->n));
 	}
-	return list;
+	*listp = json_incref(list);
+	return 0;
 }
 
 static int print_ca(struct cli *cli, const struct trial_ca *ca, const char *done)
 {
-	__attribute__((cleanup(json_freep))) json_t *list = authorities_json(ca);
+	__attribute__((cleanup(json_freep))) json_t *list = NULL;
+	int r = authorities_json(ca, &list);
 	json_t *authority;
 	size_t i;
 
-	if (list == NULL)
-		return CLI_NO;
+	if (r < 0)
+		return code_of(r);
 	if (cli->json) {
 		cli_print_json(json_pack("{s:b, s:b, s:s, s:s, s:I, s:i, s:s, s:O}", "ok", 1, "trial", 1, "directory",
 					 ca->dir, "trust_domain", ca->trust_domain, "sequence", ca->sequence,
@@ -258,39 +259,44 @@ static int ca_issue(struct cli *cli, const struct ca_arguments *arguments)
 
 /* ---- bundle ---- */
 
-static char *bundle_pem(const struct trial_ca *ca)
+static int bundle_pem(const struct trial_ca *ca, char **textp)
 {
-	char *text = strdup("");
+	__attribute__((cleanup(freep))) char *text = strdup("");
 
 	for (size_t i = 0; text != NULL && i < ca->n; i++) {
 		__attribute__((cleanup(x509_freep))) X509 *x509 = NULL;
 		__attribute__((cleanup(freep))) char *pem = NULL;
-		char *longer = NULL;
+		int r = trial_ca_authority(ca, ca->authorities[i], &x509, &pem);
+		char *longer;
 
-		if (trial_ca_authority(ca, ca->authorities[i], &x509, &pem) < 0 ||
-		    asprintf(&longer, "%s%s", text, pem) < 0)
+		if (r < 0)
+			return r;
+		if (asprintf(&longer, "%s%s", text, pem) < 0)
 			longer = NULL;
 		free(text);
 		text = longer;
 	}
-	return text;
+	*textp = text;
+	text = NULL;
+	return *textp != NULL ? 0 : -ENOMEM;
 }
 
-static json_t *bundle_spiffe(const struct trial_ca *ca, unsigned long refresh_hint)
+static int bundle_spiffe(const struct trial_ca *ca, unsigned long refresh_hint, json_t **documentp)
 {
-	json_t *keys = json_array();
+	__attribute__((cleanup(json_freep))) json_t *keys = json_array();
 
 	for (size_t i = 0; i < ca->n; i++) {
 		__attribute__((cleanup(x509_freep))) X509 *x509 = NULL;
+		int r = trial_ca_authority(ca, ca->authorities[i], &x509, NULL);
 
-		if (trial_ca_authority(ca, ca->authorities[i], &x509, NULL) < 0 ||
-		    json_array_append_new(keys, trial_cert_jwk(x509)) < 0) {
-			json_decref(keys);
-			return NULL;
-		}
+		if (r < 0)
+			return r;
+		if (json_array_append_new(keys, trial_cert_jwk(x509)) < 0)
+			return -ENOMEM;
 	}
-	return json_pack("{s:o, s:I, s:I}", "keys", keys, "spiffe_sequence", ca->sequence, "spiffe_refresh_hint",
-			 (json_int_t)refresh_hint);
+	*documentp = json_pack("{s:O, s:I, s:I}", "keys", keys, "spiffe_sequence", ca->sequence, "spiffe_refresh_hint",
+			       (json_int_t)refresh_hint);
+	return *documentp != NULL ? 0 : -ENOMEM;
 }
 
 static int write_bundle(const struct ca_arguments *arguments, const char *text)
@@ -330,12 +336,12 @@ static int ca_bundle(struct cli *cli, const struct ca_arguments *arguments)
 	int r = trial_ca_open(&ca, arguments->dir), code;
 
 	if (r == 0 && arguments->spiffe) {
-		document = bundle_spiffe(&ca, arguments->refresh_hint ?: REFRESH_HINT_SECONDS);
+		r = bundle_spiffe(&ca, arguments->refresh_hint ?: REFRESH_HINT_SECONDS, &document);
 		body = document != NULL ? json_dumps(document, JSON_INDENT(2)) : NULL;
 		if (body != NULL && asprintf(&text, "%s\n", body) < 0)
 			text = NULL;
 	} else if (r == 0) {
-		text = bundle_pem(&ca);
+		r = bundle_pem(&ca, &text);
 	}
 	trial_ca_close(&ca);
 	if (r < 0 || text == NULL)

@@ -56,7 +56,8 @@
  *  "identities": {"tags", "max", "nearest_deadline": RFC 3339 | null, "nearest_identity"},
  *  "devices": {"patterns", "hook": "tcx" | "clsact" | null, "covered", "bound", "uncovered": [{"name", "error"}],
  *              "items": [{"name", "ifindex", "covered": bool, "identity": string | null, "by_cgroup": string | null}]}, at most 64,
- *  "bundles": [{"trust_domain", "authorities", "dropped", "error": string | null}],
+ *  "bundles": [{"trust_domain", "authorities", "dropped", "error": string | null}]; what is in the bundle directory and is no bundle:
+ *              "trust_domain" null, and "origin",
  *  "events": {"made", "written", "lost", "notices_made", "notices_written", "notices_lost", "denials_folded"},
  *  "handshakes": {"verified", "forged", "replayed", "stripped"},
  *  "key": {"epoch", "since": RFC 3339, "hours": until the next one},
@@ -72,7 +73,8 @@
  *  "authorities": [{"subject", "key_id", "not_after": RFC 3339, "sha256"}],
  *  "loaded": RFC 3339 | null (when this text came into force), "age_s": number | null, "tried": RFC 3339 | null,
  *  "refresh_s", "dropped", "entries": [{"index", "rule", "rule_name", "dropped": bool, "text"}],
- *  "error": string | null (why the last attempt failed)}]
+ *  "error": string | null (why the last attempt failed)}]. What is in the bundle directory and is no bundle of any trust domain has
+ *  null as "trust_domain".
  *
  * Top JSON: {"taken_usec", "pairs_counted", "pairs_max", "pairs": [{"from", "to", "direction": "egress" | "ingress",
  *  "protocol", "flows", "denied", "sent_bytes", "received_bytes", "retransmits", "rtt_us", "rtt_samples"}]}

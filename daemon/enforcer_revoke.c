@@ -19,7 +19,7 @@
 #define REVOCATIONS_MAX 65536
 #define LINE_MAX_BYTES 2200
 
-static int revocation_parse(struct enforcer *e, const char *line)
+static int revocation_parse(struct enforcer *e, const char *line, size_t len)
 {
 	struct revocation *more = reallocarray(e->revocations, e->n_revocations + 1, sizeof(*more));
 	long long time;
@@ -28,7 +28,8 @@ static int revocation_parse(struct enforcer *e, const char *line)
 	if (!more)
 		return -ENOMEM;
 	e->revocations = more;
-	if (sscanf(line, "%lld %2048s", &time, id) != 2)
+	/* Where a host crashed there may be zeros. */
+	if (strlen(line) != len || sscanf(line, "%lld %2048s", &time, id) != 2)
 		return -EINVAL;
 	more[e->n_revocations] = (struct revocation){.spiffe_id = strdup(id), .time = time};
 	if (!more[e->n_revocations].spiffe_id)
@@ -40,15 +41,18 @@ static int revocation_parse(struct enforcer *e, const char *line)
 int enforcer_revocations_load(struct enforcer *e)
 {
 	__attribute__((cleanup(freep))) char *text = NULL;
-	size_t len, number = 0;
+	size_t len = 0, number = 0;
+	char *next;
 	int r = file_read(e->state_fd, REVOCATIONS_FILE, (size_t)REVOCATIONS_MAX * LINE_MAX_BYTES, &text, &len);
 
 	if (r == -ENOENT)
 		return 0;
-	for (char *rest = text, *line; r == 0 && (line = strsep(&rest, "\n"));) {
+	for (char *line = text; r == 0 && line < text + len; line = next + 1) {
+		next = memchr(line, '\n', len - (size_t)(line - text)) ?: text + len;
+		*next = '\0';
 		number++;
-		if (*line)
-			r = revocation_parse(e, line);
+		if (next != line)
+			r = revocation_parse(e, line, (size_t)(next - line));
 		if (r == -EINVAL) {
 			log_error("%s/%s: line %zu is no revocation: not all of what was revoked may "
 				  "be known",

@@ -196,6 +196,10 @@ def test_what_is_wrong_is_told_in_a_sentence():
             (["destroy", "ca"], 2, "has the subcommands"),
             ([], 2, "has the subcommands")):
         assert text in ctl("ca", *args, expect=code), args
+    os.rename("ca/authority-1.pem", "aside")
+    for args in (["show", "ca"], ["bundle", "ca"], ["bundle", "ca", "--format", "spiffe"], ["issue", "ca", ID, "--out", "x"]):
+        assert ctl("ca", *args, expect=2) == "policyctl: cannot open ca/authority-1.pem: No such file or directory\n", args
+    os.rename("aside", "ca/authority-1.pem")
     assert not os.path.exists("x") and not os.path.exists("long.key")
     for broken in ("{", "{}", '{"version": 1}', content("ca/ca.json").decode().replace(TD, "Prod"),
                    content("ca/ca.json").decode().replace('"sequence": 4', '"sequence": 0'),
