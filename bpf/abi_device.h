@@ -62,6 +62,10 @@ struct bh_fragment_key {
 struct bh_fragment {
 	__u64 word; /* that it was judged under */
 	__u64 until_ns;
+	__u32 identity; /* whose bytes are counted: subject, peer, direction of the flow */
+	__u32 peer;
+	__u32 direction;
+	__u32 pad;
 };
 
 struct bh_device_flow {
@@ -85,6 +89,6 @@ BH_ASSERT_SIZE(struct bh_device, 24 + 16 * BH_DEVICE_ADDRESSES);
 BH_ASSERT_SIZE(struct bh_device_key, 40);
 BH_ASSERT_SIZE(struct bh_device_flow, 48);
 BH_ASSERT_SIZE(struct bh_fragment_key, 48);
-BH_ASSERT_SIZE(struct bh_fragment, 16);
+BH_ASSERT_SIZE(struct bh_fragment, 32);
 
 #endif

@@ -11,7 +11,7 @@
 #ifndef BULKHEAD_BPF_DEVICE_FRAGMENT_H
 #define BULKHEAD_BPF_DEVICE_FRAGMENT_H
 
-#include "device.h"
+#include "device_account.h"
 
 /* Returned instead of a reason: the packet belongs to a datagram that was allowed. */
 #define FRAGMENT_FOLLOWS (-1)
@@ -46,6 +46,7 @@ static __always_inline int fragment_read(struct __sk_buff *skb, __u32 net, __be1
 		key->id = ip.id;
 		key->proto = ip.protocol;
 		p->transport = net + sizeof(ip);
+		p->payload_len = bpf_ntohs(ip.tot_len) - sizeof(ip);
 		return (offset & 0x1fff) * 8;
 	} else {
 		struct ipv6hdr ip6;
@@ -59,6 +60,7 @@ static __always_inline int fragment_read(struct __sk_buff *skb, __u32 net, __be1
 		key->id = f.id;
 		key->proto = f.next;
 		p->transport = net + sizeof(ip6) + sizeof(f);
+		p->payload_len = bpf_ntohs(ip6.payload_len) - sizeof(f);
 		return bpf_ntohs(f.offset) & 0xfff8;
 	}
 }
@@ -72,6 +74,7 @@ static __noinline int device_fragment(struct __sk_buff *skb, const struct bh_dev
 	struct bh_fragment_key *key = &room->fragment;
 	struct bh_fragment *note;
 	struct udphdr udp;
+	__u32 there;
 	int offset;
 
 	if (!dev || !q || !p)
@@ -89,10 +92,13 @@ static __noinline int device_fragment(struct __sk_buff *skb, const struct bh_dev
 	if (offset) {
 		note = bpf_map_lookup_elem(&fragments, key);
 		/* Asked twice, because it may have become another datagram's while it was read (device_flow.h). */
-		if (note && note->word == q->word && q->now < note->until_ns &&
-		    bpf_map_lookup_elem(&fragments, key) == note)
-			return FRAGMENT_FOLLOWS;
-		return BH_REASON_FRAGMENT;
+		if (!note || note->word != q->word || q->now >= note->until_ns ||
+		    bpf_map_lookup_elem(&fragments, key) != note)
+			return BH_REASON_FRAGMENT;
+		there = skb->len - p->transport;
+		device_bytes(note->identity, note->peer, note->direction, key->hook,
+			     p->payload_len < there ? p->payload_len : there);
+		return FRAGMENT_FOLLOWS;
 	}
 	if (bpf_skb_load_bytes(skb, p->transport, &udp, sizeof(udp)))
 		return BH_REASON_PARSE;
@@ -102,17 +108,26 @@ static __noinline int device_fragment(struct __sk_buff *skb, const struct bh_dev
 	return 0;
 }
 
-/* The datagram is allowed. Without a note its other fragments are denied. */
-static __always_inline void device_fragment_first(struct bh_query *q)
+/* The datagram is allowed. Without a note its other fragments are denied. By itself, so that what it needs of the stack is free
+ * when the packet is judged. */
+static __noinline int device_fragment_first(const struct bh_query *q)
 {
-	struct bh_device_room *room = (struct bh_device_room *)q;
-	struct bh_fragment note = {.word = q->word, .until_ns = q->now + BH_SECOND};
+	const struct bh_device_room *room = (const struct bh_device_room *)q;
+	struct bh_fragment note = {};
+
+	if (!q)
+		return 0;
+	note.word = q->word;
+	note.until_ns = q->now + BH_SECOND;
+	note.identity = q->subject;
+	note.peer = q->peer;
+	note.direction = q->direction;
 
 	if (!room->is_first)
-		return;
+		return 0;
 	if (q->valid_until < note.until_ns)
 		note.until_ns = q->valid_until;
-	bpf_map_update_elem(&fragments, &room->fragment, &note, BPF_ANY);
+	return bpf_map_update_elem(&fragments, &room->fragment, &note, BPF_ANY);
 }
 
 #endif

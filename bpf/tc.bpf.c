@@ -267,6 +267,7 @@ static __noinline int device_ip(struct __sk_buff *skb, const struct bh_device *d
 	if (device_datagram(skb, q, hook) != BH_ALLOW)
 		return BH_DENY;
 	device_fragment_first(q);
+	device_account(skb, p, q, hook);
 	return BH_ALLOW;
 }
 

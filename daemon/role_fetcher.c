@@ -131,21 +131,31 @@ static void fetch_succeeded(struct role *role, uint64_t request, const char *bod
 	close(fd);
 }
 
+/* Before it asked, or by who is short of memory. Any other end may be what the endpoint brought about, who shall not be asked
+ * sooner for it: each process has the same addresses to be guessed. */
+static bool is_interruption(const struct fetching *f, int status)
+{
+	if (WIFSIGNALED(status))
+		return WTERMSIG(status) == SIGKILL;
+	return WEXITSTATUS(status) != EXIT_SUCCESS && f->len == 0;
+}
+
 static void fetching_answer(const struct fetching *f, int status)
 {
 	struct outcome outcome;
 	char why[100];
 
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != EXIT_SUCCESS || f->len < sizeof(outcome)) {
-		if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM) {
+		if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
 			snprintf(why, sizeof(why), "no answer within %d s", CHILD_SECONDS);
+		else
+			snprintf(why, sizeof(why), "the process that fetched it ended by %s %d",
+				 WIFSIGNALED(status) ? "signal" : "exit status",
+				 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+		if (is_interruption(f, status))
+			fetch_interrupted(f->role, f->request, why);
+		else
 			fetch_failed(f->role, f->request, why);
-			return;
-		}
-		snprintf(why, sizeof(why), "the process that fetched it ended by %s %d",
-			 WIFSIGNALED(status) ? "signal" : "exit status",
-			 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-		fetch_interrupted(f->role, f->request, why);
 		return;
 	}
 	memcpy(&outcome, f->bytes, sizeof(outcome));

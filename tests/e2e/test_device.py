@@ -11,6 +11,7 @@ from common import spiffe, sysctl
 from frames import SEND, ethernet, icmp6_packet
 from harness import field, ip, wait_for
 from packets import checksum, packed
+from test_top import RECORD, Counted
 
 
 # ---- what the policy says ----
@@ -78,6 +79,22 @@ def test_a_socket_of_the_host_and_a_device_know_each_other(env):
         both_know(env, mark, env.svid["web"], env.svid["box"], "udp")
         assert env.crate.inside.tcp(f"{host},5434", timeout=250) == "ETIMEDOUT"
         assert env.db.tcp(f"{inside},{PORT}", timeout=250, netns=env.home) in ("EPERM", "ETIMEDOUT")
+
+
+def test_bytes_of_datagrams_are_counted_for_the_pair_at_each_device(env):
+    """All that passes, both ways, and nothing of what does not."""
+    for to in (env.crate.v4, env.crate.v6):
+        wait_for(lambda t=to: env.box.inside.udp(f"{t},{PORT}") == "ok", "box to reach crate")
+    counted = [Counted(env, "box", "crate", direction, "udp") for direction in ("egress", "ingress")]
+    refused = Counted(env, "box", "crate", "egress", "udp")
+    for to in (env.crate.v4, env.crate.v6):
+        for connected in (False, True):
+            assert env.box.inside.udp(f"{to},{PORT}", count=20, connected=connected) == "ok"
+    for end in counted:
+        end.wait(flows=4, sent_bytes=4 * 20 * RECORD, received_bytes=4 * 20 * RECORD)
+    assert env.box.inside.udp(f"{env.crate.v4},{OTHER}", count=20, timeout=150) == "no-echo"
+    now = refused()
+    assert now["denied"] > 0 and now["sent_bytes"] == 4 * 20 * RECORD, now
 
 
 def test_a_ping_of_a_managed_workload_is_its_own(env):

@@ -4,6 +4,7 @@ addresses of IPv6. All of it under the identity of its device."""
 from boxes import PYTHON, Box, tag_of_device
 from common import spiffe, setup as common_setup, sysctl
 from harness import ip, wait_for
+from test_top import pairs
 
 POLICY = f"""\
 bulkhead: 1
@@ -120,8 +121,15 @@ def ready(env):
     env.box.bind(env.ca.issue("/box"))
 
 
-def test_a_datagram_in_fragments_is_judged_by_its_first(env):
+def bytes_of(env, source, destination):
+    """UDP sent and received by all pairs of box in one direction of flows."""
+    found = [p for p in pairs(env).values() if p["protocol"] == "udp" and spiffe("box") == p[source] != p[destination]]
+    return sum(p["sent_bytes"] for p in found), sum(p["received_bytes"] for p in found)
+
+
+def test_a_datagram_in_fragments_is_judged_and_counted_with_its_first(env):
     box = env.box
+    before = {flow: bytes_of(env, *flow) for flow in (("from", "to"), ("to", "from"))}
     for who, asks, to in ((env.nobody, box.inside, (box.host4, box.host6)), (box.inside, env.nobody, (box.v4, box.v6))):
         allowed, denied = hearing(who, SERVE, 5432), hearing(who, SERVE, 5433)
         for address in to:
@@ -131,6 +139,8 @@ def test_a_datagram_in_fragments_is_judged_by_its_first(env):
         assert not [e for e in denied.events if e["event"] == "got"]
         allowed.kill()
         denied.kill()
+    for flow, (sent, received) in before.items():
+        wait_for(lambda f=flow, s=sent, r=received: bytes_of(env, *f) == (s + 18000, r + 18000), "all bytes to be counted, once")
 
 
 def test_a_fragment_without_its_first_is_denied(env):

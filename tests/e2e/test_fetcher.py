@@ -4,6 +4,7 @@ enforcer at its socket, and real HTTPS servers play the endpoints."""
 import array
 import os
 import select
+import signal
 import socket
 import ssl
 import struct
@@ -291,6 +292,22 @@ def test_a_fetch_that_cannot_start_is_no_answer_of_the_endpoint(env):
         limit_descriptors(fetcher.process.pid, 256)
         assert not endpoint.asked
         assert fetcher.fetch(endpoint.url(), env.ca_file) == (env.bundle, "") and not fetcher.interrupted
+    fetcher.close()
+
+
+def test_a_fetch_that_was_killed_for_its_memory_is_no_answer_and_one_that_crashed_is(env):
+    """What an endpoint can crash it shall not be let try again at once."""
+    fetcher = Fetcher()
+    with Endpoint(env.host, {"/bundle": env.bundle}) as slow:
+        slow.release = threading.Event()
+        for number, interrupted in ((signal.SIGKILL, 1), (signal.SIGSEGV, 0)):
+            asked = len(slow.asked)
+            fetcher.send(slow.url(), env.ca_file)
+            harness.wait_for(lambda n=asked: len(slow.asked) > n, "the endpoint to be asked")
+            os.kill(int(harness.read(f"/proc/{fetcher.process.pid}/task/{fetcher.process.pid}/children")), number)
+            _, text, why = fetcher.answer()
+            assert text is None and f"signal {int(number)}" in why and fetcher.interrupted == interrupted, why
+        slow.release.set()
     fetcher.close()
 
 

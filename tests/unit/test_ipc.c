@@ -94,8 +94,12 @@ static void what_roles_say_to_people_arrives_printable(void **state)
 				      .why = "one\n<3>bulkheadd: two\x1b[2J\x9b\x7f~ "};
 	struct ipc_workload_state told = {.h = {IPC_WORKLOAD_STATE, sizeof(told)}, .why = "a\r\tb"};
 	struct ipc_bundle_loaded loaded = {.h = {IPC_BUNDLE_LOADED, sizeof(loaded)}, .why = "\001"};
-	struct ipc_tag_request refused = {
-		.h = {IPC_ATTEST_REFUSED, sizeof(refused)}, .issuer = "CN=\n", .text = "\xc3\xbc"};
+	struct ipc_tag_request refused = {.h = {IPC_ATTEST_REFUSED, sizeof(refused)},
+					  .issuer = "CN=\n",
+					  .text = "\xc3\xbc",
+					  .device = "veth\n",
+					  .spiffe_id = "spiffe://prod.example/\x1b[2J",
+					  .trust_domain = "prod\r"};
 	struct ipc_bundle_entry entry = {.h = {IPC_BUNDLE_ENTRY, sizeof(entry)}, .text = "\b"};
 	struct ipc_bundle_authority authority = {.h = {IPC_BUNDLE_AUTHORITY, sizeof(authority)}, .subject = "\a"};
 	const struct {
@@ -108,6 +112,9 @@ static void what_roles_say_to_people_arrives_printable(void **state)
 		{&loaded, offsetof(struct ipc_bundle_loaded, why), "?"},
 		{&refused, offsetof(struct ipc_tag_request, issuer), "CN=?"},
 		{&refused, offsetof(struct ipc_tag_request, text), "??"},
+		{&refused, offsetof(struct ipc_tag_request, spiffe_id), "spiffe://prod.example/?[2J"},
+		{&refused, offsetof(struct ipc_tag_request, trust_domain), "prod?"},
+		{&refused, offsetof(struct ipc_tag_request, device), "veth?"},
 		{&entry, offsetof(struct ipc_bundle_entry, text), "?"},
 		{&authority, offsetof(struct ipc_bundle_authority, subject), "?"},
 	};
