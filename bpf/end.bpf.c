@@ -8,6 +8,10 @@
  */
 #include "tcp_state.h"
 
+/* While one build takes over from another, the programs of both are told of each end. The connections that both know, the other one
+ * counts until it is gone; set by the daemon. */
+volatile __u32 bh_end_told_twice = 0;
+
 /* Its connection, if it had one, has ended. */
 static __always_inline void pair_end(struct sock *sk, const struct bh_tcp *t)
 {
@@ -33,7 +37,8 @@ int bh_tcp_end(__u64 *ctx)
 	t = bh_tcp_find(cookie);
 	if (!t)
 		return 0;
-	pair_end(sk, t);
+	if (!bh_end_told_twice || !(bh_tcp_use(t) & BH_TCP_USE_CARRIED))
+		pair_end(sk, t);
 	bh_tcp_drop_entry(t, cookie);
 	return 0;
 }

@@ -9,6 +9,7 @@
 #ifndef BULKHEAD_BPF_ENDPOINT_H
 #define BULKHEAD_BPF_ENDPOINT_H
 
+#include "order.h"
 #include "ticket.h"
 
 /* Adds one socket to the endpoint `key`. Returns 0, or -1 if the map is full. */
@@ -150,7 +151,8 @@ BH_GLOBAL __u64 bh_peer_of_destination(struct bh_query *q, __u64 own_netns, __u3
 		q->unlisted = known == BH_KNOWN_UNLISTED;
 		return 0;
 	}
-	cookie = e->cookie;
+	cookie = *(volatile __u64 *)&e->cookie;
+	bh_barrier();
 	q->peer = BH_ID_UNIDENTIFIED;
 	if (e->shared)
 		return cookie;
@@ -165,6 +167,13 @@ BH_GLOBAL __u64 bh_peer_of_destination(struct bh_query *q, __u64 own_netns, __u3
 		q->peer = BH_ID_UNIDENTIFIED;
 		if (tag.deadline_ns > q->now)
 			bh_peer_take(q, id, &tag);
+	}
+	/* The kernel gives its memory to another at once (seal.h). It has no seal, because sockets come to it and leave it where it
+	 * stands; so it is asked for again: if it was another's meanwhile, the peer is nobody. */
+	bh_barrier();
+	if (bh_endpoint_find(&q->remote, q->rport, netns) != e || *(volatile __u64 *)&e->cookie != cookie) {
+		q->peer = BH_ID_UNIDENTIFIED;
+		q->proof = BH_PROOF_NONE;
 	}
 	return cookie;
 }

@@ -6,6 +6,7 @@
 #define BULKHEAD_BPF_HANDSHAKE_H
 
 #include "judge.h"
+#include "kernel.h"
 #include "order.h"
 #include "siphash.h"
 
@@ -331,6 +332,22 @@ static __always_inline void bh_mac_input_of(struct bh_mac_input *in, const struc
 	in->seq = p->seq;
 	in->ack = bh_ack_of(p);
 	in->identity = identity;
+}
+
+/* May a packet that is longer than its link takes be taken apart? */
+BH_SUBPROGRAM int bh_may_be_cut(struct __sk_buff *skb)
+{
+	__be16 flags;
+
+	return skb->protocol == bpf_htons(ETH_P_IP) &&
+	       !bpf_skb_load_bytes(skb, offsetof(struct iphdr, frag_off), &flags, sizeof(flags)) &&
+	       !(flags & bpf_htons(0x4000));
+}
+
+/* Can a segment leave with its option? Else the kernel drops it behind our hook without a word. */
+static __always_inline bool bh_option_fits(struct __sk_buff *skb)
+{
+	return !bh_skb_is_long(skb) || bh_may_be_cut(skb);
 }
 
 /* The ticket of a segment that q's socket sends with the option `found`; a short one says there what it has no room for. A

@@ -44,6 +44,7 @@ static __always_inline int entry_add(const struct bh_tcp_request *from, __u64 co
 	if (!t)
 		return 1;
 	entry_fill(t, from);
+	__sync_fetch_and_or(&t->use, BH_TCP_USE_CARRIED);
 	bh_publish(&t->cookie, cookie);
 	return 0;
 }

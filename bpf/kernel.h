@@ -44,8 +44,13 @@ struct tcp_sock {
 	__u32 total_retrans;
 };
 
+struct net_device {
+	unsigned int mtu;
+};
+
 struct sk_buff {
 	struct sock *sk;
+	struct net_device *dev;
 };
 
 struct bpf_sock_ops_kern {
@@ -90,6 +95,15 @@ static __always_inline bool bh_skb_listens(struct __sk_buff *skb)
 	struct sock *sk = kernel->sk;
 
 	return sk && sk->__sk_common.skc_state == BPF_TCP_LISTEN;
+}
+
+/* Is the packet longer than the link that it leaves by takes at once? */
+static __always_inline bool bh_skb_is_long(struct __sk_buff *skb)
+{
+	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
+	struct net_device *dev = kernel->dev;
+
+	return dev && skb->len > dev->mtu;
 }
 
 /* Cookie of a callback's socket, which has one: it was made with the socket, or is made now. */

@@ -90,7 +90,7 @@ BH_GLOBAL int handshake_shows(struct __sk_buff *skb, const struct bh_packet *p, 
 	struct bh_tcpopt option;
 	int found;
 
-	if (!p || !q)
+	if (!p || !q || !bh_option_fits(skb))
 		return 0;
 	found = bh_option_find(skb, p, &option);
 	/* Written for another listener, or before a change of tag: what is sent again says it right. */
@@ -252,7 +252,7 @@ static __always_inline int tcp_syn_sent(struct __sk_buff *skb, struct bh_tcp *t,
 	/* No segment of a workload may pass for one of the host, or of the world, by leaving out who sends it. Where a
 	 * process outside any workload called connect(), the retransmission will show it. */
 	found = bh_option_find(skb, p, &option);
-	if (found <= 0) {
+	if (found <= 0 || !bh_option_fits(skb)) {
 		if (by_host)
 			return BH_DENY;
 		bh_refuse(q, BH_REASON_UNPROVEN);

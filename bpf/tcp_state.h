@@ -140,8 +140,8 @@ static __always_inline void bh_tcp_clear(struct bh_tcp *t)
 	t->peer = BH_ID_WORLD;
 	t->peer_tag = 0;
 	t->subject_tag = 0;
-	if (bh_tcp_use(t) & (BH_TCP_USE_LEAVING | BH_TCP_USE_AGAIN))
-		__sync_fetch_and_and(&t->use, ~(BH_TCP_USE_LEAVING | BH_TCP_USE_AGAIN));
+	if (bh_tcp_use(t) & (BH_TCP_USE_LEAVING | BH_TCP_USE_CARRIED | BH_TCP_USE_AGAIN))
+		__sync_fetch_and_and(&t->use, ~(BH_TCP_USE_LEAVING | BH_TCP_USE_CARRIED | BH_TCP_USE_AGAIN));
 	bh_publish(&t->cookie, 0);
 }
 

@@ -6,6 +6,8 @@
 #include "cli/cli.h"
 #include "cli/format.h"
 
+#define NONE "there is no trust bundle: no SVID can be verified"
+
 /* A file of the bundle directory that is none of any trust domain. */
 static bool is_stray(const json_t *bundle)
 {
@@ -68,27 +70,32 @@ static void bundle_troubles(struct cli *cli, const json_t *bundle)
 
 static void bundles_print(struct cli *cli, const json_t *list)
 {
-	struct cli_table *table = cli_table_new(7);
+	struct cli_table *table = NULL;
 	const json_t *bundle;
 	size_t i;
 
-	cli_table_row(table, (const char *[]){"TRUST DOMAIN", "SOURCE", "SEQUENCE", "AGE", "AUTHORITY", "KEY ID",
-					      "NOT AFTER"});
 	json_array_foreach((json_t *)list, i, bundle)
 	{
-		if (!is_stray(bundle))
-			bundle_rows(table, bundle);
+		if (is_stray(bundle))
+			continue;
+		if (!table) {
+			table = cli_table_new(7);
+			cli_table_row(table, (const char *[]){"TRUST DOMAIN", "SOURCE", "SEQUENCE", "AGE", "AUTHORITY",
+							      "KEY ID", "NOT AFTER"});
+		}
+		bundle_rows(table, bundle);
 	}
-	cli_table_print(cli, table);
+	if (table)
+		cli_table_print(cli, table);
+	else
+		puts(NONE);
 	json_array_foreach((json_t *)list, i, bundle) bundle_troubles(cli, bundle);
 }
 
 static int run(struct cli *cli, int argc, char **argv)
 {
 	return cli_bus_list(cli, argc, argv, &cmd_bundles,
-			    &(struct cli_list){.member = "Bundles",
-					       .none = "there is no trust bundle: no SVID can be verified",
-					       .print = bundles_print});
+			    &(struct cli_list){.member = "Bundles", .none = NONE, .print = bundles_print});
 }
 
 const struct cli_command cmd_bundles = {

@@ -6,7 +6,7 @@
  * programs are replaced everything is copied; the old ones go on writing until then. So afterwards what has come meanwhile is
  * added, what has changed is copied again, and what has ended is removed: but only where the copy is as it was made. What the new
  * programs have written to since is theirs. Until all is done, the old programs and the new ones are both told of the end of a
- * socket.
+ * socket: connections that both know are counted by the old ones (bpf/end.bpf.c).
  */
 #ifndef BULKHEAD_DAEMON_CARRY_TCP_H
 #define BULKHEAD_DAEMON_CARRY_TCP_H

@@ -232,8 +232,10 @@ int datapath_attach(struct datapath *dp, char *why, size_t why_size)
 	r = carry_pin(dp->carry, why, why_size);
 	if (r == 0)
 		r = carry_live(dp->carry, CARRY_BEFORE, why, why_size);
-	if (r == 0)
+	if (r == 0) {
+		dp->skeleton->bss->bh_end_told_twice = due;
 		r = datapath_links_attach(dp, why, why_size);
+	}
 	if (r < 0) {
 		carry_abandon(dp->carry);
 		return r;
@@ -249,6 +251,7 @@ int datapath_attach(struct datapath *dp, char *why, size_t why_size)
 		log_info("took over what another build had pinned in %s", dp->pin_dir);
 	}
 	datapath_links_settle(dp);
+	dp->skeleton->bss->bh_end_told_twice = 0;
 	carry_finish(dp->carry);
 	datapath_links_remove_strange(dp);
 	dp->attached = true;

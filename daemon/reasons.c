@@ -32,8 +32,9 @@ static const struct {
 	[BH_REASON_UNPROVEN] =
 		{"UNPROVEN",
 		 "the segment must show who sends it, and its other TCP options leave no room for the 4 bytes "
-		 "that takes: turn off what fills them for this connection (TCP MD5 or AO, paths that MPTCP "
-		 "adds)"},
+		 "that takes, or the link's MTU none for the 16 it was given: turn off what fills them for this "
+		 "connection (TCP MD5 or AO, paths that MPTCP adds), or raise the MTU (76 bytes are enough for what is "
+		 "usual)"},
 	[BH_REASON_SIMULTANEOUS] =
 		{"SIMULTANEOUS_OPEN",
 		 "two sockets connect to each other at once, so neither is asked who it is: let one of "

@@ -405,6 +405,31 @@ def test_a_segment_without_room_for_an_identity_is_refused_with_the_reason(env):
             server.kill()
 
 
+def test_a_segment_too_long_for_its_link_is_refused_with_the_reason(env):
+    """The SYN of a workload, and its SYN-ACK to somebody whose SYN did fit; the kernel would drop either without a word."""
+    netns = env.network.namespace("n")
+    link = env.network.veth(env.home, netns)
+    near, far = (f"{address},{DB}" for address in link["4"])
+    outsider = env.outside(netns=netns)
+    env.db.tcp_server(near, netns=env.home)
+    env.db.tcp_server(far, netns=netns)
+
+    def mtu(size):
+        for end in (env.home, netns):
+            ip("-n", end, "link", "set", link["dev"], "mtu", str(size))
+
+    mtu(76)
+    wait_for(lambda: env.web.tcp(far) == "ok", "web to reach db")
+    assert outsider.tcp(near) == "ok"
+    mtu(75)
+    for who, to, subject, direction in ((env.web, far, "web", "egress"), (outsider, near, "db", "ingress")):
+        mark = env.audit.mark()
+        assert who.tcp(to, timeout=400) == "ETIMEDOUT", to
+        event = env.audit.wait(mark, event__action="flow-denied", event__code="UNPROVEN", network__direction=direction,
+                               zt__cgroup__path=f"/{subject}")
+        assert "MTU" in event["event"]["reason"], event
+
+
 def test_four_bytes_of_room_are_enough_for_an_identity(env):
     to = f"{env.veth['4'][1]},{DB}"
     with beside(env, env.web, "leaves_four"):

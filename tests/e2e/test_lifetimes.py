@@ -146,6 +146,7 @@ class Volume:
     def __init__(self, path):
         self.path = path
         self.number = 0
+        self.remove()
         os.chmod(path, 0o1777)
 
     def put(self, svid):
@@ -174,7 +175,6 @@ class Volume:
 def test_a_kubernetes_volume_is_followed_from_one_state_to_the_next(env):
     """And never half of it: the key of one state and the certificate of another would be told as a theft."""
     batch, mark = env.workload("batch"), env.audit.mark()
-    take_away(env, "batch")
     volume = Volume(env.dirs["batch"])
     try:
         for seconds in (4200, 4800):  # longer than those of the tests before

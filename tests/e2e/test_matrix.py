@@ -195,10 +195,13 @@ ROWS = [
     Row("tcp_fast_open", "fastopen", V4, FAST, "{text}", 2.5, ear="fastopen"),
     Row("udp_sendto", "udp", V4, DB, "{text}", ear="udp"),
     Row("udp_sendto_over_ipv6", "udp", V6, DB, "{text}", ear="udp"),
+    Row("tcp_fast_open_over_ipv6", "fastopen", V6, FAST, "{text}", 2.5, ear="fastopen"),
     Row("udp_to_a_v4_mapped_address", "udp", MAPPED, DB, "{text}", ear="udp"),
     Row("udp_connected", "udp_connected", V4, DB, "{text}", ear="udp"),
+    Row("udp_connected_over_ipv6", "udp_connected", V6, DB, "{text}", ear="udp"),
     Row("udp_sendmmsg", "tool", TRAFFIC, "udp-mmsg", "--to", f"{V4},{DB}", "--text", "{text}", ear="udp", times=3),
     Row("udp_segmented_by_the_kernel", "udp_segments", V4, DB, "{text}", ear="udp", times=4),
+    Row("udp_segmented_by_the_kernel_over_ipv6", "udp_segments", V6, DB, "{text}", ear="udp", times=4),
     Row("udp_in_fragments_of_the_kernel", "udp_large", V4, DB, "{text}", ear="udp"),
     Row("udp_multicast_over_ipv4", "multicast", GROUPS["4"], GROUP4, "{text}", "lo", ear="group4"),
     Row("udp_multicast_over_ipv6", "multicast", GROUPS["6"], GROUP6, "{text}", "v1", ear="group6", at="far-db"),
@@ -333,7 +336,7 @@ def by_hand(text):
     return {name: (to, packet.hex(), code) for name, (to, packet, code) in packets.items()}
 
 
-def test_what_nobody_may_make_by_hand_does_not_leave(env):
+def test_what_nobody_may_make_by_hand_does_not_leave_and_does_not_arrive(env):
     probe, nobody = env.actors["probe"], env.actors["nobody"]
     made = {}
     for name in by_hand(""):
@@ -344,14 +347,23 @@ def test_what_nobody_may_make_by_hand_does_not_leave(env):
         assert answer["result"] == "EPERM", f"{name}: {answer}"
         logged(env, "egress", (code,), zt__source__spiffe_id=env.svid["probe"].spiffe_id)
     # The same from outside any workload leaves, but where the kernel itself does not take such a packet.
-    refused = set()
+    refused, outside = set(), {}
     for name, (_, to, _, _) in made.items():
-        text = new_text(env)
-        if nobody.do("own_header", to, by_hand(text)[name][1])["result"] != "ok" or not on_devices(env, text):
+        outside[name] = new_text(env)
+        if nobody.do("own_header", to, by_hand(outside[name])[name][1])["result"] != "ok" or not on_devices(env, outside[name]):
             refused.add(name)
     assert not refused, f"nothing was proved of {refused}"
     for name, (text, *_) in made.items():
         assert not on_devices(env, text) and not everywhere(env, text), name
+    # What is odd does not arrive either: a stranger's datagram is not, nor are two fragments that make one packet.
+    for to in (V4, V6):
+        text = new_text(env)
+        nobody.ok("udp", to, OPEN, text)
+        env.actors["db"].ok("wait", "open", text, 2 * PATIENCE)
+    arrived = {name: found for name, text in outside.items() if (found := everywhere(env, text))}
+    datagram, whole = {"db:open": 1}, {f"db:raw4/{HAND_MADE}": 1}
+    assert arrived == {"a datagram": datagram, "a datagram over IPv6": datagram, "a first fragment": whole,
+                       "a later fragment": whole}, arrived
 
 
 def test_raw_sockets_for_tcp_and_udp_send_nothing(env):
@@ -390,6 +402,12 @@ def test_up_to_eight_extension_headers_are_walked_out_and_in(env):
                 packet = ipv6(*chain(kinds[:n], HAND_MADE if actor is env.actors["web"] else 17, data))
                 answer = actor.ok("own_header", V6, packet.hex())
                 assert env.actors["db"].do("wait", ear, text, 2 * PATIENCE)["result"] == "ok", f"{n} {kinds[:1]}: {answer}"
+                # shut has a socket for the one, and may receive nothing.
+                assert everywhere(env, text) == {f"db:{ear}": 1}, f"{n} {kinds[:1]}: {everywhere(env, text)}"
+            text = new_text(env)
+            packet = ipv6(*chain(kinds[:n], HAND_MADE, text.encode()))
+            assert env.actors["lone"].do("own_header", V6, packet.hex())["result"] == "EPERM", f"{n} {kinds[:1]}"
+            assert not on_devices(env, text), f"{n} {kinds[:1]}"
 
 
 def test_odd_packets_do_not_arrive(env):

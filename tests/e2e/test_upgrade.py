@@ -11,6 +11,7 @@ from common import POLICY, setup  # noqa: F401
 from harness import DAEMON, DAEMON_LAYOUT, wait_for
 from test_audit import balanced
 from test_connections import kept
+from test_top import both_ends
 from test_survive import ALLOWED, DB, Flood, check_no_gap, ready, stream_of  # noqa: F401
 
 ROUNDS = 5
@@ -165,6 +166,63 @@ def test_a_leftover_of_another_layout_is_no_source(env):
     env.start()
     assert not os.path.exists(leftover) and not env.tag_of(env.loose) and env.loose.tcp(DB) == "EPERM"
     check_no_gap(env)
+
+
+# Takes connections until its input ends, and closes each when its peer has.
+TAKES = """
+import selectors, socket, sys
+s, there = socket.create_server(("127.0.0.1", 5433), backlog=1024), selectors.DefaultSelector()
+there.register(s, selectors.EVENT_READ)
+there.register(sys.stdin, selectors.EVENT_READ)
+print("listens", flush=True)
+while True:
+    for key, _ in there.select():
+        if key.fileobj is sys.stdin:
+            sys.exit()
+        if key.fileobj is s:
+            there.register(s.accept()[0], selectors.EVENT_READ)
+        elif not key.fileobj.recv(4096):
+            there.unregister(key.fileobj)
+            key.fileobj.close()
+"""
+# Sends over many connections, and ends them one by one, for as long as a daemon takes to start, when it is told to.
+ENDS = """
+import socket, sys, time
+held = [socket.create_connection(("127.0.0.1", 5433), 5) for _ in range(int(sys.argv[1]))]
+for c in held:
+    c.sendall(bytes(100))
+print("sent", flush=True)
+sys.stdin.readline()
+for c in held:
+    c.close()
+    time.sleep(0.003)
+print("ended", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_what_ends_while_two_builds_are_told_of_it_is_counted_once(env):
+    """Also the old program counts what it was told of, until the new one stands in its place."""
+    many = 900
+    web, db = (env.workload(f"{name}-ends", env.ca.issue(f"/{name}/ends")) for name in ("web", "db"))
+    takes = db.spawn(["/usr/bin/python3", "-c", TAKES])
+    wait_for(lambda: takes.out, "the server to listen")
+    sockets, counted = kept(env), both_ends(env, "web/ends", "db/ends")
+    for i, to in enumerate((DAEMON_LAYOUT, DAEMON), 1):
+        ends = web.spawn(["/usr/bin/python3", "-c", ENDS, str(many)])
+        wait_for(lambda e=ends: e.out, "all to be sent", 20)
+        env.kill_daemon()
+        ends.command("")
+        env.program = to
+        env.start()
+        wait_for(lambda e=ends: len(e.out) > 1, "all to be ended", 20)
+        wait_for(lambda: kept(env) <= sockets, "every end to have been told", 5)
+        sent, received = counted[0]()["sent_bytes"], counted[1]()["received_bytes"]
+        print(f"# {100 * many * i} bytes sent: counted {sent} at one end, {received} at the other")
+        assert sent <= 100 * many * i and received <= 100 * many * i, (sent, received)
+        # The kernel may not tell of some ends while programs come to its tracepoint and leave it.
+        assert sent >= 90 * many * i and received >= 90 * many * i, (sent, received)
+        ends.kill()
 
 
 def test_connections_that_are_no_longer_allowed_are_cut_after_an_upgrade_too(env):

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is said of certificates to people who look at them: the same rules that verification holds them to, for every chain that the
- * generator makes, and nothing that a terminal would act on.
+ * What is said of certificates to people who look at them, and nothing that a terminal would act on. That it is what verification
+ * says of every chain that the generator makes is in test_identity_rules.c.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,8 +9,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "identity/describe.h"
-#include "tests/chains/chains.h"
+#include "described.h"
 
 static struct certificate_list *parse(const char *text, size_t len)
 {
@@ -31,98 +30,6 @@ static void describe_one(const struct cert *cert, struct certificate_description
 	certificate_describe(list, 0, time(NULL), description);
 	certificate_list_freep(&list);
 	free(pem);
-}
-
-static bool names(const struct certificate_description *description, int rule)
-{
-	for (unsigned i = 0; i < description->n_problems; i++) {
-		if (description->problems[i].rule == rule)
-			return true;
-	}
-	return false;
-}
-
-static void expect_printable(const char *text)
-{
-	for (; *text != '\0'; text++)
-		assert_true(*text >= ' ' && *text <= '~');
-}
-
-static void expect_all_printable(const struct certificate_description *d)
-{
-	const char *const texts[] = {d->spiffe_id, d->subject,	 d->issuer, d->serial,
-				     d->key,	   d->signature, d->usage,  d->extended};
-
-	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
-		expect_printable(texts[i]);
-	for (unsigned i = 0; i < d->n_problems; i++)
-		expect_printable(d->problems[i].detail);
-}
-
-/* ---- every chain of the generator ---- */
-
-struct tally {
-	unsigned good, bad, unreadable;
-};
-
-/* What no certificate shows on its own: who vouches for it, and what stands above it. */
-static bool is_of_the_path(int rule)
-{
-	return rule == 44 || rule == 58 || rule == 61 || rule == 65;
-}
-
-static void check_certificate(const struct chain_case *c, size_t i, const struct certificate_description *d,
-			      struct tally *tally)
-{
-	expect_all_printable(d);
-	/* Further certificates may be there to be passed over. */
-	if (c->told == 0 && c->n <= 2) {
-		if (d->n_problems != 0)
-			fail_msg("%s, certificate %zu: accepted, but described with rule %d: %s", c->name, i,
-				 d->problems[0].rule, d->problems[0].detail);
-		tally->good++;
-	}
-	/* A CA in the place of the leaf is described as the CA that it is. */
-	if (c->told == 0 || c->depth != (int)i || is_of_the_path(c->told) || (i == 0 && d->role != DESCRIBE_LEAF))
-		return;
-	if (!names(d, c->told))
-		fail_msg("%s, certificate %zu: refused by rule %d, and described with %u others", c->name, i, c->told,
-			 d->n_problems);
-	tally->bad++;
-}
-
-static void check_chain(const struct chain_case *c, void *userdata)
-{
-	struct certificate_list *list = NULL;
-	struct certificate_description description;
-	struct tally *tally = userdata;
-	char *pem = chains_pem(c->chain, c->n), why[256] = "";
-	int r = certificate_list_parse(&list, pem, strlen(pem), why, sizeof(why));
-
-	free(pem);
-	if (r != 0) {
-		assert_int_equal(c->told, 201);
-		assert_true(why[0] != '\0');
-		tally->unreadable++;
-		return;
-	}
-	assert_int_equal(certificate_list_count(list), c->n);
-	for (size_t i = 0; i < c->n; i++) {
-		certificate_describe(list, i, c->at, &description);
-		check_certificate(c, i, &description, tally);
-	}
-	certificate_list_freep(&list);
-}
-
-static void each_certificate_shows_on_its_own_what_it_will_be_refused_for(void **state)
-{
-	struct tally tally = {0};
-
-	(void)state;
-	chains_visit(check_chain, &tally);
-	print_message("%u certificates without fault, %u with, %u chains unreadable\n", tally.good, tally.bad,
-		      tally.unreadable);
-	assert_true(tally.good >= 100 && tally.bad >= 200 && tally.unreadable >= 5);
 }
 
 /* ---- what it says of each ---- */
@@ -268,7 +175,6 @@ static void more_than_64_certificates_are_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(each_certificate_shows_on_its_own_what_it_will_be_refused_for),
 		cmocka_unit_test(usages_are_named),
 		cmocka_unit_test(keys_are_named),
 		cmocka_unit_test(a_signature_that_is_too_weak_is_named),

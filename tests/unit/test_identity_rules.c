@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "described.h"
 #include "identity/rules.h"
 #include "identity/svid.h"
 #include "tests/chains/chains.h"
@@ -18,6 +19,7 @@
 
 struct tally {
 	unsigned accepted, refused, wrong;
+	struct described described;
 	bool about[RULES_MAX];
 	char names[CASES_MAX][48];
 	size_t n_names;
@@ -74,8 +76,7 @@ static void expect_sentence(const struct svid_verdict *verdict)
 	assert_string_not_equal(svid_rule_name(verdict->rule), "unknown-rule");
 	assert_true(verdict->detail[0] != '\0');
 	assert_true(strlen(text) < sizeof(text) - 1);
-	for (const char *at = text; *at != '\0'; at++)
-		assert_true(*at >= ' ' && *at <= '~');
+	expect_printable(text);
 }
 
 static bool is_as_wanted(const struct chain_case *c, const struct svid_verdict *verdict)
@@ -107,6 +108,7 @@ static void check_one(const struct chain_case *c, void *userdata)
 			    verdict.detail, verdict.note);
 		tally->wrong++;
 	}
+	check_described(c, &tally->described);
 	if (c->told != 0)
 		tally->refused++;
 	else
@@ -124,7 +126,7 @@ static bool is_shown_elsewhere(int rule)
 	return rule == 23;
 }
 
-static void each_chain_gets_its_verdict_rule_and_place(void **state)
+static void each_chain_gets_its_verdict_rule_and_place_and_shows_it(void **state)
 {
 	struct tally *tally = calloc(1, sizeof(*tally));
 
@@ -133,6 +135,7 @@ static void each_chain_gets_its_verdict_rule_and_place(void **state)
 	print_message("%u accepted, %u refused, %u not as wanted\n", tally->accepted, tally->refused, tally->wrong);
 	assert_int_equal(tally->wrong, 0);
 	assert_true(tally->accepted + tally->refused >= 200);
+	assert_true(tally->described.good >= 100 && tally->described.bad >= 200 && tally->described.unreadable >= 5);
 	for (int rule = 1; rule <= 75; rule++)
 		if (!tally->about[rule] && !is_shown_elsewhere(rule))
 			fail_msg("no chain is about rule %d", rule);
@@ -165,7 +168,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(each_rule_has_a_name_of_its_own_and_a_sentence),
-		cmocka_unit_test(each_chain_gets_its_verdict_rule_and_place),
+		cmocka_unit_test(each_chain_gets_its_verdict_rule_and_place_and_shows_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
