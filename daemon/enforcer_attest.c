@@ -84,7 +84,7 @@ static bool cgroup_fits(struct enforcer *e, struct tag_attempt *a)
 					"cgroup %s can be entered by others than root, who would gain its identity "
 					"(allow_delegated: true permits that)",
 					a->node->path);
-	else if (!policy_image_binding_of(e->image, a->request->spiffe_id, a->node->path, a->uid, why, sizeof(why)))
+	else if (!policy_image_binding(e->image, a->request->spiffe_id, a->node->path, a->uid, why, sizeof(why)))
 		enforcer_attempt_refuse(a, ATTEST_E_BINDING, "cgroup %s may not carry this identity: %s", a->node->path,
 					why);
 	else {

@@ -231,7 +231,7 @@ bool enforcer_device_fits(struct enforcer *e, struct tag_attempt *a)
 			       : "there is no managed device %s here: it has to be in bulkheadd's network "
 				 "namespace, and its name to fit `devices` of the configuration",
 			name);
-	else if (!policy_image_binding_of(e->image, a->request->spiffe_id, a->place, a->uid, why, sizeof(why)))
+	else if (!policy_image_binding(e->image, a->request->spiffe_id, a->place, a->uid, why, sizeof(why)))
 		enforcer_attempt_refuse(a, ATTEST_E_BINDING, "the device %s may not carry this identity: %s", name,
 					why);
 	else

@@ -67,8 +67,8 @@ static int tag_foresee(struct enforcer *e, const struct policy_image *image, str
 	char why[400];
 
 	if (tag && tag->deadline_ns && !tag->local) {
-		if (policy_image_binding_of(image, enforcer_identity_name(e, tag->identity), node->path, tag->uid, why,
-					    sizeof(why)))
+		if (policy_image_binding(image, enforcer_identity_name(e, tag->identity), node->path, tag->uid, why,
+					 sizeof(why)))
 			return 0;
 		return tags_add(tags, node->id, tag->identity, 0);
 	}

@@ -84,8 +84,8 @@ static bool bindings_check(struct enforcer *e)
 
 		/* One derived follows the tag of its cgroup. */
 		if (tag->local || tag->derived || !tag->deadline_ns || !tag->path[0] ||
-		    policy_image_binding_of(e->image, enforcer_identity_name(e, tag->identity), tag->path, tag->uid,
-					    why, sizeof(why)))
+		    policy_image_binding(e->image, enforcer_identity_name(e, tag->identity), tag->path, tag->uid, why,
+					 sizeof(why)))
 			continue;
 		enforcer_tag_end(e, tag, NOTICE_IDENTITY_REVOKED, why);
 		any = true;

@@ -215,14 +215,8 @@ static void places_name(const struct image_view *view, const struct image_place 
 		 path, uid, n > 1 ? " and others" : "");
 }
 
-bool policy_image_binding(const struct policy_image *image, const char *spiffe_id, const char *cgroup_path, char *why,
-			  size_t why_size)
-{
-	return policy_image_binding_of(image, spiffe_id, cgroup_path, POLICY_ANY_UID, why, why_size);
-}
-
-bool policy_image_binding_of(const struct policy_image *image, const char *spiffe_id, const char *cgroup_path,
-			     uint32_t uid, char *why, size_t why_size)
+bool policy_image_binding(const struct policy_image *image, const char *spiffe_id, const char *cgroup_path,
+			  uint32_t uid, char *why, size_t why_size)
 {
 	const struct image_view *view = &image->view;
 	uint32_t number = policy_image_classify(image, spiffe_id) - view->head->first_spiffe;

@@ -64,14 +64,11 @@ bool policy_image_local_below(const struct policy_image *image, const char *cgro
 
 #define POLICY_ANY_UID UINT32_MAX
 
-/* May this ID be carried by that cgroup? An identity with `only:` binds the IDs it matches to cgroups or units (at or
- * below). Returns true, or false with a sentence naming identity and binding in `why`. */
-bool policy_image_binding(const struct policy_image *image, const char *spiffe_id, const char *cgroup_path, char *why,
-			  size_t why_size);
-/* The same for an ID that was proved by a process of this (real) uid. POLICY_ANY_UID: it is not known whose, so it is nobody's that
- * the ID may be bound to. */
-bool policy_image_binding_of(const struct policy_image *image, const char *spiffe_id, const char *cgroup_path,
-			     uint32_t uid, char *why, size_t why_size);
+/* May this ID, proved by a process of this (real) uid, be carried by that cgroup? An identity with `only:` binds the IDs it matches
+ * to cgroups or units (at or below), and to uids. POLICY_ANY_UID: it is not known whose process proved it, so it is nobody's that
+ * the ID may be bound to. Returns true, or false with a sentence naming identity and binding in `why`. */
+bool policy_image_binding(const struct policy_image *image, const char *spiffe_id, const char *cgroup_path,
+			  uint32_t uid, char *why, size_t why_size);
 
 /* ---- rules ---- */
 

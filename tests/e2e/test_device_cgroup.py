@@ -3,9 +3,9 @@
 import os
 import time
 
-from common import spiffe, setup as common_setup
+from boxes import MS, Box, bind, tag_of_device
+from common import spiffe, setup as common_setup, sysctl
 from harness import ip, wait_for
-from test_device import MS, Box, bind, sysctl, tag_of_device
 
 POLICY = f"""\
 bulkhead: 1
@@ -60,7 +60,7 @@ def setup(env):
 
 def ready(env):
     env.apply(POLICY)
-    sysctl(env, env.home, "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    sysctl(env.home, "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
     env.nobody = env.outside(netns=env.home)
     env.servers = [env.nobody.tcp_server(f"::,{PORT}"), env.nobody.udp_server(f"::,{PORT}")]
     env.box = Contained(env, "box", env.ca.issue("/box"))

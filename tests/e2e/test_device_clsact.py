@@ -5,10 +5,9 @@ import json
 import os
 
 import bpf
-from common import setup as common_setup
+from boxes import E2E, OTHER, POLICY, PORT, PYTHON, Box, Flow, ifindex, map_id, ping, pins, tag_of_device
+from common import setup as common_setup, sysctl
 from harness import DAEMON, DAEMON_LAYOUT, OLDKERNEL, ip, wait_for
-from test_device import (E2E, OTHER, POLICY, PORT, PYTHON, Box, Flow, ifindex, map_id, ping, pins, sysctl,
-                         tag_of_device)
 from test_upgrade import change_build, layouts
 
 
@@ -83,7 +82,7 @@ def setup(env):
 
 def ready(env):
     env.apply(POLICY)
-    sysctl(env, env.home, "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    sysctl(env.home, "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
     env.nobody = env.outside(netns=env.home)
     env.svid = {name: env.ca.issue(f"/{name}") for name in ("box", "web")}
     env.box = Filtered(env)

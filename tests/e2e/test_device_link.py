@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a container or a virtual machine needs of its link: datagrams in fragments, an address by DHCP, routers and link-local
 addresses of IPv6. All of it under the identity of its device."""
-from common import spiffe, setup as common_setup
+from boxes import PYTHON, Box, only_linked, tag_of_device
+from common import spiffe, setup as common_setup, sysctl
 from harness import ip, wait_for
-from test_device import PYTHON, Box, only_linked, sysctl, tag_of_device
 from test_top import pairs
 
 POLICY = f"""\
@@ -115,7 +115,7 @@ def setup(env):
 
 def ready(env):
     env.apply(POLICY)
-    sysctl(env, env.home, "net.ipv4.ip_forward=1")
+    sysctl(env.home, "net.ipv4.ip_forward=1")
     env.nobody = env.outside(netns=env.home)
     env.box = Box(env)
     env.box.bind(env.ca.issue("/box"))
@@ -185,7 +185,7 @@ def test_a_workload_finds_its_router_and_is_none(env):
         assert script(box.inside, ICMP6, "eth0", 133, "ff02::2", "00000000")
         return any(e["event"] == "icmp" and e["type"] == 133 and e["from"] == local for e in host.events)
 
-    sysctl(env, env.home, f"net.ipv6.conf.{box.device}.forwarding=1")
+    sysctl(env.home, f"net.ipv6.conf.{box.device}.forwarding=1")
     wait_for(asked, "the question to come to the host")
     # The host tells, and the workload makes itself an address. It is not bound, so that it does not speak by it.
     def told():

@@ -5,9 +5,11 @@ was routed."""
 import socket
 import struct
 
-from common import setup as common_setup
+from boxes import POLICY, PORT, PYTHON, Box
+from common import mac_of, setup as common_setup, sysctl
+from frames import SEND, answered, ethernet, icmp6_packet, mac_bytes
 from harness import ip, wait_for
-from test_device import POLICY, PORT, PYTHON, SEND, Box, answered, ethernet, icmp6_packet, mac_bytes, mac_of, packed, sysctl
+from packets import packed
 
 FAR, GATE = "fd78:f::2", "fd78:f::1"
 NOWHERE = "fd79::7"  # on the way to `far` as well
@@ -34,7 +36,7 @@ def setup(env):
 
 def ready(env):
     env.apply(POLICY)
-    sysctl(env, env.home, "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    sysctl(env.home, "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
     env.nobody = env.outside(netns=env.home)
     env.svid = {name: env.ca.issue(f"/{name}") for name in ("box", "crate")}
     env.box, env.crate = Box(env), Box(env)
@@ -202,3 +204,38 @@ def test_on_a_bridge_discovery_reaches_the_neighbour_and_no_router(env):
     box.mac = mac_of(env.home, box.device)
     frame = discovery(box, SOLICITATION, box.v6, "fd78:200::ff", "fd78:200::ff", option)
     wait_for(lambda: answered(box, frame, 14 + 40, b"\x88", 0.3), "the host to answer")
+
+
+def arp_request(box, trailer=b""):
+    mac = mac_bytes(mac_of(box.netns, "eth0"))
+    return ethernet(box, struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, 1) + mac + packed(box.v4) + bytes(6)
+                    + packed(box.host4) + trailer, to=b"\xff" * 6)
+
+
+def solicitation(box, to=None, options=b""):
+    """Where is box.host6? Asks all who may be it, or `to`."""
+    target = packed(box.host6)
+    message = struct.pack("!BBHI", 135, 0, 0, 0) + target + b"\1\1" + mac_bytes(mac_of(box.netns, "eth0")) + options
+    group = bytes.fromhex("ff0200000000000000000001ff") + target[13:]
+    packet = icmp6_packet(box.v6, to or socket.inet_ntop(socket.AF_INET6, group), message, hops=255)
+    return ethernet(box, packet, to=None if to else b"\x33\x33" + group[12:])
+
+
+def test_arp_and_neighbour_discovery_carry_nothing_else(env):
+    """The host answers all of these if they reach it."""
+    box, mark = Box(env), env.audit.mark()
+    box.bind(env.ca.issue("/box/link"))
+    arp = (14 + 6, b"\0\2" + mac_bytes(box.mac) + packed(box.host4))
+    advertisement = (14 + 40, b"\x88")
+    # An option that nobody knows (RFC 4727), which receivers pass over (RFC 4861, 4.6).
+    rider = bytes((253, 175)) + b"x" * (175 * 8 - 2)
+    for frame, answer in ((arp_request(box, b"x" * 1472), arp), (solicitation(box, options=rider), advertisement)):
+        assert not answered(box, frame, *answer, 0.25)
+        event = env.audit.wait(mark, event__action="flow-denied", event__code="PARSE", zt__device__name=box.device)
+        mark = env.audit.mark()
+        assert event
+    # The address that it is sent to could say something, too.
+    assert not answered(box, solicitation(box, to=env.crate.host6), *advertisement, 0.25)
+    for frame, answer in ((arp_request(box), arp), (arp_request(box, bytes(18)), arp), (solicitation(box), advertisement),
+                          (solicitation(box, to=box.host6), advertisement)):
+        assert answered(box, frame, *answer, 2)

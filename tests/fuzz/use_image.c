@@ -45,8 +45,8 @@ void fuzz_use_image(const struct policy_image *image)
 	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
 		policy_image_local_of(image, paths[i], &local);
 		policy_image_local_below(image, paths[i]);
-		policy_image_binding(image, "spiffe://a.example/x/y/z", paths[i], why, sizeof(why));
-		policy_image_binding(image, "spiffe://b.example/b", paths[i], why, sizeof(why));
+		policy_image_binding(image, "spiffe://a.example/x/y/z", paths[i], POLICY_ANY_UID, why, sizeof(why));
+		policy_image_binding(image, "spiffe://b.example/b", paths[i], POLICY_ANY_UID, why, sizeof(why));
 	}
 	for (uint32_t i = 0; i <= policy_image_rule_count(image); i++)
 		policy_image_rule(image, i, &rule);

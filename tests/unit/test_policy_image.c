@@ -187,18 +187,19 @@ static void a_bound_id_stays_in_its_cgroups(void **state)
 	const char *id = "spiffe://td/ops/a";
 	char why[256] = "";
 
-	assert_true(policy_image_binding(image, id, "/system.slice/ops.service", why, sizeof(why)));
-	assert_true(policy_image_binding(image, id, "/system.slice/ops.service/worker", why, sizeof(why)));
-	assert_true(policy_image_binding(image, id, "/srv/ops", why, sizeof(why)));
-	assert_true(policy_image_binding(image, id, "/srv/ops/a/b", why, sizeof(why)));
-	assert_false(policy_image_binding(image, id, "/srv/opsx", why, sizeof(why)));
+	assert_true(policy_image_binding(image, id, "/system.slice/ops.service", POLICY_ANY_UID, why, sizeof(why)));
+	assert_true(
+		policy_image_binding(image, id, "/system.slice/ops.service/worker", POLICY_ANY_UID, why, sizeof(why)));
+	assert_true(policy_image_binding(image, id, "/srv/ops", POLICY_ANY_UID, why, sizeof(why)));
+	assert_true(policy_image_binding(image, id, "/srv/ops/a/b", POLICY_ANY_UID, why, sizeof(why)));
+	assert_false(policy_image_binding(image, id, "/srv/opsx", POLICY_ANY_UID, why, sizeof(why)));
 	assert_string_equal(why, "identity 'ops' is bound to unit ops.service and others; /srv/opsx is not within it");
-	assert_false(policy_image_binding(image, id, "/srv", why, sizeof(why)));
-	assert_false(policy_image_binding(image, id, "/a/ops.service", why, sizeof(why)));
-	assert_false(policy_image_binding(image, id, "", why, sizeof(why)));
+	assert_false(policy_image_binding(image, id, "/srv", POLICY_ANY_UID, why, sizeof(why)));
+	assert_false(policy_image_binding(image, id, "/a/ops.service", POLICY_ANY_UID, why, sizeof(why)));
+	assert_false(policy_image_binding(image, id, "", POLICY_ANY_UID, why, sizeof(why)));
 	/* Not matched, not bound. */
-	assert_true(policy_image_binding(image, "spiffe://td/ops/a/b", "/a", why, sizeof(why)));
-	assert_true(policy_image_binding(image, "spiffe://td/x", "/a", why, sizeof(why)));
+	assert_true(policy_image_binding(image, "spiffe://td/ops/a/b", "/a", POLICY_ANY_UID, why, sizeof(why)));
+	assert_true(policy_image_binding(image, "spiffe://td/x", "/a", POLICY_ANY_UID, why, sizeof(why)));
 }
 
 static void an_id_in_two_bound_identities_must_be_within_both(void **state)
@@ -209,9 +210,9 @@ static void an_id_in_two_bound_identities_must_be_within_both(void **state)
 	char why[256];
 
 	(void)state;
-	assert_true(policy_image_binding(image, "spiffe://td/b", "/a/b", why, sizeof(why)));
-	assert_false(policy_image_binding(image, "spiffe://td/b", "/a", why, sizeof(why)));
-	assert_true(policy_image_binding(image, "spiffe://td/x", "/a", why, sizeof(why)));
+	assert_true(policy_image_binding(image, "spiffe://td/b", "/a/b", POLICY_ANY_UID, why, sizeof(why)));
+	assert_false(policy_image_binding(image, "spiffe://td/b", "/a", POLICY_ANY_UID, why, sizeof(why)));
+	assert_true(policy_image_binding(image, "spiffe://td/x", "/a", POLICY_ANY_UID, why, sizeof(why)));
 	policy_image_freep(&image);
 }
 
@@ -224,17 +225,17 @@ static void an_id_may_be_bound_to_who_proves_it(void **state)
 	char why[256];
 
 	(void)state;
-	assert_true(policy_image_binding_of(image, "spiffe://td/a", "/a.service", 33, why, sizeof(why)));
-	assert_false(policy_image_binding_of(image, "spiffe://td/a", "/b.service", 33, why, sizeof(why)));
+	assert_true(policy_image_binding(image, "spiffe://td/a", "/a.service", 33, why, sizeof(why)));
+	assert_false(policy_image_binding(image, "spiffe://td/a", "/b.service", 33, why, sizeof(why)));
 	assert_string_equal(why, "identity 'a' is bound to unit a.service, uid 33; /b.service is not within it");
-	assert_false(policy_image_binding_of(image, "spiffe://td/a", "/a.service", 0, why, sizeof(why)));
+	assert_false(policy_image_binding(image, "spiffe://td/a", "/a.service", 0, why, sizeof(why)));
 	assert_string_equal(why, "identity 'a' is bound to unit a.service, uid 33; uid 0 proved it");
 	/* Of a tag that an older version gave it is not known who proved it: it is nobody that it could be bound to. */
-	assert_false(policy_image_binding_of(image, "spiffe://td/a", "/a.service", POLICY_ANY_UID, why, sizeof(why)));
+	assert_false(policy_image_binding(image, "spiffe://td/a", "/a.service", POLICY_ANY_UID, why, sizeof(why)));
 	assert_string_equal(why, "identity 'a' is bound to unit a.service, uid 33; it is not known who proved it");
-	assert_true(policy_image_binding_of(image, "spiffe://td/b", "/x/y", 7, why, sizeof(why)));
-	assert_true(policy_image_binding_of(image, "spiffe://td/b", "/b/c", 8, why, sizeof(why)));
-	assert_false(policy_image_binding_of(image, "spiffe://td/b", "/x/y", 8, why, sizeof(why)));
+	assert_true(policy_image_binding(image, "spiffe://td/b", "/x/y", 7, why, sizeof(why)));
+	assert_true(policy_image_binding(image, "spiffe://td/b", "/b/c", 8, why, sizeof(why)));
+	assert_false(policy_image_binding(image, "spiffe://td/b", "/x/y", 8, why, sizeof(why)));
 	assert_string_equal(why, "identity 'b' is bound to uid 7 and others; uid 8 proved it");
 	policy_image_freep(&image);
 }
@@ -320,7 +321,7 @@ static void use(const struct policy_image *image)
 		policy_image_local_of(image, paths[i], &local);
 		policy_image_local_below(image, paths[i]);
 		for (size_t j = 0; j < 4; j++)
-			policy_image_binding(image, ids[i], paths[j], why, sizeof(why));
+			policy_image_binding(image, ids[i], paths[j], POLICY_ANY_UID, why, sizeof(why));
 	}
 	for (size_t i = 0; policy_image_local(image, i, &local); i++)
 		used += strlen(local.name) + strlen(local.path);
