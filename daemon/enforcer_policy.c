@@ -290,9 +290,14 @@ static int directory_read(const char *path, struct policy_source **filesp, size_
 	return r ? r : n;
 }
 
-/* First start: the policy directory becomes revision 1. */
-static int directory_enforce(struct enforcer *e, uint32_t in_force, char *why, size_t why_size)
+/*
+ * First start: the policy directory becomes revision 1. Where revisions were stored and cannot be read it does not come by itself
+ * either, for the same reason as an earlier one: it may allow more. But for the root of the tree it does, where nothing at all would
+ * be enforced without it.
+ */
+static int directory_enforce(struct enforcer *e, uint32_t in_force, uint32_t latest, char *why, size_t why_size)
 {
+	bool whole = strcmp(e->config.subtree, "/") == 0;
 	__attribute__((cleanup(policy_image_freep))) struct policy_image *image = NULL;
 	__attribute__((cleanup(freep))) char *text = NULL;
 	struct policy_source *files = NULL, builtin = builtin_source();
@@ -300,13 +305,14 @@ static int directory_enforce(struct enforcer *e, uint32_t in_force, char *why, s
 	uint64_t now_usec = enforcer_realtime_ns() / 1000;
 	uint32_t number = 0;
 	size_t n = 0;
-	int r;
+	int r = 0;
 
-	r = directory_read(e->config.policy_dir, &files, &n);
+	if (whole || (!in_force && !latest))
+		r = directory_read(e->config.policy_dir, &files, &n);
 	if (r > 0) {
 		r = enforcer_image_make(e, files, n, &image, &text);
 		if (r == 0) {
-			number = datapath_revision(e->datapath) + 1;
+			number = (latest > in_force ? latest : in_force) + 1;
 			change.files = files;
 			change.n = n;
 			r = enforcer_revision_write(e, image, &change, number, now_usec);
@@ -320,7 +326,7 @@ static int directory_enforce(struct enforcer *e, uint32_t in_force, char *why, s
 		}
 	}
 	/* To deny everything on a part of the tree is safe; on all of it, it ends the operator's own session. */
-	if (r == 0 && !image && strcmp(e->config.subtree, "/") == 0 && (!e->adopted || in_force)) {
+	if (r == 0 && !image && whole && (!e->adopted || in_force)) {
 		policy_sources_free(files, n);
 		snprintf(why, why_size,
 			 "no valid policy in %s: with the managed subtree / the built-in policy would deny every "
@@ -436,7 +442,7 @@ int enforcer_policy_start(struct enforcer *e, char *why, size_t why_size)
 		log_error("revision %u cannot be read from %s/revisions: %s", latest, e->config.state_dir,
 			  revision_flaw(r));
 	}
-	r = directory_enforce(e, in_force, why, why_size);
+	r = directory_enforce(e, in_force, latest, why, why_size);
 	if (r == 0 && !e->revision && (in_force || latest))
 		deny_everything_say(e);
 	/* Neither what was on trial nor what was before it could be read: there is nothing to go back from any more. */

@@ -284,7 +284,7 @@ def test_a_socket_that_connects_to_itself_is_refused_with_the_reason(env):
     mark = env.audit.mark()
     assert outcome(act(env.web, "cross", "127.0.0.1", CROSSING, "127.0.0.1", CROSSING)) == "ETIMEDOUT"
     env.audit.wait(mark, event__action="flow-denied", event__code="SIMULTANEOUS_OPEN")
-    denial = env.ctl("why-denied", "--last", 1, expect=0).out
+    denial = env.ctl("why-denied", "--last", 5, expect=0).out
     assert "let one of them listen" in denial, denial
 
 
@@ -400,7 +400,7 @@ def test_a_segment_without_room_for_an_identity_is_refused_with_the_reason(env):
                                    zt__cgroup__path=f"/{who.name}")
             assert "leave no room" in event["event"]["reason"], event
             assert server.stat()["accepted"] == 0
-            denial = env.ctl("why-denied", "--last", 1, expect=0).out
+            denial = env.ctl("why-denied", "--last", 5, expect=0).out
             assert "leave no room" in denial, denial
             server.kill()
 
@@ -469,7 +469,7 @@ def test_an_identity_that_is_removed_on_the_way_makes_a_peer_of_the_world_and_is
                                zt__proof="stripped", zt__source__kind="world")
         assert "let TCP option 254 pass" in event["event"]["reason"], event["event"]["reason"]
         assert env.status()["handshakes"]["stripped"] > stripped and server.stat()["accepted"] == accepted
-        denial = env.ctl("why-denied", "--last", 1, expect=0).out
+        denial = env.ctl("why-denied", "--last", 5, expect=0).out
         assert "something on the way removed it" in denial, denial
 
 
