@@ -81,6 +81,7 @@ def test_each_message_is_the_whole_state(env):
         assert client.state() == (COMPLETE, {"two.example": b""}, "")
         api.bundles()
         assert client.state() == (COMPLETE, {}, "")
+        wait_for(api.calls, "the server to tell of the call")
         assert len(api.calls()) == 1, "all on one stream"
         assert api.calls()[0]["workload.spiffe.io"] == "true"
 
@@ -154,7 +155,7 @@ def test_bundles_that_cannot_be_handed_over_come_with_the_next_stream(env):
         assert state == LOST and not bundles and "could not be handed over" in why, (state, why)
         limit_descriptors(client.process.pid, 256)
         assert client.until(COMPLETE)[0] == {"one.example": one}
-        assert len(api.calls()) > 1
+        wait_for(lambda: len(api.calls()) > 1, "the server to tell of the second call")
 
 
 def test_a_role_that_is_telling_something_ends_in_order_when_the_daemon_does(env):
