@@ -36,7 +36,7 @@ def test_a_device_does_not_carry_what_its_identity_may_not_send(env):
 
 def test_the_host_reaches_the_workload_of_a_device_where_the_policy_says_so(env):
     for address in (env.box.v4, env.box.v6):
-        assert env.nobody.tcp(f"{address},{PORT}") == "ok"
+        wait_for(lambda a=address: env.nobody.tcp(f"{a},{PORT}") == "ok", "the host to reach it: IPv6 takes a moment on a new link")
         assert env.nobody.udp(f"{address},{PORT}") == "ok"
         assert ping(env.nobody, address)
         assert env.nobody.tcp(f"{address},{OTHER}", timeout=250) == "ETIMEDOUT"
