@@ -45,11 +45,11 @@ static void word_next(struct datapath *dp, uint32_t slot)
 	__atomic_store_n(&dp->state->word, generation << 1 | slot, __ATOMIC_RELEASE);
 }
 
-/* NULL with errno. */
-static uint8_t *tables_map(const struct datapath *dp, uint32_t slot)
+/* So much of them as is to be written: each page costs, used or not. NULL with errno. */
+static uint8_t *tables_map(const struct datapath *dp, uint32_t slot, size_t len)
 {
-	uint8_t *map = mmap(NULL, BH_TABLES_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
-			    bpf_map__fd(dp->skeleton->maps.tables), (off_t)slot * BH_TABLES_BYTES);
+	uint8_t *map = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(dp->skeleton->maps.tables),
+			    (off_t)slot * BH_TABLES_BYTES);
 
 	return map == MAP_FAILED ? NULL : map;
 }
@@ -101,12 +101,12 @@ int datapath_policy_swap(struct datapath *dp, const void *tables, size_t len, co
 		return -E2BIG;
 	/* No program that read the former word may still be looking at the set to be filled. */
 	datapath_settle(dp);
-	to = tables_map(dp, slot);
+	to = tables_map(dp, slot, len);
 	if (!to)
 		return -errno;
 	memcpy(to, tables, len);
 	until_write(to, tables);
-	munmap(to, BH_TABLES_BYTES);
+	munmap(to, len);
 	for (uint32_t i = 0; i < BH_MAX_IDENTITIES; i++)
 		dp->who[(slot * BH_MAX_IDENTITIES + i) * 4] = who[i];
 	dp->state->revision[slot] = revision;
@@ -118,13 +118,14 @@ int datapath_policy_swap(struct datapath *dp, const void *tables, size_t len, co
 int datapath_policy_untils(struct datapath *dp, const void *tables)
 {
 	uint32_t slot = slot_in_force(dp);
-	uint8_t *to = tables_map(dp, slot);
+	size_t len = ((const struct bh_tables *)tables)->size;
+	uint8_t *to = tables_map(dp, slot, len);
 	bool any;
 
 	if (!to)
 		return -errno;
 	any = until_write(to, tables);
-	munmap(to, BH_TABLES_BYTES);
+	munmap(to, len);
 	/* A rule that had ended may count again: verdicts that rest on its end are void. */
 	if (any)
 		word_next(dp, slot);
