@@ -2,61 +2,41 @@
 #include "compile.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <openssl/evp.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/pidfd.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <systemd/sd-daemon.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "compile_process.h"
 #include "files.h"
 #include "ipc.h"
-#include "log.h"
 #include "policy/image.h"
 #include "policy/verify.h"
 #include "policy_pack.h"
-#include "roles.h"
 #include "sandbox.h"
 
-#define COMPILE_TIMEOUT_MS 20000
-#define COMPILE_WAIT_MS 1000 /* between two signs of life to the service manager */
-#define COMPILE_POLL_MS 10   /* where the kernel gives no pidfd to wait with */
-#define COMPILE_MAX_TEXT (4U << 20)
 #define COMPILE_MEMORY (2ULL << 30)
-
-/* What the child writes: this, then `body_len` bytes, then `text_len` bytes. */
-struct compile_result {
-	uint32_t status; /* 0 done, 1 not valid, 2 out of memory or unexpected */
-	uint32_t text_len;
-	uint64_t body_len;
-};
 
 /* ---- child ---- */
 
-static int result_write(int fd, uint32_t status, const void *body, size_t body_len, const char *text)
+/* Both are written before the word that they are there: what comes after it counts for nothing. */
+static int result_write(const int *fds, uint32_t status, const void *body, size_t body_len, const char *text)
 {
 	size_t text_len = text ? strlen(text) : 0;
-	struct compile_result result = {.status = status, .body_len = body_len};
+	struct compile_done done = {.status = status, .body_len = body_len};
 	int r;
 
-	result.text_len = (uint32_t)(text_len < COMPILE_MAX_TEXT ? text_len : COMPILE_MAX_TEXT);
-	r = file_write_all(fd, &result, sizeof(result));
-	if (!r && body_len)
-		r = file_write_all(fd, body, body_len);
-	if (!r && result.text_len)
-		r = file_write_all(fd, text, result.text_len);
+	done.text_len = (uint32_t)(text_len < COMPILE_MAX_TEXT ? text_len : COMPILE_MAX_TEXT);
+	r = file_write_all(fds[COMPILE_FD_BODY], body, body_len);
+	if (!r)
+		r = file_write_all(fds[COMPILE_FD_TEXT], text, done.text_len);
+	if (!r)
+		r = file_write_all(fds[COMPILE_FD_SOCKET], &done, sizeof(done));
 	return r ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
@@ -93,7 +73,7 @@ static int verify_policy(const struct policy *policy, char **textp)
 	return r;
 }
 
-static int job_policy(const void *input, size_t len, bool verify, int out_fd)
+static int job_policy(const void *input, size_t len, bool verify, const int *fds)
 {
 	__attribute__((cleanup(policy_diagnostics_freep))) struct policy_diagnostics *diagnostics = NULL;
 	__attribute__((cleanup(policy_freep))) struct policy *policy = NULL;
@@ -123,12 +103,12 @@ static int job_policy(const void *input, size_t len, bool verify, int out_fd)
 			text = error;
 		}
 	}
-	r = result_write(out_fd, r < 0 ? 2 : (uint32_t)r, r ? NULL : image, r ? 0 : image_len, text);
+	r = result_write(fds, r < 0 ? 2 : (uint32_t)r, r ? NULL : image, r ? 0 : image_len, text);
 	policy_sources_free(files, n);
 	return r;
 }
 
-static int job_config(const void *input, size_t len, const char *name, int out_fd)
+static int job_config(const void *input, size_t len, const char *name, const int *fds)
 {
 	struct daemon_config_file *file = calloc(1, sizeof(*file));
 	char why[1024] = "";
@@ -137,177 +117,120 @@ static int job_config(const void *input, size_t len, const char *name, int out_f
 	if (!file)
 		return EXIT_FAILURE;
 	r = config_parse_yaml(input, len, name, file, why, sizeof(why));
-	r = result_write(out_fd, r < 0 ? 2 : (uint32_t)r, r ? NULL : file, r ? 0 : sizeof(*file), why);
+	r = result_write(fds, r < 0 ? 2 : (uint32_t)r, r ? NULL : file, r ? 0 : sizeof(*file), why);
 	free(file);
 	return r;
 }
 
-/* OpenSSL reads its configuration when it is first used: that has to be before files are out of reach. */
-static bool digest_ready(void)
-{
-	uint8_t digest[EVP_MAX_MD_SIZE];
-
-	return EVP_Digest("", 0, digest, NULL, EVP_sha256(), NULL) == 1;
-}
-
-int role_compiler_main(enum compile_job job, const char *name, int in_fd, int out_fd)
+int role_compiler_main(const char *name, const int fds[COMPILE_FDS])
 {
 	__attribute__((cleanup(freep))) void *input = NULL;
+	struct compile_start start;
 	size_t len = 0;
+	ssize_t n;
 
 #ifndef __SANITIZE_ADDRESS__
 	struct rlimit memory = {COMPILE_MEMORY, COMPILE_MEMORY};
 
 	setrlimit(RLIMIT_AS, &memory);
 #endif
-	if (!digest_ready() || role_sandbox(SANDBOX_COMPILER) < 0 ||
-	    ipc_memfd_read(in_fd, POLICY_PACK_MAX_BYTES, &input, &len) < 0)
+	if (role_sandbox(SANDBOX_COMPILER) < 0)
 		return EXIT_FAILURE;
-	switch (job) {
+	do {
+		n = read(fds[COMPILE_FD_SOCKET], &start, sizeof(start));
+	} while (n < 0 && errno == EINTR);
+	if (n == 0) /* there is nothing to be done any more */
+		return EXIT_SUCCESS;
+	if (n != sizeof(start) || ipc_memfd_read(fds[COMPILE_FD_INPUT], POLICY_PACK_MAX_BYTES, &input, &len) < 0)
+		return EXIT_FAILURE;
+	switch (start.job) {
 	case COMPILE_POLICY:
 	case COMPILE_STORED:
-		return job_policy(input, len, job == COMPILE_POLICY, out_fd);
+		return job_policy(input, len, start.job == COMPILE_POLICY, fds);
 	case COMPILE_CONFIG:
-		return job_config(input, len, name, out_fd);
+		return job_config(input, len, name, fds);
 	}
 	return EXIT_FAILURE;
 }
 
 /* ---- parent ---- */
 
-static int64_t now_ms(void)
+/* Gives the job to the process that waits, or to a new one where none does. */
+static int job_begin(struct compile_process **processp, enum compile_job job, const char *name, const void *input,
+		     size_t len)
 {
-	struct timespec ts;
+	int r = compile_process_waits(*processp) ? compile_process_begin(*processp, job, input, len) : -ESRCH;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	/* Nothing is wrong with the job where what waited for it was killed, say for want of memory elsewhere. */
+	if (r != -ESRCH)
+		return r;
+	compile_process_freep(processp);
+	r = compile_process_new(processp, name);
+	return r < 0 ? r : compile_process_begin(*processp, job, input, len);
 }
 
-/* Returns whether the child ended in time. The caller does nothing else meanwhile, but it is not hung. */
-static bool child_ends(pid_t pid, int *statusp)
+/* Runs one job. Returns its status with the text (malloc()ed), or -errno. */
+static int job_run(struct compile_process **processp, enum compile_job job, const char *name, const void *input,
+		   size_t len, const struct compile_meanwhile *meanwhile, struct compile_done *done, char **textp)
 {
-	__attribute__((cleanup(closep))) int pidfd = pidfd_open(pid, 0);
-	struct pollfd p = {.fd = pidfd, .events = POLLIN};
-	int64_t now = now_ms(), until = now + COMPILE_TIMEOUT_MS, told = now;
+	int r = job_begin(processp, job, name, input, len);
 
-	while (now < until) {
-		poll(&p, 1, pidfd < 0 ? COMPILE_POLL_MS : COMPILE_WAIT_MS);
-		if (waitpid(pid, statusp, WNOHANG) == pid)
-			return true;
-		now = now_ms();
-		if (now - told >= COMPILE_WAIT_MS) {
-			sd_notify(0, "WATCHDOG=1");
-			told = now;
-		}
-	}
-	return false;
-}
-
-/* Waits for the child, and ends one that does not. Returns 0, or -errno with a sentence. */
-static int child_wait(pid_t pid, char **textp)
-{
-	int status = 0;
-
-	if (!child_ends(pid, &status)) {
-		kill(pid, SIGKILL);
-		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-			;
-		if (asprintf(textp, "the compiler took longer than %d s and was ended", COMPILE_TIMEOUT_MS / 1000) < 0)
-			*textp = NULL;
-		return -ETIMEDOUT;
-	}
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-		return 0;
-	if (asprintf(textp, "the compiler ended by %s %d", WIFSIGNALED(status) ? "signal" : "exit status",
-		     WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status)) < 0)
-		*textp = NULL;
-	return -EIO;
-}
-
-/* Runs one job. Returns its status with body and text (malloc()ed), or -errno. */
-static int job_run(enum compile_job job, const char *name, const void *input, size_t len,
-		   const struct compile_meanwhile *meanwhile, void **bodyp, size_t *body_len, char **textp)
-{
-	__attribute__((cleanup(closep))) int in = ipc_memfd("bulkhead-input", input, len);
-	__attribute__((cleanup(closep))) int out = memfd_create("bulkhead-result", MFD_CLOEXEC);
-	__attribute__((cleanup(freep))) void *bytes = NULL;
-	struct compile_result result;
-	size_t bytes_len = 0;
-	pid_t pid;
-	int r;
-
-	if (in < 0 || out < 0)
-		return in < 0 ? in : -errno;
-	pid = role_spawn_compiler(job, name, in, out);
-	if (pid < 0)
-		return (int)pid;
+	if (r < 0)
+		return r;
 	if (meanwhile)
 		meanwhile->work(meanwhile->ctx);
-	r = child_wait(pid, textp);
-	if (r < 0)
-		return r;
-	if (lseek(out, 0, SEEK_SET) < 0)
-		return -errno;
-	r = ipc_memfd_read(out, sizeof(result) + POLICY_IMAGE_MAX_BYTES + COMPILE_MAX_TEXT, &bytes, &bytes_len);
-	if (r < 0)
-		return r;
-	if (bytes_len < sizeof(result))
-		return -EBADMSG;
-	memcpy(&result, bytes, sizeof(result));
-	if (result.body_len > bytes_len - sizeof(result) ||
-	    result.text_len != bytes_len - sizeof(result) - result.body_len || result.status > 2)
-		return -EBADMSG;
-	if (result.text_len) {
-		*textp = strndup((char *)bytes + sizeof(result) + result.body_len, result.text_len);
-		if (!*textp)
-			return -ENOMEM;
-	}
-	if (result.body_len) {
-		*bodyp = malloc(result.body_len);
-		if (!*bodyp)
-			return -ENOMEM;
-		memcpy(*bodyp, (char *)bytes + sizeof(result), result.body_len);
-	}
-	*body_len = result.body_len;
-	return result.status == 2 ? -ENOMEM : (int)result.status;
+	r = compile_process_wait(*processp, done, textp);
+	if (r == 0)
+		r = compile_process_text(*processp, textp);
+	return r < 0 ? r : done->status == 2 ? -ENOMEM : (int)done->status;
 }
 
-static int compile_files(enum compile_job job, const struct policy_source *files, size_t n,
-			 const struct compile_meanwhile *meanwhile, void **imagep, size_t *lenp, char **textp)
+static int compile_files(struct compile_process **processp, enum compile_job job, const struct policy_source *files,
+			 size_t n, const struct compile_meanwhile *meanwhile, int *imagep, char **textp)
 {
 	__attribute__((cleanup(freep))) void *input = NULL;
+	struct compile_done done;
 	size_t len = 0;
 	int r;
 
-	*imagep = NULL;
+	*imagep = -1;
 	*textp = NULL;
 	r = policy_pack(files, n, &input, &len);
-	if (r < 0)
-		return r;
-	return job_run(job, "", input, len, meanwhile, imagep, lenp, textp);
+	if (r == 0)
+		r = job_run(processp, job, "", input, len, meanwhile, &done, textp);
+	if (r == 0)
+		*imagep = compile_process_take_body(*processp);
+	return r;
 }
 
-int compile_policy(const struct policy_source *files, size_t n, const struct compile_meanwhile *meanwhile,
-		   void **imagep, size_t *lenp, char **textp)
+int compile_policy(struct compile_process **processp, const struct policy_source *files, size_t n,
+		   const struct compile_meanwhile *meanwhile, int *imagep, char **textp)
 {
-	return compile_files(COMPILE_POLICY, files, n, meanwhile, imagep, lenp, textp);
+	return compile_files(processp, COMPILE_POLICY, files, n, meanwhile, imagep, textp);
 }
 
-int compile_stored_policy(const struct policy_source *files, size_t n, const struct compile_meanwhile *meanwhile,
-			  void **imagep, size_t *lenp, char **textp)
+int compile_stored_policy(struct compile_process **processp, const struct policy_source *files, size_t n,
+			  const struct compile_meanwhile *meanwhile, int *imagep, char **textp)
 {
-	return compile_files(COMPILE_STORED, files, n, meanwhile, imagep, lenp, textp);
+	return compile_files(processp, COMPILE_STORED, files, n, meanwhile, imagep, textp);
 }
 
 int compile_config(const char *text, size_t len, const char *name, struct daemon_config_file *out, char **textp)
 {
+	__attribute__((cleanup(compile_process_freep))) struct compile_process *process = NULL;
+	__attribute__((cleanup(closep))) int fd = -1;
 	__attribute__((cleanup(freep))) void *body = NULL;
+	struct compile_done done;
 	size_t body_len = 0;
 	int r;
 
 	*textp = NULL;
-	r = job_run(COMPILE_CONFIG, name, text, len, NULL, &body, &body_len, textp);
+	r = job_run(&process, COMPILE_CONFIG, name, text, len, NULL, &done, textp);
 	if (r)
+		return r;
+	fd = compile_process_take_body(process);
+	r = ipc_memfd_read(fd, sizeof(*out), &body, &body_len);
+	if (r < 0)
 		return r;
 	if (body_len != sizeof(*out))
 		return -EBADMSG;

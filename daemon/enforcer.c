@@ -534,6 +534,7 @@ static int enforcer_start(struct enforcer *e)
 	if (r < 0)
 		return r;
 	enforcer_key_arm(e);
+	enforcer_compiler_arm(e);
 	started_notice(e);
 	enforcer_sweep(e, false, "the daemon started");
 	return 0;
@@ -550,6 +551,8 @@ static void enforcer_free(struct enforcer *e)
 	e->queue_len = 0;
 	if (e->datapath)
 		enforcer_notice_account(e); /* nobody is left to write the rest */
+	compile_process_freep(&e->compiler);
+	sd_event_source_disable_unref(e->compiler_used);
 	sd_event_source_disable_unref(e->confirm_timer);
 	sd_event_source_disable_unref(e->sweep_timer);
 	sd_event_source_disable_unref(e->guard_timer);

@@ -121,17 +121,17 @@ static int session_check(struct enforcer *e, const struct policy_image *image, s
 	return CONTROL_WOULD_CUT;
 }
 
-/* From sources to force. `change` is complete but for the files' image. */
-static int change_make(struct enforcer *e, const struct policy_change *change, const char *session, bool even_if_cut,
+/* From sources to force. `change` is complete but for the files' image and the draft. */
+static int change_make(struct enforcer *e, struct policy_change *change, const char *session, bool even_if_cut,
 		       struct control_change_result *out, char **textp)
 {
+	__attribute__((cleanup(revision_draft_clear))) struct revision_draft draft = {.fd = -1};
 	__attribute__((cleanup(policy_image_freep))) struct policy_image *image = NULL;
 	struct ipc_notice notice;
 	int r;
 
-	r = change->cause == REVISION_ROLLED_BACK
-		    ? enforcer_image_make_stored(e, change->files, change->n, &image, textp)
-		    : enforcer_image_make(e, change->files, change->n, &image, textp);
+	change->draft = &draft;
+	r = enforcer_change_image(e, change, &image, textp);
 	if (r) {
 		notice = enforcer_policy_notice(e, NOTICE_POLICY_REFUSED, change->author);
 		snprintf(notice.text, sizeof(notice.text), "%s", *textp ? *textp : strerror(-r));

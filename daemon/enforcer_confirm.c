@@ -49,7 +49,8 @@ static int revert(struct enforcer *e, const char *why)
 {
 	__attribute__((cleanup(policy_image_freep))) struct policy_image *image = NULL;
 	__attribute__((cleanup(freep))) char *text = NULL;
-	struct policy_change change = {.cause = REVISION_REVERTED, .target = e->waiting.previous};
+	struct revision_draft draft = {.fd = -1};
+	struct policy_change change = {.cause = REVISION_REVERTED, .target = e->waiting.previous, .draft = &draft};
 	uint32_t given_up = e->waiting.revision;
 	struct control_change_result result;
 	struct policy_source *files = NULL;

@@ -39,6 +39,7 @@
 
 #include "backoff.h"
 #include "cgroup_tree.h"
+#include "compile_process.h"
 #include "config.h"
 #include "confirmation.h"
 #include "control.h"
@@ -187,6 +188,9 @@ struct enforcer {
 	bool identity_ready;
 	uint64_t started_ns; /* CLOCK_BOOTTIME */
 
+	struct compile_process
+		*compiler; /* that waits for a policy, or has done its job; NULL: none could be started */
+
 	/* policy in force */
 	struct policy_image *image;
 	uint32_t revision;
@@ -227,6 +231,7 @@ struct enforcer {
 	struct ipc_notice *queue; /* NOTICE_QUEUE items, waiting for the auditor to run */
 	size_t queue_head, queue_len;
 
+	sd_event_source *compiler_used; /* NULL: none was, yet */
 	sd_event_source *confirm_timer;
 	sd_event_source *sweep_timer;
 	sd_event_source *guard_timer;
@@ -258,22 +263,28 @@ struct policy_change {
 	const struct policy_source *files;
 	size_t n;
 	const char *comment;
-	uint32_t target;       /* the revision gone back to; 0: none */
-	uint32_t confirm_s;    /* 0: for good */
-	struct author *author; /* NULL: nobody */
+	uint32_t target;	      /* the revision gone back to; 0: none */
+	uint32_t confirm_s;	      /* 0: for good */
+	struct author *author;	      /* NULL: nobody */
+	struct revision_draft *draft; /* of its revision; used up when that is stored */
 };
 
 /* Compiles and opens. Returns 0, 1 (not valid, *textp says why), or -errno. */
 int enforcer_image_make(struct enforcer *e, const struct policy_source *files, size_t n, struct policy_image **imagep,
 			char **textp);
-/* Likewise what was in force once: neither its tests nor its invariants keep it from coming back. */
-int enforcer_image_make_stored(struct enforcer *e, const struct policy_source *files, size_t n,
-			       struct policy_image **imagep, char **textp);
+/* Likewise for a change, whose revision is begun meanwhile. Of what was in force once neither tests nor invariants keep it from
+ * coming back. */
+int enforcer_change_image(struct enforcer *e, const struct policy_change *change, struct policy_image **imagep,
+			  char **textp);
+/* Lets a compiler start and wait for its job, as soon as there is nothing else to do. */
+void enforcer_compiler_arm(struct enforcer *e);
 /* Who index of every identity number under `image`; malloc()ed, BH_MAX_IDENTITIES items, or NULL. */
 uint16_t *enforcer_who_table(const struct enforcer *e, const struct policy_image *image);
 /* Swaps to the image, which becomes the enforcer's. Returns 0 or -errno: nothing changed. */
 int enforcer_image_enforce(struct enforcer *e, struct policy_image **imagep, uint32_t revision, uint64_t applied_usec);
-/* Stores what comes into force as revision `number`. */
+/* Begins the draft of a change's revision. A fault is told when it is stored. */
+void enforcer_revision_begin(struct enforcer *e, const struct policy_change *change);
+/* Stores what comes into force as revision `number`, and begins the draft where that was not done. */
 int enforcer_revision_write(struct enforcer *e, const struct policy_image *image, const struct policy_change *change,
 			    uint32_t number, uint64_t applied_usec);
 /* The sources of a stored revision, for policy_sources_free(); 0: the built-in policy. */

@@ -13,8 +13,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cleanup.h"
 #include "compile.h"
 #include "files.h"
+#include "image_file.h"
 #include "log.h"
 #include "policy_pack.h"
 #include "revisions.h"
@@ -22,11 +24,6 @@
 
 /* What is in force when nobody has said anything: nothing may talk, and the log says so. */
 static const char builtin_text[] = "bulkhead: 1\ndefaults: {action: deny, log: denied}\n";
-
-static void freep(void *p)
-{
-	free(*(void **)p);
-}
 
 static struct policy_source builtin_source(void)
 {
@@ -38,14 +35,17 @@ static struct policy_source builtin_source(void)
 static void image_tell(struct enforcer *e, const struct policy_image *image, uint32_t revision)
 {
 	struct ipc_audit_image packet = {.h = {.type = IPC_AUDIT_IMAGE, .len = sizeof(packet)}, .revision = revision};
+	__attribute__((cleanup(closep))) int copy = -1;
+	int fd = image_file_fd(image);
 	size_t len;
-	const void *bytes = policy_image_bytes(image, &len);
-	int fd = ipc_memfd("bulkhead-image", bytes, len);
+	const void *bytes;
 
-	if (fd < 0)
-		return;
-	role_send(e->auditor, &packet, fd);
-	close(fd);
+	if (fd < 0) {
+		bytes = policy_image_bytes(image, &len);
+		fd = copy = ipc_memfd("bulkhead-image", bytes, len);
+	}
+	if (fd >= 0)
+		role_send(e->auditor, &packet, fd);
 }
 
 void enforcer_policy_tell(struct enforcer *e)
@@ -87,30 +87,69 @@ int enforcer_image_enforce(struct enforcer *e, struct policy_image **imagep, uin
 	return 0;
 }
 
-typedef int (*compile_fn)(const struct policy_source *files, size_t n, const struct compile_meanwhile *meanwhile,
-			  void **imagep, size_t *lenp, char **textp);
+/* ---- compiling ---- */
 
-static void settle(void *ctx)
+typedef int (*compile_fn)(struct compile_process **processp, const struct policy_source *files, size_t n,
+			  const struct compile_meanwhile *meanwhile, int *imagep, char **textp);
+
+struct meanwhile {
+	struct enforcer *e;
+	const struct policy_change *change; /* NULL: none is to be stored */
+};
+
+/* What the swap and the revision take time for, and need no image for. */
+static void work_meanwhile(void *ctx)
 {
-	struct enforcer *e = ctx;
+	const struct meanwhile *meanwhile = ctx;
 
-	datapath_settle(e->datapath);
+	if (meanwhile->change)
+		enforcer_revision_begin(meanwhile->e, meanwhile->change);
+	datapath_settle(meanwhile->e->datapath);
+}
+
+/* After the answer: the one that did the job is let go of, and another one starts to wait. */
+static int on_compiler_used(sd_event_source *source, void *data)
+{
+	struct enforcer *e = data;
+	int r;
+
+	(void)source;
+	compile_process_freep(&e->compiler);
+	r = compile_process_new(&e->compiler, "");
+	if (r < 0)
+		log_warning("no compiler can be kept ready: %s; one is started when it is needed", strerror(-r));
+	return 0;
+}
+
+void enforcer_compiler_arm(struct enforcer *e)
+{
+	int r = 0;
+
+	if (!e->event || compile_process_waits(e->compiler))
+		return;
+	if (e->compiler_used)
+		r = sd_event_source_set_enabled(e->compiler_used, SD_EVENT_ONESHOT);
+	else
+		r = sd_event_add_defer(e->event, &e->compiler_used, on_compiler_used, e);
+	if (r >= 0)
+		r = sd_event_source_set_priority(e->compiler_used, SD_EVENT_PRIORITY_IDLE);
+	if (r < 0)
+		log_warning("no compiler can be kept ready: %s; one is started when it is needed", strerror(-r));
 }
 
 /* Compiles and opens. Returns 0, 1 (not valid, *textp says why), or -errno. */
-static int image_make_by(struct enforcer *e, compile_fn compile, const struct policy_source *files, size_t n,
+static int image_make_by(struct meanwhile ctx, compile_fn compile, const struct policy_source *files, size_t n,
 			 struct policy_image **imagep, char **textp)
 {
-	struct compile_meanwhile meanwhile = {settle, e};
-	__attribute__((cleanup(freep))) void *bytes = NULL;
+	struct compile_meanwhile meanwhile = {work_meanwhile, &ctx};
 	const char *why = "";
-	size_t len = 0;
-	int r;
+	int fd, r;
 
-	r = compile(files, n, &meanwhile, &bytes, &len, textp);
+	r = compile(&ctx.e->compiler, files, n, &meanwhile, &fd, textp);
+	enforcer_compiler_arm(ctx.e);
 	if (r)
 		return r;
-	r = policy_image_open(imagep, bytes, len, &why);
+	r = image_file_open(imagep, fd, &why);
 	if (r == -EBADMSG)
 		log_error("the compiler made an image that does not hold: %s", why);
 	return r;
@@ -119,13 +158,35 @@ static int image_make_by(struct enforcer *e, compile_fn compile, const struct po
 int enforcer_image_make(struct enforcer *e, const struct policy_source *files, size_t n, struct policy_image **imagep,
 			char **textp)
 {
-	return image_make_by(e, compile_policy, files, n, imagep, textp);
+	return image_make_by((struct meanwhile){.e = e}, compile_policy, files, n, imagep, textp);
 }
 
-int enforcer_image_make_stored(struct enforcer *e, const struct policy_source *files, size_t n,
-			       struct policy_image **imagep, char **textp)
+static int image_make_stored(struct enforcer *e, const struct policy_source *files, size_t n,
+			     struct policy_image **imagep, char **textp)
 {
-	return image_make_by(e, compile_stored_policy, files, n, imagep, textp);
+	return image_make_by((struct meanwhile){.e = e}, compile_stored_policy, files, n, imagep, textp);
+}
+
+int enforcer_change_image(struct enforcer *e, const struct policy_change *change, struct policy_image **imagep,
+			  char **textp)
+{
+	return image_make_by((struct meanwhile){e, change},
+			     change->cause == REVISION_ROLLED_BACK ? compile_stored_policy : compile_policy,
+			     change->files, change->n, imagep, textp);
+}
+
+/* ---- storing ---- */
+
+void enforcer_revision_begin(struct enforcer *e, const struct policy_change *change)
+{
+	void *pack = NULL;
+	size_t len = 0;
+	int r = policy_pack(change->files, change->n, &pack, &len);
+
+	if (r == 0)
+		revision_draft_begin(change->draft, e->revisions_fd, pack, len);
+	else
+		*change->draft = (struct revision_draft){.fd = -1, .fault = r};
 }
 
 /* What a rollback from the new revision goes back to. To go back is to undo: what lies before a revision that was gone
@@ -157,11 +218,9 @@ int enforcer_revision_write(struct enforcer *e, const struct policy_image *image
 		.login_uid = author ? author->login_uid : REVISION_NO_LOGIN,
 	};
 	size_t image_len;
-	int r;
 
-	r = policy_pack(change->files, change->n, &revision.pack, &revision.pack_len);
-	if (r < 0)
-		return r;
+	if (!change->draft->pack)
+		enforcer_revision_begin(e, change);
 	/* Borrowed for the call. */
 	revision.image = (void *)policy_image_bytes(image, &image_len);
 	revision.image_len = image_len;
@@ -171,9 +230,7 @@ int enforcer_revision_write(struct enforcer *e, const struct policy_image *image
 		memcpy(revision.via, author->via, sizeof(revision.via));
 		memcpy(revision.from, author->from, sizeof(revision.from));
 	}
-	r = revisions_store(e->revisions_fd, &revision);
-	free(revision.pack);
-	return r;
+	return revisions_store(&revision, change->draft);
 }
 
 int enforcer_revision_files(struct enforcer *e, uint32_t number, struct policy_source **filesp, size_t *np)
@@ -243,7 +300,7 @@ int enforcer_revision_image(struct enforcer *e, uint32_t number, struct policy_i
 	if (r == -EBADMSG) {
 		r = policy_unpack(revision.pack, revision.pack_len, &files, &n);
 		if (r == 0)
-			r = enforcer_image_make_stored(e, files, n, imagep, &text);
+			r = image_make_stored(e, files, n, imagep, &text);
 		policy_sources_free(files, n);
 	}
 	revision_clear(&revision);
@@ -301,7 +358,8 @@ static int directory_enforce(struct enforcer *e, uint32_t in_force, uint32_t lat
 	__attribute__((cleanup(policy_image_freep))) struct policy_image *image = NULL;
 	__attribute__((cleanup(freep))) char *text = NULL;
 	struct policy_source *files = NULL, builtin = builtin_source();
-	struct policy_change change = {.cause = REVISION_FIRST_START, .comment = "first start"};
+	struct revision_draft draft = {.fd = -1};
+	struct policy_change change = {.cause = REVISION_FIRST_START, .comment = "first start", .draft = &draft};
 	uint64_t now_usec = enforcer_realtime_ns() / 1000;
 	uint32_t number = 0;
 	size_t n = 0;

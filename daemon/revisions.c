@@ -104,14 +104,6 @@ static int sum_of(int fd, off_t len, unsigned char sum[SUM_BYTES])
 	return EVP_DigestFinal_ex(digest, sum, NULL) == 1 ? 0 : -ENOMEM;
 }
 
-static int sum_append(int fd)
-{
-	unsigned char sum[SUM_BYTES];
-	int r = sum_of(fd, lseek(fd, 0, SEEK_CUR), sum);
-
-	return r ? r : file_write_all(fd, sum, sizeof(sum));
-}
-
 /* The descriptor stands where the sum begins. */
 static int sum_check(int fd)
 {
@@ -142,18 +134,51 @@ static void prune(int dir_fd, uint32_t latest)
 		closedir(dir);
 }
 
-int revisions_store(int dir_fd, const struct revision *revision)
+/* ---- a draft ---- */
+
+#define DRAFT_NAME "new"
+#define DRAFT_PACK_AT (sizeof(struct revision_header) + sizeof(struct revision_origin))
+
+void revision_draft_begin(struct revision_draft *draft, int dir_fd, void *pack, size_t pack_len)
 {
-	__attribute__((cleanup(closep))) int fd = -1;
-	struct revision_header h = {
+	*draft = (struct revision_draft){.dir_fd = dir_fd, .fd = -1, .pack = pack, .pack_len = pack_len};
+	draft->fd = openat(dir_fd, DRAFT_NAME, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	/* What stands before the sources is known when the rest is. */
+	if (draft->fd < 0 || lseek(draft->fd, DRAFT_PACK_AT, SEEK_SET) < 0)
+		draft->fault = -errno;
+	else
+		draft->fault = file_write_all(draft->fd, pack, pack_len);
+}
+
+void revision_draft_clear(struct revision_draft *draft)
+{
+	if (draft->fd >= 0) {
+		unlinkat(draft->dir_fd, DRAFT_NAME, 0);
+		close(draft->fd);
+	}
+	free(draft->pack);
+	*draft = (struct revision_draft){.fd = -1};
+}
+
+/* ---- store ---- */
+
+static void header_fill(struct revision_header *h, const struct revision *revision, size_t pack_len)
+{
+	*h = (struct revision_header){
 		.magic = REVISION_MAGIC,
 		.number = revision->number,
 		.uid = revision->uid,
 		.applied_usec = revision->applied_usec,
-		.pack_len = revision->pack_len,
+		.pack_len = pack_len,
 		.image_len = revision->image_len,
 	};
-	struct revision_origin origin = {
+	memcpy(h->digest, revision->digest, sizeof(h->digest));
+	memcpy(h->comment, revision->comment, sizeof(h->comment));
+}
+
+static void origin_fill(struct revision_origin *origin, const struct revision *revision)
+{
+	*origin = (struct revision_origin){
 		.cause = revision->cause,
 		.replaced = revision->replaced,
 		.predecessor = revision->predecessor,
@@ -161,32 +186,57 @@ int revisions_store(int dir_fd, const struct revision *revision)
 		.confirm_s = revision->confirm_s,
 		.login_uid = revision->login_uid,
 	};
-	char name[32];
-	int r;
+	memcpy(origin->via, revision->via, sizeof(origin->via));
+	memcpy(origin->from, revision->from, sizeof(origin->from));
+}
 
-	memcpy(h.digest, revision->digest, sizeof(h.digest));
-	memcpy(h.comment, revision->comment, sizeof(h.comment));
-	memcpy(origin.via, revision->via, sizeof(origin.via));
-	memcpy(origin.from, revision->from, sizeof(origin.from));
-	name_of(revision->number, name, sizeof(name));
-	fd = openat(dir_fd, "new", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return -errno;
-	r = file_write_all(fd, &h, sizeof(h));
-	if (!r)
-		r = file_write_all(fd, &origin, sizeof(origin));
-	if (!r)
-		r = file_write_all(fd, revision->pack, revision->pack_len);
-	if (!r)
-		r = file_write_all(fd, revision->image, revision->image_len);
-	if (!r)
-		r = sum_append(fd);
-	if (!r && (fsync(fd) < 0 || renameat(dir_fd, "new", dir_fd, name) < 0))
+/* The draft stands behind its sources. */
+static int draft_finish(const struct revision *revision, const struct revision_draft *draft)
+{
+	struct {
+		struct revision_header header;
+		struct revision_origin origin;
+	} head;
+	unsigned char sum[SUM_BYTES];
+	int fd = draft->fd, r;
+
+	_Static_assert(sizeof(head) == DRAFT_PACK_AT, "head");
+	header_fill(&head.header, revision, draft->pack_len);
+	origin_fill(&head.origin, revision);
+	r = file_write_all(fd, revision->image, revision->image_len);
+	if (!r && lseek(fd, 0, SEEK_SET) < 0)
 		r = -errno;
-	if (r) {
-		unlinkat(dir_fd, "new", 0);
+	if (!r)
+		r = file_write_all(fd, &head, sizeof(head));
+	if (!r && lseek(fd, 0, SEEK_END) < 0)
+		r = -errno;
+	if (r)
 		return r;
+	/* The disk has something to do while the sum is made. Whether all has been written fsync() says. */
+	sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+	r = sum_of(fd, lseek(fd, 0, SEEK_CUR), sum);
+	if (!r)
+		r = file_write_all(fd, sum, sizeof(sum));
+	return !r && fsync(fd) < 0 ? -errno : r;
+}
+
+int revisions_store(const struct revision *revision, struct revision_draft *draft)
+{
+	int dir_fd = draft->dir_fd, r = draft->fault;
+	char name[32];
+
+	name_of(revision->number, name, sizeof(name));
+	if (!r)
+		r = draft_finish(revision, draft);
+	if (!r && renameat(dir_fd, DRAFT_NAME, dir_fd, name) < 0)
+		r = -errno;
+	if (!r) {
+		close(draft->fd);
+		draft->fd = -1;
 	}
+	revision_draft_clear(draft);
+	if (r)
+		return r;
 	/* What is answered not to be stored must not be there with the next boot. */
 	if (fsync(dir_fd) < 0) {
 		r = -errno;
@@ -196,6 +246,8 @@ int revisions_store(int dir_fd, const struct revision *revision)
 	prune(dir_fd, revision->number);
 	return 0;
 }
+
+/* ---- load ---- */
 
 static int origin_read(int fd, const struct revision_header *h, struct revision *revision)
 {

@@ -41,9 +41,23 @@ struct revision {
 	size_t image_len;
 };
 
+/* The file of a revision to come, written as far as it is known: while its image is being made there is time for that. */
+struct revision_draft {
+	int dir_fd;
+	int fd;	    /* -1: there is none */
+	int fault;  /* 0, or -errno: why it could not be written, for who then stores the revision */
+	void *pack; /* policy_pack() of the sources; owned */
+	size_t pack_len;
+};
+
 void revision_clear(struct revision *revision);
-/* Stores a revision and drops the oldest beyond REVISIONS_KEPT. Returns 0 or -errno. */
-int revisions_store(int dir_fd, const struct revision *revision);
+/* Begins a file with these sources; takes over `pack`. There is one at a time in a directory. */
+void revision_draft_begin(struct revision_draft *draft, int dir_fd, void *pack, size_t pack_len);
+/* Takes it away where it was not stored. */
+void revision_draft_clear(struct revision_draft *draft);
+/* Stores a revision, whose sources are those of the draft, and drops the oldest beyond REVISIONS_KEPT. The draft is used up.
+ * Returns 0 or -errno. */
+int revisions_store(const struct revision *revision, struct revision_draft *draft);
 /* Loads one. Returns 0, -ENOENT, -EBADMSG if the file is damaged, or -errno. */
 int revisions_load(int dir_fd, uint32_t number, struct revision *revision);
 /* The same without sources and image. */

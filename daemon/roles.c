@@ -100,13 +100,11 @@ static pid_t spawn(char *const argv[], const int *fds, size_t n)
 	_exit(127);
 }
 
-pid_t role_spawn_compiler(int job, const char *name, int in_fd, int out_fd)
+pid_t role_spawn_compiler(const char *name, const int *fds, size_t n)
 {
-	char number[16];
-	char *argv[] = {"bulkheadd", "--role", "compiler", number, (char *)name, NULL};
+	char *argv[] = {"bulkheadd", "--role", "compiler", (char *)name, NULL};
 
-	snprintf(number, sizeof(number), "%d", job);
-	return spawn(argv, (const int[]){in_fd, out_fd}, 2);
+	return n > ROLE_MAX_FDS + 1 ? -E2BIG : spawn(argv, fds, n);
 }
 
 static int role_start(struct role *role);
@@ -416,8 +414,9 @@ int role_dispatch(int argc, char **argv, int *statusp)
 		*statusp = role_metrics_main(ROLE_FD_IPC, ROLE_FD_FIRST);
 	else if (strcmp(argv[2], names[ROLE_FETCHER]) == 0)
 		*statusp = role_fetcher_main(ROLE_FD_IPC);
-	else if (strcmp(argv[2], "compiler") == 0 && argc == 5)
-		*statusp = role_compiler_main((enum compile_job)atoi(argv[3]), argv[4], ROLE_FD_IPC, ROLE_FD_FIRST);
+	else if (strcmp(argv[2], "compiler") == 0 && argc == 4)
+		*statusp = role_compiler_main(argv[3], (const int[COMPILE_FDS]){ROLE_FD_IPC, ROLE_FD_FIRST,
+										ROLE_FD_FIRST + 1, ROLE_FD_FIRST + 2});
 	else
 		*statusp = 2;
 	return 1;

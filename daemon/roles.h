@@ -27,7 +27,7 @@ const char *role_name(enum role_kind kind);
 /* Descriptors of a role, by number. */
 #define ROLE_FD_IPC 3
 #define ROLE_FD_FIRST                                                                                                  \
-	4 /* identity, metrics: listening socket; auditor: ring, counters, subtree, config; compiler: input, output */
+	4 /* identity, metrics: listening socket; auditor: ring, counters, subtree, config; compiler: compile_process.h */
 
 struct role;
 
@@ -56,8 +56,9 @@ int role_send(struct role *role, const void *packet, int fd);
 pid_t role_pid(const struct role *role);
 unsigned role_restarts(const struct role *role);
 
-/* Starts the one-shot compiler (compile.h). Returns its pid or -errno. */
-pid_t role_spawn_compiler(int job, const char *name, int in_fd, int out_fd);
+/* Starts the one-shot compiler (compile_process.h), with these descriptors from ROLE_FD_IPC on; borrowed. Returns its pid or
+ * -errno. */
+pid_t role_spawn_compiler(const char *name, const int *fds, size_t n);
 /* If argv asks for a role, runs it and returns 1 with its exit status in *statusp; else returns 0. */
 int role_dispatch(int argc, char **argv, int *statusp);
 

@@ -12,27 +12,16 @@
 
 struct policy_image {
 	struct image_view view;
-	_Alignas(16) unsigned char bytes[];
+	const unsigned char *bytes;
+	struct policy_image_owner owner; /* of the bytes; all 0: they are here */
+	_Alignas(16) unsigned char copy[];
 };
 
-int policy_image_open(struct policy_image **imagep, const void *bytes, size_t len, const char **whyp)
+/* Takes over the image, and its bytes where it returns 0. */
+static int open_checked(struct policy_image **imagep, struct policy_image *image, size_t len, const char **whyp)
 {
-	struct policy_image *image;
-	const char *why = NULL;
+	const char *why = image_check(&image->view, image->bytes, len);
 
-	*imagep = NULL;
-	if (len > POLICY_IMAGE_MAX_BYTES) {
-		if (whyp)
-			*whyp = "the image is too large";
-		return -EBADMSG;
-	}
-	image = calloc(1, sizeof(*image) + len + 1);
-	if (!image)
-		return -ENOMEM;
-	/* Copied before it is checked: whoever made it must not change it in between. */
-	if (len)
-		memcpy(image->bytes, bytes, len);
-	why = image_check(&image->view, image->bytes, len);
 	if (whyp)
 		*whyp = why;
 	if (why) {
@@ -43,9 +32,62 @@ int policy_image_open(struct policy_image **imagep, const void *bytes, size_t le
 	return 0;
 }
 
+static struct policy_image *image_new(size_t len, size_t copied, const char **whyp, int *rp)
+{
+	struct policy_image *image;
+
+	*rp = len > POLICY_IMAGE_MAX_BYTES ? -EBADMSG : -ENOMEM;
+	if (len > POLICY_IMAGE_MAX_BYTES) {
+		if (whyp)
+			*whyp = "the image is too large";
+		return NULL;
+	}
+	image = malloc(sizeof(*image) + copied + 1);
+	if (image)
+		*image = (struct policy_image){.bytes = image->copy};
+	return image;
+}
+
+int policy_image_open(struct policy_image **imagep, const void *bytes, size_t len, const char **whyp)
+{
+	int r;
+	struct policy_image *image = image_new(len, len, whyp, &r);
+
+	*imagep = NULL;
+	if (!image)
+		return r;
+	/* Copied before it is checked: whoever made it must not change it in between. */
+	if (len)
+		memcpy(image->copy, bytes, len);
+	return open_checked(imagep, image, len, whyp);
+}
+
+int policy_image_open_unchanging(struct policy_image **imagep, const void *bytes, size_t len,
+				 const struct policy_image_owner *owner, const char **whyp)
+{
+	int r;
+	struct policy_image *image = image_new(len, 0, whyp, &r);
+
+	*imagep = NULL;
+	if (!image)
+		return r;
+	image->bytes = bytes;
+	image->owner = *owner;
+	return open_checked(imagep, image, len, whyp);
+}
+
+const struct policy_image_owner *policy_image_owner(const struct policy_image *image)
+{
+	return &image->owner;
+}
+
 void policy_image_freep(struct policy_image **imagep)
 {
-	free(*imagep);
+	struct policy_image *image = *imagep;
+
+	if (image && image->owner.release)
+		image->owner.release(image->owner.ctx);
+	free(image);
 	*imagep = NULL;
 }
 

@@ -26,6 +26,19 @@ struct policy_image;
  * Any bytes may be given.
  */
 int policy_image_open(struct policy_image **imagep, const void *bytes, size_t len, const char **whyp);
+
+/* Whose the bytes of an image are. */
+struct policy_image_owner {
+	void (*release)(void *ctx); /* when the image is freed */
+	void *ctx;
+};
+
+/* Likewise without a copy: of bytes that nobody can change until the owner is told to release them, aligned to 8. Where it does
+ * not return 0 they stay the caller's. */
+int policy_image_open_unchanging(struct policy_image **imagep, const void *bytes, size_t len,
+				 const struct policy_image_owner *owner, const char **whyp);
+/* All 0 for one that has a copy. */
+const struct policy_image_owner *policy_image_owner(const struct policy_image *image);
 void policy_image_freep(struct policy_image **imagep);
 
 /* The whole image as it was opened, for storing or passing on. Borrowed. */

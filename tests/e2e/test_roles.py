@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import subprocess
-import threading
 
 import harness
 import inject
@@ -60,36 +59,33 @@ def test_only_the_enforcer_has_privileges(env):
         assert bin(r["CapBnd"]).count("1") <= 12, f"bounding set: {r['CapBnd']:x}"
 
 
-def test_the_compiler_of_a_policy_has_no_privileges(env):
-    """It lives only as long as it compiles, so look while a large policy is applied."""
+def waiting_compiler(env):
+    """The one child of the daemon that is no role, once it has given up its rights; or None."""
+    known, found = set(env.role_pids().values()), []
+    for task in glob.glob(f"/proc/{env.daemon.pid}/task/*/children"):
+        found += [int(pid) for pid in read(task).split() if int(pid) not in known]
+    with contextlib.suppress(OSError, KeyError, ValueError):
+        if len(found) == 1 and rights(found[0])["seccomp"] == "2":
+            return found[0]
+    return None
+
+
+def test_the_compiler_has_no_privileges_before_there_is_a_policy_to_compile(env):
+    """It waits for one; it compiles that, and another takes its place."""
+    pid = wait_for(lambda: waiting_compiler(env), "a compiler that waits")
+    check_unprivileged("compiler", rights(pid))
     rules = "".join(f"  - {{name: r{i}, action: allow, from: web, to: db, service: tcp/{10000 + i}, log: none}}\n"
                     for i in range(5000))
-    path, seen, done = env.write_policy(POLICY + rules, "large.yaml"), {}, threading.Event()
-    known = set(env.role_pids().values())
-
-    def look():
-        while not done.is_set():
-            for task in glob.glob(f"/proc/{env.daemon.pid}/task/*/children"):
-                for pid in read(task).split():
-                    if int(pid) not in known:
-                        with contextlib.suppress(OSError, KeyError, ValueError):
-                            seen.setdefault(int(pid), []).append(rights(int(pid)))
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
-        env.ctl("apply", path, expect=0)
-    finally:
-        done.set()
-        watcher.join()
-        os.remove(path)
-        env.apply(POLICY)
-    assert seen, "no compiler process was seen"
-    # It drops its rights first of all: what counts is how it was from then on.
-    for pid, views in seen.items():
-        dropped = [v for v in views if v["seccomp"] == "2"]
-        assert dropped, f"process {pid} of the daemon never had a seccomp filter: {views[-1]}"
-        check_unprivileged("compiler", dropped[-1])
+    path = env.write_policy(POLICY + rules, "large.yaml")
+    env.ctl("apply", path, expect=0)
+    following = wait_for(lambda: waiting_compiler(env) not in (None, pid) and waiting_compiler(env), "another compiler")
+    check_unprivileged("compiler", rights(following))
+    # Nothing depends on it: without it, one is started for the policy.
+    os.kill(following, signal.SIGKILL)
+    env.apply(POLICY)
+    wait_for(lambda: waiting_compiler(env) not in (None, pid, following), "a third compiler")
+    os.remove(path)
+    enforces(env)
 
 
 def test_a_killed_role_comes_back_and_nothing_is_enforced_less(env):

@@ -6,11 +6,23 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "daemon/compile.h"
+#include "daemon/image_file.h"
+#include "daemon/ipc.h"
 #include "daemon/roles.h"
 
 static char *policy_text(unsigned identities, unsigned rules)
@@ -31,14 +43,22 @@ static char *policy_text(unsigned identities, unsigned rules)
 	return text;
 }
 
+/* By a process that is started for it. */
 static int compile(unsigned identities, unsigned rules, size_t *image_len, char **textp)
 {
+	struct compile_process *process = NULL;
 	char *text = policy_text(identities, rules);
 	struct policy_source source = {.name = "policy.yaml", .text = text, .len = strlen(text)};
-	void *image = NULL;
-	int r = compile_policy(&source, 1, NULL, &image, image_len, textp);
+	struct stat st = {};
+	int image, r = compile_policy(&process, &source, 1, NULL, &image, textp);
 
-	free(image);
+	assert_int_equal(image >= 0, r == 0);
+	if (r == 0) {
+		assert_int_equal(fstat(image, &st), 0);
+		close(image);
+	}
+	*image_len = (size_t)st.st_size;
+	compile_process_freep(&process);
 	free(text);
 	return r;
 }
@@ -68,11 +88,12 @@ static void policies_of_many_identities_compile(void **state)
 static int compile_text(const char *policy, bool stored, char **textp)
 {
 	struct policy_source source = {.name = "policy.yaml", .text = policy, .len = strlen(policy)};
-	void *image = NULL;
-	size_t len = 0;
-	int r = (stored ? compile_stored_policy : compile_policy)(&source, 1, NULL, &image, &len, textp);
+	struct compile_process *process = NULL;
+	int image, r = (stored ? compile_stored_policy : compile_policy)(&process, &source, 1, NULL, &image, textp);
 
-	free(image);
+	if (image >= 0)
+		close(image);
+	compile_process_freep(&process);
 	return r;
 }
 
@@ -113,16 +134,169 @@ static void a_policy_of_ten_thousand_rules_gets_an_answer(void **state)
 	free(text);
 }
 
+/* The only child of this process. */
+static pid_t child(void)
+{
+	char path[64];
+	FILE *f;
+	int pid = 0;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
+	f = fopen(path, "r");
+	assert_non_null(f);
+	if (fscanf(f, "%d", &pid) != 1)
+		pid = 0;
+	fclose(f);
+	return pid;
+}
+
+static void assert_compiles_by(struct compile_process **processp)
+{
+	static const char policy[] = "bulkhead: 1\n";
+	struct policy_source source = {.name = "policy.yaml", .text = policy, .len = sizeof(policy) - 1};
+	struct policy_image *image = NULL;
+	char *text = NULL;
+	int fd;
+
+	assert_int_equal(compile_policy(processp, &source, 1, NULL, &fd, &text), 0);
+	assert_int_equal(image_file_open(&image, fd, NULL), 0);
+	assert_int_equal(image_file_fd(image), fd);
+	assert_true(ipc_memfd_is_sealed(fd));
+	assert_int_equal(policy_image_rule_count(image), 0);
+	policy_image_freep(&image);
+	assert_int_equal(fcntl(fd, F_GETFD), -1);
+	free(text);
+}
+
+static void a_process_that_waits_does_one_job(void **state)
+{
+	struct compile_process *process = NULL;
+	pid_t pid;
+
+	(void)state;
+	assert_int_equal(compile_process_new(&process, ""), 0);
+	assert_true(compile_process_waits(process));
+	pid = child();
+	assert_compiles_by(&process);
+	assert_false(compile_process_waits(process));
+	/* Whether it has ended by now or not: it is this one's child still, and no other has been started. */
+	assert_int_equal(child(), pid);
+	assert_compiles_by(&process);
+	assert_int_not_equal(child(), pid);
+	compile_process_freep(&process);
+	assert_int_equal(child(), 0);
+	assert_false(compile_process_waits(process));
+}
+
+static void one_that_was_killed_while_it_waited_is_replaced(void **state)
+{
+	struct compile_process *process = NULL;
+	siginfo_t si;
+	pid_t pid;
+
+	(void)state;
+	assert_int_equal(compile_process_new(&process, ""), 0);
+	pid = child();
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitid(P_PID, (id_t)pid, &si, WEXITED | WNOWAIT), 0);
+	assert_compiles_by(&process);
+	assert_int_not_equal(child(), pid);
+	compile_process_freep(&process);
+	assert_int_equal(child(), 0);
+}
+
+static void one_that_is_killed_over_its_job_is_told(void **state)
+{
+	struct compile_process *process = NULL;
+	struct compile_done done;
+	char *text = NULL;
+
+	(void)state;
+	assert_int_equal(compile_process_new(&process, ""), 0);
+	assert_int_equal(kill(child(), SIGSTOP), 0);
+	assert_int_equal(compile_process_begin(process, COMPILE_POLICY, "", 0), 0);
+	assert_int_equal(kill(child(), SIGKILL), 0);
+	assert_int_equal(compile_process_wait(process, &done, &text), -EIO);
+	assert_string_equal(text, "the compiler ended by signal 9");
+	free(text);
+	text = NULL;
+	compile_process_freep(&process);
+	/* Input that is none: it ends by itself. */
+	assert_int_equal(compile_process_new(&process, ""), 0);
+	assert_int_equal(compile_process_begin(process, 99, "", 0), 0);
+	assert_int_equal(compile_process_wait(process, &done, &text), -EIO);
+	assert_string_equal(text, "the compiler ended by exit status 1");
+	free(text);
+	compile_process_freep(&process);
+	assert_int_equal(child(), 0);
+}
+
+/* Its end is that of the other end of its socket. */
+static void one_that_waits_ends_with_who_started_it(void **state)
+{
+	struct compile_process *process = NULL;
+	struct pollfd p = {.events = POLLIN};
+	int ends[2], pid = 0, status;
+	pid_t starter;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+	starter = fork();
+	assert_true(starter >= 0);
+	if (starter == 0) {
+		if (compile_process_new(&process, "") < 0)
+			_exit(1);
+		pid = child();
+		if (write(ends[1], &pid, sizeof(pid)) != sizeof(pid) || read(ends[1], &status, 1) != 1)
+			_exit(1);
+		_exit(0);
+	}
+	assert_int_equal(read(ends[0], &pid, sizeof(pid)), sizeof(pid));
+	p.fd = pidfd_open(pid, 0);
+	assert_true(p.fd >= 0);
+	assert_int_equal(poll(&p, 1, 0), 0);
+	assert_int_equal(write(ends[0], "x", 1), 1);
+	assert_int_equal(waitpid(starter, &status, 0), starter);
+	assert_int_equal(status, 0);
+	assert_int_equal(poll(&p, 1, 10000), 1);
+	close(p.fd);
+	close(ends[0]);
+	close(ends[1]);
+}
+
+/* Who could still change it could do so after it has been checked. */
+static void an_image_that_is_not_sealed_is_not_opened(void **state)
+{
+	struct policy_image *image = NULL;
+	const char *why = NULL;
+	int fd = memfd_create("image", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	(void)state;
+	assert_int_equal(write(fd, "image", 5), 5);
+	assert_int_equal(image_file_open(&image, fd, &why), -EPERM);
+	assert_null(image);
+	assert_int_equal(fcntl(fd, F_GETFD), -1);
+	/* And what is sealed is checked. */
+	fd = ipc_memfd("image", "image", 5);
+	assert_int_equal(image_file_open(&image, fd, &why), -EBADMSG);
+	assert_string_equal(why, "not an image of this version");
+	fd = ipc_memfd("image", "", 0);
+	assert_int_equal(image_file_open(&image, fd, &why), -EBADMSG);
+	assert_string_equal(why, "it is empty or too large");
+	assert_null(image);
+}
+
 static void an_invalid_policy_is_an_answer(void **state)
 {
 	struct policy_source source = {.name = "policy.yaml", .text = "bulkhead: 2\n", .len = 12};
-	void *image = NULL;
+	struct compile_process *process = NULL;
 	char *text = NULL;
-	size_t len = 0;
+	int image;
 
 	(void)state;
-	assert_int_equal(compile_policy(&source, 1, NULL, &image, &len, &text), 1);
-	assert_null(image);
+	assert_int_equal(compile_policy(&process, &source, 1, NULL, &image, &text), 1);
+	assert_int_equal(image, -1);
+	compile_process_freep(&process);
 	assert_non_null(strstr(text, "policy.yaml:1:"));
 	free(text);
 }
@@ -134,6 +308,11 @@ int main(int argc, char **argv)
 		cmocka_unit_test(policies_of_many_identities_compile),
 		cmocka_unit_test(a_policy_of_ten_thousand_rules_gets_an_answer),
 		cmocka_unit_test(an_invalid_policy_is_an_answer),
+		cmocka_unit_test(a_process_that_waits_does_one_job),
+		cmocka_unit_test(one_that_was_killed_while_it_waited_is_replaced),
+		cmocka_unit_test(one_that_is_killed_over_its_job_is_told),
+		cmocka_unit_test(one_that_waits_ends_with_who_started_it),
+		cmocka_unit_test(an_image_that_is_not_sealed_is_not_opened),
 	};
 	int status;
 

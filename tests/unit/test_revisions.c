@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -41,13 +42,8 @@ static int teardown(void **state)
 
 static void store(uint32_t number)
 {
-	struct revision r = {.number = number,
-			     .uid = 7,
-			     .applied_usec = 42,
-			     .pack = "pack",
-			     .pack_len = 4,
-			     .image = "image",
-			     .image_len = 5};
+	struct revision r = {.number = number, .uid = 7, .applied_usec = 42, .image = "image", .image_len = 5};
+	struct revision_draft draft;
 
 	strcpy(r.digest, "d");
 	strcpy(r.comment, "why");
@@ -59,7 +55,37 @@ static void store(uint32_t number)
 	r.login_uid = 1000;
 	strcpy(r.via, "policyctl < bash < sshd");
 	strcpy(r.from, "192.0.2.7:51022");
-	assert_int_equal(revisions_store(dir_fd, &r), 0);
+	revision_draft_begin(&draft, dir_fd, strdup("pack"), 4);
+	assert_int_equal(revisions_store(&r, &draft), 0);
+}
+
+static void a_draft_that_is_not_stored_leaves_nothing(void **state)
+{
+	struct revision_draft draft;
+
+	(void)state;
+	revision_draft_begin(&draft, dir_fd, strdup("pack"), 4);
+	assert_int_equal(draft.fault, 0);
+	assert_int_equal(faccessat(dir_fd, "new", F_OK, 0), 0);
+	revision_draft_clear(&draft);
+	assert_int_equal(faccessat(dir_fd, "new", F_OK, 0), -1);
+	assert_int_equal(errno, ENOENT);
+	revision_draft_clear(&draft);
+}
+
+/* That it cannot be written is said by who stores it, not by who begins it. */
+static void a_draft_that_could_not_be_written_is_not_stored(void **state)
+{
+	struct revision r = {.number = 9, .image = "image", .image_len = 5};
+	struct revision_draft draft;
+
+	(void)state;
+	assert_int_equal(mkdirat(dir_fd, "new", 0700), 0);
+	revision_draft_begin(&draft, dir_fd, strdup("pack"), 4);
+	assert_int_equal(revisions_store(&r, &draft), -EISDIR);
+	assert_null(draft.pack);
+	assert_int_equal(unlinkat(dir_fd, "new", AT_REMOVEDIR), 0);
+	assert_int_equal(revisions_load_head(dir_fd, 9, &r), -ENOENT);
 }
 
 static void a_stored_revision_comes_back_as_it_was(void **state)
@@ -247,6 +273,8 @@ static void a_damaged_pack_is_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_draft_that_is_not_stored_leaves_nothing),
+		cmocka_unit_test(a_draft_that_could_not_be_written_is_not_stored),
 		cmocka_unit_test(a_stored_revision_comes_back_as_it_was),
 		cmocka_unit_test(an_unknown_revision_is_said_to_be_missing),
 		cmocka_unit_test(a_revision_of_the_first_version_is_read),
