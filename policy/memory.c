@@ -139,14 +139,6 @@ int list_reserve(struct list *list)
 	return array_grow(&list->items, &list->capacity, list->n, sizeof(*list->items));
 }
 
-int list_push(struct list *list, uint32_t item)
-{
-	if (list_reserve(list) < 0)
-		return -ENOMEM;
-	list->items[list->n++] = item;
-	return 0;
-}
-
 static int compare_u32(const void *a, const void *b)
 {
 	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
@@ -179,12 +171,24 @@ void list_free(struct list *list)
 static uint32_t hash_bytes(const struct intern *intern, const void *bytes, size_t len)
 {
 	const unsigned char *p = bytes;
-	uint64_t h = intern->seed ^ len, word;
+	uint64_t h = intern->seed ^ len, other = ~intern->seed, word;
 
-	for (; len >= 8; p += 8, len -= 8) {
+	/* In two strands: each step waits for the one before it. */
+	for (; len >= 16; p += 16, len -= 16) {
 		memcpy(&word, p, 8);
 		h = (h ^ word) * 0xff51afd7ed558ccdULL;
 		h ^= h >> 32;
+		memcpy(&word, p + 8, 8);
+		other = (other ^ word) * 0x9fb21c651e98df25ULL;
+		other ^= other >> 32;
+	}
+	h ^= other;
+	if (len >= 8) {
+		memcpy(&word, p, 8);
+		h = (h ^ word) * 0xff51afd7ed558ccdULL;
+		h ^= h >> 32;
+		p += 8;
+		len -= 8;
 	}
 	word = 0;
 	if (len)

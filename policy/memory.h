@@ -14,6 +14,7 @@
 #ifndef BULKHEAD_POLICY_MEMORY_H
 #define BULKHEAD_POLICY_MEMORY_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -43,10 +44,18 @@ struct list {
 	size_t capacity;
 };
 
-int list_push(struct list *list, uint32_t item); /* 0 or -ENOMEM */
-int list_reserve(struct list *list);		 /* so that the next push cannot fail */
+int list_reserve(struct list *list); /* so that the next push cannot fail */
 void list_sort_unique(struct list *list);
 void list_free(struct list *list);
+
+/* 0 or -ENOMEM. */
+static inline int list_push(struct list *list, uint32_t item)
+{
+	if (list->n == list->capacity && list_reserve(list) < 0)
+		return -ENOMEM;
+	list->items[list->n++] = item;
+	return 0;
+}
 
 /* Makes room for one more item after `n`. Returns 0 or -ENOMEM. */
 int array_grow(void *itemsp, size_t *capacityp, size_t n, size_t item_size);

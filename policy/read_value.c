@@ -63,7 +63,7 @@ bool read_keys(struct reader *reader, const struct node *map, const char *what, 
 			reader_error(reader, key, "a key must be a string, not %s", node_kind_name(key));
 			continue;
 		}
-		while (k < n && strcmp(keys[k].name, key->text) != 0)
+		while (k < n && (keys[k].name[0] != key->text[0] || strcmp(keys[k].name, key->text) != 0))
 			k++;
 		if (k == n) {
 			report_key(reader, key, what, keys, n);
@@ -90,29 +90,36 @@ const char *read_text(struct reader *reader, const struct node *node, const char
 	return node->text;
 }
 
+static void report_word(struct reader *reader, const struct node *node, const char *what, const char *const *words,
+			int n)
+{
+	struct suggestion suggestion = {.wrong = node->text};
+	char list[128] = "";
+
+	for (int i = 0; i < n; i++) {
+		const char *between = i == 0 ? "" : i == n - 1 ? " or " : ", ";
+
+		snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s%s", between, words[i]);
+	}
+	reader_error(reader, node, "%s must be %s, not '%.100s'", what, list, node->text);
+	if (!diagnostics_may_suggest(reader->diagnostics, (size_t)n))
+		return;
+	for (int i = 0; i < n; i++)
+		suggestion_offer(&suggestion, words[i]);
+	if (suggestion.best)
+		reader_hint(reader, "did you mean '%s'?", suggestion.best);
+}
+
 int read_word(struct reader *reader, const struct node *node, const char *what, const char *const *words, int n)
 {
 	const char *text = read_text(reader, node, what);
-	struct suggestion suggestion = {.wrong = text};
-	char list[128] = "";
 
 	if (!text)
 		return -1;
 	for (int i = 0; i < n; i++)
 		if (strcmp(text, words[i]) == 0)
 			return i;
-	for (int i = 0; i < n; i++) {
-		const char *between = i == 0 ? "" : i == n - 1 ? " or " : ", ";
-
-		snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s%s", between, words[i]);
-	}
-	reader_error(reader, node, "%s must be %s, not '%.100s'", what, list, text);
-	if (!diagnostics_may_suggest(reader->diagnostics, (size_t)n))
-		return -1;
-	for (int i = 0; i < n; i++)
-		suggestion_offer(&suggestion, words[i]);
-	if (suggestion.best)
-		reader_hint(reader, "did you mean '%s'?", suggestion.best);
+	report_word(reader, node, what, words, n);
 	return -1;
 }
 
@@ -130,6 +137,12 @@ bool read_items(struct reader *reader, const struct node *node, const char *what
 	return false;
 }
 
+static bool is_name_char(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' ||
+	       c == '-';
+}
+
 bool read_name(struct reader *reader, const struct node *node, const char *kind, size_t max, const char **namep)
 {
 	const char *text;
@@ -141,7 +154,9 @@ bool read_name(struct reader *reader, const struct node *node, const char *kind,
 	}
 	text = node->text;
 	len = strlen(text);
-	good = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-");
+	good = 0;
+	while (is_name_char(text[good]))
+		good++;
 	if (!len || len > max || good < len || text[0] == '-' || text[0] == '.' || text[0] == '_') {
 		reader_error(reader, node, "'%.*s' cannot name %s", (int)(len > 80 ? 80 : len), text, kind);
 		reader_hint(reader,
