@@ -21,7 +21,7 @@ bool is_builtin_peer(const char *name, uint32_t *atomp, bool *anyp)
 
 	*anyp = strcmp(name, "any") == 0;
 	for (size_t i = 0; i < sizeof(builtins) / sizeof(builtins[0]); i++)
-		if (strcmp(name, builtins[i].name) == 0) {
+		if (name[0] == builtins[i].name[0] && strcmp(name, builtins[i].name) == 0) {
 			*atomp = builtins[i].atom;
 			return true;
 		}

@@ -137,14 +137,15 @@ void read_selector(struct reader *reader, const struct node *owner, const char *
 		   const char *key, struct selector *selector)
 {
 	_cleanup_(gathering_free) struct gathering gathering = {};
-	char quoted[16];
+	char quoted[16] = "`";
 
 	if (!node) {
 		reader_error(reader, owner, "%s has no `%s`", what, key);
 		reader_hint(reader, "`%s: any` is every peer", key);
 		return;
 	}
-	snprintf(quoted, sizeof(quoted), "`%s`", key);
+	/* Twice for each rule, so not by printf(). All keys are short words of ours. */
+	stpcpy(stpcpy(quoted + 1, key), "`");
 	if (node->kind == NODE_MAP && !is_algebra(node)) {
 		read_pair(reader, node, quoted, &gathering, selector);
 		return;
