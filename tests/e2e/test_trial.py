@@ -157,6 +157,7 @@ def test_what_replaced_the_policy_on_trial_outlives_its_record(env):
     after = policy_of(env)
     assert (after["revision"], after["digest"]) == (rolled_back["revision"], against["digest"]), after
     assert after["waiting"] is None
+    reborn(env)
 
 
 def test_a_trial_without_a_way_back_does_not_begin(env):
