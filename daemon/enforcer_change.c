@@ -121,16 +121,14 @@ static int session_check(struct enforcer *e, const struct policy_image *image, s
 	return CONTROL_WOULD_CUT;
 }
 
-/* From sources to force. `change` is complete but for the files' image and the draft. */
-static int change_make(struct enforcer *e, struct policy_change *change, const char *session, bool even_if_cut,
+/* From sources to force. `change` is complete but for the files' image. */
+static int change_make(struct enforcer *e, const struct policy_change *change, const char *session, bool even_if_cut,
 		       struct control_change_result *out, char **textp)
 {
-	__attribute__((cleanup(revision_draft_clear))) struct revision_draft draft = {.fd = -1};
 	__attribute__((cleanup(policy_image_freep))) struct policy_image *image = NULL;
 	struct ipc_notice notice;
 	int r;
 
-	change->draft = &draft;
 	r = enforcer_change_image(e, change, &image, textp);
 	if (r) {
 		notice = enforcer_policy_notice(e, NOTICE_POLICY_REFUSED, change->author);
@@ -152,6 +150,7 @@ int enforcer_apply(void *ctx, const struct control_change *asked, const struct c
 		   struct control_change_result *out, char **textp)
 {
 	__attribute__((cleanup(author_clear))) struct author author = {};
+	__attribute__((cleanup(revision_draft_clear))) struct revision_draft draft = {.fd = -1};
 	struct policy_change change = {
 		.cause = REVISION_APPLIED,
 		.files = asked->files,
@@ -159,6 +158,7 @@ int enforcer_apply(void *ctx, const struct control_change *asked, const struct c
 		.comment = asked->comment,
 		.confirm_s = asked->confirm_s,
 		.author = &author,
+		.draft = &draft,
 	};
 	struct enforcer *e = ctx;
 
@@ -224,7 +224,8 @@ int enforcer_rollback(void *ctx, uint32_t number, bool even_if_cut, const struct
 		      struct control_change_result *out, char **textp)
 {
 	__attribute__((cleanup(author_clear))) struct author author = {};
-	struct policy_change change = {.cause = REVISION_ROLLED_BACK, .author = &author};
+	__attribute__((cleanup(revision_draft_clear))) struct revision_draft draft = {.fd = -1};
+	struct policy_change change = {.cause = REVISION_ROLLED_BACK, .author = &author, .draft = &draft};
 	struct enforcer *e = ctx;
 	/* Before the first revision was the built-in policy: back to it only from a revision on trial. */
 	bool builtin = !number && e->waiting.revision && !e->waiting.previous;
