@@ -25,6 +25,11 @@
 
 #define BH_MAX_EXTENSIONS 8
 
+/* Processors for which the verifier takes loads from a packet that are not aligned. */
+#ifdef __TARGET_ARCH_x86
+#define BH_READS_IN_PLACE
+#endif
+
 #define ICMP_ECHO_REQUEST 8
 #define ICMP_ECHO_REPLY 0
 #define ICMPV6_ECHO_REQUEST_TYPE 128
@@ -256,6 +261,7 @@ static __attribute__((noinline, unused)) int bh_parse(struct __sk_buff *skb, str
 static __always_inline int bh_parse_tcp(struct __sk_buff *skb, struct bh_packet *p, struct bh_addr *src,
 					struct bh_addr *dst)
 {
+#ifdef BH_READS_IN_PLACE
 	const struct iphdr *ip = (const struct iphdr *)(long)skb->data;
 	const struct tcphdr *tcp = (const struct tcphdr *)(ip + 1);
 	__u32 end = 0;
@@ -267,6 +273,9 @@ static __always_inline int bh_parse_tcp(struct __sk_buff *skb, struct bh_packet 
 	__builtin_memset(p, 0, sizeof(*p));
 	err = bh_read_v4(ip, 0, p, src, dst, &end);
 	return err ? err : bh_read_tcp(skb, tcp, p, end);
+#else
+	return bh_parse(skb, p, src, dst);
+#endif
 }
 
 #endif
