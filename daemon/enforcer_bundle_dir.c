@@ -150,25 +150,25 @@ static void file_look(struct enforcer *e, int dir_fd, const char *file, struct s
 /* Returns whether all of it was read. */
 static bool directory_read(struct enforcer *e)
 {
-	int fd = open(e->config.bundle_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = errno;
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct strays strays = {.items = calloc(MAX_STRAYS, sizeof(*strays.items))};
 	struct dirent *entry;
+	DIR *dir = NULL;
+	int r = directory_open(AT_FDCWD, e->config.bundle_dir, &dir);
 
-	if (dir) {
+	if (r == 0) {
 		while ((errno = 0, entry = readdir(dir)))
 			if (entry->d_name[0] != '.')
-				file_look(e, fd, entry->d_name, &strays);
-		r = errno;
+				file_look(e, dirfd(dir), entry->d_name, &strays);
+		r = -errno;
 		closedir(dir);
 	}
-	if (!dir || r) {
+	if (r < 0) {
 		stray_add(e, &strays, NULL, "cannot read%s: %s; no trust domain is taken for gone",
-			  dir ? " all of it" : "", strerror(r));
+			  dir ? " all of it" : "", strerror(-r));
 		enforcer_bundles_again(e);
 	}
 	strays_replace(e, &strays);
-	return dir && r == 0;
+	return r == 0;
 }
 
 static int on_again(sd_event_source *source, uint64_t usec, void *data)

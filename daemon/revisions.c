@@ -128,18 +128,18 @@ static int sum_check(int fd)
 
 static void prune(int dir_fd, uint32_t latest)
 {
-	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *entry;
+	DIR *dir;
 
-	while (dir && (entry = readdir(dir))) {
+	if (directory_open(dir_fd, ".", &dir) < 0)
+		return;
+	while ((entry = readdir(dir))) {
 		uint32_t number;
 
 		if (sscanf(entry->d_name, "%8u.rev", &number) == 1 && number + REVISIONS_KEPT <= latest)
 			unlinkat(dir_fd, entry->d_name, 0);
 	}
-	if (dir)
-		closedir(dir);
+	closedir(dir);
 }
 
 int revisions_store(int dir_fd, const struct revision *revision)
@@ -309,15 +309,14 @@ static int number_order(const void *a, const void *b)
 
 int revisions_list(int dir_fd, uint32_t **numbersp, size_t *np)
 {
-	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	uint32_t *numbers = NULL, number;
 	struct dirent *entry;
 	size_t n = 0, room = 0;
-	int r = 0;
+	DIR *dir;
+	int r = directory_open(dir_fd, ".", &dir);
 
-	if (!dir)
-		return -errno;
+	if (r < 0)
+		return r;
 	while (!r && (entry = readdir(dir))) {
 		if (sscanf(entry->d_name, "%8u.rev", &number) != 1)
 			continue;
