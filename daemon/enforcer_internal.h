@@ -245,8 +245,8 @@ struct enforcer {
 
 /* ---- enforcer_policy.c ---- */
 
-/* Loads what shall be in force at start: the adopted revision, else the last one, else the policy directory, else the
- * built-in policy, which denies everything. Returns 0 or -errno with `why`. */
+/* Loads what shall be in force at start: the adopted revision, else the last one; where there never was one, the policy directory;
+ * else the built-in policy, which denies everything. Returns 0 or -errno with `why`. */
 int enforcer_policy_start(struct enforcer *e, char *why, size_t why_size);
 int enforcer_show(void *ctx, uint32_t revision, struct control_revision *out, char **textp);
 /* Tells the auditor the names of the rules in force. */
