@@ -153,6 +153,14 @@ struct revocation {
 	int64_t time; /* UTC seconds: SVIDs issued until then are refused */
 };
 
+/* What keeps the audit log from being written, as far as it is known. */
+struct audit_state {
+	int open_error;	 /* positive errno of the last attempt to open it; 0: it worked */
+	int write_error; /* likewise of the auditor's last write */
+	bool handed;	 /* the auditor that runs was given one */
+	int64_t since_s; /* UTC seconds, of the first of what there is now */
+};
+
 #define NOTICE_QUEUE 256
 
 struct enforcer {
@@ -224,6 +232,7 @@ struct enforcer {
 	uint64_t shared_groups; /* number of the last one */
 	uint64_t svid_requests; /* number of the last one */
 
+	struct audit_state audit;
 	struct ipc_notice *queue; /* NOTICE_QUEUE items, waiting for the auditor to run */
 	size_t queue_head, queue_len;
 
@@ -568,6 +577,10 @@ void enforcer_notice_keep(struct enforcer *e, const struct ipc_notice *notice);
 void enforcer_notice_account(struct enforcer *e);
 void enforcer_notice_flush(struct enforcer *e);
 int enforcer_audit_open(struct enforcer *e); /* opens the audit log (again) and hands it to the auditor */
+/* The auditor says how it gets on. */
+void enforcer_audit_packet(struct enforcer *e, const struct ipc_audit_state *state);
+/* Is the audit log not written, or not the one it should be? Then a sentence says why, and what to do. */
+bool enforcer_audit_problem(const struct enforcer *e, char *text, size_t size);
 
 /* ---- enforcer_status.c ---- */
 
