@@ -249,6 +249,8 @@ struct enforcer {
 	bool bundle_unwatched;	     /* and that was told */
 	struct bundle_stray *strays; /* NULL: nothing is wrong in the directory itself */
 	size_t n_strays;
+	uint64_t *strays_told; /* digests of all of them, in order: these were logged */
+	size_t n_strays_told;
 	sd_event_source *svid_timer;
 };
 
