@@ -139,6 +139,7 @@ struct bundle {
 	char why[400];		     /* why the last attempt failed; "": it did not */
 	bool present;		     /* while the directory is read */
 	bool judged;		     /* the identities in force were held to it */
+	bool unkept;		     /* it is in force, and could not be written for the next start */
 	struct bundle_offer *offers; /* in order */
 };
 

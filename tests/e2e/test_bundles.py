@@ -344,6 +344,22 @@ def test_of_many_files_that_no_trust_domain_has_each_is_logged_once(env):
     wait_for(lambda: not strays(), "nothing to be told any more")
 
 
+def test_a_bundle_that_could_not_be_kept_is_told_until_it_is(env):
+    """Without it, the next start would take an older one for new."""
+    both(env)
+    os.mkdir(f"{env.dir}/state/bundles/new~")  # in the place of the file that is written first
+    try:
+        publish(env, env.new.cert)
+        wait_for(lambda: "cannot be kept for the next start" in (bundle(env)["error"] or ""), "it to be told")
+        env.ctl("reload", expect=0)
+        assert "cannot be kept for the next start" in (bundle(env)["error"] or ""), bundle(env)
+    finally:
+        os.rmdir(f"{env.dir}/state/bundles/new~")
+    wait_for(lambda: bundle(env)["error"] is None, "it to be kept, though nothing in its directory changed")
+    with open(f"{env.dir}/state/bundles/{TD}.bundle", "rb") as f:
+        assert f'"spiffe_sequence": {env.sequence}'.encode() in f.read()
+
+
 def test_an_empty_bundle_means_nobody(env):
     both(env)
     goes, mark = web(env, env.old), env.audit.mark()
