@@ -72,8 +72,7 @@ struct bh_handshake {
 	__u32 peer;
 	__u32 cell;
 	__u8 proof;
-	__u8 shown; /* a SYN-ACK was sent that shows who sends it, or need not */
-	__u8 pad[2];
+	__u8 pad[3];
 	__u64 subject_tag; /* cgroup whose tag gave the listener its identity */
 };
 
@@ -85,12 +84,14 @@ struct bh_handshake {
  * place in a near bucket notes there that it overflows, and goes to the far one; there the oldest makes room: losing one
  * denies the connection. Of a near bucket that has not overflowed for a while, nobody looks at the far one.
  */
-#define BH_HANDSHAKE_NEAR 256U /* powers of two */
+#define BH_HANDSHAKE_NEAR 64U /* powers of two */
 #define BH_HANDSHAKE_FAR 4096U
 #define BH_HANDSHAKE_WAYS 4U
+#define BH_HANDSHAKES_OVER 8192U /* a power of two */
 #define BH_HANDSHAKE_COUNT 0xffffULL
 #define BH_HANDSHAKE_WRITING 0x10000ULL
-#define BH_HANDSHAKE_HASH (~(BH_HANDSHAKE_COUNT | BH_HANDSHAKE_WRITING))
+#define BH_HANDSHAKE_SHOWN 0x20000ULL /* a SYN-ACK was sent that shows who sends it, or need not */
+#define BH_HANDSHAKE_HASH (~(BH_HANDSHAKE_COUNT | BH_HANDSHAKE_WRITING | BH_HANDSHAKE_SHOWN))
 struct bh_handshake_item {
 	struct bh_tuple tuple;
 	struct bh_handshake handshake;
@@ -112,6 +113,7 @@ struct bh_handshake_bucket { /* whole cache lines */
 struct bh_syn_ticket {
 	__u64 mac;		     /* 0: received; BH_TICKET_WRITING: being written */
 	__u64 tag;		     /* cgroup whose tag gave the sender its identity; 0: none */
+	__u64 until;		     /* to when that holds at least; BOOTTIME ns */
 	__u32 time;		     /* when it was sent, in BH_SYN_TICKET_NS */
 	__u32 state;		     /* the state word under which its sender judged it, lower half */
 	struct bh_mac_input segment; /* what the MAC covers */
@@ -120,8 +122,8 @@ struct bh_syn_ticket {
 #define BH_TICKET_WRITING 1ULL
 
 #define BH_TICKET_WAYS 4U /* powers of two */
-#define BH_TICKET_NEAR 256U
-#define BH_TICKET_FAR_BUCKETS 8192U
+#define BH_TICKET_NEAR 64U
+#define BH_TICKET_FAR_BUCKETS 7168U
 
 /* The first buckets hold the near places, the others are the far ones. */
 struct bh_syn_tickets {
@@ -134,7 +136,7 @@ BH_ASSERT_SIZE(struct bh_key, 24);
 BH_ASSERT_SIZE(struct bh_tuple, 48);
 BH_ASSERT_SIZE(struct bh_handshake, 48);
 BH_ASSERT_SIZE(struct bh_handshake_bucket, 448);
-BH_ASSERT_SIZE(struct bh_syn_ticket, 72);
-BH_ASSERT_SIZE(struct bh_syn_tickets, 72 * BH_TICKET_WAYS);
+BH_ASSERT_SIZE(struct bh_syn_ticket, 80);
+BH_ASSERT_SIZE(struct bh_syn_tickets, 80 * BH_TICKET_WAYS);
 
 #endif

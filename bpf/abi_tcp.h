@@ -62,6 +62,7 @@ struct bh_tcp {
 #define BH_TCP_USE_WRITING 1U /* by a program that does not hold the socket's lock */
 #define BH_TCP_USE_LEAVING 2U /* to be let go, by whoever writes just now */
 #define BH_TCP_USE_CARRIED 4U /* another build had it, too: see bpf/end.bpf.c */
+#define BH_TCP_USE_COUNTED 8U /* of what it has done, some is counted: the map `counted` says how much */
 #define BH_TCP_USE_AGAIN 16U  /* it started over while it was being written */
 #define BH_TCP_USE_APART 32U  /* stands in the hash map */
 #define BH_TCP_USE_ONE                                                                                                 \

@@ -134,7 +134,7 @@ static __always_inline int device_note(const struct bh_packet *p, const struct b
 	bh_mac_input_of(&in, p, &q->local, &q->remote, BH_NOTE_IDENTITY);
 	if (bh_segment_mac(&in, &mac))
 		return -1;
-	bh_syn_ticket_put(&in, mac, q->subject_tag, q->word, q->now);
+	bh_syn_ticket_put(&in, mac, q->subject_tag, q->valid_until, q->word, q->now);
 	return 0;
 }
 

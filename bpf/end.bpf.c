@@ -15,14 +15,19 @@ volatile __u32 bh_end_told_twice = 0;
 /* Its connection, if it had one, has ended. */
 static __always_inline void pair_end(struct sock *sk, const struct bh_tcp *t)
 {
+	struct bh_counted *before = 0;
 	struct bh_pair_key key = {};
 	struct tcp_sock *tp;
 
 	if (!bh_pair_of_sock(&key, t))
 		return;
 	tp = bpf_skc_to_tcp_sock(sk);
-	if (tp)
-		bh_pair_tcp(tp, &key, bpf_sk_storage_get(&counted, sk, 0, 0), true);
+	if (!tp)
+		return;
+	/* What another build counted, it did not note here. */
+	if (bh_tcp_use(t) & (BH_TCP_USE_COUNTED | BH_TCP_USE_CARRIED))
+		before = bpf_sk_storage_get(&counted, sk, 0, 0);
+	bh_pair_tcp(tp, &key, before, true);
 }
 
 SEC("tp_btf/tcp_destroy_sock")

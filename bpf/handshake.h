@@ -70,15 +70,32 @@ enum bh_option_found {
 	BH_OPTION_SHORT = 2, /* of *out, only kind, len and exid are set */
 };
 
+/* In place, where it can be. */
+static __always_inline bool bh_option_load(struct __sk_buff *skb, __u32 off, struct bh_tcpopt *out)
+{
+#ifdef BH_READS_IN_PLACE
+	const __u32 *from;
+	__u32 *to = (__u32 *)out;
+
+	from = (const __u32 *)(long)skb->data + (off & 0xfff) / 4;
+	if (!(off & ~0xffcU) && (const void *)(from + BH_TCPOPT_LEN / 4) <= (const void *)(long)skb->data_end) {
+#pragma unroll
+		for (__u32 i = 0; i < BH_TCPOPT_LEN / 4; i++)
+			to[i] = from[i];
+		return true;
+	}
+#endif
+	return !bpf_skb_load_bytes(skb, off, out, sizeof(*out));
+}
+
 /* Finds the option in a parsed TCP packet: enum bh_option_found. */
 BH_SUBPROGRAM int bh_option_find(struct __sk_buff *skb, const struct bh_packet *p, struct bh_tcpopt *out)
 {
 	__u32 off = p->transport + sizeof(struct tcphdr), end = p->transport + p->tcp_header;
 
 	/* Our own kernel writes it last. */
-	if (p->tcp_header >= sizeof(struct tcphdr) + BH_TCPOPT_LEN &&
-	    !bpf_skb_load_bytes(skb, end - BH_TCPOPT_LEN, out, sizeof(*out)) && out->kind == BH_TCPOPT_KIND &&
-	    out->len == BH_TCPOPT_LEN && out->exid == bpf_htons(BH_TCPOPT_EXID))
+	if (p->tcp_header >= sizeof(struct tcphdr) + BH_TCPOPT_LEN && bh_option_load(skb, end - BH_TCPOPT_LEN, out) &&
+	    out->kind == BH_TCPOPT_KIND && out->len == BH_TCPOPT_LEN && out->exid == bpf_htons(BH_TCPOPT_EXID))
 		return BH_OPTION_FULL;
 	/* 40 bytes of options at most, none shorter than one byte. */
 	for (int i = 0; i < 40; i++) {
@@ -211,15 +228,16 @@ static __always_inline struct bh_syn_ticket *bh_syn_ticket_for(const struct bh_m
 	return bh_syn_ticket_far(segment->seq, segment->ack, now / BH_SYN_TICKET_NS);
 }
 
-/* Notes a segment that is about to leave, judged under `word`. */
-static __always_inline void bh_syn_ticket_put(const struct bh_mac_input *segment, __u64 mac, __u64 tag, __u64 word,
-					      __u64 now)
+/* Notes a segment that is about to leave, judged under `word`. Its sender has its identity by `tag`, to `until` at least. */
+static __always_inline void bh_syn_ticket_put(const struct bh_mac_input *segment, __u64 mac, __u64 tag, __u64 until,
+					      __u64 word, __u64 now)
 {
 	struct bh_syn_ticket *ticket = bh_syn_ticket_for(segment, now);
 
 	if (!ticket)
 		return;
 	ticket->tag = tag;
+	ticket->until = until;
 	ticket->time = now / BH_SYN_TICKET_NS;
 	ticket->state = word;
 	ticket->segment = *segment;
@@ -262,11 +280,12 @@ static __always_inline bool bh_syn_ticket_is_of(const struct bh_syn_ticket *tick
 	return !differ && mac > BH_TICKET_WRITING;
 }
 
-/* What a ticket says beside who may take it: by which tag its sender has its identity, and whether that end judged it under
- * another state word. */
+/* What a ticket says beside who may take it: by which tag its sender has its identity, until when, and whether that end judged
+ * it under another state word. */
 static __always_inline void bh_syn_ticket_read(const struct bh_syn_ticket *ticket, struct bh_query *q)
 {
 	q->peer_tag = *(const volatile __u64 *)&ticket->tag;
+	q->peer_until = *(const volatile __u64 *)&ticket->until;
 	q->stale = *(const volatile __u32 *)&ticket->state != (__u32)q->word;
 }
 
@@ -366,7 +385,7 @@ BH_SUBPROGRAM int bh_option_ticket(const struct bh_query *q, const struct bh_pac
 		if (bh_segment_mac(&in, &mac))
 			return -1;
 	}
-	bh_syn_ticket_put(&in, mac, q->subject_tag, q->word, q->now);
+	bh_syn_ticket_put(&in, mac, q->subject_tag, q->valid_until, q->word, q->now);
 	return 0;
 }
 
@@ -471,6 +490,7 @@ BH_SUBPROGRAM int bh_peer_of_segment(struct __sk_buff *skb, const struct bh_pack
 	}
 	q->proof = BH_PROOF_VERIFIED;
 	q->peer = bpf_ntohl(option.identity);
+	q->vouched = !q->stale;
 	BH_COUNT(handshakes_verified);
 	return 0;
 }

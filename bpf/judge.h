@@ -29,7 +29,10 @@ struct bh_query {
 	__u64 peer_tag;	   /* likewise of the peer */
 	__u64 cgroup;
 	__u64 cookie;
-	__u64 ticket; /* of the datagram (ticket.h); 0: none */
+	union {
+		__u64 ticket;	  /* of the datagram (ticket.h); 0: none */
+		__u64 peer_until; /* of a segment: see `vouched` */
+	};
 	__u32 subject;
 	__u32 peer;
 	__u32 cell;
@@ -42,9 +45,10 @@ struct bh_query {
 	__u8 reason;
 	__u8 proof;
 	__u8 again;
-	__u8 expired;  /* the subject's tag is past its deadline */
-	__u8 host;     /* the subject is no workload */
-	__u8 stale;    /* the sender's end judged by another state word than this */
+	__u8 expired; /* the subject's tag is past its deadline */
+	__u8 host;    /* the subject is no workload */
+	__u8 stale;   /* the sender's end judged by another state word than this */
+	__u8 vouched; /* peer and peer_tag hold under `word`, until peer_until: the sender's end has found that under it */
 	__u8 unlisted; /* the destination is of this host, and the map of addresses had no room for it */
 };
 
@@ -173,6 +177,10 @@ BH_GLOBAL __u32 bh_peer_alive(struct bh_query *q)
 		return BH_ID_UNIDENTIFIED;
 	if (q->peer < BH_ID_FIRST)
 		return q->peer;
+	if (q->vouched && q->now < q->peer_until) {
+		bh_valid_until(q, q->peer_until);
+		return q->peer;
+	}
 	if (!bh_tag_get(&tag, q->peer_tag, q->now) || tag.deadline_ns <= q->now)
 		return BH_ID_UNIDENTIFIED;
 	if (tag.identity == q->peer || tag.identity == BH_ID_UNIDENTIFIED)

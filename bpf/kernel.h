@@ -17,6 +17,7 @@
 struct sock_common {
 	unsigned char skc_state;
 	unsigned long skc_flags;
+	struct sock *skc_listener;
 	struct {
 		__s64 counter;
 	} skc_cookie;
@@ -114,6 +115,19 @@ static __always_inline __u64 bh_ops_cookie(struct bpf_sock_ops *ops)
 	__u64 cookie = sk ? sk->__sk_common.skc_cookie.counter : 0;
 
 	return cookie ? cookie : bpf_get_socket_cookie(ops);
+}
+
+/* Cookie of the listener that the callback's request is for; 0: it is no request. */
+static __always_inline __u64 bh_ops_listener(struct bpf_sock_ops *ops)
+{
+	struct bpf_sock_ops_kern *kernel = bpf_rdonly_cast(ops, bpf_core_type_id_kernel(struct bpf_sock_ops_kern));
+	struct sock *sk = kernel->sk, *listener;
+
+	if (!sk || sk->__sk_common.skc_state != BPF_TCP_NEW_SYN_RECV)
+		return 0;
+	/* In a union, of whose members the verifier takes another. */
+	listener = bpf_rdonly_cast(sk->__sk_common.skc_listener, bpf_core_type_id_kernel(struct sock));
+	return listener ? listener->__sk_common.skc_cookie.counter : 0;
 }
 
 #endif

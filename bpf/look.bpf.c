@@ -13,6 +13,7 @@ int bh_look_tcp(struct bpf_iter__tcp *ctx)
 	struct bh_pair_key key = {};
 	struct bh_counted *before;
 	struct tcp_sock *tp;
+	struct bh_tcp *t;
 	int state;
 
 	if (!skc)
@@ -21,12 +22,17 @@ int bh_look_tcp(struct bpf_iter__tcp *ctx)
 	if (!tp)
 		return 0;
 	state = tp->inet_conn.icsk_inet.sk.__sk_common.skc_state;
-	if (state == BPF_TCP_CLOSE || !bh_pair_of_sock(&key, bh_tcp_find(bpf_get_socket_cookie(tp))))
+	if (state == BPF_TCP_CLOSE)
+		return 0;
+	t = bh_tcp_find(bpf_get_socket_cookie(tp));
+	if (!t || !bh_pair_of_sock(&key, t))
 		return 0;
 	/* Without a place to remember it, it is counted when it ends. */
 	before = bpf_sk_storage_get(&counted, tp, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (before)
-		bh_pair_tcp(tp, &key, before, false);
+	if (!before)
+		return 0;
+	__sync_fetch_and_or(&t->use, BH_TCP_USE_COUNTED);
+	bh_pair_tcp(tp, &key, before, false);
 	return 0;
 }
 

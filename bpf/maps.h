@@ -134,6 +134,15 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } handshakes __weak SEC(".maps");
 
+/* Those that are over, by hash: what came late of one is told from what never had one (pending.h). */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, BH_HANDSHAKES_OVER);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} handshakes_over __weak SEC(".maps");
+
 /* A SYN or SYN-ACK that this kernel sent for a managed socket, taken by the first receiver. What is replayed finds no ticket;
  * what lost its far place to others under way is sent again, a second later. */
 struct {

@@ -25,6 +25,11 @@
 
 #define BH_MAX_EXTENSIONS 8
 
+/* Processors for which the verifier takes loads from a packet that are not aligned. */
+#ifdef __TARGET_ARCH_x86
+#define BH_READS_IN_PLACE
+#endif
+
 #define ICMP_ECHO_REQUEST 8
 #define ICMP_ECHO_REPLY 0
 #define ICMPV6_ECHO_REQUEST_TYPE 128
@@ -121,21 +126,52 @@ static __always_inline int bh_parse_v6(struct __sk_buff *skb, __u32 net, struct 
 	return BH_REASON_PARSE;
 }
 
+static __always_inline int bh_read_v4(const struct iphdr *ip, __u32 net, struct bh_packet *p, struct bh_addr *src,
+				      struct bh_addr *dst, __u32 *end)
+{
+	/* No options: with a source route among them the header names the first hop, not the destination. */
+	if (ip->version != 4 || ip->ihl != 5)
+		return BH_REASON_PARSE;
+	if (ip->frag_off & bpf_htons(0x3fff))
+		return BH_REASON_FRAGMENT;
+	bh_addr_v4(src, ip->saddr);
+	bh_addr_v4(dst, ip->daddr);
+	p->proto = ip->protocol;
+	p->transport = net + sizeof(*ip);
+	*end = net + bpf_ntohs(ip->tot_len);
+	return 0;
+}
+
 static __always_inline int bh_parse_v4(struct __sk_buff *skb, __u32 net, struct bh_packet *p, struct bh_addr *src,
 				       struct bh_addr *dst, __u32 *end)
 {
 	struct iphdr ip;
 
-	/* No options: with a source route among them the header names the first hop, not the destination. */
-	if (bpf_skb_load_bytes(skb, net, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl != 5)
+	if (bpf_skb_load_bytes(skb, net, &ip, sizeof(ip)))
 		return BH_REASON_PARSE;
-	if (ip.frag_off & bpf_htons(0x3fff))
-		return BH_REASON_FRAGMENT;
-	bh_addr_v4(src, ip.saddr);
-	bh_addr_v4(dst, ip.daddr);
-	p->proto = ip.protocol;
-	p->transport = net + sizeof(ip);
-	*end = net + bpf_ntohs(ip.tot_len);
+	return bh_read_v4(&ip, net, p, src, dst, end);
+}
+
+static __always_inline int bh_read_tcp(struct __sk_buff *skb, const struct tcphdr *tcp, struct bh_packet *p, __u32 end)
+{
+	const __u8 *bytes = (const __u8 *)tcp + 12; /* data offset and flags, without bit fields */
+
+	p->sport = bpf_ntohs(tcp->source);
+	p->dport = bpf_ntohs(tcp->dest);
+	p->seq = tcp->seq;
+	p->ack = tcp->ack_seq;
+	p->tcp_flags = bytes[1];
+	p->tcp_header = (bytes[0] >> 4) * 4;
+	if (p->tcp_header < sizeof(*tcp))
+		return BH_REASON_PARSE;
+	/* A GSO packet beyond 64 KiB writes 0 as its length (BIG TCP): it has payload. */
+	if (end > p->transport + p->tcp_header)
+		p->payload_len = end - p->transport - p->tcp_header;
+	else if (end < p->transport + p->tcp_header) {
+		if (skb->len <= 65535)
+			return BH_REASON_PARSE;
+		p->payload_len = 1;
+	}
 	return 0;
 }
 
@@ -194,27 +230,10 @@ static __always_inline int bh_parse_at(struct __sk_buff *skb, __u32 net, __be16 
 	switch (p->proto) {
 	case IPPROTO_TCP: {
 		struct tcphdr tcp;
-		const __u8 *bytes = (const __u8 *)&tcp + 12; /* data offset and flags, without bit fields */
 
 		if (bpf_skb_load_bytes(skb, p->transport, &tcp, sizeof(tcp)))
 			return BH_REASON_PARSE;
-		p->sport = bpf_ntohs(tcp.source);
-		p->dport = bpf_ntohs(tcp.dest);
-		p->seq = tcp.seq;
-		p->ack = tcp.ack_seq;
-		p->tcp_flags = bytes[1];
-		p->tcp_header = (bytes[0] >> 4) * 4;
-		if (p->tcp_header < sizeof(tcp))
-			return BH_REASON_PARSE;
-		/* A GSO packet beyond 64 KiB writes 0 as its length (BIG TCP): it has payload. */
-		if (end > p->transport + p->tcp_header)
-			p->payload_len = end - p->transport - p->tcp_header;
-		else if (end < p->transport + p->tcp_header) {
-			if (skb->len <= 65535)
-				return BH_REASON_PARSE;
-			p->payload_len = 1;
-		}
-		return 0;
+		return bh_read_tcp(skb, &tcp, p, end);
 	}
 	case IPPROTO_UDP: {
 		struct udphdr udp;
@@ -235,6 +254,28 @@ static __attribute__((noinline, unused)) int bh_parse(struct __sk_buff *skb, str
 						      struct bh_addr *dst)
 {
 	return bh_parse_at(skb, 0, skb->protocol, p, src, dst);
+}
+
+/* The same for what is most likely TCP over IPv4, with its headers where the kernel itself has made or pulled them: read in
+ * place, which takes two calls less. Anything else goes the usual way. */
+static __always_inline int bh_parse_tcp(struct __sk_buff *skb, struct bh_packet *p, struct bh_addr *src,
+					struct bh_addr *dst)
+{
+#ifdef BH_READS_IN_PLACE
+	const struct iphdr *ip = (const struct iphdr *)(long)skb->data;
+	const struct tcphdr *tcp = (const struct tcphdr *)(ip + 1);
+	__u32 end = 0;
+	int err;
+
+	if (skb->protocol != bpf_htons(ETH_P_IP) || (const void *)(tcp + 1) > (const void *)(long)skb->data_end ||
+	    ip->protocol != IPPROTO_TCP)
+		return bh_parse(skb, p, src, dst);
+	__builtin_memset(p, 0, sizeof(*p));
+	err = bh_read_v4(ip, 0, p, src, dst, &end);
+	return err ? err : bh_read_tcp(skb, tcp, p, end);
+#else
+	return bh_parse(skb, p, src, dst);
+#endif
 }
 
 #endif

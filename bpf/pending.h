@@ -2,11 +2,11 @@
 /*
  * pending.h - handshakes that a listener has accepted and that are not complete.
  *
- * A table of buckets in place of a hash map: a connection looks here five times, and nothing is allocated, hashed at
+ * A table of buckets in place of a hash map: a connection looks here four times, and nothing is allocated, hashed at
  * length, locked, or kept in an order of use. A place has a mark, which names its tuple and counts its changes: who writes takes
  * the mark away first, and who reads copies and then sees whether the mark is still the same. The count goes on through free
- * places, so a mark comes again only after 20,000 handshakes in one place, and nobody sees two mixed. A far bucket that is full gives up its oldest: that handshake is then denied, never allowed by another's verdict,
- * because the whole tuple is compared.
+ * places, so a mark comes again only after 20,000 handshakes in one place, and nobody sees two mixed. A far bucket that is full
+ * gives up its oldest: that handshake is then denied, never allowed by another's verdict, because the whole tuple is compared.
  *
  * A tuple stands in one place: as long as a near bucket overflows, what is new goes to the far one, also when the near one
  * has room again; and when nobody looks at the far one any more, what stands there has long been given up.
@@ -35,7 +35,7 @@ static __always_inline __u64 bh_tuple_hash(const struct bh_tuple *tuple)
 		h = (h ^ w[i]) * 0x9e3779b97f4a7c15ULL;
 		h ^= h >> 29;
 	}
-	return h | (BH_HANDSHAKE_WRITING << 1); /* not that of a free place */
+	return h | (BH_HANDSHAKE_SHOWN << 1); /* not that of a free place */
 }
 
 static __always_inline bool bh_tuple_equal(const struct bh_tuple *a, const struct bh_tuple *b)
@@ -49,18 +49,29 @@ static __always_inline bool bh_tuple_equal(const struct bh_tuple *a, const struc
 	return !differ;
 }
 
+static __always_inline __u32 bh_number_near(__u64 hash)
+{
+	return (hash >> 32) & (BH_HANDSHAKE_NEAR - 1);
+}
+
+static __always_inline __u32 bh_number_far(__u64 hash)
+{
+	return BH_HANDSHAKE_NEAR + ((hash >> 32) & (BH_HANDSHAKE_FAR - 1));
+}
+
+static __always_inline struct bh_handshake_bucket *bh_bucket(__u32 number)
+{
+	return bpf_map_lookup_elem(&handshakes, &number);
+}
+
 static __always_inline struct bh_handshake_bucket *bh_bucket_near(__u64 hash)
 {
-	__u32 key = (hash >> 32) & (BH_HANDSHAKE_NEAR - 1);
-
-	return bpf_map_lookup_elem(&handshakes, &key);
+	return bh_bucket(bh_number_near(hash));
 }
 
 static __always_inline struct bh_handshake_bucket *bh_bucket_far(__u64 hash)
 {
-	__u32 key = BH_HANDSHAKE_NEAR + ((hash >> 32) & (BH_HANDSHAKE_FAR - 1));
-
-	return bpf_map_lookup_elem(&handshakes, &key);
+	return bh_bucket(bh_number_far(hash));
 }
 
 static __always_inline __u32 bh_handshake_age(__u32 time, __u64 now)
@@ -109,9 +120,22 @@ enum bh_pending_after {
 	BH_PENDING_REMOVE = 1,
 };
 
+/* Where a handshake was found, and as what. */
+struct bh_found {
+	__u64 mark;
+	__u32 place; /* bucket * BH_HANDSHAKE_WAYS + way */
+	__u32 pad;
+};
+
+static __always_inline bool bh_found_shown(const struct bh_found *found)
+{
+	return found->mark & BH_HANDSHAKE_SHOWN;
+}
+
 /* Of one bucket. */
-static __always_inline bool bh_bucket_get(struct bh_handshake_bucket *b, __u64 hash, const struct bh_tuple *tuple,
-					  struct bh_handshake *out, __u32 after)
+static __always_inline bool bh_bucket_get(struct bh_handshake_bucket *b, __u32 number, __u64 hash,
+					  const struct bh_tuple *tuple, struct bh_handshake *out,
+					  struct bh_found *found, __u32 after)
 {
 	__u32 way = bh_way_of(b, hash, tuple);
 	__u64 mark;
@@ -126,6 +150,8 @@ static __always_inline bool bh_bucket_get(struct bh_handshake_bucket *b, __u64 h
 	*out = b->item[way].handshake;
 	if (!bh_tuple_equal(&b->item[way].tuple, tuple))
 		return false;
+	found->mark = mark;
+	found->place = number * BH_HANDSHAKE_WAYS + way;
 	bh_barrier();
 	if (after == BH_PENDING_REMOVE)
 		return bh_mark_fits(mark, hash) &&
@@ -133,24 +159,65 @@ static __always_inline bool bh_bucket_get(struct bh_handshake_bucket *b, __u64 h
 	return bh_mark_fits(mark, hash) && bh_mark_of(b, way) == mark;
 }
 
+/*
+ * Handshakes that are over. On a busy machine a segment can wait on one CPU while those that were sent after it go through on
+ * another, until the connection has ended: nothing is wrong with it, and nobody waits for it any more. An item holds the hash's
+ * upper bits, and below them when that was; another's that comes to the same place takes it.
+ */
+#define BH_OVER_TIMES ((__u32)~BH_HANDSHAKE_HASH) /* so many, each of 2^26 ns */
+#define BH_OVER_TIME(now) ((__u32)((now) >> 26) & BH_OVER_TIMES)
+#define BH_OVER_AGE 900U /* a minute */
+#define BH_OVER_SLACK 2U /* another CPU may have read its clock later */
+
+static __always_inline __u64 *bh_over_of(__u64 hash)
+{
+	__u32 key = (hash >> 32) & (BH_HANDSHAKES_OVER - 1);
+
+	return bpf_map_lookup_elem(&handshakes_over, &key);
+}
+
+static __always_inline void bh_over_note(__u64 hash, __u64 now)
+{
+	__u64 *over = bh_over_of(hash);
+
+	if (over)
+		*(volatile __u64 *)over = (hash & BH_HANDSHAKE_HASH) | BH_OVER_TIME(now);
+}
+
 /* Copies out what is known of a handshake, and forgets it if asked to. Returns whether there was anything. */
-BH_GLOBAL int bh_pending_get(const struct bh_tuple *tuple, struct bh_handshake *out, __u32 after)
+BH_GLOBAL int bh_pending_get(const struct bh_tuple *tuple, struct bh_handshake *out, struct bh_found *found,
+			     __u32 after)
 {
 	struct bh_handshake_bucket *b;
 	__u64 hash;
 
-	if (!tuple || !out)
+	if (!tuple || !out || !found)
 		return 0;
 	hash = bh_tuple_hash(tuple);
 	b = bh_bucket_near(hash);
 	if (!b)
 		return 0;
-	if (bh_bucket_get(b, hash, tuple, out, after))
-		return 1;
-	if (!bh_bucket_overflows(b))
-		return 0;
-	b = bh_bucket_far(hash);
-	return b && bh_bucket_get(b, hash, tuple, out, after);
+	if (!bh_bucket_get(b, bh_number_near(hash), hash, tuple, out, found, after)) {
+		if (!bh_bucket_overflows(b))
+			return 0;
+		b = bh_bucket_far(hash);
+		if (!b || !bh_bucket_get(b, bh_number_far(hash), hash, tuple, out, found, after))
+			return 0;
+	}
+	if (after == BH_PENDING_REMOVE)
+		bh_over_note(hash, bh_now());
+	return 1;
+}
+
+/* Notes of the handshake that was found there that its SYN-ACK shows who sends it. Returns 0, or -1 if it is not there any more,
+ * or another change came between. */
+static __always_inline int bh_pending_show(const struct bh_found *found)
+{
+	__u32 key = found->place / BH_HANDSHAKE_WAYS, way = found->place & (BH_HANDSHAKE_WAYS - 1);
+	struct bh_handshake_bucket *b = bpf_map_lookup_elem(&handshakes, &key);
+	__u64 mark = found->mark;
+
+	return b && __sync_val_compare_and_swap(&b->mark[way], mark, mark | BH_HANDSHAKE_SHOWN) == mark ? 0 : -1;
 }
 
 static __always_inline bool bh_way_is_old(const struct bh_handshake_bucket *b, __u32 way, __u64 now)
@@ -158,42 +225,25 @@ static __always_inline bool bh_way_is_old(const struct bh_handshake_bucket *b, _
 	return bh_handshake_age(b->time[way & (BH_HANDSHAKE_WAYS - 1)], now) >= BH_HANDSHAKE_AGE;
 }
 
-/* Did one of its free places hold this tuple, not long ago? */
-static __always_inline bool bh_bucket_had(const struct bh_handshake_bucket *b, const struct bh_tuple *tuple, __u64 now)
-{
-#pragma unroll
-	for (__u32 i = 0; i < BH_HANDSHAKE_WAYS; i++)
-		if (bh_mark_is_free(bh_mark_of(b, i)) && bh_tuple_equal(&b->item[i].tuple, tuple) &&
-		    !bh_way_is_old(b, i, now))
-			return true;
-	return false;
-}
-
-/*
- * Was there a handshake of this tuple, that is over? On a busy machine a segment can wait on one CPU while those that were sent
- * after it go through on another, until the connection has ended: nothing is wrong with it, nobody waits for it any more. Its
- * place is free, and says so until others have taken it.
- */
+/* Was there a handshake of this tuple, that is over since a minute at most? */
 BH_GLOBAL int bh_pending_was(const struct bh_tuple *tuple, __u64 now)
 {
-	struct bh_handshake_bucket *b;
-	__u64 hash;
+	__u64 hash, *over, item;
 
 	if (!tuple)
 		return 0;
 	hash = bh_tuple_hash(tuple);
-	b = bh_bucket_near(hash);
-	if (b && bh_bucket_had(b, tuple, now))
-		return 1;
-	if (!b || !bh_bucket_overflows(b))
+	over = bh_over_of(hash);
+	if (!over)
 		return 0;
-	b = bh_bucket_far(hash);
-	return b && bh_bucket_had(b, tuple, now);
+	item = *(volatile __u64 *)over;
+	return bh_mark_fits(item, hash) &&
+	       ((BH_OVER_TIME(now) - (__u32)item + BH_OVER_SLACK) & BH_OVER_TIMES) < BH_OVER_AGE + BH_OVER_SLACK;
 }
 
 /* In the place of what was known of this tuple; else in a free place, or that of the oldest. `mark` is the one by which it was
- * chosen: where it is another by then, somebody else has written there. Of free places that which is free longest, for
- * bh_pending_was(). */
+ * chosen: where it is another by then, somebody else has written there. Of free places the first, which is most
+ * likely in the processor's caches. */
 static __always_inline __u32 bh_way_for(const struct bh_handshake_bucket *b, __u64 hash, const struct bh_tuple *tuple,
 					__u64 now, __u64 *mark)
 {
@@ -204,7 +254,7 @@ static __always_inline __u32 bh_way_for(const struct bh_handshake_bucket *b, __u
 	for (__u32 i = 0; i < BH_HANDSHAKE_WAYS; i++) {
 		__u64 seen = bh_mark_of(b, i);
 		/* Of a free place more than of any other; to a few ms, the lowest bits say which it is. */
-		__u32 age = bh_handshake_age(b->time[i], now) >> 1 | (bh_mark_is_free(seen) ? 1U << 31 : 0);
+		__u32 age = bh_mark_is_free(seen) ? ~(i * BH_HANDSHAKE_WAYS) : bh_handshake_age(b->time[i], now) >> 1;
 
 		age = (age & ~(BH_HANDSHAKE_WAYS - 1)) | i;
 		if (bh_mark_fits(seen, hash) && bh_tuple_equal(&b->item[i].tuple, tuple)) {
@@ -221,7 +271,8 @@ static __always_inline __u32 bh_way_for(const struct bh_handshake_bucket *b, __u
 
 /* Returns 0, or -1 if another handshake is being written to the same place. */
 static __always_inline int bh_way_write(struct bh_handshake_bucket *b, __u32 way, __u64 mark, __u64 hash,
-					const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now)
+					const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now,
+					__u64 shown)
 {
 	way &= BH_HANDSHAKE_WAYS - 1;
 	if (mark & BH_HANDSHAKE_WRITING ||
@@ -230,12 +281,12 @@ static __always_inline int bh_way_write(struct bh_handshake_bucket *b, __u32 way
 	b->time[way] = BH_HANDSHAKE_TIME(now);
 	b->item[way].tuple = *tuple;
 	b->item[way].handshake = *h;
-	bh_publish(&b->mark[way], (hash & BH_HANDSHAKE_HASH) | bh_mark_count(mark, 2));
+	bh_publish(&b->mark[way], (hash & BH_HANDSHAKE_HASH) | shown | bh_mark_count(mark, 2));
 	return 0;
 }
 
 /* The near bucket has no place, or had none a while ago. */
-BH_GLOBAL int bh_far_put(const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now)
+BH_GLOBAL int bh_far_put(const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now, __u64 shown)
 {
 	struct bh_handshake_bucket *b;
 	__u64 hash, mark;
@@ -250,7 +301,7 @@ BH_GLOBAL int bh_far_put(const struct bh_tuple *tuple, const struct bh_handshake
 	way = bh_way_for(b, hash, tuple, now, &mark);
 	if (mark & BH_HANDSHAKE_HASH && !bh_mark_fits(mark, hash) && !bh_way_is_old(b, way, now))
 		BH_COUNT(map_full);
-	return bh_way_write(b, way, mark, hash, tuple, h, now);
+	return bh_way_write(b, way, mark, hash, tuple, h, now, shown);
 }
 
 /* May what is new be written there? What overflowed long ago does no more. */
@@ -266,7 +317,7 @@ static __always_inline bool bh_near_has_room(struct bh_handshake_bucket *b, __u3
 
 /* Returns 0, -1 if this handshake is being written there just now: the segment comes again; or 1 if it belongs into the far
  * bucket. */
-BH_GLOBAL int bh_near_put(const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now)
+BH_GLOBAL int bh_near_put(const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now, __u64 shown)
 {
 	struct bh_handshake_bucket *b;
 	__u64 hash, mark;
@@ -280,21 +331,22 @@ BH_GLOBAL int bh_near_put(const struct bh_tuple *tuple, const struct bh_handshak
 		return -1;
 	way = bh_way_for(b, hash, tuple, now, &mark);
 	if (bh_mark_fits(mark, hash))
-		return bh_way_write(b, way, mark, hash, tuple, h, now);
+		return bh_way_write(b, way, mark, hash, tuple, h, now, shown);
 	/* Where another handshake is being written to that place just now, the far bucket is for this one. */
-	if (bh_near_has_room(b, way, mark, now) && !bh_way_write(b, way, mark, hash, tuple, h, now))
+	if (bh_near_has_room(b, way, mark, now) && !bh_way_write(b, way, mark, hash, tuple, h, now, shown))
 		return 0;
 	*(volatile __u32 *)&b->overflow = BH_HANDSHAKE_TIME(now);
 	*(volatile __u32 *)&b->overflows = 1;
 	return 1;
 }
 
-/* Keeps a handshake. Returns 0, or -1. Both places are tried from the caller's frame, so that only one of them is on the stack. */
-static __always_inline int bh_pending_put(const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now)
+/* Keeps a handshake; `shown`: BH_HANDSHAKE_SHOWN or 0. Returns 0, or -1. Both places are tried from the caller's frame, so that only one of them is on the stack. */
+static __always_inline int bh_pending_put(const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now,
+					  __u64 shown)
 {
-	int r = bh_near_put(tuple, h, now);
+	int r = bh_near_put(tuple, h, now, shown);
 
-	return r > 0 ? bh_far_put(tuple, h, now) : r;
+	return r > 0 ? bh_far_put(tuple, h, now, shown) : r;
 }
 
 #endif

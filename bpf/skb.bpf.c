@@ -57,9 +57,18 @@ static __always_inline int unknown_socket(struct bpf_sock *sk, const struct bh_p
 
 /* ---- hooks ---- */
 
-/* A socket has `t` if it is TCP, `us` if it is UDP, else `ss`; one that was there before enforcement has none. */
-static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, struct bh_udp_sock *us, struct bh_tcp *t,
-				  __u64 word, __u64 now, __u32 hook)
+/* What a parsed packet says of q's flow. */
+static __always_inline void ends_of_packet(struct bh_query *q, const struct bh_packet *p, __u32 hook)
+{
+	q->lport = hook == BH_EGRESS ? p->sport : p->dport;
+	q->rport = hook == BH_EGRESS ? p->dport : p->sport;
+	q->proto = p->proto;
+	q->peer = BH_ID_WORLD;
+}
+
+/* A UDP socket has `us`, one of neither UDP nor TCP `ss`; one that was there before enforcement has none. */
+static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, struct bh_udp_sock *us, __u64 word,
+				  __u64 now, __u32 hook)
 {
 	struct bh_query q = {.word = word, .now = now, .direction = hook};
 	struct bpf_sock *sk = skb->sk;
@@ -73,32 +82,21 @@ static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, str
 		return BH_DENY;
 
 	q.cookie = bpf_get_socket_cookie(skb);
-	if (!t || !bh_tcp_subject(t, &q)) {
-		bh_subject_of_skb(skb, &q);
-		if (q.host) {
-			if (ss)
-				ss->host = 1;
-			if (us)
-				us->host = 1;
-			if (t)
-				bh_tcp_host(t, q.cookie);
-			return BH_ALLOW;
-		}
-		if (t && t->kind == BH_SOCK_LISTEN)
-			bh_tcp_subject_note(t, &q);
+	bh_subject_of_skb(skb, &q);
+	if (q.host) {
+		if (ss)
+			ss->host = 1;
+		if (us)
+			us->host = 1;
+		return BH_ALLOW;
 	}
 	err = hook == BH_EGRESS ? bh_parse(skb, &p, &q.local, &q.remote) : bh_parse(skb, &p, &q.remote, &q.local);
-	q.lport = hook == BH_EGRESS ? p.sport : p.dport;
-	q.rport = hook == BH_EGRESS ? p.dport : p.sport;
-	q.proto = p.proto;
-	q.peer = BH_ID_WORLD;
+	ends_of_packet(&q, &p, hook);
 
-	if (!err && !ss && !us && !t && is_of_kernel(sk, &p))
+	if (!err && !ss && !us && is_of_kernel(sk, &p))
 		return BH_ALLOW;
 	if (!err)
 		err = socket_problem(sk, &p);
-	if (!err && t)
-		return tcp_packet(skb, t, &p, &q, hook);
 	if (!err && ss)
 		return flow_packet_of(skb, ss, &p, &q, hook);
 	if (!err && us) {
@@ -114,27 +112,55 @@ static __always_inline int packet(struct __sk_buff *skb, struct bh_sock *ss, str
 	return BH_DENY;
 }
 
+/* The same of a TCP socket. */
+static __always_inline int packet_of_tcp(struct __sk_buff *skb, struct bh_tcp *t, __u64 cookie, __u64 word, __u64 now,
+					 __u32 hook)
+{
+	struct bh_query q = {.word = word, .now = now, .cookie = cookie, .direction = hook};
+	struct bh_packet p;
+	int err;
+
+	if (!bh_tcp_subject(t, &q)) {
+		bh_subject_of_skb(skb, &q);
+		if (q.host) {
+			bh_tcp_host(t, cookie);
+			return BH_ALLOW;
+		}
+		if (t->kind == BH_SOCK_LISTEN)
+			bh_tcp_subject_note(t, &q);
+	}
+	err = hook == BH_EGRESS ? bh_parse_tcp(skb, &p, &q.local, &q.remote)
+				: bh_parse_tcp(skb, &p, &q.remote, &q.local);
+	ends_of_packet(&q, &p, hook);
+	if (!err && p.proto != IPPROTO_TCP)
+		err = BH_REASON_PROTO;
+	if (!err)
+		return tcp_packet(skb, t, &p, &q, hook);
+	bh_refuse(&q, err);
+	return BH_DENY;
+}
+
 /* Functions of their own, so that the way a packet usually takes does not share their stack. */
 static __noinline int packet_in(struct __sk_buff *skb, struct bh_sock *ss, struct bh_udp_sock *us, __u64 word,
 				__u64 now)
 {
-	return packet(skb, ss, us, 0, word, now, BH_INGRESS);
+	return packet(skb, ss, us, word, now, BH_INGRESS);
 }
 
 static __noinline int packet_out(struct __sk_buff *skb, struct bh_sock *ss, struct bh_udp_sock *us, __u64 word,
 				 __u64 now)
 {
-	return packet(skb, ss, us, 0, word, now, BH_EGRESS);
+	return packet(skb, ss, us, word, now, BH_EGRESS);
 }
 
-static __noinline int tcp_packet_in(struct __sk_buff *skb, struct bh_tcp *t, __u64 word, __u64 now)
+static __noinline int tcp_packet_in(struct __sk_buff *skb, struct bh_tcp *t, __u64 cookie, __u64 word, __u64 now)
 {
-	return t ? packet(skb, 0, 0, t, word, now, BH_INGRESS) : BH_DENY;
+	return t ? packet_of_tcp(skb, t, cookie, word, now, BH_INGRESS) : BH_DENY;
 }
 
-static __noinline int tcp_packet_out(struct __sk_buff *skb, struct bh_tcp *t, __u64 word, __u64 now)
+static __noinline int tcp_packet_out(struct __sk_buff *skb, struct bh_tcp *t, __u64 cookie, __u64 word, __u64 now)
 {
-	return t ? packet(skb, 0, 0, t, word, now, BH_EGRESS) : BH_DENY;
+	return t ? packet_of_tcp(skb, t, cookie, word, now, BH_EGRESS) : BH_DENY;
 }
 
 static __noinline int udp_known_in(struct __sk_buff *skb, struct bh_udp_sock *us, __u64 word, __u64 now)
@@ -185,7 +211,8 @@ static __always_inline int tcp_hook(struct __sk_buff *skb, struct bh_tcp *t, __u
 {
 	if (t->kind == BH_SOCK_HOST && bh_tcp_owner(t) == cookie)
 		return BH_ALLOW;
-	return direction == BH_EGRESS ? tcp_packet_out(skb, t, word, now) : tcp_packet_in(skb, t, word, now);
+	return direction == BH_EGRESS ? tcp_packet_out(skb, t, cookie, word, now)
+				      : tcp_packet_in(skb, t, cookie, word, now);
 }
 
 /* Is this a datagram, as far as one byte tells? It says only where to look first. */

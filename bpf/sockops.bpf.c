@@ -51,6 +51,12 @@ static __always_inline void ops_addresses(struct bpf_sock_ops *ops, struct bh_tu
 	t->lport = ops->local_port;
 	t->rport = bpf_ntohl(ops->remote_port);
 	t->pad = 0;
+}
+
+/* What kept handshakes are found by. */
+static __always_inline void ops_tuple(struct bpf_sock_ops *ops, struct bh_tuple *t)
+{
+	ops_addresses(ops, t);
 	t->netns = bpf_get_netns_cookie(ops);
 }
 
@@ -80,16 +86,32 @@ static __noinline int option_reserve(struct bpf_sock_ops *ops)
 	return 0;
 }
 
+/* What the packets of a listener have shown of it, if nothing has changed since. Where it has meanwhile, the packet hook sees
+ * that the option is another's. */
+static __always_inline bool listener_identity(__u64 cookie, __u64 now, __u32 *identity)
+{
+	struct bh_tcp *t = cookie ? bh_tcp_find(cookie) : 0;
+
+	if (!t || !t->known || t->kind != BH_SOCK_LISTEN || t->word != bh_state_word() || now >= t->valid_until_ns)
+		return false;
+	*identity = t->identity;
+	return bh_tcp_owner(t) == cookie;
+}
+
 /* Who this end is in the handshake under way: the connecting socket's subject, or the listener's that accepted. Returns
  * false where no option is wanted. */
-static __always_inline bool own_identity(struct bpf_sock_ops *ops, const struct bh_tuple *tuple, __u32 *identity)
+static __always_inline bool own_identity(struct bpf_sock_ops *ops, struct bh_tuple *tuple, __u32 *identity)
 {
 	__u64 now = bh_now();
 	struct bh_handshake h;
+	struct bh_found found;
 	struct bh_tcp *t;
 
 	if (ops->skb_tcp_flags & BH_TCP_ACK) {
-		if (!bh_pending_get(tuple, &h, BH_PENDING_KEEP))
+		if (listener_identity(bh_ops_listener(ops), now, identity))
+			return true;
+		tuple->netns = bpf_get_netns_cookie(ops);
+		if (!bh_pending_get(tuple, &h, &found, BH_PENDING_KEEP))
 			return false;
 		*identity = now < h.valid_until_ns ? h.identity : BH_ID_UNIDENTIFIED;
 		return true;
@@ -105,14 +127,13 @@ static __always_inline bool own_identity(struct bpf_sock_ops *ops, const struct 
 /* A SYN-ACK that is a cookie belongs to no socket, so the packet hook, which notes the others, does not see it. */
 static __noinline int cookie_sent(const struct bh_tuple *tuple, const struct bh_mac_input *in, __u64 mac)
 {
-	__u64 now = bh_now();
 	struct bh_handshake h;
+	struct bh_found found;
 
-	if (!tuple || !in || !bh_pending_get(tuple, &h, BH_PENDING_KEEP))
+	if (!tuple || !in || !bh_pending_get(tuple, &h, &found, BH_PENDING_KEEP))
 		return 0;
-	bh_syn_ticket_put(in, mac, h.subject_tag, h.word, now);
-	h.shown = 1;
-	return bh_pending_put(tuple, &h, now);
+	bh_syn_ticket_put(in, mac, h.subject_tag, h.valid_until_ns, h.word, bh_now());
+	return bh_pending_show(&found);
 }
 
 static __noinline int option_write(struct bpf_sock_ops *ops)
@@ -145,8 +166,10 @@ static __noinline int option_write(struct bpf_sock_ops *ops)
 		if (bpf_store_hdr_opt(ops, &option, BH_TCPOPT_SHORT_LEN, 0))
 			return 0;
 	}
-	if (ops->args[0] == BPF_WRITE_HDR_TCP_SYNACK_COOKIE)
+	if (ops->args[0] == BPF_WRITE_HDR_TCP_SYNACK_COOKIE) {
+		t.netns = bpf_get_netns_cookie(ops);
 		cookie_sent(&t, &in, mac);
+	}
 	return 0;
 }
 
@@ -155,17 +178,22 @@ static __noinline int passive_established(struct bpf_sock_ops *ops)
 {
 	/* Fast Open: its SYN-ACK is still to be written. */
 	bool early = ops->skb_tcp_flags & BH_TCP_SYN;
+	__u64 cookie = bh_ops_cookie(ops);
 	struct bh_handshake h;
+	struct bh_found found;
 	struct bh_tuple tuple;
 	struct bh_tcp *t;
 
 	flags_set(ops, early ? WRITE_FLAG : 0);
-	ops_addresses(ops, &tuple);
-	t = ops_sock(ops);
+	ops_tuple(ops, &tuple);
+	t = bh_tcp_find(cookie);
+	if (t)
+		bh_tcp_begin(t, BH_SOCK_NEW);
+	else
+		t = bh_tcp_new(cookie, tuple.netns);
 	if (!t)
 		return 0;
-	bh_tcp_begin(t, BH_SOCK_NEW);
-	if (!bh_pending_get(&tuple, &h, early ? BH_PENDING_KEEP : BH_PENDING_REMOVE))
+	if (!bh_pending_get(&tuple, &h, &found, early ? BH_PENDING_KEEP : BH_PENDING_REMOVE))
 		return 0;
 	t->local = tuple.local;
 	t->remote = tuple.remote;

@@ -53,7 +53,7 @@ static __always_inline int tcp_established(struct bh_tcp *t, const struct bh_pac
  */
 
 /* Keeps q's handshake, which was allowed. Returns 0, or -1 if it cannot be: the segment comes again. */
-BH_GLOBAL int handshake_keep(const struct bh_query *q, __u64 netns, __u32 shown)
+BH_GLOBAL int handshake_keep(const struct bh_query *q, __u64 netns, __u64 shown)
 {
 	struct bh_handshake h = {};
 	struct bh_tuple tuple;
@@ -69,19 +69,19 @@ BH_GLOBAL int handshake_keep(const struct bh_query *q, __u64 netns, __u32 shown)
 	h.peer_tag = q->peer_tag;
 	h.cell = q->cell;
 	h.proof = q->proof;
-	h.shown = shown;
-	return bh_pending_put(&tuple, &h, q->now);
+	return bh_pending_put(&tuple, &h, q->now, shown);
 }
 
 BH_GLOBAL int handshake_forget(const struct bh_query *q, __u64 netns)
 {
 	struct bh_handshake h;
+	struct bh_found found;
 	struct bh_tuple tuple;
 
 	if (!q)
 		return 0;
 	tuple_of(&tuple, q, netns);
-	return bh_pending_get(&tuple, &h, BH_PENDING_REMOVE);
+	return bh_pending_get(&tuple, &h, &found, BH_PENDING_REMOVE);
 }
 
 /* Does this SYN-ACK show who sends it? Then its ticket is made. */
@@ -102,19 +102,17 @@ BH_GLOBAL int handshake_shows(struct __sk_buff *skb, const struct bh_packet *p, 
 /* What handshake_look() answers. Below 0: the reason to refuse the packet for; 0: not for anybody to know. */
 #define HANDSHAKE_KNOWN 1
 #define HANDSHAKE_JUDGE 2 /* something has changed since it was judged */
-#define HANDSHAKE_SHOWN 4 /* as `shown` */
 
 /* A handshake that the listener accepted before: takes over what is kept of it. */
-BH_GLOBAL int handshake_look(__u64 netns, const struct bh_packet *p, struct bh_query *q)
+BH_GLOBAL int handshake_look(__u64 netns, const struct bh_packet *p, struct bh_query *q, struct bh_found *found)
 {
 	struct bh_handshake h;
 	struct bh_tuple tuple;
-	int known;
 
-	if (!p || !q)
+	if (!p || !q || !found)
 		return 0;
 	tuple_of(&tuple, q, netns);
-	if (!bh_pending_get(&tuple, &h, BH_PENDING_KEEP)) {
+	if (!bh_pending_get(&tuple, &h, found, BH_PENDING_KEEP)) {
 		if (is_bare_reset(p) || (!p->payload_len && bh_pending_was(&tuple, q->now)))
 			return 0;
 		return -BH_REASON_NO_FLOW;
@@ -122,24 +120,24 @@ BH_GLOBAL int handshake_look(__u64 netns, const struct bh_packet *p, struct bh_q
 	q->peer = h.peer;
 	q->peer_tag = h.peer_tag;
 	q->proof = h.proof;
-	known = h.shown ? HANDSHAKE_KNOWN | HANDSHAKE_SHOWN : HANDSHAKE_KNOWN;
 	/* The listener may be another than the one that accepted (SO_REUSEPORT): then it is judged for this one. */
 	if (h.word != q->word || q->now >= h.valid_until_ns || h.identity != q->subject)
-		return known | HANDSHAKE_JUDGE;
+		return HANDSHAKE_JUDGE;
 	q->valid_until = h.valid_until_ns;
 	q->cell = h.cell;
-	return known;
+	return HANDSHAKE_KNOWN;
 }
 
 /* A packet of a handshake that the listener accepted before: judged again only if something changed since. */
 static __always_inline int tcp_handshake_known(struct __sk_buff *skb, __u64 netns, const struct bh_packet *p,
 					       struct bh_query *q)
 {
-	bool syn = p->tcp_flags & BH_TCP_SYN, show, first = false;
+	bool syn = p->tcp_flags & BH_TCP_SYN, show, shown;
+	struct bh_found found = {};
 	int known;
 
 	q->direction = BH_INGRESS;
-	known = handshake_look(netns, p, q);
+	known = handshake_look(netns, p, q, &found);
 	if (known <= 0) {
 		if (known)
 			bh_refuse(q, -known);
@@ -147,16 +145,13 @@ static __always_inline int tcp_handshake_known(struct __sk_buff *skb, __u64 netn
 	}
 	/* A SYN-ACK has to say who we are, or we would be somebody else to the peer. One that is a cookie comes from no socket and
 	 * passes no hook: then nothing goes on from there. */
-	show = (syn || !(known & HANDSHAKE_SHOWN)) && (bh_shows_identity(&q->remote) || skb->ifindex == 1);
+	shown = bh_found_shown(&found);
+	show = (syn || !shown) && (bh_shows_identity(&q->remote) || skb->ifindex == 1);
 	if (show && !(syn && handshake_shows(skb, p, q))) {
 		bh_refuse(q, BH_REASON_UNPROVEN);
 		return BH_DENY;
 	}
-	if (show && !(known & HANDSHAKE_SHOWN)) {
-		first = true;
-		known |= HANDSHAKE_SHOWN;
-	}
-	if (known & HANDSHAKE_JUDGE) {
+	if (known == HANDSHAKE_JUDGE) {
 		q->again = 1;
 		bh_judge(q);
 		bh_report(q);
@@ -164,10 +159,10 @@ static __always_inline int tcp_handshake_known(struct __sk_buff *skb, __u64 netn
 			handshake_forget(q, netns);
 			return BH_DENY;
 		}
-	} else if (!first) {
-		return BH_ALLOW;
+		return handshake_keep(q, netns, show || shown ? BH_HANDSHAKE_SHOWN : 0) ? BH_DENY : BH_ALLOW;
 	}
-	return handshake_keep(q, netns, !!(known & HANDSHAKE_SHOWN)) ? BH_DENY : BH_ALLOW;
+	/* Where it has changed meanwhile, the segment comes again. */
+	return !show || shown || !bh_pending_show(&found) ? BH_ALLOW : BH_DENY;
 }
 
 static __always_inline int tcp_listener(struct __sk_buff *skb, __u64 netns, const struct bh_packet *p,

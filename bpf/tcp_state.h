@@ -121,6 +121,8 @@ static __always_inline struct bh_tcp *bh_tcp_new(__u64 cookie, __u64 netns)
 	return bh_tcp_make(cookie, netns, 0) ? 0 : bh_tcp_find(cookie);
 }
 
+#define BH_TCP_USE_OF_OWNER (BH_TCP_USE_LEAVING | BH_TCP_USE_CARRIED | BH_TCP_USE_COUNTED | BH_TCP_USE_AGAIN)
+
 /* Nothing of it is for the next owner, and the place is free. What is counted of the slot stays, and the mark of one who came too
  * late: it takes that back itself. */
 static __always_inline void bh_tcp_clear(struct bh_tcp *t)
@@ -140,8 +142,8 @@ static __always_inline void bh_tcp_clear(struct bh_tcp *t)
 	t->peer = BH_ID_WORLD;
 	t->peer_tag = 0;
 	t->subject_tag = 0;
-	if (bh_tcp_use(t) & (BH_TCP_USE_LEAVING | BH_TCP_USE_CARRIED | BH_TCP_USE_AGAIN))
-		__sync_fetch_and_and(&t->use, ~(BH_TCP_USE_LEAVING | BH_TCP_USE_CARRIED | BH_TCP_USE_AGAIN));
+	if (bh_tcp_use(t) & BH_TCP_USE_OF_OWNER)
+		__sync_fetch_and_and(&t->use, ~BH_TCP_USE_OF_OWNER);
 	bh_publish(&t->cookie, 0);
 }
 

@@ -64,14 +64,18 @@ static int run(struct cli *cli, int argc, char **argv)
 	__attribute__((cleanup(cli_revision_free))) struct cli_revision revision = {0};
 	unsigned long number = 0;
 	char applied[32], *end;
-	int code;
+	int code, first = 1;
 
-	if (argc > 2)
-		return cli_usage_error(&cmd_show, "unexpected argument %s", argv[2]);
-	if (argc == 2) {
-		number = strtoul(argv[1], &end, 10);
-		if (argv[1][0] < '0' || argv[1][0] > '9' || *end || !number || number > UINT32_MAX)
-			return cli_usage_error(&cmd_show, "\"%s\" is not a revision number", argv[1]);
+	if (argc > 1 && !strcmp(argv[1], "--"))
+		first++;
+	else if (argc > 1 && argv[1][0] == '-')
+		return cli_usage_error(&cmd_show, "unknown option %s", argv[1]);
+	if (argc > first + 1)
+		return cli_usage_error(&cmd_show, "unexpected argument %s", argv[first + 1]);
+	if (argc > first) {
+		number = strtoul(argv[first], &end, 10);
+		if (argv[first][0] < '0' || argv[first][0] > '9' || *end || !number || number > UINT32_MAX)
+			return cli_usage_error(&cmd_show, "\"%s\" is not a revision number", argv[first]);
 	}
 	code = cli_bus_show(cli, (uint32_t)number, &revision);
 	if (code != CLI_OK)

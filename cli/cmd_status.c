@@ -30,17 +30,35 @@ static void print_bad_count(struct cli *cli, const json_t *status, const char *p
 	printf(", %s" NUMBER " %s%s", n ? cli_colour(cli, "yellow") : "", n, what, n ? cli_colour(cli, "reset") : "");
 }
 
+/* The first word; NULL: nothing is wrong. */
+static const char *wrong_word(const json_t *status)
+{
+	return !cli_json_true(status, "enforcing")	   ? "NOT ENFORCING"
+	       : *cli_json_string(status, "audit.problem") ? "NOT LOGGING"
+							   : NULL;
+}
+
 static void print_head(struct cli *cli, const json_t *status)
 {
-	bool ok = cli_json_true(status, "enforcing");
+	const char *wrong = wrong_word(status);
 	char up[32];
 
 	cli_format_duration(cli_json_int(status, "uptime_s"), up, sizeof(up));
-	printf("%s%s%s  bulkheadd %s, instance %s, pid " NUMBER ", up %s%s\n", cli_colour(cli, ok ? "green" : "red"),
-	       ok ? "ok" : "NOT ENFORCING", cli_colour(cli, "reset"), cli_json_string(status, "version"),
+	printf("%s%s%s  bulkheadd %s, instance %s, pid " NUMBER ", up %s%s\n", cli_colour(cli, wrong ? "red" : "green"),
+	       wrong ?: "ok", cli_colour(cli, "reset"), cli_json_string(status, "version"),
 	       cli_json_string(status, "instance"), cli_json_int(status, "pid"),
 	       cli_json_int(status, "uptime_s") ? up : "0 s",
 	       cli_json_true(status, "adopted") ? " (took over what an earlier daemon enforced)" : "");
+}
+
+static void print_audit(struct cli *cli, const json_t *status)
+{
+	const char *problem = cli_json_string(status, "audit.problem");
+
+	line("audit log", "%s", cli_json_string(status, "audit_log"));
+	if (*problem)
+		line("", "%ssince %s %s%s", cli_colour(cli, "red"), cli_json_string(status, "audit.since"), problem,
+		     cli_colour(cli, "reset"));
 }
 
 static void print_policy(struct cli *cli, const json_t *status)
@@ -277,7 +295,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	code = cli_bus_json(cli, "Status", &status);
 	if (code != CLI_OK)
 		return code;
-	code = cli_json_true(status, "enforcing") ? CLI_OK : CLI_NO;
+	code = wrong_word(status) ? CLI_NO : CLI_OK;
 	if (cli->json) {
 		cli_print_json(status);
 		return code;
@@ -296,7 +314,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	print_maps(cli, status);
 	print_roles(status);
 	line("pins", "%s", cli_json_string(status, "pins"));
-	line("audit log", "%s", cli_json_string(status, "audit_log"));
+	print_audit(cli, status);
 	line("metrics", "%s", cli_json_string(status, "metrics"));
 	json_decref(status);
 	return code;
@@ -306,9 +324,11 @@ const struct cli_command cmd_status = {
 	.name = "status",
 	.summary = "Says whether enforcement is in place, and how the daemon is",
 	.usage = "",
-	.help = "The first word is `ok`, or `NOT ENFORCING`.\n\n"
-		"Exit codes: 0 enforcing; 1 not enforcing; 3 the daemon is not reachable or failed. Pinned programs go "
-		"on\n"
-		"enforcing while the daemon is away; then the answer is 3.\n",
+	.help = "The first word is `ok`, `NOT ENFORCING`, or, where it enforces and the audit log cannot be written, "
+		"`NOT "
+		"LOGGING`.\n\n"
+		"Exit codes: 0 ok; 1 not enforcing, or not logging; 3 the daemon is not reachable or failed. Pinned "
+		"programs go\n"
+		"on enforcing while the daemon is away; then the answer is 3.\n",
 	.run = run,
 };

@@ -220,10 +220,20 @@ static int run_verify(struct cli *cli, const struct svid_arguments *arguments)
 
 static int check_ids(struct cli *cli, int n, char **ids)
 {
-	if (n > 0 && strcmp(ids[0], "--") == 0) {
-		n--;
-		ids++;
+	int kept = 0;
+
+	for (int i = 0; i < n; i++) {
+		if (strcmp(ids[i], "--") == 0) {
+			while (++i < n)
+				ids[kept++] = ids[i];
+		} else if (ids[i][0] == '-' && ids[i][1] != '\0') {
+			return cli_usage_error(&cmd_svid, "\"svid id check\" has no option %s; behind `--` it is an ID",
+					       ids[i]);
+		} else {
+			ids[kept++] = ids[i];
+		}
 	}
+	n = kept;
 	return n > 0 ? svid_id_check(cli, ids, (size_t)n) : cli_usage_error(&cmd_svid, "which IDs are to be checked?");
 }
 

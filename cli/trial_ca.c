@@ -348,7 +348,7 @@ int trial_ca_remove(struct trial_ca *ca, unsigned number)
 		at++;
 	if (at == ca->n) {
 		cli_error("%s has no authority %u; `policyctl ca show %s` lists them", ca->dir, number, ca->dir);
-		return -ENOENT;
+		return -EINVAL;
 	}
 	if (ca->n == 1) {
 		cli_error("authority %u is the only one; `policyctl ca rotate %s` makes another", number, ca->dir);

@@ -37,7 +37,7 @@ int trial_ca_init(struct trial_ca *ca, const char *dir, const char *trust_domain
 int trial_ca_open(struct trial_ca *ca, const char *dir);
 /* Makes another authority, with its intermediates, that signs from here on. */
 int trial_ca_rotate(struct trial_ca *ca, enum trial_key key, time_t until);
-/* Takes authority `number` out of the bundle and removes its files; not the last one. */
+/* Takes authority `number` out of the bundle and removes its files; not the last one. -EINVAL: there is none of that number. */
 int trial_ca_remove(struct trial_ca *ca, unsigned number);
 
 /* The certificate of an authority; malloc()ed PEM in *pemp if that is not NULL. */

@@ -98,12 +98,12 @@ int bundle_store_remove(int dir_fd, const char *trust_domain)
 
 int bundle_store_each(int dir_fd, void (*one)(void *ctx, const char *trust_domain), void *ctx)
 {
-	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *entry;
+	DIR *dir;
+	int r = directory_open(dir_fd, ".", &dir);
 
-	if (!dir)
-		return -errno;
+	if (r < 0)
+		return r;
 	while ((entry = readdir(dir))) {
 		size_t len = strlen(entry->d_name), suffix = strlen(SUFFIX);
 

@@ -51,6 +51,7 @@ static const struct row {
 	{"tcp_slots", BH_LAYOUT_TCP, BY_COOKIE, false},
 	{"tcp_more", BH_LAYOUT_TCP, BY_COOKIE, false},
 	{"handshakes", BH_LAYOUT_HANDSHAKES, MADE_ANEW, false},
+	{"handshakes_over", BH_LAYOUT_HANDSHAKES, MADE_ANEW, false},
 	{"endpoints", BH_LAYOUT_ENDPOINTS, LIVE, false},
 	{"udp_flows", BH_LAYOUT_UDP_FLOWS, LIVE, false},
 	{"devices", BH_LAYOUT_DEVICES, SETTLED, true},

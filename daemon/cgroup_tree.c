@@ -153,6 +153,8 @@ static int walk_directory(struct walk *w, int fd, uint64_t parent, uint32_t dept
 		r = processes_read(w, fd);
 	dir = r || leaf ? NULL : fdopendir(fd);
 	if (!dir) {
+		/* What is below is not gone because there is no memory to read it. */
+		r = r || leaf ? r : -errno;
 		close(fd);
 		return r;
 	}

@@ -202,7 +202,12 @@ int datapath_open(struct datapath **datapathp, const struct datapath_config *con
 	dp->config.pin_dir = dp->pin_dir;
 	libbpf_set_print(libbpf_line);
 
-	if (!pins_directory_possible(dp->pin_dir)) {
+	r = pins_directory_possible(dp->pin_dir);
+	if (r < 0) {
+		snprintf(why, why_size, "cannot look at the pin directory %s: %s", dp->pin_dir, strerror(-r));
+		return r;
+	}
+	if (!r) {
 		snprintf(why, why_size,
 			 "the pin directory %s is not below a bpffs (mount -t bpf shows which there are)", dp->pin_dir);
 		return -EINVAL;

@@ -62,6 +62,7 @@ static void on_started(void *ctx, enum role_kind kind, int sock, unsigned restar
 		enforcer_names_tell(e);
 		enforcer_devices_tell(e);
 		enforcer_policy_tell(e);
+		e->audit.handed = false;
 		enforcer_audit_open(e);
 	} else if (kind == ROLE_FETCHER) {
 		enforcer_workload_watch(e);
@@ -92,6 +93,8 @@ static void on_packet(void *ctx, enum role_kind kind, const void *packet, int ty
 			sd_notifyf(0, "READY=1\nSTATUS=revision %u in force", e->revision);
 		}
 	}
+	if (kind == ROLE_AUDITOR && type == IPC_AUDIT_STATE)
+		enforcer_audit_packet(e, packet);
 	if (kind == ROLE_METRICS && type == IPC_METRICS_ASK)
 		enforcer_metrics_tell(e);
 	/* Nobody changes what was judged. */

@@ -30,21 +30,53 @@
 #define WATCH_AGAIN_USEC 1000000
 #define AGAIN_MIN_USEC 500000
 #define AGAIN_MAX_USEC 30000000
-#define MAX_STRAYS 32
+#define MAX_STRAYS 32 /* that are named to who asks; all are logged */
 
 /* ---- what is no bundle ---- */
 
 struct strays {
-	struct bundle_stray *items; /* NULL: there was no memory */
-	size_t n;
+	struct bundle_stray *items; /* MAX_STRAYS, and one for the rest; NULL: there was no memory */
+	size_t n, unnamed;
+	uint64_t *digests; /* of all of them */
+	size_t n_digests, room;
 };
 
-static bool is_told(const struct enforcer *e, const struct bundle_stray *stray)
+/* Of file and reason; FNV-1a. */
+static uint64_t digest_of(const struct bundle_stray *stray)
 {
-	for (size_t i = 0; i < e->n_strays; i++)
-		if (strcmp(e->strays[i].file, stray->file) == 0 && strcmp(e->strays[i].why, stray->why) == 0)
-			return true;
-	return false;
+	uint64_t digest = 0xcbf29ce484222325;
+
+	for (const char *part = stray->file; part; part = part == stray->file ? stray->why : NULL)
+		for (const char *c = part; *c; c++)
+			digest = (digest ^ (uint8_t)*c) * 0x100000001b3;
+	return digest;
+}
+
+static int digest_order(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Was it logged when the directory was read last? */
+static bool is_told(const struct enforcer *e, uint64_t digest)
+{
+	return e->n_strays_told && bsearch(&digest, e->strays_told, e->n_strays_told, sizeof(digest), digest_order);
+}
+
+static void digest_add(struct strays *strays, uint64_t digest)
+{
+	if (strays->n_digests == strays->room) {
+		size_t room = strays->room ? 2 * strays->room : MAX_STRAYS;
+		uint64_t *more = reallocarray(strays->digests, room, sizeof(*more));
+
+		if (!more)
+			return; /* logged once more */
+		strays->digests = more;
+		strays->room = room;
+	}
+	strays->digests[strays->n_digests++] = digest;
 }
 
 /* Who asks for the status is told as long as it is there. Logged when it is new. `file` NULL: the directory itself. */
@@ -52,6 +84,7 @@ __attribute__((format(printf, 4, 5))) static void stray_add(const struct enforce
 							    const char *file, const char *format, ...)
 {
 	struct bundle_stray stray;
+	uint64_t digest;
 	va_list args;
 
 	va_start(args, format);
@@ -63,18 +96,32 @@ __attribute__((format(printf, 4, 5))) static void stray_add(const struct enforce
 		for (char *c = part; *c; c++)
 			if (*c < ' ' || *c > '~')
 				*c = '?';
-	if (!is_told(e, &stray))
+	digest = digest_of(&stray);
+	if (!is_told(e, digest))
 		log_warning("bundle directory %s: %s%s%s: not used", e->config.bundle_dir, file ? stray.file : "",
 			    file ? ": " : "", stray.why);
+	digest_add(strays, digest);
 	if (strays->items && strays->n < MAX_STRAYS)
 		strays->items[strays->n++] = stray;
+	else
+		strays->unnamed++;
 }
 
 static void strays_replace(struct enforcer *e, const struct strays *strays)
 {
 	free(e->strays);
+	free(e->strays_told);
 	e->strays = strays->items;
 	e->n_strays = strays->n;
+	e->strays_told = strays->digests;
+	e->n_strays_told = strays->n_digests;
+	if (e->n_strays_told)
+		qsort(e->strays_told, e->n_strays_told, sizeof(*e->strays_told), digest_order);
+	if (!e->strays || !strays->unnamed)
+		return;
+	snprintf(e->strays[e->n_strays].file, sizeof(e->strays[0].file), "%s", e->config.bundle_dir);
+	snprintf(e->strays[e->n_strays++].why, sizeof(e->strays[0].why), "%zu more files: the daemon's log names them",
+		 strays->unnamed);
 }
 
 /* ---- reading ---- */
@@ -150,25 +197,25 @@ static void file_look(struct enforcer *e, int dir_fd, const char *file, struct s
 /* Returns whether all of it was read. */
 static bool directory_read(struct enforcer *e)
 {
-	int fd = open(e->config.bundle_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = errno;
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-	struct strays strays = {.items = calloc(MAX_STRAYS, sizeof(*strays.items))};
+	struct strays strays = {.items = calloc(MAX_STRAYS + 1, sizeof(*strays.items))};
 	struct dirent *entry;
+	DIR *dir = NULL;
+	int r = directory_open(AT_FDCWD, e->config.bundle_dir, &dir);
 
-	if (dir) {
+	if (r == 0) {
 		while ((errno = 0, entry = readdir(dir)))
 			if (entry->d_name[0] != '.')
-				file_look(e, fd, entry->d_name, &strays);
-		r = errno;
+				file_look(e, dirfd(dir), entry->d_name, &strays);
+		r = -errno;
 		closedir(dir);
 	}
-	if (!dir || r) {
+	if (r < 0) {
 		stray_add(e, &strays, NULL, "cannot read%s: %s; no trust domain is taken for gone",
-			  dir ? " all of it" : "", strerror(r));
+			  dir ? " all of it" : "", strerror(-r));
 		enforcer_bundles_again(e);
 	}
 	strays_replace(e, &strays);
-	return dir && r == 0;
+	return r == 0;
 }
 
 static int on_again(sd_event_source *source, uint64_t usec, void *data)
@@ -287,9 +334,7 @@ void enforcer_bundles_unwatch(struct enforcer *e)
 	e->bundle_watch = sd_event_source_disable_unref(e->bundle_watch);
 	e->bundle_timer = sd_event_source_disable_unref(e->bundle_timer);
 	e->bundle_again = sd_event_source_disable_unref(e->bundle_again);
-	free(e->strays);
-	e->strays = NULL;
-	e->n_strays = 0;
+	strays_replace(e, &(struct strays){0});
 }
 
 /* ---- the start ---- */

@@ -266,6 +266,33 @@ static bool same_bytes(int a, int b)
 	       memcmp(of_a, of_b, a_len) == 0;
 }
 
+static void bundle_keep(struct enforcer *e, struct bundle *bundle)
+{
+	struct bundle_kept kept = {
+		.source = bundle->source.kind,
+		.format = bundle->format,
+		.loaded_s = bundle->loaded_s,
+	};
+	__attribute__((cleanup(freep))) void *text = NULL;
+	char why[300];
+	size_t len;
+	int r = e->bundles_fd < 0 ? -ENOENT : ipc_memfd_read(bundle->text_fd, BUNDLE_MAX_BYTES, &text, &len);
+
+	memcpy(kept.trust_domain, bundle->trust_domain, sizeof(kept.trust_domain));
+	memcpy(kept.origin, bundle->source.origin, sizeof(kept.origin));
+	if (r == 0)
+		r = bundle_store_write(e->bundles_fd, &kept, text, len);
+	bundle->unkept = r != 0;
+	if (r == 0)
+		return;
+	snprintf(why, sizeof(why), "it is in force, and cannot be kept for the next start in %.200s: %s",
+		 e->config.state_dir, strerror(-r));
+	bundle_failed(e, bundle, why);
+	/* Endpoints are asked again by themselves. */
+	if (bundle->source.kind == BUNDLE_FROM_FILE)
+		enforcer_bundles_again(e);
+}
+
 /* What is in force is offered once more. */
 static void bundle_confirmed(struct enforcer *e, struct bundle *bundle, const struct bundle_source *source)
 {
@@ -278,7 +305,9 @@ static void bundle_confirmed(struct enforcer *e, struct bundle *bundle, const st
 		bundle->judged = true;
 		enforcer_vouch_check(e, bundle, NULL, 0);
 	}
-	if (!bundle->why[0])
+	if (bundle->unkept)
+		bundle_keep(e, bundle);
+	if (bundle->unkept || !bundle->why[0])
 		return;
 	bundle->why[0] = '\0';
 	notice.count = (uint32_t)bundle->n_authorities;
@@ -469,29 +498,6 @@ static void loaded_notice(struct enforcer *e, const struct bundle *bundle)
 	enforcer_notice_post(e, &notice);
 }
 
-static void bundle_keep(struct enforcer *e, struct bundle *bundle)
-{
-	struct bundle_kept kept = {
-		.source = bundle->source.kind,
-		.format = bundle->format,
-		.loaded_s = bundle->loaded_s,
-	};
-	__attribute__((cleanup(freep))) void *text = NULL;
-	char why[300];
-	size_t len;
-	int r = e->bundles_fd < 0 ? -ENOENT : ipc_memfd_read(bundle->text_fd, BUNDLE_MAX_BYTES, &text, &len);
-
-	memcpy(kept.trust_domain, bundle->trust_domain, sizeof(kept.trust_domain));
-	memcpy(kept.origin, bundle->source.origin, sizeof(kept.origin));
-	if (r == 0)
-		r = bundle_store_write(e->bundles_fd, &kept, text, len);
-	if (r == 0)
-		return;
-	snprintf(why, sizeof(why), "it is in force, and cannot be kept for the next start in %.200s: %s",
-		 e->config.state_dir, strerror(-r));
-	bundle_failed(e, bundle, why);
-}
-
 /* It is what the identity role verifies by from now on. */
 static void offer_accept(struct enforcer *e, struct bundle *bundle, struct bundle_offer *offer,
 			 const struct ipc_bundle_loaded *loaded)
@@ -533,7 +539,7 @@ static void offer_accept(struct enforcer *e, struct bundle *bundle, struct bundl
 		enforcer_vouch_check(e, bundle, former, n_former);
 	}
 	free(former);
-	if (!offer->again && !same)
+	if (!offer->again && (!same || bundle->unkept))
 		bundle_keep(e, bundle);
 }
 

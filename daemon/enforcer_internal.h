@@ -140,6 +140,7 @@ struct bundle {
 	char why[400];		     /* why the last attempt failed; "": it did not */
 	bool present;		     /* while the directory is read */
 	bool judged;		     /* the identities in force were held to it */
+	bool unkept;		     /* it is in force, and could not be written for the next start */
 	struct bundle_offer *offers; /* in order */
 };
 
@@ -152,6 +153,14 @@ struct bundle_stray {
 struct revocation {
 	char *spiffe_id;
 	int64_t time; /* UTC seconds: SVIDs issued until then are refused */
+};
+
+/* What keeps the audit log from being written, as far as it is known. */
+struct audit_state {
+	int open_error;	 /* positive errno of the last attempt to open it; 0: it worked */
+	int write_error; /* likewise of the auditor's last write */
+	bool handed;	 /* the auditor that runs was given one */
+	int64_t since_s; /* UTC seconds, of the first of what there is now */
 };
 
 #define NOTICE_QUEUE 256
@@ -228,6 +237,7 @@ struct enforcer {
 	uint64_t shared_groups; /* number of the last one */
 	uint64_t svid_requests; /* number of the last one */
 
+	struct audit_state audit;
 	struct ipc_notice *queue; /* NOTICE_QUEUE items, waiting for the auditor to run */
 	size_t queue_head, queue_len;
 
@@ -245,13 +255,15 @@ struct enforcer {
 	bool bundle_unwatched;	     /* and that was told */
 	struct bundle_stray *strays; /* NULL: nothing is wrong in the directory itself */
 	size_t n_strays;
+	uint64_t *strays_told; /* digests of all of them, in order: these were logged */
+	size_t n_strays_told;
 	sd_event_source *svid_timer;
 };
 
 /* ---- enforcer_policy.c ---- */
 
-/* Loads what shall be in force at start: the adopted revision, else the last one, else the policy directory, else the
- * built-in policy, which denies everything. Returns 0 or -errno with `why`. */
+/* Loads what shall be in force at start: the adopted revision, else the last one; where there never was one, the policy directory;
+ * else the built-in policy, which denies everything. Returns 0 or -errno with `why`. */
 int enforcer_policy_start(struct enforcer *e, char *why, size_t why_size);
 int enforcer_show(void *ctx, uint32_t revision, struct control_revision *out, char **textp);
 /* Tells the auditor the names of the rules in force. */
@@ -579,6 +591,10 @@ void enforcer_notice_keep(struct enforcer *e, const struct ipc_notice *notice);
 void enforcer_notice_account(struct enforcer *e);
 void enforcer_notice_flush(struct enforcer *e);
 int enforcer_audit_open(struct enforcer *e); /* opens the audit log (again) and hands it to the auditor */
+/* The auditor says how it gets on. */
+void enforcer_audit_packet(struct enforcer *e, const struct ipc_audit_state *state);
+/* Is the audit log not written, or not the one it should be? Then a sentence says why, and what to do. */
+bool enforcer_audit_problem(const struct enforcer *e, char *text, size_t size);
 
 /* ---- enforcer_status.c ---- */
 

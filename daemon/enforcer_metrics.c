@@ -106,9 +106,11 @@ static struct metrics *snapshot_take(struct enforcer *e)
 			       },
 		       *m;
 	struct pair *pairs;
+	char problem[400];
 	size_t n;
 	int r;
 
+	head.audit_writing = !enforcer_audit_problem(e, problem, sizeof(problem));
 	head.started_usec = head.taken_usec - (enforcer_boottime_ns() - e->started_ns) / 1000;
 	snprintf(head.version, sizeof(head.version), "%s", BULKHEAD_VERSION);
 	snprintf(head.instance, sizeof(head.instance), "%s", e->config.instance);

@@ -77,6 +77,46 @@ void enforcer_notice_account(struct enforcer *e)
 		__atomic_fetch_add(&counters->notices_lost, made - known, __ATOMIC_RELAXED);
 }
 
+/* ---- the log ---- */
+
+static void audit_state_set(struct enforcer *e, int open_error, int write_error)
+{
+	bool was_well = !e->audit.open_error && !e->audit.write_error;
+
+	e->audit.open_error = open_error;
+	e->audit.write_error = write_error;
+	if (!open_error && !write_error)
+		e->audit.since_s = 0;
+	else if (was_well)
+		e->audit.since_s = (int64_t)(enforcer_realtime_ns() / 1000000000ULL);
+}
+
+void enforcer_audit_packet(struct enforcer *e, const struct ipc_audit_state *state)
+{
+	audit_state_set(e, e->audit.open_error, state->error > 0 ? state->error : 0);
+}
+
+bool enforcer_audit_problem(const struct enforcer *e, char *text, size_t size)
+{
+	int error = e->audit.write_error;
+
+	if (e->audit.open_error)
+		snprintf(text, size, "it cannot be opened: %s; %s: mend that, then `policyctl reload`",
+			 strerror(e->audit.open_error),
+			 e->audit.handed ? "events still go to the file that was opened before"
+					 : "events are lost, and counted");
+	else if (error == ENOSPC || error == EDQUOT)
+		snprintf(text, size,
+			 "it cannot be written: %s; events are lost, and counted: make room there, and it goes on by "
+			 "itself",
+			 strerror(error));
+	else if (error)
+		snprintf(text, size,
+			 "it cannot be written: %s; events are lost, and counted: mend that, then `policyctl reload`",
+			 strerror(error));
+	return e->audit.open_error || error;
+}
+
 int enforcer_audit_open(struct enforcer *e)
 {
 	struct ipc_header packet = {.type = IPC_AUDIT_LOG, .len = sizeof(packet)};
@@ -86,11 +126,14 @@ int enforcer_audit_open(struct enforcer *e)
 	if (fd < 0) {
 		r = -errno;
 		log_error("cannot open the audit log %s: %s", e->config.audit_log, strerror(errno));
+		audit_state_set(e, -r, e->audit.write_error);
 		return r;
 	}
+	audit_state_set(e, 0, e->audit.write_error);
 	if (group && fchown(fd, (uid_t)-1, group->gr_gid) < 0 && errno != EPERM)
 		log_warning("cannot give the audit log to group %s: %s", CONTROL_GROUP, strerror(errno));
 	r = role_send(e->auditor, &packet, fd);
 	close(fd);
+	e->audit.handed |= r == 0;
 	return r;
 }

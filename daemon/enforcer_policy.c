@@ -449,7 +449,7 @@ static const char *revision_flaw(int r)
 	return r == -EBADMSG ? "it is damaged" : strerror(-r);
 }
 
-/* Neither what was in force nor the latest can be read. Of the earlier ones none comes by itself: it may allow more. */
+/* Neither what was in force nor the latest can be read, if they are there at all. Of the earlier ones none comes by itself: it may allow more. */
 static void deny_everything_say(struct enforcer *e)
 {
 	__attribute__((cleanup(freep))) uint32_t *numbers = NULL;
@@ -490,7 +490,8 @@ int enforcer_policy_start(struct enforcer *e, char *why, size_t why_size)
 	if (in_force)
 		log_warning("revision %u is in force, and cannot be read from %s/revisions: %s", in_force,
 			    e->config.state_dir, revision_flaw(r));
-	if (latest && latest != in_force) {
+	/* One before it may allow more, whether the file of the one in force is damaged or gone. */
+	if (latest > in_force) {
 		r = enforcer_revision_image(e, latest, &image, &applied_usec);
 		if (r == 0)
 			r = enforcer_image_enforce(e, &image, latest, applied_usec);

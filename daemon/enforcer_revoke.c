@@ -18,6 +18,8 @@
 #define REVOCATIONS_FILE "revoked"
 #define REVOCATIONS_MAX 65536
 #define LINE_MAX_BYTES 2200
+/* Behind half a line, so that nobody takes it for a whole one. */
+#define CUT_OFF " (cut off)"
 
 static int revocation_parse(struct enforcer *e, const char *line, size_t len)
 {
@@ -38,19 +40,35 @@ static int revocation_parse(struct enforcer *e, const char *line, size_t len)
 	return 0;
 }
 
+static bool is_cut_off(const char *line, const char *next, const char *end)
+{
+	size_t len = strlen(CUT_OFF);
+
+	return next == end || ((size_t)(next - line) >= len && memcmp(next - len, CUT_OFF, len) == 0);
+}
+
 int enforcer_revocations_load(struct enforcer *e)
 {
 	__attribute__((cleanup(freep))) char *text = NULL;
 	size_t len = 0, number = 0;
-	char *next;
+	char *next, *end;
 	int r = file_read(e->state_fd, REVOCATIONS_FILE, (size_t)REVOCATIONS_MAX * LINE_MAX_BYTES, &text, &len);
 
 	if (r == -ENOENT)
 		return 0;
-	for (char *line = text; r == 0 && line < text + len; line = next + 1) {
-		next = memchr(line, '\n', len - (size_t)(line - text)) ?: text + len;
-		*next = '\0';
+	end = r == 0 ? text + len : NULL;
+	for (char *line = text; r == 0 && line < end; line = next + 1) {
+		next = memchr(line, '\n', (size_t)(end - line)) ?: end;
 		number++;
+		/* An ID that lacks its end is another one. Nobody was told that it is revoked: that comes after the newline is
+		 * on disk. */
+		if (is_cut_off(line, next, end)) {
+			log_error("%s/%s: line %zu was cut off: what was being revoked when the host stopped is not "
+				  "revoked; look there, and revoke it again (policyctl revoke ID)",
+				  e->config.state_dir, REVOCATIONS_FILE, number);
+			continue;
+		}
+		*next = '\0';
 		if (next != line)
 			r = revocation_parse(e, line, (size_t)(next - line));
 		if (r == -EINVAL) {
@@ -66,13 +84,38 @@ int enforcer_revocations_load(struct enforcer *e)
 	return r;
 }
 
+/* Returns 0, or -errno: then the file is as it was. */
+static int revocation_write(const struct enforcer *e, const char *spiffe_id, int64_t now)
+{
+	__attribute__((cleanup(closep))) int fd =
+		openat(e->state_fd, REVOCATIONS_FILE, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+	char line[LINE_MAX_BYTES], last = '\n';
+	off_t size;
+	int len, r;
+
+	if (fd < 0)
+		return -errno;
+	size = lseek(fd, 0, SEEK_END);
+	/* What a host wrote that crashed may be half a line. */
+	if (size < 0 || (size > 0 && pread(fd, &last, 1, size - 1) != 1))
+		return -EIO;
+	len = snprintf(line, sizeof(line), "%s%lld %s\n", last == '\n' ? "" : CUT_OFF "\n", (long long)now, spiffe_id);
+	r = file_write_all(fd, line, (size_t)len);
+	/* The file may have been made just now: then its name has to be on disk, too. */
+	if (!r && (fsync(fd) < 0 || (size == 0 && fsync(e->state_fd) < 0)))
+		r = -errno;
+	/* Half a line would swallow the next one. */
+	if (r && ftruncate(fd, size) < 0)
+		log_error("cannot take half a revocation out of %s again: %s", REVOCATIONS_FILE, strerror(errno));
+	return r;
+}
+
 /* Kept on disk: a restart must not let a revoked SVID in again. */
 static int revocation_add(struct enforcer *e, const char *spiffe_id, int64_t now)
 {
 	struct revocation *more;
-	char line[LINE_MAX_BYTES], last = '\n';
-	int fd, len, r = 0;
-	off_t size;
+	char *id;
+	int r;
 
 	if (e->n_revocations >= REVOCATIONS_MAX)
 		return -ENOSPC;
@@ -80,28 +123,13 @@ static int revocation_add(struct enforcer *e, const char *spiffe_id, int64_t now
 	if (!more)
 		return -ENOMEM;
 	e->revocations = more;
-	fd = openat(e->state_fd, REVOCATIONS_FILE, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return -errno;
-	size = lseek(fd, 0, SEEK_END);
-	/* What a host wrote that crashed may be half a line. */
-	if (size > 0 && pread(fd, &last, 1, size - 1) != 1)
-		size = -1;
-	len = snprintf(line, sizeof(line), "%s%lld %s\n", last == '\n' ? "" : "\n", (long long)now, spiffe_id);
-	if (size < 0 || write(fd, line, (size_t)len) != len || fsync(fd) < 0) {
-		r = -EIO;
-		/* Half a line would swallow the next one. */
-		if (size >= 0 && ftruncate(fd, size) < 0)
-			log_error("cannot take half a revocation out of %s again: %s", REVOCATIONS_FILE,
-				  strerror(errno));
-	}
-	close(fd);
-	if (r)
+	id = strdup(spiffe_id);
+	r = id ? revocation_write(e, spiffe_id, now) : -ENOMEM;
+	if (r) {
+		free(id);
 		return r;
-	e->revocations[e->n_revocations] = (struct revocation){.spiffe_id = strdup(spiffe_id), .time = now};
-	if (!e->revocations[e->n_revocations].spiffe_id)
-		return -ENOMEM;
-	e->n_revocations++;
+	}
+	e->revocations[e->n_revocations++] = (struct revocation){.spiffe_id = id, .time = now};
 	return 0;
 }
 

@@ -161,6 +161,15 @@ static json_t *json_counters(struct enforcer *e)
 			 (json_int_t)c->flows_allowed, "packets_denied", (json_int_t)c->packets_denied);
 }
 
+static json_t *json_audit(const struct enforcer *e)
+{
+	char problem[400] = "";
+	bool is = enforcer_audit_problem(e, problem, sizeof(problem));
+
+	return json_pack("{s:b, s:s?, s:o}", "ok", !is, "problem", is ? problem : NULL, "since",
+			 json_time(e->audit.since_s));
+}
+
 static json_t *json_key(const struct enforcer *e)
 {
 	uint64_t since_ns = datapath_key_since(e->datapath), age_ns = enforcer_boottime_ns() - since_ns;
@@ -257,6 +266,7 @@ int enforcer_status(void *ctx, char **textp)
 	json_object_set_new(status, "svids", enforcer_svids_json(e));
 	json_object_set_new(status, "devices", json_devices(e));
 	json_object_set_new(status, "bundles", json_bundles(e));
+	json_object_set_new(status, "audit", json_audit(e));
 	json_object_set_new(status, "events", json_counters(e));
 	json_object_set_new(status, "handshakes",
 			    json_pack("{s:I, s:I, s:I, s:I}", "verified", (json_int_t)c->handshakes_verified, "forged",

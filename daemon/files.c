@@ -61,3 +61,17 @@ int file_write_all(int fd, const void *bytes, size_t len)
 	}
 	return 0;
 }
+
+int directory_open(int dir_fd, const char *path, DIR **dirp)
+{
+	int fd = openat(dir_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
+
+	if (fd < 0)
+		return -errno;
+	*dirp = fdopendir(fd);
+	if (*dirp)
+		return 0;
+	r = -errno;
+	close(fd);
+	return r;
+}

@@ -89,6 +89,7 @@ static const struct shape shapes[] = {
 	 {TEXT(ipc_notice, spiffe_id), TEXT(ipc_notice, cgroup_path), TEXT(ipc_notice, serial),
 	  TEXT(ipc_notice, issuer), TEXT(ipc_notice, digest), TEXT(ipc_notice, text), TEXT(ipc_notice, via),
 	  TEXT(ipc_notice, from), TEXT(ipc_notice, other_path)}},
+	{IPC_AUDIT_STATE, sizeof(struct ipc_audit_state), FD_NONE, {{0, 0, false}}},
 	{IPC_METRICS_ASK, sizeof(struct ipc_header), FD_NONE, {{0, 0, false}}},
 	{IPC_METRICS, sizeof(struct ipc_header), FD_MUST, {{0, 0, false}}},
 	{IPC_READY, sizeof(struct ipc_header), FD_NONE, {{0, 0, false}}},

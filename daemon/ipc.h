@@ -42,6 +42,9 @@ enum ipc_type {
 	IPC_AUDIT_NAME = 34,   /* struct ipc_audit_name */
 	IPC_AUDIT_NOTICE = 35, /* struct ipc_notice */
 	IPC_AUDIT_DEVICE = 36, /* struct ipc_audit_device */
+
+	/* auditor -> enforcer */
+	IPC_AUDIT_STATE = 37, /* struct ipc_audit_state, when it has changed */
 	/* enforcer -> metrics */
 	IPC_METRICS = 40, /* struct ipc_header, fd: struct metrics */
 	/* any role -> enforcer */
@@ -305,6 +308,13 @@ struct ipc_workload_state {
 	uint32_t state; /* enum workload_state */
 	uint32_t pad;
 	char why[400];
+};
+
+/* How the last write to the audit log went. */
+struct ipc_audit_state {
+	struct ipc_header h;
+	int32_t error; /* 0, or a positive errno: it is not written */
+	uint32_t pad;
 };
 
 /* Largest packet of all. */

@@ -57,7 +57,7 @@ struct metrics {
 	uint32_t n_programs;
 	struct metrics_program programs[METRICS_MAX_PROGRAMS];
 	uint32_t n_maps;
-	uint32_t pad;
+	uint32_t audit_writing;
 	struct metrics_map maps[METRICS_MAX_MAPS];
 	uint64_t n_pairs;
 	uint64_t n_names;

@@ -201,6 +201,9 @@ static void events_text(const struct writer *w)
 	event_lines(w, "bulkhead_events_written_total", c->events_written, c->notices_written);
 	family(w, "bulkhead_events_lost", "counter", "", "Audit events that could not be written.");
 	event_lines(w, "bulkhead_events_lost_total", c->events_lost, c->notices_lost);
+	family(w, "bulkhead_audit_writing", "gauge", "",
+	       "1: the audit log is written; 0: it is not, or not the file that it should be.");
+	sample(w, "bulkhead_audit_writing", !!w->m->audit_writing);
 	family(w, "bulkhead_denials_folded", "counter", "", "Denials counted into a later event of the same kind.");
 	sample(w, "bulkhead_denials_folded_total", c->denials_folded);
 }

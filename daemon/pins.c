@@ -10,19 +10,21 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-bool pins_directory_possible(const char *path)
+int pins_directory_possible(const char *path)
 {
 	char there[1024];
 	struct statfs fs;
 
 	if (strlen(path) >= sizeof(there))
-		return false;
+		return -ENAMETOOLONG;
 	strcpy(there, path);
 	while (statfs(there, &fs) < 0) {
 		char *end = strrchr(there, '/');
 
-		if (errno != ENOENT || !end || end == there)
-			return false;
+		if (errno != ENOENT)
+			return -errno;
+		if (!end || end == there)
+			return 0;
 		*end = '\0';
 	}
 	return fs.f_type == BPF_FS_MAGIC;

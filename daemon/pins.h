@@ -9,8 +9,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Is it, or what there is of the way to it, in a bpffs? Nothing else keeps pins. */
-bool pins_directory_possible(const char *path);
+/* Is it, or what there is of the way to it, in a bpffs? Nothing else keeps pins. Returns 1: it is, 0: it is not, or -errno: that
+ * cannot be found out. */
+int pins_directory_possible(const char *path);
 /* Makes the directory and those above it. Returns 0 or -errno. */
 int pins_directory_make(const char *path);
 /* Does the path name this object? */

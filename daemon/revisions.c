@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,10 +48,54 @@ struct revision_origin {
  * further than they know. */
 #define SUM_BYTES 32
 
+/* Names the file of the last revision; older versions wrote none. */
+#define LATEST "latest"
+
 static void name_of(uint32_t number, char *out, size_t size)
 {
 	snprintf(out, size, "%08u.rev", number);
 }
+
+/* Copies that an editor or an operator left beside it are no revisions. */
+static bool number_of(const char *name, uint32_t *number)
+{
+	char whole[32];
+
+	if (sscanf(name, "%8u", number) != 1)
+		return false;
+	name_of(*number, whole, sizeof(whole));
+	return strcmp(name, whole) == 0;
+}
+
+/* ---- the last one ---- */
+
+static uint32_t latest_read(int dir_fd)
+{
+	char name[32];
+	ssize_t n = readlinkat(dir_fd, LATEST, name, sizeof(name) - 1);
+	uint32_t number;
+
+	if (n < 0)
+		return 0;
+	name[n] = '\0';
+	return number_of(name, &number) ? number : 0;
+}
+
+/* 0: there is none. Reaches the disk with the directory. */
+static int latest_write(int dir_fd, uint32_t number)
+{
+	char name[32];
+
+	if (!number)
+		return unlinkat(dir_fd, LATEST, 0) < 0 && errno != ENOENT ? -errno : 0;
+	name_of(number, name, sizeof(name));
+	unlinkat(dir_fd, LATEST "~", 0);
+	if (symlinkat(name, dir_fd, LATEST "~") < 0)
+		return -errno;
+	return renameat(dir_fd, LATEST "~", dir_fd, LATEST) < 0 ? -errno : 0;
+}
+
+/* ---- files ---- */
 
 void revision_clear(struct revision *revision)
 {
@@ -120,18 +165,18 @@ static int sum_check(int fd)
 
 static void prune(int dir_fd, uint32_t latest)
 {
-	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *entry;
+	DIR *dir;
 
-	while (dir && (entry = readdir(dir))) {
+	if (directory_open(dir_fd, ".", &dir) < 0)
+		return;
+	while ((entry = readdir(dir))) {
 		uint32_t number;
 
-		if (sscanf(entry->d_name, "%8u.rev", &number) == 1 && number + REVISIONS_KEPT <= latest)
+		if (number_of(entry->d_name, &number) && number + REVISIONS_KEPT <= latest)
 			unlinkat(dir_fd, entry->d_name, 0);
 	}
-	if (dir)
-		closedir(dir);
+	closedir(dir);
 }
 
 /* ---- a draft ---- */
@@ -237,10 +282,14 @@ int revisions_store(const struct revision *revision, struct revision_draft *draf
 	revision_draft_clear(draft);
 	if (r)
 		return r;
-	/* What is answered not to be stored must not be there with the next boot. */
-	if (fsync(dir_fd) < 0) {
+	/* After the file: it never names one that is not there yet. */
+	if (latest_read(dir_fd) < revision->number)
+		r = latest_write(dir_fd, revision->number);
+	if (!r && fsync(dir_fd) < 0)
 		r = -errno;
-		unlinkat(dir_fd, name, 0);
+	/* What is answered not to be stored must not be there with the next boot. */
+	if (r) {
+		revisions_remove(dir_fd, revision->number);
 		return r;
 	}
 	prune(dir_fd, revision->number);
@@ -343,15 +392,6 @@ int revisions_load(int dir_fd, uint32_t number, struct revision *revision)
 	return r;
 }
 
-void revisions_remove(int dir_fd, uint32_t number)
-{
-	char name[32];
-
-	name_of(number, name, sizeof(name));
-	unlinkat(dir_fd, name, 0);
-	fsync(dir_fd);
-}
-
 static int number_order(const void *a, const void *b)
 {
 	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
@@ -361,17 +401,16 @@ static int number_order(const void *a, const void *b)
 
 int revisions_list(int dir_fd, uint32_t **numbersp, size_t *np)
 {
-	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	uint32_t *numbers = NULL, number;
 	struct dirent *entry;
 	size_t n = 0, room = 0;
-	int r = 0;
+	DIR *dir;
+	int r = directory_open(dir_fd, ".", &dir);
 
-	if (!dir)
-		return -errno;
+	if (r < 0)
+		return r;
 	while (!r && (entry = readdir(dir))) {
-		if (sscanf(entry->d_name, "%8u.rev", &number) != 1)
+		if (!number_of(entry->d_name, &number))
 			continue;
 		if (n == room) {
 			uint32_t *more = reallocarray(numbers, room = room ? 2 * room : 64, sizeof(*more));
@@ -396,12 +435,32 @@ int revisions_list(int dir_fd, uint32_t **numbersp, size_t *np)
 
 uint32_t revisions_latest(int dir_fd)
 {
-	uint32_t *numbers = NULL, latest;
+	uint32_t *numbers = NULL, latest = latest_read(dir_fd);
 	size_t n = 0;
 
 	if (revisions_list(dir_fd, &numbers, &n) < 0)
-		return 0;
-	latest = n ? numbers[n - 1] : 0;
+		return latest;
+	/* An older version stored it. */
+	if (n && numbers[n - 1] > latest)
+		latest = numbers[n - 1];
 	free(numbers);
 	return latest;
+}
+
+void revisions_remove(int dir_fd, uint32_t number)
+{
+	uint32_t *numbers = NULL, before = 0;
+	char name[32];
+	size_t n = 0;
+
+	/* Before the file goes: a crash in between must not make it one that is missing. */
+	if (latest_read(dir_fd) == number && revisions_list(dir_fd, &numbers, &n) == 0) {
+		for (size_t i = 0; i < n && numbers[i] < number; i++)
+			before = numbers[i];
+		latest_write(dir_fd, before);
+	}
+	free(numbers);
+	name_of(number, name, sizeof(name));
+	unlinkat(dir_fd, name, 0);
+	fsync(dir_fd);
 }

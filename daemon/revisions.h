@@ -2,7 +2,8 @@
 /*
  * revisions.h - the policies that were in force, on disk: one file a revision, with the sources as they were given and
  * the image that was made of them. A file appears whole (written aside, synced, renamed) before its policy is enforced, and
- * ends with a sum of itself: tables are well-formed with one bit changed, too, and allow something else.
+ * ends with a sum of itself: tables are well-formed with one bit changed, too, and allow something else. A link, `latest`, names the
+ * last one: a file that is missing is to be told from one that never was, and no earlier policy taken for it.
  */
 #ifndef BULKHEAD_DAEMON_REVISIONS_H
 #define BULKHEAD_DAEMON_REVISIONS_H
@@ -62,11 +63,11 @@ int revisions_store(const struct revision *revision, struct revision_draft *draf
 int revisions_load(int dir_fd, uint32_t number, struct revision *revision);
 /* The same without sources and image. */
 int revisions_load_head(int dir_fd, uint32_t number, struct revision *revision);
-/* Takes one away that never came into force. */
+/* Takes one away that never came into force: the one before it is the latest again. */
 void revisions_remove(int dir_fd, uint32_t number);
 /* The numbers stored, ascending; *numbersp is malloc()ed. Returns 0 or -errno. */
 int revisions_list(int dir_fd, uint32_t **numbersp, size_t *np);
-/* The highest number stored; 0 if none. */
+/* The highest number that was stored, whether its file is there or not; 0 if none. */
 uint32_t revisions_latest(int dir_fd);
 
 #endif

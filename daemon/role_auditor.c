@@ -58,7 +58,8 @@ struct auditor {
 	int ipc_fd;
 	int log_fd;
 	bool torn;	/* the log ends within a line */
-	bool failing;	/* the last write failed */
+	int error;	/* errno of the last write, 0: it was whole; -1: there was none yet */
+	int told;	/* of `error`, to the enforcer; -1: nothing */
 	bool receiving; /* packets are being handled */
 	bool ended;	/* the enforcer is gone */
 	unsigned turn;	/* events done in this turn */
@@ -103,6 +104,7 @@ int auditor_new(struct auditor **auditorp, int ipc_fd, struct bh_counters *count
 	auditor->counters = counters;
 	auditor->ipc_fd = ipc_fd;
 	auditor->log_fd = -1;
+	auditor->error = auditor->told = -1;
 	auditor->line[0] = '\n';
 	r = audit_record_new(&auditor->record, config);
 	if (r >= 0)
@@ -129,11 +131,30 @@ int auditor_new(struct auditor **auditorp, int ipc_fd, struct bh_counters *count
 
 static void note_failure(struct auditor *auditor, int error)
 {
-	if (!auditor->failing)
+	if (auditor->error <= 0)
 		log_error("audit log: cannot write: %s; events are counted as lost until it works again (`policyctl "
 			  "status` says where the log is, and how many)",
 			  strerror(error));
-	auditor->failing = true;
+	auditor->error = error;
+}
+
+static void note_success(struct auditor *auditor)
+{
+	if (auditor->error > 0)
+		log_info("audit log: writing again");
+	auditor->error = 0;
+}
+
+/* Once a second, however often it comes and goes. */
+static void state_tell(struct auditor *auditor)
+{
+	struct ipc_audit_state state = {
+		.h = {.type = IPC_AUDIT_STATE, .len = sizeof(state)},
+		.error = auditor->error,
+	};
+
+	if (auditor->error >= 0 && auditor->error != auditor->told && ipc_send(auditor->ipc_fd, &state, -1) == 0)
+		auditor->told = auditor->error;
 }
 
 static ssize_t write_log(struct auditor *auditor, const char *bytes, size_t len)
@@ -162,6 +183,7 @@ static bool finish_line(struct auditor *auditor)
 	memmove(auditor->rest, auditor->rest + n, auditor->rest_len);
 	if (auditor->rest_len)
 		return false;
+	note_success(auditor);
 	count(auditor->rest_account->written, 1);
 	return true;
 }
@@ -190,9 +212,7 @@ static bool write_line(struct auditor *auditor, size_t len, const struct account
 		return false;
 	auditor->torn = false;
 	if (n == (ssize_t)size) {
-		if (auditor->failing)
-			log_info("audit log: writing again");
-		auditor->failing = false;
+		note_success(auditor);
 		count(account->written, 1);
 		return true;
 	}
@@ -490,8 +510,11 @@ static int on_second(sd_event_source *source, uint64_t usec, void *context)
 	(void)usec;
 	refresh_clock_offset(auditor);
 	/* Also events for which the kernel program asked for no wakeup. */
-	if (auditor->log_fd >= 0)
+	if (auditor->log_fd >= 0) {
+		finish_line(auditor);
 		consume(auditor);
+	}
+	state_tell(auditor);
 	sd_event_source_set_time_relative(source, USEC_PER_S);
 	return auditor->ended ? sd_event_exit(auditor->loop, 0) : 0;
 }

@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The audit log: complete or with its losses counted, one valid JSON line per event, repeated denials folded."""
+import contextlib
 import os
 import signal
+import subprocess
 import time
 
-from common import POLICY, line_of, ready as common_ready, setup, spiffe  # noqa: F401
-from harness import field, wait_for
+from common import POLICY, line_of, ready as common_ready, setup as common_setup, spiffe
+from harness import field, read, wait_for
+from test_metrics import samples, scrape, value
 
 DB = "127.0.0.1,5432"
+
+
+def setup(env):
+    common_setup(env)
+    env.metrics = f"{env.run_dir}/metrics.sock"
+    env.daemon_options = ["--metrics", env.metrics]
 
 
 def ready(env):
@@ -252,3 +261,78 @@ def test_a_moved_log_is_opened_again_on_reload(env):
     assert env.web.tcp(DB) == "ok"
     wait_for(lambda: os.path.getsize(env.audit.path) > 0, "lines in the new log")
     assert os.path.getsize(env.audit.path + ".1") == old
+
+
+# ---- a log that cannot be written ----
+
+@contextlib.contextmanager
+def full_disk(env):
+    """The log is on a file system without room. Yields what makes room there."""
+    small, log = f"{env.dir}/small", f"{env.dir}/small/audit.jsonl"
+    os.mkdir(small)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", small], check=True)
+    try:
+        open(log, "x", encoding="ascii").close()
+        with open(f"{small}/filler", "wb", buffering=0) as f, contextlib.suppress(OSError):
+            while True:
+                f.write(bytes(4096))
+        subprocess.run(["mount", "--bind", log, env.audit.path], check=True)
+        try:
+            env.ctl("reload", expect=0)
+            yield lambda: os.unlink(f"{small}/filler")
+        finally:
+            subprocess.run(["umount", "-l", env.audit.path], check=True)
+    finally:
+        env.ctl("reload", expect=0)  # and nobody has it open any more
+        subprocess.run(["umount", "-l", small], check=True)
+        os.rmdir(small)
+
+
+def health(env):
+    """What `status` says of the log, for people and for programs, and the metric."""
+    result = None
+    while result is None or told != env.status()["audit"]:  # it may change between the two
+        told, result = env.status()["audit"], env.ctl("status")
+    assert result.rc == (0 if told["ok"] else 1), str(result)
+    assert result.out.split("  ")[0] == ("ok" if told["ok"] else "NOT LOGGING"), str(result)
+    assert told["ok"] == (told["problem"] is None) == (told["since"] is None), told
+    assert told["ok"] or f"since {told['since']} {told['problem']}" in result.out, str(result)
+    return told
+
+
+def is_written(env):
+    return value(samples(scrape(env)[1]), "bulkhead_audit_writing")
+
+
+def test_a_log_on_a_full_disk_is_told_until_there_is_room(env):
+    assert health(env)["ok"] and is_written(env) == 1
+    with full_disk(env) as make_room:
+        assert env.loose.tcp(DB) == "EPERM"
+        told = wait_for(lambda: (told := health(env))["problem"] and told, "it to be told")
+        assert "No space left on device" in told["problem"] and "make room there" in told["problem"], told
+        wait_for(lambda: is_written(env) == 0, "the metric")
+        # One that starts anew has still to find out: what was known stays.
+        pid = env.role_pids()["auditor"]
+        env.kills += 1
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: env.role_pids().get("auditor") not in (pid, None, 0), "another auditor")
+        assert health(env)["since"] == told["since"]
+        make_room()
+        wait_for(lambda: health(env)["ok"], "it to be well, though nothing else happens")
+        wait_for(lambda: is_written(env) == 1, "the metric")
+        assert "events-lost" in read(env.audit.path)
+
+
+def test_a_log_that_cannot_be_opened_is_told_until_it_can(env):
+    os.rename(env.audit.path, env.audit.path + ".kept")
+    os.mkdir(env.audit.path)
+    try:
+        assert env.ctl("reload").rc
+        told = health(env)
+        assert "Is a directory; events still go to the file that was opened before" in told["problem"], told
+        assert "`policyctl reload`" in told["problem"], told
+    finally:
+        os.rmdir(env.audit.path)
+        os.rename(env.audit.path + ".kept", env.audit.path)
+    env.ctl("reload", expect=0)
+    assert health(env)["ok"]

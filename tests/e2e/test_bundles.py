@@ -321,6 +321,45 @@ def test_a_file_that_no_trust_domain_has_is_told_until_it_is_gone(env):
     wait_for(lambda: all(b["trust_domain"] for b in env.ctl_json("bundles")), "nothing to be told any more")
 
 
+def test_of_many_files_that_no_trust_domain_has_each_is_logged_once(env):
+    """Also those that there is no room for in `status`, which says how many they are."""
+    names = [f"{env.dir}/bundles/stray-{i:02}" for i in range(40)]
+    for name in names:
+        write(name, "")
+    try:
+        def strays():
+            return [b for b in env.ctl_json("bundles") if not b["trust_domain"]]
+        wait_for(lambda: len(strays()) == 33, "all to be told")
+        assert strays()[-1]["origin"] == f"{env.dir}/bundles" and strays()[-1]["error"].startswith("8 more files"), strays()
+        os.rename(names[0], f"{env.dir}/bundles/Upper.pem")
+        names[0] = f"{env.dir}/bundles/Upper.pem"
+        for _ in range(2):
+            env.ctl("reload", expect=0)
+        log = read(env.log_path)
+        for name in ["stray-00", *map(os.path.basename, names)]:
+            assert log.count(f"bundles: {name}: ") == 1, (name, log)
+    finally:
+        for name in names:
+            os.remove(name)
+    wait_for(lambda: not strays(), "nothing to be told any more")
+
+
+def test_a_bundle_that_could_not_be_kept_is_told_until_it_is(env):
+    """Without it, the next start would take an older one for new."""
+    both(env)
+    os.mkdir(f"{env.dir}/state/bundles/new~")  # in the place of the file that is written first
+    try:
+        publish(env, env.new.cert)
+        wait_for(lambda: "cannot be kept for the next start" in (bundle(env)["error"] or ""), "it to be told")
+        env.ctl("reload", expect=0)
+        assert "cannot be kept for the next start" in (bundle(env)["error"] or ""), bundle(env)
+    finally:
+        os.rmdir(f"{env.dir}/state/bundles/new~")
+    wait_for(lambda: bundle(env)["error"] is None, "it to be kept, though nothing in its directory changed")
+    with open(f"{env.dir}/state/bundles/{TD}.bundle", "rb") as f:
+        assert f'"spiffe_sequence": {env.sequence}'.encode() in f.read()
+
+
 def test_an_empty_bundle_means_nobody(env):
     both(env)
     goes, mark = web(env, env.old), env.audit.mark()

@@ -500,7 +500,8 @@ def test_a_revocation_that_no_daemon_carried_out_is_when_one_starts(env):
 
     def revoke():
         with open(f"{env.dir}/state/revoked", "a", encoding="ascii") as f:
-            f.write(16 * chr(0) + f"\n{int(time.time())} {spiffe('web/half-revoked')}\nwhat a host wrote that cra")
+            f.write(16 * chr(0) + f"\n{int(time.time())} {spiffe('web/half-revoked')}\nwhat a disk made of\n")
+            f.write(f"{int(time.time())} {spiffe('web/unrevoked')}")  # and the host stopped before it could write /more
         # Without knowing what was revoked nobody can be let in.
         os.rename(f"{env.dir}/state/revoked", f"{env.dir}/state/aside")
         os.mkdir(f"{env.dir}/state/revoked")
@@ -510,15 +511,17 @@ def test_a_revocation_that_no_daemon_carried_out_is_when_one_starts(env):
         os.rename(f"{env.dir}/state/aside", f"{env.dir}/state/revoked")
 
     restart(env, revoke)
-    for number in (2, 4):
-        assert f"revoked: line {number} is no revocation" in env.log_tail(), env.log_tail()
+    for number, told in ((2, "is no revocation"), (4, "is no revocation"), (5, "was cut off")):
+        assert f"revoked: line {number} {told}" in env.log_tail(), env.log_tail()
     event = env.audit.wait(mark, event__action="identity-revoked", zt__cgroup__id=goes.cgroup_id)
     assert "no daemon was there" in event["event"]["reason"], event
     wait_for(stream.ended, "its connection to be cut")
     assert not env.tag_of(goes) and env.tag_of(stays)
     assert env.tag_of(web), "what was issued after its revocation is none of it"
-    env.ctl("revoke", spiffe("web/unrevoked"), expect=0)
-    assert read(f"{env.dir}/state/revoked").splitlines()[-1].split()[1:] == [spiffe("web/unrevoked")], "it is a line of its own"
+    env.ctl("revoke", spiffe("web/later"), expect=0)
+    assert read(f"{env.dir}/state/revoked").splitlines()[-1].split()[1:] == [spiffe("web/later")], "it is a line of its own"
+    restart(env)
+    assert "revoked: line 5 was cut off" in env.log_tail() and env.tag_of(stays), "which does not make a whole one of it"
 
 
 def test_an_identity_that_a_daemon_adopts_follows_the_clock_by_its_svid(env):

@@ -5,8 +5,8 @@ import time
 
 from common import POLICY, POLICY_WITHOUT_WEB, setup  # noqa: F401
 from harness import PATIENCE, wait_for
-from trials import (NO, POLICY_AGAINST_WEB, TRIAL, USAGE, YES, fresh, on_trial, policy_of, ready, revision_path,  # noqa: F401
-                    web_reaches)
+from trials import (NO, POLICY_AGAINST_WEB, TRIAL, USAGE, YES, fresh, on_trial, policy_of, ready, reboot, reborn,  # noqa: F401
+                    revision_path, web_reaches)
 
 
 # ---- going back ----
@@ -73,6 +73,30 @@ def test_a_revision_that_was_damaged_on_disk_is_not_enforced_and_the_log_says_wh
     assert not before["damaged"] and before["rules"], before
     assert "  damaged\n" in env.ctl("history", expect=YES).out
     env.ctl("rollback", good["revision"], expect=YES)
+    web_reaches(env, True)
+
+
+def test_a_revision_whose_file_is_missing_is_not_replaced_by_an_earlier_one(env):
+    """Neither when the kernel knows what was in force, also where an older version kept no record of it, nor when the host has just
+    booted."""
+    good = fresh(env)
+    env.apply(POLICY_AGAINST_WEB)
+    gone = policy_of(env)["revision"]
+    assert env.stop() == 0
+    os.unlink(revision_path(env, gone))
+    os.rename(f"{env.dir}/state/revisions/latest", f"{env.dir}/kept")
+    for known in ("is in force, and cannot be read", "cannot be read"):
+        env.start()
+        assert policy_of(env)["revision"] == 0, policy_of(env)
+        log = env.log_tail()
+        assert f"revision {gone} {known} from {env.dir}/state/revisions: No such file" in log, log
+        assert f"`policyctl rollback {good['revision']}`" in log, log
+        if known.startswith("is"):
+            assert env.stop() == 0
+            os.rename(f"{env.dir}/kept", f"{env.dir}/state/revisions/latest")
+            reboot(env)
+    assert env.ctl_json("rollback", good["revision"])["revision"] == gone + 1, "its number is not given away"
+    reborn(env)
     web_reaches(env, True)
 
 

@@ -266,7 +266,8 @@ def test_a_start_that_fails_changes_nothing(env):
         harness.write(plain, "")
         for wrong, told in ((option_with(argv, run_dir=env.run_dir), "another bulkheadd may be running with this run directory"),
                             (option_with(argv, run_dir=plain), f"cannot use the directory {plain}: Not a directory"),
-                            (option_with(argv, pin_dir=f"{other.dir}/pins"), f"{other.dir}/pins is not below a bpffs")):
+                            (option_with(argv, pin_dir=f"{other.dir}/pins"), f"{other.dir}/pins is not below a bpffs"),
+                            (option_with(argv, pin_dir=f"{plain}/pins"), f"at the pin directory {plain}/pins: Not a directory")):
             done = subprocess.run(wrong, capture_output=True, text=True, check=False, timeout=30 * PATIENCE,
                                   stdin=subprocess.DEVNULL)
             assert done.returncode == 1 and told in done.stderr, done

@@ -7,7 +7,7 @@ import time
 
 from common import POLICY, POLICY_WITHOUT_WEB, setup  # noqa: F401
 from harness import PATIENCE, read, wait_for
-from trials import (NO, POLICY_AGAINST_WEB, TRIAL, USAGE, YES, back, fresh, on_trial, policy_of, ready, revision_copy,  # noqa: F401
+from trials import (NO, POLICY_AGAINST_WEB, TRIAL, USAGE, YES, back, fresh, latest_is, on_trial, policy_of, ready, revision_copy,  # noqa: F401
                     reborn, reboot, restarted, revision_path, web_reaches)
 
 
@@ -117,10 +117,12 @@ def test_a_policy_that_was_stored_but_not_answered_does_not_come_with_the_next_b
     env.kill_daemon()
     reboot(env)
     os.unlink(revision_path(env, number))
+    latest_is(env, before["revision"])
     env.start()
     assert policy_of(env)["digest"] == before["digest"]
     env.kill_daemon()
     os.rename(f"{env.dir}/kept", revision_path(env, number))
+    latest_is(env, number)
     env.start()
     assert policy_of(env)["revision"] == before["revision"]
     assert not os.path.exists(revision_path(env, number))

@@ -90,6 +90,13 @@ def revision_path(env, number):
     return f"{env.dir}/state/revisions/{number:08}.rev"
 
 
+def latest_is(env, number):
+    """In the record of which revision was stored last."""
+    path = f"{env.dir}/state/revisions/latest"
+    os.unlink(path)
+    os.symlink(os.path.basename(revision_path(env, number)), path)
+
+
 def revision_copy(env, number, to):
     """The file of a revision under another number, whole: it ends with the SHA-256 of what stands before."""
     with open(revision_path(env, number), "rb") as f:

@@ -5,8 +5,10 @@
 
 #include "bpf/abi.h"
 
+#define PARSE_DIFFERS 255 /* what expects TCP finds another thing */
+
 struct parse_result {
-	__s32 reason; /* 0 understood, else enum bh_reason; then the rest means nothing */
+	__s32 reason; /* 0 understood, PARSE_DIFFERS, else enum bh_reason; then the rest means nothing */
 	__u32 transport;
 	__u32 payload_len;
 	__be32 seq;

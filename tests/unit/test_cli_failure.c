@@ -150,6 +150,8 @@ static void an_option_that_does_not_exist_is_named(void **state)
 		"run",
 		"svid verify",
 		"svid show",
+		"svid id check",
+		"svid id check spiffe://prod.example/web",
 		"identities",
 		"bundles",
 		"revoke",
@@ -174,6 +176,36 @@ static void an_option_that_does_not_exist_is_named(void **state)
 			print_error("%s: exit %d, %s\n", commands[i], result.code, result.out);
 		assert_int_equal(result.code, 2);
 		assert_non_null(strstr(result.out, "--bogus"));
+		free(result.out);
+	}
+}
+
+static void what_follows_two_dashes_is_no_option(void **state)
+{
+	static const struct {
+		const char *arguments, *told;
+		int code;
+	} cases[] = {
+		{"svid id check -- --bogus", "invalid --bogus", 1},
+		{"svid id check spiffe://prod.example/web -- --bogus --", "invalid --bogus", 1},
+		{"svid id check spiffe://prod.example/web --", "spiffe://prod.example/web", 0},
+		{"svid id check --", "which IDs", 2},
+		{"show --bogus", "unknown option --bogus", 2},
+		{"show -3", "unknown option -3", 2},
+		{"show -- -3", "\"-3\" is not a revision number", 2},
+		{"show -- 3", "nowhere", 3},
+		{"show --", "nowhere", 3},
+		{"show 3 --bogus", "unexpected argument --bogus", 2},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct command_result result = command_run("--run-dir nowhere %s", cases[i].arguments);
+
+		if (result.code != cases[i].code || !strstr(result.out, cases[i].told))
+			print_error("%s: exit %d, %s\n", cases[i].arguments, result.code, result.out);
+		assert_int_equal(result.code, cases[i].code);
+		assert_non_null(strstr(result.out, cases[i].told));
 		free(result.out);
 	}
 }
@@ -288,6 +320,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(no_name_reaches_the_terminal_as_it_is, enter, leave),
 		cmocka_unit_test_setup_teardown(a_failure_is_json_too, enter, leave),
 		cmocka_unit_test_setup_teardown(an_option_that_does_not_exist_is_named, enter, leave),
+		cmocka_unit_test_setup_teardown(what_follows_two_dashes_is_no_option, enter, leave),
 		cmocka_unit_test_setup_teardown(an_invalid_policy_is_told_with_its_diagnostics, enter, leave),
 		cmocka_unit_test_setup_teardown(a_batch_is_one_list, enter, leave),
 		cmocka_unit_test_setup_teardown(a_line_without_end_is_refused, enter, leave),

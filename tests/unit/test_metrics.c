@@ -38,7 +38,7 @@ static struct metrics *snapshot(size_t n_pairs)
 		{{.subject = WEB, .peer = BH_ID_WORLD, .direction = BH_EGRESS, .proto = 17}, {.flows = 7, .sent = 30}},
 		{{.subject = 22, .peer = BH_ID_HOST, .direction = BH_EGRESS, .proto = 89}, {.denied = 5}},
 	};
-	struct metrics head = {.version = "1.2", .instance = "blue", .revision = 9, .enforcing = 1};
+	struct metrics head = {.version = "1.2", .instance = "blue", .revision = 9, .enforcing = 1, .audit_writing = 1};
 	struct metrics *m;
 
 	head.n_programs = 1;
@@ -87,6 +87,7 @@ static void pairs_are_told_by_name_from_source_to_destination(void **state)
 		  "\"89\"} 5\n");
 	has(text, "\nbulkhead_denied_total{reason=\"NO_IDENTITY\"} 11\n");
 	has(text, "\nbulkhead_denied_total{reason=\"POLICY\"} 0\n");
+	has(text, "\nbulkhead_audit_writing 1\n");
 	has(text, "\nbulkhead_map_entries{map=\"tags\"} 2\n");
 	has(text, "\nbulkhead_nearest_deadline_timestamp_seconds{identity=\"spiffe://a.example/web\"} 1700000000\n");
 	has(text, "\nbulkhead_pair_udp_sent_bytes_total{source=\"spiffe://a.example/web\",destination=\"world\","

@@ -36,6 +36,7 @@ static int teardown(void **state)
 		snprintf(name, sizeof(name), "%08u.rev", i);
 		unlinkat(dir_fd, name, 0);
 	}
+	unlinkat(dir_fd, "latest", 0);
 	close(dir_fd);
 	return rmdir(dir);
 }
@@ -169,6 +170,39 @@ static void the_numbers_stored_are_listed_in_order(void **state)
 	assert_int_equal(revisions_latest(dir_fd), 4);
 }
 
+/* Somebody removed it, or a repair of the file system did. */
+static void the_latest_stays_the_latest_where_its_file_is_missing(void **state)
+{
+	uint32_t *numbers;
+	size_t n;
+
+	(void)state;
+	store(20);
+	store(21);
+	assert_int_equal(unlinkat(dir_fd, "00000021.rev", 0), 0);
+	assert_int_equal(revisions_latest(dir_fd), 21);
+	store(22);
+	/* One that is taken away is no file that is missing. */
+	revisions_remove(dir_fd, 22);
+	assert_int_equal(revisions_latest(dir_fd), 20);
+	/* An older version stores without a word. */
+	assert_int_equal(linkat(dir_fd, "00000020.rev", dir_fd, "00000023.rev", 0), 0);
+	assert_int_equal(revisions_latest(dir_fd), 23);
+	unlinkat(dir_fd, "00000023.rev", 0);
+	/* What leads nowhere that a revision could be says nothing. */
+	unlinkat(dir_fd, "latest", 0);
+	assert_int_equal(symlinkat("../00000099.rev", dir_fd, "latest"), 0);
+	assert_int_equal(revisions_latest(dir_fd), 20);
+	/* Copies are no revisions. */
+	assert_int_equal(linkat(dir_fd, "00000020.rev", dir_fd, "00000024.rev~", 0), 0);
+	assert_int_equal(revisions_latest(dir_fd), 20);
+	assert_int_equal(revisions_list(dir_fd, &numbers, &n), 0);
+	assert_int_equal(numbers[n - 1], 20);
+	free(numbers);
+	unlinkat(dir_fd, "00000024.rev~", 0);
+	revisions_remove(dir_fd, 20);
+}
+
 static void an_unknown_revision_is_said_to_be_missing(void **state)
 {
 	struct revision r;
@@ -276,6 +310,7 @@ int main(void)
 		cmocka_unit_test(a_draft_that_is_not_stored_leaves_nothing),
 		cmocka_unit_test(a_draft_that_could_not_be_written_is_not_stored),
 		cmocka_unit_test(a_stored_revision_comes_back_as_it_was),
+		cmocka_unit_test(the_latest_stays_the_latest_where_its_file_is_missing),
 		cmocka_unit_test(an_unknown_revision_is_said_to_be_missing),
 		cmocka_unit_test(a_revision_of_the_first_version_is_read),
 		cmocka_unit_test(the_numbers_stored_are_listed_in_order),
