@@ -48,7 +48,8 @@ struct bh_query {
 	__u8 expired; /* the subject's tag is past its deadline */
 	__u8 host;    /* the subject is no workload */
 	__u8 stale;   /* the sender's end judged by another state word than this */
-	__u8 vouched; /* peer and peer_tag hold under `word`, until peer_until: the sender's end has found that under it */
+	__u8 vouched; /* peer and peer_tag hold under `word`, until peer_until: the sender's end has found that under it. A tag that is to
+			* end sooner changes the word (daemon/datapath.h, datapath_changed()) */
 	__u8 unlisted; /* the destination is of this host, and the map of addresses had no room for it */
 };
 

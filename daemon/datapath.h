@@ -107,7 +107,9 @@ int datapath_tag_next(const struct datapath *datapath, const uint64_t *cgroup_id
 int datapath_vouchers_set(struct datapath *datapath, uint64_t cgroup_id, const struct bh_vouchers *vouchers);
 int datapath_vouchers_get(const struct datapath *datapath, uint64_t cgroup_id, struct bh_vouchers *vouchers);
 int datapath_vouchers_delete(struct datapath *datapath, uint64_t cgroup_id);
-/* What a cached verdict rests on has changed: every flow is judged again at its next packet. */
+/* What a cached verdict rests on has changed: every flow is judged again at its next packet. To be called after each change of a
+ * tag, or of who has it, but an extension of its deadline: what the kernel programs keep of a tag counts, under the same word,
+ * until the deadline that they have seen. */
 void datapath_changed(struct datapath *datapath);
 
 /* Identity numbers: what each stands for, pinned with the tags. */

@@ -73,35 +73,38 @@ void enforcer_tags_warn(struct enforcer *e)
 
 /* ---- the clock ---- */
 
-/* Returns whether the tag ended. */
-static bool tag_follow_clock(struct enforcer *e, struct tag *tag, uint64_t real_ns, uint64_t boot_ns)
+/* Returns whether the tag ended, or ends sooner. */
+static bool tag_follow_clock(struct enforcer *e, struct tag *tag, uint64_t real_ns, uint64_t boot_ns, bool *ended)
 {
+	bool sooner;
 	uint64_t at_ns;
 
 	if (tag->not_before > (int64_t)(real_ns / SECOND_NS)) {
 		enforcer_tag_end(e, tag, NOTICE_IDENTITY_EXPIRED,
 				 "the clock was set to a time before the SVID's notBefore");
+		*ended = true;
 		return true;
 	}
 	at_ns = tag->svid_not_after > 0 ? until_boottime_ns((uint64_t)tag->svid_not_after, real_ns, boot_ns) : 0;
-	if (at_ns < tag->deadline_ns) {
+	sooner = at_ns < tag->deadline_ns;
+	if (sooner) {
 		tag->deadline_ns = at_ns ? at_ns : 1; /* 0 is a tag that has ended; this one is about to */
 		enforcer_tag_write(e, tag);
 	}
 	tag->not_after = (int64_t)((real_ns + tag->deadline_ns - boot_ns + SECOND_NS / 2) / SECOND_NS);
-	return false;
+	return sooner;
 }
 
 bool enforcer_tags_follow_clock(struct enforcer *e)
 {
 	uint64_t real_ns = enforcer_realtime_ns(), boot_ns = enforcer_boottime_ns();
-	bool any = false;
+	bool any = false, ended = false;
 
 	for (size_t i = 0; i < e->n_tags; i++)
 		if (!e->tags[i].local && !e->tags[i].derived && e->tags[i].deadline_ns)
-			any |= tag_follow_clock(e, &e->tags[i], real_ns, boot_ns);
+			any |= tag_follow_clock(e, &e->tags[i], real_ns, boot_ns, &ended);
 	if (any)
 		datapath_changed(e->datapath);
 	enforcer_svids_again(e);
-	return any;
+	return ended;
 }

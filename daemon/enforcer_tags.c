@@ -185,6 +185,7 @@ bool enforcer_tags_expire(struct enforcer *e)
 int enforcer_tags_start(struct enforcer *e)
 {
 	const uint64_t *at = NULL;
+	bool ended = false;
 	uint64_t key, next;
 	int r;
 
@@ -201,6 +202,7 @@ int enforcer_tags_start(struct enforcer *e)
 				return -ENOMEM;
 			tag->identity = kernel.identity;
 			tag->deadline_ns = kernel.deadline_ns;
+			ended |= !tag->deadline_ns;
 			datapath_vouchers_get(e->datapath, next, &tag->vouchers);
 			tag->derived = kernel.flags & BH_TAG_DERIVED;
 			tag->local = kernel.identity < BH_MAX_IDENTITIES && e->names[kernel.identity] &&
@@ -217,6 +219,9 @@ int enforcer_tags_start(struct enforcer *e)
 		key = next;
 		at = &key;
 	}
+	/* Who ended it may have been killed before the word changed. */
+	if (ended)
+		datapath_changed(e->datapath);
 	enforcer_shared_start(e);
 	return 0;
 }

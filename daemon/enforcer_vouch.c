@@ -166,6 +166,7 @@ static void tag_shorten(struct enforcer *e, struct tag *tag, int64_t until)
 	tag->not_after = until;
 	tag->deadline_ns = deadline;
 	enforcer_tag_write(e, tag);
+	datapath_changed(e->datapath);
 }
 
 /* Returns whether the tag ended. */

@@ -205,6 +205,27 @@ def test_a_renewal_by_the_next_authority_outlives_the_last_one(env):
     assert abs(env.tag_of(stays)["seconds_left"] - (short.not_after - time.time())) < 3
 
 
+def is_quiet(workload):
+    seen = workload.stream.stat()["received"]
+    time.sleep(0.2)  # 40 messages
+    return workload.stream.stat()["received"] == seen
+
+
+def test_what_ends_sooner_by_the_next_authority_ends_on_time_without_a_daemon(env):
+    """Also a connection that was judged when the end was far."""
+    both(env)
+    ends = web(env, env.old)
+    short = env.new.issue(ends.svid.spiffe_id.split(TD)[1], seconds=8)
+    ends.attest(short)
+    publish(env, env.new.cert)
+    wait_for(lambda: env.tag_of(ends)["seconds_left"] < 10, "the tag to end sooner")
+    check_lives(env, ends)
+    env.kill_daemon()
+    wait_for(lambda: time.time() > short.not_after + 1, "the SVID to end", 12)
+    wait_for(lambda: is_quiet(ends), "its connection to end", 2)
+    env.start()
+
+
 def test_a_bundle_that_changes_nothing_ends_and_tells_nothing(env):
     both(env)
     stays = web(env, env.old)
