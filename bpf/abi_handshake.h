@@ -78,7 +78,8 @@ struct bh_handshake {
 
 /*
  * Handshakes under way, in the bucket that a hash of the tuple names. `mark` is the upper bits of the hash, or nothing of it
- * in a free place and in one that is being written, and in the lower bits a count of what has become of the place.
+ * in a free place and in one that is being written, and in the lower bits BH_HANDSHAKE_SHOWN, and a count of
+ * what has become of the place.
  *
  * There are few near buckets, so that they stay in the processor's caches, and as many far ones as a flood needs. Who finds no
  * place in a near bucket notes there that it overflows, and goes to the far one; there the oldest makes room: losing one
@@ -121,8 +122,8 @@ struct bh_syn_ticket {
 #define BH_SYN_TICKET_NS (1U << 20) /* about a millisecond; a ticket is void long before its time comes round */
 #define BH_TICKET_WRITING 1ULL
 
-#define BH_TICKET_WAYS 4U /* powers of two */
-#define BH_TICKET_NEAR 64U
+#define BH_TICKET_WAYS 4U  /* a power of two */
+#define BH_TICKET_NEAR 64U /* likewise */
 #define BH_TICKET_FAR_BUCKETS 7168U
 
 /* The first buckets hold the near places, the others are the far ones. */

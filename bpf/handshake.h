@@ -289,7 +289,7 @@ static __always_inline void bh_syn_ticket_read(const struct bh_syn_ticket *ticke
 	q->stale = *(const volatile __u32 *)&ticket->state != (__u32)q->word;
 }
 
-/* Is it under way? For who stands between sender and receiver, and leaves it to the receiver. Sets peer_tag and stale. */
+/* Is it under way? For who stands between sender and receiver, and leaves it to the receiver. Sets peer_tag, peer_until, stale. */
 static __always_inline struct bh_syn_ticket *
 bh_syn_ticket_peek(const struct bh_packet *p, const struct bh_mac_input *segment, __u64 mac, struct bh_query *q)
 {

@@ -8,8 +8,8 @@
  * places, so a mark comes again only after 20,000 handshakes in one place, and nobody sees two mixed. A far bucket that is full
  * gives up its oldest: that handshake is then denied, never allowed by another's verdict, because the whole tuple is compared.
  *
- * A tuple stands in one place: as long as a near bucket overflows, what is new goes to the far one, also when the near one
- * has room again; and when nobody looks at the far one any more, what stands there has long been given up.
+ * A tuple stands in one place: as long as a near bucket overflows, what stands in the far one is written there; and when nobody
+ * looks at the far one any more, what stands there has long been given up.
  */
 #ifndef BULKHEAD_BPF_PENDING_H
 #define BULKHEAD_BPF_PENDING_H
@@ -304,14 +304,25 @@ BH_GLOBAL int bh_far_put(const struct bh_tuple *tuple, const struct bh_handshake
 	return bh_way_write(b, way, mark, hash, tuple, h, now, shown);
 }
 
-/* May what is new be written there? What overflowed long ago does no more. */
-static __always_inline bool bh_near_has_room(struct bh_handshake_bucket *b, __u32 way, __u64 mark, __u64 now)
+/* Does it stand in the far bucket already? Only as long as the near one overflows; what overflowed long ago does no more. */
+static __always_inline bool bh_is_far(struct bh_handshake_bucket *near, __u64 hash, const struct bh_tuple *tuple,
+				      __u64 now)
 {
-	if (bh_bucket_overflows(b)) {
-		if (bh_handshake_age(*(volatile __u32 *)&b->overflow, now) < BH_HANDSHAKE_OVERFLOW)
-			return false;
-		*(volatile __u32 *)&b->overflows = 0;
+	struct bh_handshake_bucket *b;
+
+	if (!bh_bucket_overflows(near))
+		return false;
+	if (bh_handshake_age(*(volatile __u32 *)&near->overflow, now) >= BH_HANDSHAKE_OVERFLOW) {
+		*(volatile __u32 *)&near->overflows = 0;
+		return false;
 	}
+	b = bh_bucket_far(hash);
+	return b && bh_way_of(b, hash, tuple) < BH_HANDSHAKE_WAYS;
+}
+
+/* May what is new be written there? */
+static __always_inline bool bh_way_has_room(const struct bh_handshake_bucket *b, __u32 way, __u64 mark, __u64 now)
+{
 	return bh_mark_is_free(mark) || (!(mark & BH_HANDSHAKE_WRITING) && bh_way_is_old(b, way, now));
 }
 
@@ -322,6 +333,7 @@ BH_GLOBAL int bh_near_put(const struct bh_tuple *tuple, const struct bh_handshak
 	struct bh_handshake_bucket *b;
 	__u64 hash, mark;
 	__u32 way;
+	bool far;
 
 	if (!tuple || !h)
 		return -1;
@@ -332,15 +344,20 @@ BH_GLOBAL int bh_near_put(const struct bh_tuple *tuple, const struct bh_handshak
 	way = bh_way_for(b, hash, tuple, now, &mark);
 	if (bh_mark_fits(mark, hash))
 		return bh_way_write(b, way, mark, hash, tuple, h, now, shown);
-	/* Where another handshake is being written to that place just now, the far bucket is for this one. */
-	if (bh_near_has_room(b, way, mark, now) && !bh_way_write(b, way, mark, hash, tuple, h, now, shown))
-		return 0;
+	far = bh_is_far(b, hash, tuple, now);
+	/* Where another handshake has come to that place just now, there may be one more. */
+	for (int i = 0; i < 2 && !far && bh_way_has_room(b, way, mark, now); i++) {
+		if (!bh_way_write(b, way, mark, hash, tuple, h, now, shown))
+			return 0;
+		way = bh_way_for(b, hash, tuple, now, &mark);
+	}
 	*(volatile __u32 *)&b->overflow = BH_HANDSHAKE_TIME(now);
 	*(volatile __u32 *)&b->overflows = 1;
 	return 1;
 }
 
-/* Keeps a handshake; `shown`: BH_HANDSHAKE_SHOWN or 0. Returns 0, or -1. Both places are tried from the caller's frame, so that only one of them is on the stack. */
+/* Keeps a handshake; `shown`: BH_HANDSHAKE_SHOWN or 0. Returns 0, or -1. Both places are tried from the caller's frame, so that
+ * only one of them is on the stack. */
 static __always_inline int bh_pending_put(const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now,
 					  __u64 shown)
 {

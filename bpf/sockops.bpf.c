@@ -133,7 +133,7 @@ static __noinline int cookie_sent(const struct bh_tuple *tuple, const struct bh_
 	if (!tuple || !in || !bh_pending_get(tuple, &h, &found, BH_PENDING_KEEP))
 		return 0;
 	bh_syn_ticket_put(in, mac, h.subject_tag, h.valid_until_ns, h.word, bh_now());
-	return bh_pending_show(&found);
+	return bh_pending_show(&found) ? bh_pending_put(tuple, &h, bh_now(), BH_HANDSHAKE_SHOWN) : 0;
 }
 
 static __noinline int option_write(struct bpf_sock_ops *ops)

@@ -121,9 +121,10 @@ BH_GLOBAL int handshake_look(__u64 netns, const struct bh_packet *p, struct bh_q
 	q->peer_tag = h.peer_tag;
 	q->proof = h.proof;
 	/* The listener may be another than the one that accepted (SO_REUSEPORT): then it is judged for this one. */
-	if (h.word != q->word || q->now >= h.valid_until_ns || h.identity != q->subject)
+	if (h.word != q->word || q->now >= h.valid_until_ns || h.identity != q->subject ||
+	    h.subject_tag != q->subject_tag)
 		return HANDSHAKE_JUDGE;
-	q->valid_until = h.valid_until_ns;
+	bh_valid_until(q, h.valid_until_ns);
 	q->cell = h.cell;
 	return HANDSHAKE_KNOWN;
 }
@@ -161,8 +162,9 @@ static __always_inline int tcp_handshake_known(struct __sk_buff *skb, __u64 netn
 		}
 		return handshake_keep(q, netns, show || shown ? BH_HANDSHAKE_SHOWN : 0) ? BH_DENY : BH_ALLOW;
 	}
-	/* Where it has changed meanwhile, the segment comes again. */
-	return !show || shown || !bh_pending_show(&found) ? BH_ALLOW : BH_DENY;
+	if (!show || shown || !bh_pending_show(&found))
+		return BH_ALLOW;
+	return handshake_keep(q, netns, BH_HANDSHAKE_SHOWN) ? BH_DENY : BH_ALLOW;
 }
 
 static __always_inline int tcp_listener(struct __sk_buff *skb, __u64 netns, const struct bh_packet *p,
