@@ -132,33 +132,6 @@ static __always_inline bool bh_found_shown(const struct bh_found *found)
 	return found->mark & BH_HANDSHAKE_SHOWN;
 }
 
-/* Of one bucket. */
-static __always_inline bool bh_bucket_get(struct bh_handshake_bucket *b, __u32 number, __u64 hash,
-					  const struct bh_tuple *tuple, struct bh_handshake *out,
-					  struct bh_found *found, __u32 after)
-{
-	__u32 way = bh_way_of(b, hash, tuple);
-	__u64 mark;
-
-	if (way >= BH_HANDSHAKE_WAYS)
-		return false;
-	/* Given up by both ends long ago: in the far bucket nothing else clears it away, and the tuple may be in use again. */
-	if (bh_handshake_age(*(volatile __u32 *)&b->time[way], bh_now()) >= BH_HANDSHAKE_OVERFLOW)
-		return false;
-	mark = bh_mark_of(b, way);
-	bh_barrier();
-	*out = b->item[way].handshake;
-	if (!bh_tuple_equal(&b->item[way].tuple, tuple))
-		return false;
-	found->mark = mark;
-	found->place = number * BH_HANDSHAKE_WAYS + way;
-	bh_barrier();
-	if (after == BH_PENDING_REMOVE)
-		return bh_mark_fits(mark, hash) &&
-		       __sync_val_compare_and_swap(&b->mark[way], mark, bh_mark_count(mark, 1)) == mark;
-	return bh_mark_fits(mark, hash) && bh_mark_of(b, way) == mark;
-}
-
 /*
  * Handshakes that are over. On a busy machine a segment can wait on one CPU while those that were sent after it go through on
  * another, until the connection has ended: nothing is wrong with it, and nobody waits for it any more. An item holds the hash's
@@ -184,6 +157,36 @@ static __always_inline void bh_over_note(__u64 hash, __u64 now)
 		*(volatile __u64 *)over = (hash & BH_HANDSHAKE_HASH) | BH_OVER_TIME(now);
 }
 
+/* Of one bucket. */
+static __always_inline bool bh_bucket_get(struct bh_handshake_bucket *b, __u32 number, __u64 hash,
+					  const struct bh_tuple *tuple, struct bh_handshake *out,
+					  struct bh_found *found, __u32 after)
+{
+	__u32 way = bh_way_of(b, hash, tuple);
+	__u64 mark;
+
+	if (way >= BH_HANDSHAKE_WAYS)
+		return false;
+	/* Given up by both ends long ago: in the far bucket nothing else clears it away, and the tuple may be in use again. */
+	if (bh_handshake_age(*(volatile __u32 *)&b->time[way], bh_now()) >= BH_HANDSHAKE_OVERFLOW)
+		return false;
+	mark = bh_mark_of(b, way);
+	bh_barrier();
+	*out = b->item[way].handshake;
+	if (!bh_tuple_equal(&b->item[way].tuple, tuple))
+		return false;
+	found->mark = mark;
+	found->place = number * BH_HANDSHAKE_WAYS + way;
+	bh_barrier();
+	if (after == BH_PENDING_REMOVE) {
+		/* First: who finds it gone finds that. */
+		bh_over_note(hash, bh_now());
+		return bh_mark_fits(mark, hash) &&
+		       __sync_val_compare_and_swap(&b->mark[way], mark, bh_mark_count(mark, 1)) == mark;
+	}
+	return bh_mark_fits(mark, hash) && bh_mark_of(b, way) == mark;
+}
+
 /* Copies out what is known of a handshake, and forgets it if asked to. Returns whether there was anything. */
 BH_GLOBAL int bh_pending_get(const struct bh_tuple *tuple, struct bh_handshake *out, struct bh_found *found,
 			     __u32 after)
@@ -197,16 +200,12 @@ BH_GLOBAL int bh_pending_get(const struct bh_tuple *tuple, struct bh_handshake *
 	b = bh_bucket_near(hash);
 	if (!b)
 		return 0;
-	if (!bh_bucket_get(b, bh_number_near(hash), hash, tuple, out, found, after)) {
-		if (!bh_bucket_overflows(b))
-			return 0;
-		b = bh_bucket_far(hash);
-		if (!b || !bh_bucket_get(b, bh_number_far(hash), hash, tuple, out, found, after))
-			return 0;
-	}
-	if (after == BH_PENDING_REMOVE)
-		bh_over_note(hash, bh_now());
-	return 1;
+	if (bh_bucket_get(b, bh_number_near(hash), hash, tuple, out, found, after))
+		return 1;
+	if (!bh_bucket_overflows(b))
+		return 0;
+	b = bh_bucket_far(hash);
+	return b && bh_bucket_get(b, bh_number_far(hash), hash, tuple, out, found, after);
 }
 
 /* Notes of the handshake that was found there that its SYN-ACK shows who sends it. Returns 0, or -1 if it is not there any more,
@@ -236,6 +235,7 @@ BH_GLOBAL int bh_pending_was(const struct bh_tuple *tuple, __u64 now)
 	over = bh_over_of(hash);
 	if (!over)
 		return 0;
+	bh_barrier();
 	item = *(volatile __u64 *)over;
 	return bh_mark_fits(item, hash) &&
 	       ((BH_OVER_TIME(now) - (__u32)item + BH_OVER_SLACK) & BH_OVER_TIMES) < BH_OVER_AGE + BH_OVER_SLACK;
