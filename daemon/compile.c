@@ -125,10 +125,12 @@ static int job_config(const void *input, size_t len, const char *name, const int
 int role_compiler_main(const char *name, const int fds[COMPILE_FDS])
 {
 	__attribute__((cleanup(freep))) void *input = NULL;
+	const struct rlimit size = {POLICY_IMAGE_MAX_BYTES, POLICY_IMAGE_MAX_BYTES};
 	struct compile_start start;
 	size_t len = 0;
 	ssize_t n;
 
+	setrlimit(RLIMIT_FSIZE, &size);
 #ifndef __SANITIZE_ADDRESS__
 	struct rlimit memory = {COMPILE_MEMORY, COMPILE_MEMORY};
 
@@ -166,7 +168,11 @@ static int job_begin(struct compile_process **processp, enum compile_job job, co
 		return r;
 	compile_process_freep(processp);
 	r = compile_process_new(processp, name);
-	return r < 0 ? r : compile_process_begin(*processp, job, input, len);
+	if (r < 0)
+		return r;
+	r = compile_process_begin(*processp, job, input, len);
+	/* One that has ended so soon is waited for all the same: that tells how it ended. */
+	return r == -ESRCH ? 0 : r;
 }
 
 /* Runs one job. Returns its status with the text (malloc()ed), or -errno. */

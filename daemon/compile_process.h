@@ -41,11 +41,11 @@ int compile_process_new(struct compile_process **processp, const char *name);
 void compile_process_freep(struct compile_process **processp);
 /* Does it still wait for its job, as far as is known? */
 bool compile_process_waits(const struct compile_process *process);
-/* Gives it its job. Returns 0, -ESRCH where it has ended while it waited, or -errno. */
+/* Gives it its job. Returns 0, -ESRCH where it has ended before (how, compile_process_wait() tells), or -errno. */
 int compile_process_begin(struct compile_process *process, uint32_t job, const void *input, size_t len);
 /*
- * Waits until it says that it is done, and ends one that takes too long. The caller does nothing else meanwhile. Returns 0, or
- * -errno, with a sentence in *textp (malloc()ed) where it is about the process: it ended, it took too long, or what it left is
+ * Waits until it says that it is done, and kills it then, or when it takes too long. The caller does nothing else meanwhile.
+ * Returns 0, or -errno, with a sentence in *textp (malloc()ed) where it is about the process: it ended, it took too long, or what it left is
  * not what it says.
  */
 int compile_process_wait(struct compile_process *process, struct compile_done *done, char **textp);

@@ -279,6 +279,7 @@ static int directories_open(struct enforcer *e)
 	e->revisions_fd = openat(e->state_fd, "revisions", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (e->revisions_fd < 0)
 		return fail("open the revisions in", e->config.state_dir, -errno);
+	revision_draft_forget(e->revisions_fd);
 	if (mkdirat(e->state_fd, "bundles", 0700) < 0 && errno != EEXIST)
 		return fail("make the directory of bundles in", e->config.state_dir, -errno);
 	e->bundles_fd = openat(e->state_fd, "bundles", O_RDONLY | O_DIRECTORY | O_CLOEXEC);

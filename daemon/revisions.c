@@ -205,6 +205,11 @@ void revision_draft_clear(struct revision_draft *draft)
 	*draft = (struct revision_draft){.fd = -1};
 }
 
+void revision_draft_forget(int dir_fd)
+{
+	unlinkat(dir_fd, DRAFT_NAME, 0);
+}
+
 /* ---- store ---- */
 
 static void header_fill(struct revision_header *h, const struct revision *revision, size_t pack_len)
@@ -257,8 +262,11 @@ static int draft_finish(const struct revision *revision, const struct revision_d
 		r = -errno;
 	if (r)
 		return r;
-	/* The disk has something to do while the sum is made. Whether all has been written fsync() says. */
-	sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+	/* The disk has something to do while the sum is made. Whether all has been written fsync() says; but what fails here may be
+	 * told only once. Not every kernel and file system can do it. */
+	if (sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE) < 0 && errno != ENOSYS && errno != ESPIPE &&
+	    errno != EINVAL)
+		return -errno;
 	r = sum_of(fd, lseek(fd, 0, SEEK_CUR), sum);
 	if (!r)
 		r = file_write_all(fd, sum, sizeof(sum));

@@ -56,6 +56,8 @@ void revision_clear(struct revision *revision);
 void revision_draft_begin(struct revision_draft *draft, int dir_fd, void *pack, size_t pack_len);
 /* Takes it away where it was not stored. */
 void revision_draft_clear(struct revision_draft *draft);
+/* Takes one away that a crash has left. For who alone uses the directory, before it begins one. */
+void revision_draft_forget(int dir_fd);
 /* Stores a revision, whose sources are those of the draft, and drops the oldest beyond REVISIONS_KEPT. The draft is used up.
  * Returns 0 or -errno. */
 int revisions_store(const struct revision *revision, struct revision_draft *draft);

@@ -8,6 +8,7 @@
 #include <linux/netlink.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -19,6 +20,8 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "roles.h"
 
 #define NOBODY 65534
 #define FETCHER_PROCESSES 1024
@@ -274,6 +277,17 @@ static int drop_ids_and_capabilities(void)
 	return 0;
 }
 
+/* The compiler does not look at its socket while it works. A change of ids takes the signal back, so it is asked for after that; whose
+ * parent ended before has nobody at the other end. */
+static int end_with_parent(void)
+{
+	struct pollfd p = {.fd = ROLE_FD_IPC};
+
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+		return -errno;
+	return poll(&p, 1, 0) > 0 && p.revents & POLLHUP ? -ESRCH : 0;
+}
+
 int role_sandbox(enum sandbox_profile profile)
 {
 	int r;
@@ -286,6 +300,8 @@ int role_sandbox(enum sandbox_profile profile)
 		r = limit_resources(profile);
 	if (r == 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		r = -errno;
+	if (r == 0 && profile == SANDBOX_COMPILER)
+		r = end_with_parent();
 	if (r == 0)
 		r = load_filter(profile);
 #if SANITIZED

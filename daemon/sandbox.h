@@ -11,7 +11,7 @@
 #define BULKHEAD_DAEMON_SANDBOX_H
 
 enum sandbox_profile {
-	SANDBOX_COMPILER, /* reads and writes given descriptors */
+	SANDBOX_COMPILER, /* reads and writes given descriptors; ends with its parent */
 	SANDBOX_IDENTITY, /* accepts and serves connections on a given socket, in an event loop; opens nothing */
 	SANDBOX_METRICS,  /* likewise */
 	SANDBOX_AUDITOR,  /* event loop; opens files and directories for reading; writes and syncs given ones */

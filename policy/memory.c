@@ -182,7 +182,9 @@ static uint32_t hash_bytes(const struct intern *intern, const void *bytes, size_
 		other = (other ^ word) * 0x9fb21c651e98df25ULL;
 		other ^= other >> 32;
 	}
-	h ^= other;
+	/* Unalike: the same change to both would be none. */
+	h = (h ^ (other << 29 | other >> 35)) * 0xff51afd7ed558ccdULL;
+	h ^= h >> 32;
 	if (len >= 8) {
 		memcpy(&word, p, 8);
 		h = (h ^ word) * 0xff51afd7ed558ccdULL;

@@ -8,8 +8,9 @@
  *
  * Interning gives equal byte strings one number, counting up in the order of first appearance. Nearly everything in the
  * compiler is a set that must be recognised when it comes up again (of patterns, networks, rules, cells); each is a
- * sorted list of numbers, interned. The hash is seeded by an address, so a policy cannot be written to collide, and as
- * numbers follow the order of appearance the output does not depend on the seed.
+ * sorted list of numbers, interned. The hash is quick and not a cryptographic one; its seed, an address, makes it hard to write a
+ * policy that collides, and one that does costs time, of which the compiler is given 20 s. As numbers follow the order of
+ * appearance, the output does not depend on the seed.
  */
 #ifndef BULKHEAD_POLICY_MEMORY_H
 #define BULKHEAD_POLICY_MEMORY_H

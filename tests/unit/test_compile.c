@@ -264,6 +264,195 @@ static void one_that_waits_ends_with_who_started_it(void **state)
 	close(ends[1]);
 }
 
+static const char *status_line(pid_t pid, const char *key)
+{
+	static char line[256];
+	char path[64];
+	size_t len = strlen(key);
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	f = fopen(path, "r");
+	while (f && fgets(line, sizeof(line), f))
+		if (strncmp(line, key, len) == 0) {
+			fclose(f);
+			return line + len;
+		}
+	if (f)
+		fclose(f);
+	return "";
+}
+
+/* Also where it does not look at its socket, here because it is stopped. */
+static void one_that_works_ends_with_who_started_it(void **state)
+{
+	struct compile_process *process = NULL;
+	struct pollfd p = {.events = POLLIN};
+	int ends[2], pid = 0, status;
+	pid_t starter;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+	starter = fork();
+	assert_true(starter >= 0);
+	if (starter == 0) {
+		if (compile_process_new(&process, "") < 0)
+			_exit(1);
+		pid = child();
+		if (write(ends[1], &pid, sizeof(pid)) != sizeof(pid) || read(ends[1], &status, 1) != 1)
+			_exit(1);
+		_exit(0);
+	}
+	assert_int_equal(read(ends[0], &pid, sizeof(pid)), sizeof(pid));
+	p.fd = pidfd_open(pid, 0);
+	assert_true(p.fd >= 0);
+	/* Until it has a filter it may not have asked for it yet. */
+	for (int i = 0; i < 1000 && strcmp(status_line(pid, "Seccomp:"), "\t2\n") != 0; i++)
+		poll(NULL, 0, 10);
+	assert_string_equal(status_line(pid, "Seccomp:"), "\t2\n");
+	assert_int_equal(kill(pid, SIGSTOP), 0);
+	assert_int_equal(write(ends[0], "x", 1), 1);
+	assert_int_equal(waitpid(starter, &status, 0), starter);
+	assert_int_equal(status, 0);
+	status = poll(&p, 1, 10000);
+	if (status != 1)
+		pidfd_send_signal(p.fd, SIGKILL, NULL, 0);
+	assert_int_equal(status, 1);
+	close(p.fd);
+	close(ends[0]);
+	close(ends[1]);
+}
+
+static void one_whose_starter_is_gone_does_not_begin(void **state)
+{
+	static const char config[] = "not: [a, configuration\n";
+	struct compile_start start = {.job = COMPILE_CONFIG};
+	int fds[COMPILE_FDS], pair[2], status;
+	struct stat st;
+	pid_t pid;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	fds[COMPILE_FD_SOCKET] = pair[1];
+	for (size_t i = COMPILE_FD_INPUT; i < COMPILE_FDS; i++)
+		fds[i] = memfd_create("given", MFD_CLOEXEC);
+	assert_int_equal(write(fds[COMPILE_FD_INPUT], config, sizeof(config) - 1), sizeof(config) - 1);
+	assert_int_equal(send(pair[0], &start, sizeof(start), 0), sizeof(start));
+	close(pair[0]);
+	pid = role_spawn_compiler("config.yaml", fds, COMPILE_FDS);
+	assert_true(pid > 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), EXIT_FAILURE);
+	assert_int_equal(fstat(fds[COMPILE_FD_TEXT], &st), 0);
+	assert_int_equal(st.st_size, 0);
+	for (size_t i = 0; i < COMPILE_FDS; i++)
+		close(fds[i]);
+}
+
+/* ---- one that has been taken over ---- */
+
+#define ENDS_AT_ONCE "ends at once"
+#define LIVES_ON "says that it is done and lives on"
+#define LIES "says that it has left more than it has"
+#define HOLES "leaves a hole"
+
+/* What it does instead of role_compiler_main(). */
+static int hostile_main(const char *name)
+{
+	struct compile_done done = {.body_len = 5};
+	struct compile_start start;
+
+	if (strcmp(name, ENDS_AT_ONCE) == 0)
+		return 7;
+	if (strcmp(name, HOLES) == 0) {
+		done.body_len = 1U << 20;
+		if (pwrite(ROLE_FD_IPC + COMPILE_FD_BODY, "", 1, (off_t)done.body_len - 1) != 1)
+			return 1;
+	} else if (strcmp(name, LIVES_ON) == 0 && write(ROLE_FD_IPC + COMPILE_FD_BODY, "image", 5) != 5) {
+		return 1;
+	}
+	if (read(ROLE_FD_IPC, &start, sizeof(start)) != sizeof(start) ||
+	    write(ROLE_FD_IPC, &done, sizeof(done)) != sizeof(done))
+		return 1;
+	for (;;)
+		pause();
+}
+
+/* It has ended already when it is given its job: the input takes longer to write than it lives. */
+static void one_that_ends_before_its_job_is_told(void **state)
+{
+	struct daemon_config_file *out = calloc(1, sizeof(*out));
+	size_t len = 32U << 20;
+	char *input = malloc(len), *text = NULL;
+	struct compile_process *process = NULL;
+	struct compile_done done;
+	siginfo_t si;
+
+	(void)state;
+	assert_non_null(out);
+	assert_non_null(input);
+	memset(input, '#', len);
+	assert_int_equal(compile_config(input, len, ENDS_AT_ONCE, out, &text), -EIO);
+	assert_string_equal(text, "the compiler ended by exit status 7");
+	free(text);
+	text = NULL;
+	assert_int_equal(compile_process_new(&process, ENDS_AT_ONCE), 0);
+	assert_int_equal(waitid(P_PID, (id_t)child(), &si, WEXITED | WNOWAIT), 0);
+	assert_int_equal(compile_process_begin(process, COMPILE_CONFIG, "", 0), -ESRCH);
+	assert_int_equal(compile_process_wait(process, &done, &text), -EIO);
+	assert_string_equal(text, "the compiler ended by exit status 7");
+	compile_process_freep(&process);
+	free(text);
+	free(input);
+	free(out);
+}
+
+static void one_that_is_done_does_not_live_on(void **state)
+{
+	struct compile_process *process = NULL;
+	struct compile_done done;
+	struct pollfd p = {.events = POLLIN};
+	char *text = NULL;
+
+	(void)state;
+	assert_int_equal(compile_process_new(&process, LIVES_ON), 0);
+	p.fd = pidfd_open(child(), 0);
+	assert_true(p.fd >= 0);
+	assert_int_equal(compile_process_begin(process, COMPILE_POLICY, "", 0), 0);
+	assert_int_equal(compile_process_wait(process, &done, &text), 0);
+	assert_int_equal(done.body_len, 5);
+	assert_int_equal(poll(&p, 1, 10000), 1);
+	assert_null(text);
+	close(p.fd);
+	compile_process_freep(&process);
+}
+
+static void a_result_that_does_not_hold_is_told(void **state)
+{
+	static const char *const names[] = {LIES, HOLES};
+	struct compile_process *process = NULL;
+	struct compile_done done;
+	char *text = NULL;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		assert_int_equal(compile_process_new(&process, names[i]), 0);
+		assert_int_equal(compile_process_begin(process, COMPILE_POLICY, "", 0), 0);
+		assert_int_equal(compile_process_wait(process, &done, &text), -EBADMSG);
+		assert_string_equal(text, "the compiler left a result that does not hold");
+		free(text);
+		text = NULL;
+		compile_process_freep(&process);
+	}
+}
+
+static bool is_hostile(const char *name)
+{
+	return strcmp(name, ENDS_AT_ONCE) == 0 || strcmp(name, LIVES_ON) == 0 || strcmp(name, LIES) == 0 ||
+	       strcmp(name, HOLES) == 0;
+}
+
 /* Who could still change it could do so after it has been checked. */
 static void an_image_that_is_not_sealed_is_not_opened(void **state)
 {
@@ -312,10 +501,17 @@ int main(int argc, char **argv)
 		cmocka_unit_test(one_that_was_killed_while_it_waited_is_replaced),
 		cmocka_unit_test(one_that_is_killed_over_its_job_is_told),
 		cmocka_unit_test(one_that_waits_ends_with_who_started_it),
+		cmocka_unit_test(one_that_works_ends_with_who_started_it),
+		cmocka_unit_test(one_whose_starter_is_gone_does_not_begin),
+		cmocka_unit_test(one_that_ends_before_its_job_is_told),
+		cmocka_unit_test(one_that_is_done_does_not_live_on),
+		cmocka_unit_test(a_result_that_does_not_hold_is_told),
 		cmocka_unit_test(an_image_that_is_not_sealed_is_not_opened),
 	};
 	int status;
 
+	if (argc == 4 && strcmp(argv[1], "--role") == 0 && is_hostile(argv[3]))
+		return hostile_main(argv[3]);
 	if (role_dispatch(argc, argv, &status))
 		return status;
 	return cmocka_run_group_tests(tests, NULL, NULL);

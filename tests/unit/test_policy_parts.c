@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the library has of its own: instants, SHA-256, suggestions.
+ * What the library has of its own: instants, SHA-256, suggestions, interning.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "policy/instant.h"
+#include "policy/memory.h"
 #include "policy/sha256.h"
 #include "policy/suggestion.h"
 
@@ -96,12 +97,30 @@ static void a_suggestion_is_the_nearest_name(void **state)
 	suggestion_offer(&suggestion, "bew");
 	assert_null(suggestion.best);
 }
+
+/* Equal changes to neighbouring words do not make up for each other. */
+static void what_differs_in_two_words_alike_hashes_unalike(void **state)
+{
+	struct intern intern = {};
+	uint64_t words[] = {1, 2};
+	uint32_t first, second;
+
+	(void)state;
+	assert_int_equal(intern_bytes(&intern, words, sizeof(words), &first), 1);
+	words[0] ^= 1ULL << 63;
+	words[1] ^= 1ULL << 63;
+	assert_int_equal(intern_bytes(&intern, words, sizeof(words), &second), 1);
+	assert_int_not_equal(intern.entries[first].hash, intern.entries[second].hash);
+	intern_free(&intern);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(instants_are_read_and_written),
 		cmocka_unit_test(sha256_is_sha256),
 		cmocka_unit_test(a_suggestion_is_the_nearest_name),
+		cmocka_unit_test(what_differs_in_two_words_alike_hashes_unalike),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -75,6 +75,18 @@ static void a_draft_that_is_not_stored_leaves_nothing(void **state)
 }
 
 /* That it cannot be written is said by who stores it, not by who begins it. */
+static void a_draft_that_a_crash_has_left_is_forgotten(void **state)
+{
+	struct revision_draft draft;
+
+	(void)state;
+	revision_draft_begin(&draft, dir_fd, strdup("pack"), 4);
+	revision_draft_forget(dir_fd);
+	assert_int_equal(faccessat(dir_fd, "new", F_OK, 0), -1);
+	revision_draft_forget(dir_fd);
+	revision_draft_clear(&draft);
+}
+
 static void a_draft_that_could_not_be_written_is_not_stored(void **state)
 {
 	struct revision r = {.number = 9, .image = "image", .image_len = 5};
@@ -308,6 +320,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_draft_that_is_not_stored_leaves_nothing),
+		cmocka_unit_test(a_draft_that_a_crash_has_left_is_forgotten),
 		cmocka_unit_test(a_draft_that_could_not_be_written_is_not_stored),
 		cmocka_unit_test(a_stored_revision_comes_back_as_it_was),
 		cmocka_unit_test(the_latest_stays_the_latest_where_its_file_is_missing),
