@@ -88,11 +88,14 @@ struct bh_handshake {
 #define BH_HANDSHAKE_NEAR 64U /* powers of two */
 #define BH_HANDSHAKE_FAR 4096U
 #define BH_HANDSHAKE_WAYS 4U
-#define BH_HANDSHAKES_OVER 8192U /* a power of two */
+#define BH_HANDSHAKES_OVER 16384U /* a power of two; of two each */
 #define BH_HANDSHAKE_COUNT 0xffffULL
 #define BH_HANDSHAKE_WRITING 0x10000ULL
 #define BH_HANDSHAKE_SHOWN 0x20000ULL /* a SYN-ACK was sent that shows who sends it, or need not */
 #define BH_HANDSHAKE_HASH (~(BH_HANDSHAKE_COUNT | BH_HANDSHAKE_WRITING | BH_HANDSHAKE_SHOWN))
+struct bh_handshake_over {
+	__u64 item[2]; /* the upper bits of a hash, and below them when it was; the later one first */
+};
 struct bh_handshake_item {
 	struct bh_tuple tuple;
 	struct bh_handshake handshake;

@@ -139,7 +139,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, BH_HANDSHAKES_OVER);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct bh_handshake_over);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } handshakes_over __weak SEC(".maps");
 

@@ -134,15 +134,15 @@ static __always_inline bool bh_found_shown(const struct bh_found *found)
 
 /*
  * Handshakes that are over. On a busy machine a segment can wait on one CPU while those that were sent after it go through on
- * another, until the connection has ended: nothing is wrong with it, and nobody waits for it any more. An item holds the hash's
- * upper bits, and below them when that was; another's that comes to the same place takes it.
+ * another, until the connection has ended: nothing is wrong with it, and nobody waits for it any more. Of those that come to the
+ * same place, the last two are known.
  */
 #define BH_OVER_TIMES ((__u32)~BH_HANDSHAKE_HASH) /* so many, each of 2^26 ns */
 #define BH_OVER_TIME(now) ((__u32)((now) >> 26) & BH_OVER_TIMES)
 #define BH_OVER_AGE 900U /* a minute */
 #define BH_OVER_SLACK 2U /* another CPU may have read its clock later */
 
-static __always_inline __u64 *bh_over_of(__u64 hash)
+static __always_inline struct bh_handshake_over *bh_over_of(__u64 hash)
 {
 	__u32 key = (hash >> 32) & (BH_HANDSHAKES_OVER - 1);
 
@@ -151,10 +151,12 @@ static __always_inline __u64 *bh_over_of(__u64 hash)
 
 static __always_inline void bh_over_note(__u64 hash, __u64 now)
 {
-	__u64 *over = bh_over_of(hash);
+	struct bh_handshake_over *over = bh_over_of(hash);
 
-	if (over)
-		*(volatile __u64 *)over = (hash & BH_HANDSHAKE_HASH) | BH_OVER_TIME(now);
+	if (!over)
+		return;
+	*(volatile __u64 *)&over->item[1] = *(volatile __u64 *)&over->item[0];
+	*(volatile __u64 *)&over->item[0] = (hash & BH_HANDSHAKE_HASH) | BH_OVER_TIME(now);
 }
 
 /* Of one bucket. */
@@ -224,21 +226,26 @@ static __always_inline bool bh_way_is_old(const struct bh_handshake_bucket *b, _
 	return bh_handshake_age(b->time[way & (BH_HANDSHAKE_WAYS - 1)], now) >= BH_HANDSHAKE_AGE;
 }
 
+static __always_inline bool bh_over_is(const __u64 *place, __u64 hash, __u64 now)
+{
+	__u64 item = *(const volatile __u64 *)place;
+
+	return bh_mark_fits(item, hash) &&
+	       ((BH_OVER_TIME(now) - (__u32)item + BH_OVER_SLACK) & BH_OVER_TIMES) < BH_OVER_AGE + BH_OVER_SLACK;
+}
+
 /* Was there a handshake of this tuple, that is over since a minute at most? */
 BH_GLOBAL int bh_pending_was(const struct bh_tuple *tuple, __u64 now)
 {
-	__u64 hash, *over, item;
+	struct bh_handshake_over *over;
+	__u64 hash;
 
 	if (!tuple)
 		return 0;
 	hash = bh_tuple_hash(tuple);
 	over = bh_over_of(hash);
-	if (!over)
-		return 0;
 	bh_barrier();
-	item = *(volatile __u64 *)over;
-	return bh_mark_fits(item, hash) &&
-	       ((BH_OVER_TIME(now) - (__u32)item + BH_OVER_SLACK) & BH_OVER_TIMES) < BH_OVER_AGE + BH_OVER_SLACK;
+	return over && (bh_over_is(&over->item[0], hash, now) || bh_over_is(&over->item[1], hash, now));
 }
 
 /* In the place of what was known of this tuple; else in a free place, or that of the oldest. `mark` is the one by which it was

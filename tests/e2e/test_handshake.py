@@ -238,9 +238,12 @@ def test_a_flood_of_syns_that_are_allowed_costs_no_identity(env):
     assert after["SyncookiesSent"] > before["SyncookiesSent"], "the backlog did not overflow"
     assert env.status()["events"]["flows_allowed"] - allowed > 40000, "the flood was not let in"
     assert len(results) > 5 and set(results) == {"ok"}, results
-    seen = env.audit.find(mark, event__action="flow-allowed", network__direction="ingress", source__ip=here)
-    assert len({e["source"]["port"] for e in seen}) >= len(results), "a connection was not judged by identity"
-    for event in seen:
+
+    def seen():
+        return env.audit.find(mark, event__action="flow-allowed", network__direction="ingress", source__ip=here)
+
+    wait_for(lambda: len({e["source"]["port"] for e in seen()}) >= len(results), "each connection to be judged by identity")
+    for event in seen():
         assert event["zt"]["source"] == {"spiffe_id": env.svid["web"].spiffe_id}, event
     print(f"# {len(results)} connections during the flood, {slow} of them slow; "
           f"{after['SyncookiesSent'] - before['SyncookiesSent']} cookies")
