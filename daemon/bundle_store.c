@@ -104,7 +104,7 @@ int bundle_store_each(int dir_fd, void (*one)(void *ctx, const char *trust_domai
 
 	if (r < 0)
 		return r;
-	while ((entry = readdir(dir))) {
+	while ((r = directory_next(dir, &entry)) > 0) {
 		size_t len = strlen(entry->d_name), suffix = strlen(SUFFIX);
 
 		if (len <= suffix || strcmp(entry->d_name + len - suffix, SUFFIX) != 0)
@@ -113,5 +113,5 @@ int bundle_store_each(int dir_fd, void (*one)(void *ctx, const char *trust_domai
 		one(ctx, entry->d_name);
 	}
 	closedir(dir);
-	return 0;
+	return r;
 }

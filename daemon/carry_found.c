@@ -4,10 +4,13 @@
 #include <bpf/bpf.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "files.h"
 
 #define PATH_BYTES 1500
 #define MAX_NUMBER 1000000U
@@ -68,12 +71,14 @@ static bool is_link(const char *pin)
 
 int carry_found_read(struct carry_found *found, const char *pin_dir)
 {
-	DIR *dir = opendir(pin_dir);
 	struct dirent *entry;
 	char path[PATH_BYTES];
-	int r = dir ? 0 : -errno;
+	DIR *dir;
+	int r = directory_open(AT_FDCWD, pin_dir, &dir);
 
-	while (r == 0 && (entry = readdir(dir))) {
+	if (r < 0)
+		return r;
+	while ((r = directory_next(dir, &entry)) > 0) {
 		char **names = reallocarray(found->names, found->n_names + 1, sizeof(*names));
 
 		if (!names) {
@@ -82,14 +87,16 @@ int carry_found_read(struct carry_found *found, const char *pin_dir)
 		}
 		found->names = names;
 		names[found->n_names] = strdup(entry->d_name);
-		if (!names[found->n_names++])
+		if (!names[found->n_names++]) {
 			r = -ENOMEM;
+			break;
+		}
 		snprintf(path, sizeof(path), "%s/%s", pin_dir, entry->d_name);
-		if (r == 0 && is_link(entry->d_name))
-			r = link_maps_read(found, path);
+		r = is_link(entry->d_name) ? link_maps_read(found, path) : 0;
+		if (r < 0)
+			break;
 	}
-	if (dir)
-		closedir(dir);
+	closedir(dir);
 	return r;
 }
 

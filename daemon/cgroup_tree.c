@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "files.h"
+
 #define MAX_DEPTH 64
 
 struct walk {
@@ -81,6 +83,12 @@ static int process_note(struct walk *w, pid_t pid)
 	return id_index_put(&w->namespaces, ns, w->tree->n_pids++);
 }
 
+/* Removed since it was listed. Anything else is a fault of ours: nothing is gone because we cannot look. */
+static bool is_gone(int err)
+{
+	return err == ENOENT || err == ENODEV;
+}
+
 /* A list may be long, and a number be cut between two reads. */
 static int processes_read(struct walk *w, int dir_fd)
 {
@@ -90,7 +98,7 @@ static int processes_read(struct walk *w, int dir_fd)
 	ssize_t n;
 
 	if (fd < 0)
-		return 0; /* gone */
+		return is_gone(errno) ? 0 : -errno;
 	/* Nothing can be read of a threaded cgroup. */
 	while (!r && (n = read(fd, buf, sizeof(buf))) > 0) {
 		for (ssize_t i = 0; i < n && !r; i++) {
@@ -159,7 +167,7 @@ static int walk_directory(struct walk *w, int fd, uint64_t parent, uint32_t dept
 		return r;
 	}
 	id = w->tree->nodes[w->tree->n_nodes - 1].id;
-	while (!r && depth < MAX_DEPTH && (entry = readdir(dir))) {
+	while (depth < MAX_DEPTH && (r = directory_next(dir, &entry)) > 0) {
 		char below[4096];
 		int child;
 
@@ -170,6 +178,10 @@ static int walk_directory(struct walk *w, int fd, uint64_t parent, uint32_t dept
 		child = openat(fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		if (child >= 0)
 			r = walk_directory(w, child, id, depth + 1, below);
+		else if (!is_gone(errno))
+			r = -errno;
+		if (r < 0)
+			break;
 	}
 	closedir(dir);
 	return r;

@@ -203,10 +203,9 @@ static bool directory_read(struct enforcer *e)
 	int r = directory_open(AT_FDCWD, e->config.bundle_dir, &dir);
 
 	if (r == 0) {
-		while ((errno = 0, entry = readdir(dir)))
+		while ((r = directory_next(dir, &entry)) > 0)
 			if (entry->d_name[0] != '.')
 				file_look(e, dirfd(dir), entry->d_name, &strays);
-		r = -errno;
 		closedir(dir);
 	}
 	if (r < 0) {

@@ -75,3 +75,10 @@ int directory_open(int dir_fd, const char *path, DIR **dirp)
 	close(fd);
 	return r;
 }
+
+int directory_next(DIR *dir, struct dirent **entryp)
+{
+	errno = 0;
+	*entryp = readdir(dir);
+	return *entryp ? 1 : -errno;
+}

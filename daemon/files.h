@@ -15,5 +15,7 @@ int file_write_all(int fd, const void *bytes, size_t len);
 /* Opens a directory to be read from its beginning, whatever was read of `dir_fd` (AT_FDCWD: a path of its own) before. Returns 0,
  * then the caller closes it, or -errno. */
 int directory_open(int dir_fd, const char *path, DIR **dirp);
+/* The next entry, which is the directory's until it is asked again. Returns 1, 0 at the end, or -errno: then not all was read. */
+int directory_next(DIR *dir, struct dirent **entryp);
 
 #endif

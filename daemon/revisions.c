@@ -417,17 +417,19 @@ int revisions_list(int dir_fd, uint32_t **numbersp, size_t *np)
 
 	if (r < 0)
 		return r;
-	while (!r && (entry = readdir(dir))) {
+	while ((r = directory_next(dir, &entry)) > 0) {
 		if (!number_of(entry->d_name, &number))
 			continue;
 		if (n == room) {
 			uint32_t *more = reallocarray(numbers, room = room ? 2 * room : 64, sizeof(*more));
 
-			r = more ? 0 : -ENOMEM;
-			numbers = more ? more : numbers;
+			if (!more) {
+				r = -ENOMEM;
+				break;
+			}
+			numbers = more;
 		}
-		if (!r)
-			numbers[n++] = number;
+		numbers[n++] = number;
 	}
 	closedir(dir);
 	if (r) {
