@@ -140,6 +140,7 @@ BH_ASSERT_SIZE(struct bh_key, 24);
 BH_ASSERT_SIZE(struct bh_tuple, 48);
 BH_ASSERT_SIZE(struct bh_handshake, 48);
 BH_ASSERT_SIZE(struct bh_handshake_bucket, 448);
+BH_ASSERT_SIZE(struct bh_handshake_over, 16);
 BH_ASSERT_SIZE(struct bh_syn_ticket, 80);
 BH_ASSERT_SIZE(struct bh_syn_tickets, 80 * BH_TICKET_WAYS);
 

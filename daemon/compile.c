@@ -236,10 +236,14 @@ int compile_config(const char *text, size_t len, const char *name, struct daemon
 		return r;
 	fd = compile_process_take_body(process);
 	r = ipc_memfd_read(fd, sizeof(*out), &body, &body_len);
-	if (r < 0)
+	if (r == 0 && body_len != sizeof(*out))
+		r = -EBADMSG;
+	if (r < 0) {
+		free(*textp);
+		if (asprintf(textp, "the compiler left no configuration: %s", strerror(-r)) < 0)
+			*textp = NULL;
 		return r;
-	if (body_len != sizeof(*out))
-		return -EBADMSG;
+	}
 	memcpy(out, body, sizeof(*out));
 	return 0;
 }

@@ -105,7 +105,8 @@ void enforcer_bundles_free(struct enforcer *e)
 
 /* ---- alarms ---- */
 
-static void bundle_failed(struct enforcer *e, struct bundle *bundle, const char *why)
+/* `therefore`: what that means for who is verified by it. */
+static void bundle_alarm(struct enforcer *e, struct bundle *bundle, const char *why, const char *therefore)
 {
 	struct ipc_notice notice = enforcer_notice(NOTICE_BUNDLE_REFUSED);
 	bool news = strcmp(bundle->why, why) != 0;
@@ -116,10 +117,15 @@ static void bundle_failed(struct enforcer *e, struct bundle *bundle, const char 
 	snprintf(bundle->why, sizeof(bundle->why), "%s", why);
 	notice.count = (uint32_t)bundle->n_authorities;
 	snprintf(notice.spiffe_id, sizeof(notice.spiffe_id), "%s", bundle->trust_domain);
-	snprintf(notice.text, sizeof(notice.text), "%s; %s", why,
-		 bundle->loaded ? "the bundle loaded before stays" : "nobody of its trust domain can be verified");
+	snprintf(notice.text, sizeof(notice.text), "%s; %s", why, therefore);
 	enforcer_notice_post(e, &notice);
 	log_warning("trust bundle of %s: %s", bundle->trust_domain, notice.text);
+}
+
+static void bundle_failed(struct enforcer *e, struct bundle *bundle, const char *why)
+{
+	bundle_alarm(e, bundle, why,
+		     bundle->loaded ? "the bundle loaded before stays" : "nobody of its trust domain can be verified");
 }
 
 /* A name that is none goes to logs only: it may hold anything. */
@@ -285,9 +291,8 @@ static void bundle_keep(struct enforcer *e, struct bundle *bundle)
 	bundle->unkept = r != 0;
 	if (r == 0)
 		return;
-	snprintf(why, sizeof(why), "it is in force, and cannot be kept for the next start in %.200s: %s",
-		 e->config.state_dir, strerror(-r));
-	bundle_failed(e, bundle, why);
+	snprintf(why, sizeof(why), "cannot be kept for the next start in %.200s: %s", e->config.state_dir, strerror(-r));
+	bundle_alarm(e, bundle, why, "it is in force");
 	/* Endpoints are asked again by themselves. */
 	if (bundle->source.kind == BUNDLE_FROM_FILE)
 		enforcer_bundles_again(e);
