@@ -231,37 +231,59 @@ static void one_that_is_killed_over_its_job_is_told(void **state)
 	assert_int_equal(child(), 0);
 }
 
-/* Its end is that of the other end of its socket. */
-static void one_that_waits_ends_with_who_started_it(void **state)
+/* A process that has started a compiler, and ends when it is told to. */
+struct starter {
+	pid_t pid;
+	int ends[2];
+};
+
+/* Returns the compiler's pid. */
+static pid_t starter_begin(struct starter *starter)
 {
 	struct compile_process *process = NULL;
-	struct pollfd p = {.events = POLLIN};
-	int ends[2], pid = 0, status;
-	pid_t starter;
+	pid_t pid = 0;
+	char told;
 
-	(void)state;
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
-	starter = fork();
-	assert_true(starter >= 0);
-	if (starter == 0) {
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, starter->ends), 0);
+	starter->pid = fork();
+	assert_true(starter->pid >= 0);
+	if (starter->pid == 0) {
 		if (compile_process_new(&process, "") < 0)
 			_exit(1);
 		pid = child();
-		if (write(ends[1], &pid, sizeof(pid)) != sizeof(pid) || read(ends[1], &status, 1) != 1)
+		if (write(starter->ends[1], &pid, sizeof(pid)) != sizeof(pid) || read(starter->ends[1], &told, 1) != 1)
 			_exit(1);
 		_exit(0);
 	}
-	assert_int_equal(read(ends[0], &pid, sizeof(pid)), sizeof(pid));
+	assert_int_equal(read(starter->ends[0], &pid, sizeof(pid)), sizeof(pid));
+	return pid;
+}
+
+static void starter_end(struct starter *starter)
+{
+	int status;
+
+	assert_int_equal(write(starter->ends[0], "x", 1), 1);
+	assert_int_equal(waitpid(starter->pid, &status, 0), starter->pid);
+	assert_int_equal(status, 0);
+	close(starter->ends[0]);
+	close(starter->ends[1]);
+}
+
+/* Its end is that of the other end of its socket. */
+static void one_that_waits_ends_with_who_started_it(void **state)
+{
+	struct pollfd p = {.events = POLLIN};
+	struct starter starter;
+	pid_t pid = starter_begin(&starter);
+
+	(void)state;
 	p.fd = pidfd_open(pid, 0);
 	assert_true(p.fd >= 0);
 	assert_int_equal(poll(&p, 1, 0), 0);
-	assert_int_equal(write(ends[0], "x", 1), 1);
-	assert_int_equal(waitpid(starter, &status, 0), starter);
-	assert_int_equal(status, 0);
+	starter_end(&starter);
 	assert_int_equal(poll(&p, 1, 10000), 1);
 	close(p.fd);
-	close(ends[0]);
-	close(ends[1]);
 }
 
 static const char *status_line(pid_t pid, const char *key)
@@ -286,24 +308,12 @@ static const char *status_line(pid_t pid, const char *key)
 /* Also where it does not look at its socket, here because it is stopped. */
 static void one_that_works_ends_with_who_started_it(void **state)
 {
-	struct compile_process *process = NULL;
 	struct pollfd p = {.events = POLLIN};
-	int ends[2], pid = 0, status;
-	pid_t starter;
+	struct starter starter;
+	pid_t pid = starter_begin(&starter);
+	int status;
 
 	(void)state;
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
-	starter = fork();
-	assert_true(starter >= 0);
-	if (starter == 0) {
-		if (compile_process_new(&process, "") < 0)
-			_exit(1);
-		pid = child();
-		if (write(ends[1], &pid, sizeof(pid)) != sizeof(pid) || read(ends[1], &status, 1) != 1)
-			_exit(1);
-		_exit(0);
-	}
-	assert_int_equal(read(ends[0], &pid, sizeof(pid)), sizeof(pid));
 	p.fd = pidfd_open(pid, 0);
 	assert_true(p.fd >= 0);
 	/* Until it has a filter it may not have asked for it yet. */
@@ -311,16 +321,12 @@ static void one_that_works_ends_with_who_started_it(void **state)
 		poll(NULL, 0, 10);
 	assert_string_equal(status_line(pid, "Seccomp:"), "\t2\n");
 	assert_int_equal(kill(pid, SIGSTOP), 0);
-	assert_int_equal(write(ends[0], "x", 1), 1);
-	assert_int_equal(waitpid(starter, &status, 0), starter);
-	assert_int_equal(status, 0);
+	starter_end(&starter);
 	status = poll(&p, 1, 10000);
 	if (status != 1)
 		pidfd_send_signal(p.fd, SIGKILL, NULL, 0);
 	assert_int_equal(status, 1);
 	close(p.fd);
-	close(ends[0]);
-	close(ends[1]);
 }
 
 static void one_whose_starter_is_gone_does_not_begin(void **state)
@@ -363,6 +369,8 @@ static int hostile_main(const char *name)
 	struct compile_done done = {.body_len = 5};
 	struct compile_start start;
 
+	/* Where the test has failed, nobody ends it. */
+	alarm(60);
 	if (strcmp(name, ENDS_AT_ONCE) == 0)
 		return 7;
 	if (strcmp(name, HOLES) == 0) {
