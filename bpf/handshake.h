@@ -88,15 +88,11 @@ static __always_inline bool bh_option_load(struct __sk_buff *skb, __u32 off, str
 	return !bpf_skb_load_bytes(skb, off, out, sizeof(*out));
 }
 
-/* Finds the option in a parsed TCP packet: enum bh_option_found. */
-BH_SUBPROGRAM int bh_option_find(struct __sk_buff *skb, const struct bh_packet *p, struct bh_tcpopt *out)
+/* Looks for it among all options. */
+BH_SUBPROGRAM int bh_option_search(struct __sk_buff *skb, const struct bh_packet *p, struct bh_tcpopt *out)
 {
 	__u32 off = p->transport + sizeof(struct tcphdr), end = p->transport + p->tcp_header;
 
-	/* Our own kernel writes it last. */
-	if (p->tcp_header >= sizeof(struct tcphdr) + BH_TCPOPT_LEN && bh_option_load(skb, end - BH_TCPOPT_LEN, out) &&
-	    out->kind == BH_TCPOPT_KIND && out->len == BH_TCPOPT_LEN && out->exid == bpf_htons(BH_TCPOPT_EXID))
-		return BH_OPTION_FULL;
 	/* 40 bytes of options at most, none shorter than one byte. */
 	for (int i = 0; i < 40; i++) {
 		__u8 kl[2];
@@ -128,6 +124,20 @@ BH_SUBPROGRAM int bh_option_find(struct __sk_buff *skb, const struct bh_packet *
 		off += kl[1];
 	}
 	return BH_OPTION_MALFORMED;
+}
+
+/* Our own kernel writes it last. */
+static __always_inline bool bh_option_at_end(struct __sk_buff *skb, const struct bh_packet *p, struct bh_tcpopt *out)
+{
+	return p->tcp_header >= sizeof(struct tcphdr) + BH_TCPOPT_LEN &&
+	       bh_option_load(skb, p->transport + p->tcp_header - BH_TCPOPT_LEN, out) && out->kind == BH_TCPOPT_KIND &&
+	       out->len == BH_TCPOPT_LEN && out->exid == bpf_htons(BH_TCPOPT_EXID);
+}
+
+/* Finds the option in a parsed TCP packet: enum bh_option_found. */
+static __always_inline int bh_option_find(struct __sk_buff *skb, const struct bh_packet *p, struct bh_tcpopt *out)
+{
+	return bh_option_at_end(skb, p, out) ? BH_OPTION_FULL : bh_option_search(skb, p, out);
 }
 
 static __always_inline __u64 bh_option_mac(const struct bh_tcpopt *option)
@@ -214,34 +224,41 @@ static __noinline struct bh_syn_ticket *bh_syn_ticket_far(__be32 seq, __be32 ack
 }
 
 /* A place for it, marked as being written. A near one is taken from nobody whose segment may be under way. */
-static __always_inline struct bh_syn_ticket *bh_syn_ticket_for(const struct bh_mac_input *segment, __u64 now)
+static __always_inline struct bh_syn_ticket *bh_syn_ticket_for(__be32 seq, __be32 ack, __u64 now)
 {
-	struct bh_syn_ticket *near = bh_syn_ticket_near(segment->seq);
+	struct bh_syn_ticket *near = bh_syn_ticket_near(seq);
 	__u64 before;
 
 	if (!near)
 		return 0;
 	before = bh_syn_ticket_mac(near);
-	if ((!before || bh_syn_ticket_names(near, segment->seq, segment->ack) || !bh_syn_ticket_is_fresh(near, now)) &&
+	if ((!before || bh_syn_ticket_names(near, seq, ack) || !bh_syn_ticket_is_fresh(near, now)) &&
 	    bh_syn_ticket_claim(near, before))
 		return near;
-	return bh_syn_ticket_far(segment->seq, segment->ack, now / BH_SYN_TICKET_NS);
+	return bh_syn_ticket_far(seq, ack, now / BH_SYN_TICKET_NS);
 }
 
-/* Notes a segment that is about to leave, judged under `word`. Its sender has its identity by `tag`, to `until` at least. */
-static __always_inline void bh_syn_ticket_put(const struct bh_mac_input *segment, __u64 mac, __u64 tag, __u64 until,
-					      __u64 word, __u64 now)
+/* The segment that it is for stands there. Its sender, judged under `word`, has its identity by `tag`, to `until` at least. */
+static __always_inline void bh_syn_ticket_publish(struct bh_syn_ticket *ticket, __u64 mac, __u64 tag, __u64 until,
+						  __u64 word, __u64 now)
 {
-	struct bh_syn_ticket *ticket = bh_syn_ticket_for(segment, now);
-
-	if (!ticket)
-		return;
 	ticket->tag = tag;
 	ticket->until = until;
 	ticket->time = now / BH_SYN_TICKET_NS;
 	ticket->state = word;
-	ticket->segment = *segment;
 	bh_publish(&ticket->mac, mac);
+}
+
+/* Notes a segment that is about to leave. */
+static __always_inline void bh_syn_ticket_put(const struct bh_mac_input *segment, __u64 mac, __u64 tag, __u64 until,
+					      __u64 word, __u64 now)
+{
+	struct bh_syn_ticket *ticket = bh_syn_ticket_for(segment->seq, segment->ack, now);
+
+	if (!ticket)
+		return;
+	ticket->segment = *segment;
+	bh_syn_ticket_publish(ticket, mac, tag, until, word, now);
 }
 
 /* The ticket of this very segment, if this kernel sent it with an identity, and it was not received yet; else NULL. It
@@ -301,23 +318,44 @@ bh_syn_ticket_peek(const struct bh_packet *p, const struct bh_mac_input *segment
 	return ticket;
 }
 
-/* One receiver gets it; none does if another segment was written to its place meanwhile. Likewise. */
-static __always_inline bool bh_syn_ticket_take(const struct bh_packet *p, const struct bh_mac_input *segment, __u64 mac,
-					       struct bh_query *q)
+/* Is it of the segment `p` that has arrived at q's socket, from a sender of this identity? The same without a copy, which would stand
+ * on the stack while the policy is asked. The MAC first: what is read behind it, and stays until the ticket is taken by it, was
+ * written before it. */
+static __always_inline bool bh_syn_ticket_is_of_arrived(const struct bh_syn_ticket *ticket, const struct bh_packet *p,
+							const struct bh_query *q, __be32 identity, __u64 mac)
 {
-	struct bh_syn_ticket *ticket = bh_syn_ticket_peek(p, segment, mac, q);
+	const struct bh_mac_input *s = &ticket->segment;
+	__u32 differ;
 
-	return ticket && __sync_val_compare_and_swap(&ticket->mac, mac, 0) == mac;
+	_Static_assert(sizeof(*s) == 2 * sizeof(struct bh_addr) + 16, "all of it is compared");
+	if (bh_syn_ticket_mac(ticket) != mac || mac <= BH_TICKET_WRITING)
+		return false;
+	bh_barrier();
+	differ = (s->seq ^ p->seq) | (s->ack ^ bh_ack_of(p)) | (s->identity ^ identity) |
+		 (s->sport ^ bpf_htons(p->sport)) | (s->dport ^ bpf_htons(p->dport));
+#pragma unroll
+	for (__u32 i = 0; i < 4; i++)
+		differ |= (s->src[i] ^ q->remote.w[i]) | (s->dst[i] ^ q->local.w[i]);
+	return !differ;
+}
+
+/* One receiver gets it; none does if another segment was written to its place meanwhile. Sets what peek does. */
+static __always_inline bool bh_syn_ticket_take(const struct bh_packet *p, struct bh_query *q, __be32 identity,
+					       __u64 mac)
+{
+	struct bh_syn_ticket *ticket = bh_syn_ticket_out(p, q->now);
+
+	if (!ticket || !bh_syn_ticket_is_of_arrived(ticket, p, q, identity, mac))
+		return false;
+	bh_syn_ticket_read(ticket, q);
+	return __sync_val_compare_and_swap(&ticket->mac, mac, 0) == mac;
 }
 
 /* MAC over a segment from src to dst that is sent now. */
-BH_GLOBAL int bh_segment_mac(const struct bh_mac_input *input, __u64 *mac)
+static __always_inline int bh_segment_mac(const struct bh_mac_input *input, __u64 *mac)
 {
-	struct bh_key *key;
+	struct bh_key *key = bh_key_of((const struct bh_addr *)input->dst, false);
 
-	if (!input || !mac)
-		return -1;
-	key = bh_key_of((const struct bh_addr *)input->dst, false);
 	if (!key)
 		return -1;
 	*mac = bh_mac(key, input);
@@ -369,23 +407,32 @@ static __always_inline bool bh_option_fits(struct __sk_buff *skb)
 	return !bh_skb_is_long(skb) || bh_may_be_cut(skb);
 }
 
-/* The ticket of a segment that q's socket sends with the option `found`; a short one says there what it has no room for. A
- * full one has been compared with the subject. Returns 0, or -1 without a key. */
-BH_SUBPROGRAM int bh_option_ticket(const struct bh_query *q, const struct bh_packet *p, const struct bh_tcpopt *option,
-				   int found)
+BH_SUBPROGRAM int bh_option_ticket_short(const struct bh_query *q, const struct bh_packet *p)
 {
 	struct bh_mac_input in;
 	__u64 mac;
 
-	if (found == BH_OPTION_FULL) {
-		bh_mac_input_of(&in, p, &q->local, &q->remote, option->identity);
-		mac = bh_option_mac(option);
-	} else {
-		bh_mac_input_of(&in, p, &q->local, &q->remote, bpf_htonl(q->subject));
-		if (bh_segment_mac(&in, &mac))
-			return -1;
-	}
+	bh_mac_input_of(&in, p, &q->local, &q->remote, bpf_htonl(q->subject));
+	if (bh_segment_mac(&in, &mac))
+		return -1;
 	bh_syn_ticket_put(&in, mac, q->subject_tag, q->valid_until, q->word, q->now);
+	return 0;
+}
+
+/* The ticket of a segment that q's socket sends with the option `found`; a short one says there what it has no room for. A
+ * full one has been compared with the subject. Returns 0, or -1 without a key. */
+static __always_inline int bh_option_ticket(const struct bh_query *q, const struct bh_packet *p,
+					    const struct bh_tcpopt *option, int found)
+{
+	struct bh_syn_ticket *ticket;
+
+	if (found != BH_OPTION_FULL)
+		return bh_option_ticket_short(q, p);
+	ticket = bh_syn_ticket_for(p->seq, bh_ack_of(p), q->now);
+	if (!ticket)
+		return 0;
+	bh_mac_input_of(&ticket->segment, p, &q->local, &q->remote, option->identity);
+	bh_syn_ticket_publish(ticket, bh_option_mac(option), q->subject_tag, q->valid_until, q->word, q->now);
 	return 0;
 }
 
@@ -423,7 +470,7 @@ static __always_inline bool bh_peer_of_note(const struct bh_packet *p, struct bh
 		return false;
 	mac = bh_syn_ticket_mac(ticket);
 	bh_mac_input_of(in, p, &q->remote, &q->local, BH_NOTE_IDENTITY);
-	if (take ? !bh_syn_ticket_take(p, in, mac, q) : !bh_syn_ticket_peek(p, in, mac, q))
+	if (take ? !bh_syn_ticket_take(p, q, BH_NOTE_IDENTITY, mac) : !bh_syn_ticket_peek(p, in, mac, q))
 		return false;
 	bh_peer_by_device(q, q->peer_tag);
 	return true;
@@ -435,17 +482,24 @@ static __always_inline bool bh_identity_can_be(__be32 identity)
 	return !identity || bpf_ntohl(identity) >= BH_ID_FIRST;
 }
 
-/*
- * Who sent this SYN or SYN-ACK: sets peer and proof. Every managed socket of this host writes the option, also one
- * without identity, which is then verified to be `unidentified`. So a segment without it on the loopback device comes
- * from outside any workload: `host`. Elsewhere it is `world`, and so is who shows a wrong proof, wherever it came from, or
- * whose proof something on the way has removed: what that was could as well have changed the segment.
- */
-BH_SUBPROGRAM int bh_peer_of_segment(struct __sk_buff *skb, const struct bh_packet *p, struct bh_query *q)
+/* Is it the option that a managed socket of this host wrote, of which the ticket is out? Then sets peer and proof. */
+static __always_inline bool bh_peer_by_option(const struct bh_packet *p, const struct bh_tcpopt *option,
+					      struct bh_query *q)
+{
+	if (!bh_identity_can_be(option->identity) || !bh_syn_ticket_take(p, q, option->identity, bh_option_mac(option)))
+		return false;
+	q->proof = BH_PROOF_VERIFIED;
+	q->peer = bpf_ntohl(option->identity);
+	q->vouched = !q->stale;
+	BH_COUNT(handshakes_verified);
+	return true;
+}
+
+/* Any other than an option at the end with its ticket: the same from the beginning. */
+BH_SUBPROGRAM int bh_peer_unproven(struct __sk_buff *skb, const struct bh_packet *p, struct bh_query *q)
 {
 	struct bh_tcpopt option;
 	struct bh_mac_input in;
-	__u64 shown;
 	int found = bh_option_find(skb, p, &option);
 
 	q->peer = BH_ID_WORLD;
@@ -471,28 +525,31 @@ BH_SUBPROGRAM int bh_peer_of_segment(struct __sk_buff *skb, const struct bh_pack
 		BH_COUNT(handshakes_replayed);
 		return 0;
 	}
+	if (bh_peer_by_option(p, &option, q))
+		return 0;
 	bh_mac_input_of(&in, p, &q->remote, &q->local, option.identity);
-	shown = bh_option_mac(&option);
-	if (!bh_identity_can_be(option.identity)) {
+	if (bh_identity_can_be(option.identity) && bh_segment_verify(&in, bh_option_mac(&option))) {
+		q->proof = BH_PROOF_REPLAYED;
+		BH_COUNT(handshakes_replayed);
+	} else {
 		q->proof = BH_PROOF_FORGED;
 		BH_COUNT(handshakes_forged);
-		return 0;
 	}
-	if (!bh_syn_ticket_take(p, &in, shown, q)) {
-		if (bh_segment_verify(&in, shown)) {
-			q->proof = BH_PROOF_REPLAYED;
-			BH_COUNT(handshakes_replayed);
-		} else {
-			q->proof = BH_PROOF_FORGED;
-			BH_COUNT(handshakes_forged);
-		}
-		return 0;
-	}
-	q->proof = BH_PROOF_VERIFIED;
-	q->peer = bpf_ntohl(option.identity);
-	q->vouched = !q->stale;
-	BH_COUNT(handshakes_verified);
 	return 0;
+}
+
+/*
+ * Who sent this SYN or SYN-ACK: sets peer and proof. Every managed socket of this host writes the option, also one
+ * without identity, which is then verified to be `unidentified`. So a segment without it on the loopback device comes
+ * from outside any workload: `host`. Elsewhere it is `world`, and so is who shows a wrong proof, wherever it came from, or
+ * whose proof something on the way has removed: what that was could as well have changed the segment.
+ */
+static __always_inline void bh_peer_of_segment(struct __sk_buff *skb, const struct bh_packet *p, struct bh_query *q)
+{
+	struct bh_tcpopt option;
+
+	if (!bh_option_at_end(skb, p, &option) || !bh_peer_by_option(p, &option, q))
+		bh_peer_unproven(skb, p, q);
 }
 
 #endif

@@ -117,10 +117,8 @@ BH_SUBPROGRAM int bh_subject_of_skb(struct __sk_buff *skb, struct bh_query *q)
 
 /* The same for the calling process. A socket belongs to the cgroup of its creator, so this is only for hooks that help
  * the caller; the packet is judged by its socket. */
-BH_GLOBAL int bh_subject_of_current(struct bh_query *q)
+static __always_inline void bh_subject_of_current(struct bh_query *q)
 {
-	if (!q)
-		return 0;
 	q->subject = BH_ID_UNIDENTIFIED;
 	q->valid_until = ~0ULL;
 	q->subject_tag = 0;
@@ -136,7 +134,6 @@ BH_GLOBAL int bh_subject_of_current(struct bh_query *q)
 		if (bh_tag_get(&tag, id, q->now))
 			bh_subject_take(q, id, &tag);
 	}
-	return 0;
 }
 
 static __always_inline __u32 bh_who(__u32 slot, __u32 identity)
@@ -167,26 +164,31 @@ static __always_inline void bh_peer_take(struct bh_query *q, __u64 carrier, cons
 	bh_valid_until(q, tag->deadline_ns);
 }
 
-/* The peer's identity as it counts now. A connection remembers the tag that gave it, not the identity alone: where that
- * tag has ended, the peer is nobody, whoever else carries the same identity. Lowers valid_until to its end. By
- * itself, so that it takes nothing of the stack while the tables are searched. */
-BH_GLOBAL __u32 bh_peer_alive(struct bh_query *q)
+/* Of a peer with an identity, by its tag. By itself, so that it takes nothing of the stack while the tables are searched. */
+BH_GLOBAL __u32 bh_peer_by_tag(struct bh_query *q)
 {
 	struct bh_tag tag;
 
 	if (!q)
 		return BH_ID_UNIDENTIFIED;
+	if (!bh_tag_get(&tag, q->peer_tag, q->now) || tag.deadline_ns <= q->now)
+		return BH_ID_UNIDENTIFIED;
+	if (tag.identity == q->peer || tag.identity == BH_ID_UNIDENTIFIED)
+		bh_valid_until(q, tag.deadline_ns);
+	return tag.identity == q->peer ? q->peer : BH_ID_UNIDENTIFIED;
+}
+
+/* The peer's identity as it counts now. A connection remembers the tag that gave it, not the identity alone: where that
+ * tag has ended, the peer is nobody, whoever else carries the same identity. Lowers valid_until to its end. */
+static __always_inline __u32 bh_peer_alive(struct bh_query *q)
+{
 	if (q->peer < BH_ID_FIRST)
 		return q->peer;
 	if (q->vouched && q->now < q->peer_until) {
 		bh_valid_until(q, q->peer_until);
 		return q->peer;
 	}
-	if (!bh_tag_get(&tag, q->peer_tag, q->now) || tag.deadline_ns <= q->now)
-		return BH_ID_UNIDENTIFIED;
-	if (tag.identity == q->peer || tag.identity == BH_ID_UNIDENTIFIED)
-		bh_valid_until(q, tag.deadline_ns);
-	return tag.identity == q->peer ? q->peer : BH_ID_UNIDENTIFIED;
+	return bh_peer_by_tag(q);
 }
 
 /* The peer is the workload of a managed device: sets peer and proof by the device's tag, and lowers valid_until to its end. A
@@ -371,10 +373,24 @@ static __always_inline void bh_judge_sender(struct bh_query *q)
 		q->reason = BH_REASON_OVERTAKEN;
 }
 
+/* What is allowed, and was judged before: what bh_judge() would say of it, without a call. */
+static __always_inline bool bh_judged_allowed(struct bh_query *q)
+{
+	__u16 port = q->direction == BH_EGRESS ? q->rport : q->lport;
+	__u32 alive = bh_peer_alive(q);
+
+	if (!bh_judged_get(bh_judged_of(q, alive, port), q, alive, port) || !(q->cell & BH_CELL_ALLOW))
+		return false;
+	q->allow = 1;
+	q->reason = BH_REASON_POLICY;
+	return true;
+}
+
 /* Judges what has just arrived: as bh_judge(), and for the sender's end where that is due. */
 static __always_inline void bh_judge_arrived(struct bh_query *q)
 {
-	bh_judge(q);
+	if (!bh_judged_allowed(q))
+		bh_judge(q);
 	bh_judge_sender(q);
 }
 
@@ -483,22 +499,27 @@ BH_GLOBAL int bh_event_write(const struct bh_query *q, __u32 count, __u64 first_
 }
 
 /* Counts q's verdict for the pair of its two ends. */
-BH_GLOBAL int bh_pair_judged(const struct bh_query *q)
+static __always_inline void bh_pair_judged(const struct bh_query *q)
 {
 	struct bh_pair_key key = {};
 	struct bh_pair *pair;
 
-	if (!q)
-		return 0;
 	key.subject = q->subject;
 	key.peer = q->peer;
 	key.direction = q->direction;
 	key.proto = q->proto;
 	pair = bh_pair_of(&key);
 	if (!pair)
-		return 0;
+		return;
 	pair->seen_ns = q->now;
 	__sync_fetch_and_add(q->allow ? &pair->flows : &pair->denied, 1);
+}
+
+/* By itself, so that it takes nothing of the stack while the denial is reported. */
+BH_GLOBAL int bh_pair_denied(const struct bh_query *q)
+{
+	if (q)
+		bh_pair_judged(q);
 	return 0;
 }
 
@@ -551,7 +572,7 @@ BH_GLOBAL int bh_report_denied(struct bh_query *q)
 		return 0;
 	BH_COUNT(packets_denied);
 	BH_COUNT(denied[q->reason % 32]);
-	bh_pair_judged(q);
+	bh_pair_denied(q);
 	if (q->reason <= BH_REASON_EXPIRED || q->reason == BH_REASON_IMPOSSIBLE || q->reason == BH_REASON_PEER_ENDED) {
 		if (!(q->cell & BH_CELL_LOG_DENIED))
 			return 0;

@@ -189,25 +189,25 @@ static __always_inline bool bh_bucket_get(struct bh_handshake_bucket *b, __u32 n
 	return bh_mark_fits(mark, hash) && bh_mark_of(b, way) == mark;
 }
 
-/* Copies out what is known of a handshake, and forgets it if asked to. Returns whether there was anything. */
-BH_GLOBAL int bh_pending_get(const struct bh_tuple *tuple, struct bh_handshake *out, struct bh_found *found,
-			     __u32 after)
-{
-	struct bh_handshake_bucket *b;
-	__u64 hash;
+/* What bh_pending_get() answers. */
+#define BH_PENDING_NONE 0
+#define BH_PENDING_FOUND 1
+#define BH_PENDING_ELSEWHERE 2 /* the near bucket overflows: if anywhere, it stands in the far one */
 
-	if (!tuple || !out || !found)
-		return 0;
-	hash = bh_tuple_hash(tuple);
-	b = bh_bucket_near(hash);
+/* Copies out what is known of a handshake, and forgets it if asked to. Who calls asks for the near bucket first, and where that
+ * overflows for the far one: from its own frame, because what this needs of the stack is large. */
+static __always_inline int bh_pending_get(const struct bh_tuple *tuple, struct bh_handshake *out,
+					  struct bh_found *found, __u32 after, bool far)
+{
+	__u64 hash = bh_tuple_hash(tuple);
+	__u32 number = far ? bh_number_far(hash) : bh_number_near(hash);
+	struct bh_handshake_bucket *b = bh_bucket(number);
+
 	if (!b)
-		return 0;
-	if (bh_bucket_get(b, bh_number_near(hash), hash, tuple, out, found, after))
-		return 1;
-	if (!bh_bucket_overflows(b))
-		return 0;
-	b = bh_bucket_far(hash);
-	return b && bh_bucket_get(b, bh_number_far(hash), hash, tuple, out, found, after);
+		return BH_PENDING_NONE;
+	if (bh_bucket_get(b, number, hash, tuple, out, found, after))
+		return BH_PENDING_FOUND;
+	return !far && bh_bucket_overflows(b) ? BH_PENDING_ELSEWHERE : BH_PENDING_NONE;
 }
 
 /* Notes of the handshake that was found there that its SYN-ACK shows who sends it. Returns 0, or -1 if it is not there any more,
@@ -292,17 +292,14 @@ static __always_inline int bh_way_write(struct bh_handshake_bucket *b, __u32 way
 	return 0;
 }
 
-/* The near bucket has no place, or had none a while ago. */
-BH_GLOBAL int bh_far_put(const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now, __u64 shown)
+/* The near bucket has no place, or had none a while ago. Returns as bh_near_put(), but 1. */
+static __always_inline int bh_far_put(const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now,
+				      __u64 shown)
 {
-	struct bh_handshake_bucket *b;
-	__u64 hash, mark;
+	__u64 hash = bh_tuple_hash(tuple), mark;
+	struct bh_handshake_bucket *b = bh_bucket_far(hash);
 	__u32 way;
 
-	if (!tuple || !h)
-		return -1;
-	hash = bh_tuple_hash(tuple);
-	b = bh_bucket_far(hash);
 	if (!b)
 		return -1;
 	way = bh_way_for(b, hash, tuple, now, &mark);
@@ -333,19 +330,16 @@ static __always_inline bool bh_way_has_room(const struct bh_handshake_bucket *b,
 	return bh_mark_is_free(mark) || (!(mark & BH_HANDSHAKE_WRITING) && bh_way_is_old(b, way, now));
 }
 
-/* Returns 0, -1 if this handshake is being written there just now: the segment comes again; or 1 if it belongs into the far
- * bucket. */
-BH_GLOBAL int bh_near_put(const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now, __u64 shown)
+/* Keeps a handshake; `shown`: BH_HANDSHAKE_SHOWN or 0. Returns 0, -1 if it is being written there just now: the segment comes again;
+ * or 1 if it belongs into the far bucket. */
+static __always_inline int bh_near_put(const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now,
+				       __u64 shown)
 {
-	struct bh_handshake_bucket *b;
-	__u64 hash, mark;
+	__u64 hash = bh_tuple_hash(tuple), mark;
+	struct bh_handshake_bucket *b = bh_bucket_near(hash);
 	__u32 way;
 	bool far;
 
-	if (!tuple || !h)
-		return -1;
-	hash = bh_tuple_hash(tuple);
-	b = bh_bucket_near(hash);
 	if (!b)
 		return -1;
 	way = bh_way_for(b, hash, tuple, now, &mark);
@@ -361,16 +355,6 @@ BH_GLOBAL int bh_near_put(const struct bh_tuple *tuple, const struct bh_handshak
 	*(volatile __u32 *)&b->overflow = BH_HANDSHAKE_TIME(now);
 	*(volatile __u32 *)&b->overflows = 1;
 	return 1;
-}
-
-/* Keeps a handshake; `shown`: BH_HANDSHAKE_SHOWN or 0. Returns 0, or -1. Both places are tried from the caller's frame, so that
- * only one of them is on the stack. */
-static __always_inline int bh_pending_put(const struct bh_tuple *tuple, const struct bh_handshake *h, __u64 now,
-					  __u64 shown)
-{
-	int r = bh_near_put(tuple, h, now, shown);
-
-	return r > 0 ? bh_far_put(tuple, h, now, shown) : r;
 }
 
 #endif

@@ -70,7 +70,7 @@ static __always_inline struct bh_tcp *ops_sock(struct bpf_sock_ops *ops)
 }
 
 /* Room in SYN and SYN-ACK. What is not used is filled with padding. */
-static __noinline int option_reserve(struct bpf_sock_ops *ops)
+static __always_inline int option_reserve(struct bpf_sock_ops *ops)
 {
 	struct bh_addr remote;
 
@@ -98,23 +98,44 @@ static __always_inline bool listener_identity(__u64 cookie, __u64 now, __u32 *id
 	return bh_tcp_owner(t) == cookie;
 }
 
+BH_GLOBAL int handshake_get_far(const struct bh_tuple *tuple, struct bh_handshake *h, struct bh_found *found,
+				__u32 after)
+{
+	return tuple && h && found ? bh_pending_get(tuple, h, found, after, true) : BH_PENDING_NONE;
+}
+
+static __always_inline bool handshake_get(const struct bh_tuple *tuple, struct bh_handshake *h, struct bh_found *found,
+					  __u32 after)
+{
+	int got = bh_pending_get(tuple, h, found, after, false);
+
+	return (got == BH_PENDING_ELSEWHERE ? handshake_get_far(tuple, h, found, after) : got) == BH_PENDING_FOUND;
+}
+
+/* The listener's, as it was when it accepted. Where its packets do not show it. */
+static __noinline int accepted_identity(const struct bh_tuple *tuple, __u64 now, __u32 *identity)
+{
+	struct bh_handshake h;
+	struct bh_found found;
+
+	if (!tuple || !identity || !handshake_get(tuple, &h, &found, BH_PENDING_KEEP))
+		return 0;
+	*identity = now < h.valid_until_ns ? h.identity : BH_ID_UNIDENTIFIED;
+	return 1;
+}
+
 /* Who this end is in the handshake under way: the connecting socket's subject, or the listener's that accepted. Returns
  * false where no option is wanted. */
 static __always_inline bool own_identity(struct bpf_sock_ops *ops, struct bh_tuple *tuple, __u32 *identity)
 {
 	__u64 now = bh_now();
-	struct bh_handshake h;
-	struct bh_found found;
 	struct bh_tcp *t;
 
 	if (ops->skb_tcp_flags & BH_TCP_ACK) {
 		if (listener_identity(bh_ops_listener(ops), now, identity))
 			return true;
 		tuple->netns = bpf_get_netns_cookie(ops);
-		if (!bh_pending_get(tuple, &h, &found, BH_PENDING_KEEP))
-			return false;
-		*identity = now < h.valid_until_ns ? h.identity : BH_ID_UNIDENTIFIED;
-		return true;
+		return accepted_identity(tuple, now, identity);
 	}
 	t = bh_tcp_find(bh_ops_cookie(ops));
 	/* Who called connect() is outside any workload; whether the socket is, its first packet tells. */
@@ -125,18 +146,20 @@ static __always_inline bool own_identity(struct bpf_sock_ops *ops, struct bh_tup
 }
 
 /* A SYN-ACK that is a cookie belongs to no socket, so the packet hook, which notes the others, does not see it. */
-static __noinline int cookie_sent(const struct bh_tuple *tuple, const struct bh_mac_input *in, __u64 mac)
+BH_GLOBAL int cookie_sent(const struct bh_tuple *tuple, const struct bh_mac_input *in, __u64 mac)
 {
 	struct bh_handshake h;
 	struct bh_found found;
 
-	if (!tuple || !in || !bh_pending_get(tuple, &h, &found, BH_PENDING_KEEP))
+	if (!tuple || !in || !handshake_get(tuple, &h, &found, BH_PENDING_KEEP))
 		return 0;
 	bh_syn_ticket_put(in, mac, h.subject_tag, h.valid_until_ns, h.word, bh_now());
-	return bh_pending_show(&found) ? bh_pending_put(tuple, &h, bh_now(), BH_HANDSHAKE_SHOWN) : 0;
+	if (bh_pending_show(&found) && bh_near_put(tuple, &h, bh_now(), BH_HANDSHAKE_SHOWN) > 0)
+		bh_far_put(tuple, &h, bh_now(), BH_HANDSHAKE_SHOWN);
+	return 0;
 }
 
-static __noinline int option_write(struct bpf_sock_ops *ops)
+static __always_inline int option_write(struct bpf_sock_ops *ops)
 {
 	struct bh_tcpopt option = {.kind = BH_TCPOPT_KIND, .len = BH_TCPOPT_LEN, .exid = bpf_htons(BH_TCPOPT_EXID)};
 	struct tcphdr *th = ops->skb_data;
@@ -174,7 +197,7 @@ static __noinline int option_write(struct bpf_sock_ops *ops)
 }
 
 /* The accepted socket takes over what its listener's handshake found out. */
-static __noinline int passive_established(struct bpf_sock_ops *ops)
+static __always_inline int passive_established(struct bpf_sock_ops *ops)
 {
 	/* Fast Open: its SYN-ACK is still to be written. */
 	bool early = ops->skb_tcp_flags & BH_TCP_SYN;
@@ -193,7 +216,7 @@ static __noinline int passive_established(struct bpf_sock_ops *ops)
 		t = bh_tcp_new(cookie, tuple.netns);
 	if (!t)
 		return 0;
-	if (!bh_pending_get(&tuple, &h, &found, early ? BH_PENDING_KEEP : BH_PENDING_REMOVE))
+	if (!handshake_get(&tuple, &h, &found, early ? BH_PENDING_KEEP : BH_PENDING_REMOVE))
 		return 0;
 	t->local = tuple.local;
 	t->remote = tuple.remote;

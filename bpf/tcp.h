@@ -52,67 +52,104 @@ static __always_inline int tcp_established(struct bh_tcp *t, const struct bh_pac
  * of it stands in the query, and what they need of the stack is free.
  */
 
-/* Keeps q's handshake, which was allowed. Returns 0, or -1 if it cannot be: the segment comes again. */
-BH_GLOBAL int handshake_keep(const struct bh_query *q, __u64 netns, __u64 shown)
+static __always_inline void handshake_of(struct bh_handshake *h, const struct bh_query *q)
 {
-	struct bh_handshake h = {};
+	__builtin_memset(h, 0, sizeof(*h));
+	h->word = q->word;
+	h->valid_until_ns = q->valid_until;
+	h->identity = q->subject;
+	h->subject_tag = q->subject_tag;
+	h->peer = q->peer;
+	h->peer_tag = q->peer_tag;
+	h->cell = q->cell;
+	h->proof = q->proof;
+}
+
+BH_GLOBAL int handshake_keep_near(const struct bh_query *q, __u64 netns, __u64 shown)
+{
+	struct bh_handshake h;
 	struct bh_tuple tuple;
 
 	if (!q)
 		return -1;
 	tuple_of(&tuple, q, netns);
-	h.word = q->word;
-	h.valid_until_ns = q->valid_until;
-	h.identity = q->subject;
-	h.subject_tag = q->subject_tag;
-	h.peer = q->peer;
-	h.peer_tag = q->peer_tag;
-	h.cell = q->cell;
-	h.proof = q->proof;
-	return bh_pending_put(&tuple, &h, q->now, shown);
+	handshake_of(&h, q);
+	return bh_near_put(&tuple, &h, q->now, shown);
 }
 
-BH_GLOBAL int handshake_forget(const struct bh_query *q, __u64 netns)
+BH_GLOBAL int handshake_keep_far(const struct bh_query *q, __u64 netns, __u64 shown)
+{
+	struct bh_handshake h;
+	struct bh_tuple tuple;
+
+	if (!q)
+		return -1;
+	tuple_of(&tuple, q, netns);
+	handshake_of(&h, q);
+	return bh_far_put(&tuple, &h, q->now, shown);
+}
+
+/* Keeps q's handshake, which was allowed. Returns 0, or -1 if it cannot be: the segment comes again. */
+static __always_inline int handshake_keep(const struct bh_query *q, __u64 netns, __u64 shown)
+{
+	int r = handshake_keep_near(q, netns, shown);
+
+	return r > 0 ? handshake_keep_far(q, netns, shown) : r;
+}
+
+BH_GLOBAL int handshake_forget_in(const struct bh_query *q, __u64 netns, int far)
 {
 	struct bh_handshake h;
 	struct bh_found found;
 	struct bh_tuple tuple;
 
 	if (!q)
-		return 0;
+		return BH_PENDING_NONE;
 	tuple_of(&tuple, q, netns);
-	return bh_pending_get(&tuple, &h, &found, BH_PENDING_REMOVE);
+	return bh_pending_get(&tuple, &h, &found, BH_PENDING_REMOVE, far);
+}
+
+static __always_inline void handshake_forget(const struct bh_query *q, __u64 netns)
+{
+	if (handshake_forget_in(q, netns, false) == BH_PENDING_ELSEWHERE)
+		handshake_forget_in(q, netns, true);
 }
 
 /* Does this SYN-ACK show who sends it? Then its ticket is made. */
-BH_GLOBAL int handshake_shows(struct __sk_buff *skb, const struct bh_packet *p, const struct bh_query *q)
+static __always_inline bool handshake_shows(struct __sk_buff *skb, const struct bh_packet *p, const struct bh_query *q)
 {
 	struct bh_tcpopt option;
 	int found;
 
-	if (!p || !q || !bh_option_fits(skb))
-		return 0;
+	if (!bh_option_fits(skb))
+		return false;
 	found = bh_option_find(skb, p, &option);
 	/* Written for another listener, or before a change of tag: what is sent again says it right. */
 	if (found == BH_OPTION_FULL && bpf_ntohl(option.identity) != q->subject)
-		return 0;
+		return false;
 	return found > 0 && !bh_option_ticket(q, p, &option, found);
 }
 
 /* What handshake_look() answers. Below 0: the reason to refuse the packet for; 0: not for anybody to know. */
 #define HANDSHAKE_KNOWN 1
-#define HANDSHAKE_JUDGE 2 /* something has changed since it was judged */
+#define HANDSHAKE_JUDGE 2     /* something has changed since it was judged */
+#define HANDSHAKE_ELSEWHERE 3 /* as BH_PENDING_ELSEWHERE */
 
 /* A handshake that the listener accepted before: takes over what is kept of it. */
-BH_GLOBAL int handshake_look(__u64 netns, const struct bh_packet *p, struct bh_query *q, struct bh_found *found)
+BH_GLOBAL int handshake_look(__u64 netns, const struct bh_packet *p, struct bh_query *q, struct bh_found *found,
+			     int far)
 {
 	struct bh_handshake h;
 	struct bh_tuple tuple;
+	int got;
 
 	if (!p || !q || !found)
 		return 0;
 	tuple_of(&tuple, q, netns);
-	if (!bh_pending_get(&tuple, &h, found, BH_PENDING_KEEP)) {
+	got = bh_pending_get(&tuple, &h, found, BH_PENDING_KEEP, far);
+	if (got == BH_PENDING_ELSEWHERE)
+		return HANDSHAKE_ELSEWHERE;
+	if (got == BH_PENDING_NONE) {
 		if (is_bare_reset(p) || (!p->payload_len && bh_pending_was(&tuple, q->now)))
 			return 0;
 		return -BH_REASON_NO_FLOW;
@@ -138,12 +175,13 @@ static __always_inline int tcp_handshake_known(struct __sk_buff *skb, __u64 netn
 	int known;
 
 	q->direction = BH_INGRESS;
-	known = handshake_look(netns, p, q, &found);
-	if (known <= 0) {
-		if (known)
-			bh_refuse(q, -known);
+	known = handshake_look(netns, p, q, &found, false);
+	if (known == HANDSHAKE_ELSEWHERE)
+		known = handshake_look(netns, p, q, &found, true);
+	if (known < 0)
+		bh_refuse(q, -known);
+	if (known != HANDSHAKE_KNOWN && known != HANDSHAKE_JUDGE)
 		return BH_DENY;
-	}
 	/* A SYN-ACK has to say who we are, or we would be somebody else to the peer. One that is a cookie comes from no socket and
 	 * passes no hook: then nothing goes on from there. */
 	shown = bh_found_shown(&found);
@@ -199,7 +237,8 @@ static __noinline int tcp_early_over(struct bh_tcp *t, __u64 netns, const struct
 	if (!t || !q)
 		return 0;
 	bh_tcp_accepted(t, q->cookie);
-	return handshake_forget(q, netns);
+	handshake_forget(q, netns);
+	return 0;
 }
 
 /* Accepted by its SYN (Fast Open, RFC 7413). What it sends before the peer has acknowledged its SYN-ACK, the peer does not
@@ -282,15 +321,12 @@ static __always_inline int tcp_answer(struct __sk_buff *skb, struct bh_tcp *t, c
 	return q->allow ? BH_ALLOW : BH_DENY;
 }
 
-static __noinline int tcp_packet(struct __sk_buff *skb, struct bh_tcp *t, const struct bh_packet *p, struct bh_query *q,
-				 __u32 hook)
+static __always_inline int tcp_packet(struct __sk_buff *skb, struct bh_tcp *t, const struct bh_packet *p,
+				      struct bh_query *q, __u32 hook)
 {
-	__u64 netns;
+	__u64 netns = t->netns;
 	__u8 kind;
 
-	if (!t)
-		return BH_DENY;
-	netns = t->netns;
 	kind = *(volatile __u8 *)&t->kind;
 	if (bh_tcp_owner(t) != q->cookie) /* closed meanwhile */
 		return BH_DENY;

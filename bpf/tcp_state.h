@@ -101,7 +101,7 @@ static __always_inline struct bh_tcp *bh_tcp_place(__u64 cookie)
 
 /* Makes the entry of a socket that has none; `cgroup`: of the process that makes the socket, 0 if the kernel does. Returns 0,
  * or -1 if there is no room. */
-BH_GLOBAL int bh_tcp_make(__u64 cookie, __u64 netns, __u64 cgroup)
+static __always_inline int bh_tcp_make(__u64 cookie, __u64 netns, __u64 cgroup)
 {
 	struct bh_tcp *t = bh_tcp_place(cookie);
 
