@@ -94,7 +94,7 @@ struct bh_pair_key {
 };
 
 /* All of it only grows. What is of TCP alone is taken from the kernel's own tcp_info: when a connection ends, and of those
- * that live whenever somebody asks (struct bh_counted). Bytes of UDP come from where they are counted with the socket: within a
+ * that live whenever somebody asks (struct bh_counted). Bytes of UDP come from where they are counted with the flow: within a
  * second of the next datagram, when the socket is closed, and whenever somebody asks (struct bh_udp_recent). */
 struct bh_pair {
 	__u64 seen_ns; /* when a flow, a denial or bytes of UDP were counted last */

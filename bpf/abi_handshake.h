@@ -127,7 +127,7 @@ struct bh_syn_ticket {
 
 #define BH_TICKET_WAYS 4U  /* a power of two */
 #define BH_TICKET_NEAR 64U /* likewise */
-#define BH_TICKET_FAR_BUCKETS 7168U
+#define BH_TICKET_FAR_BUCKETS 5120U
 
 /* The first buckets hold the near places, the others are the far ones. */
 struct bh_syn_tickets {

@@ -32,9 +32,9 @@
 #define BH_LAYOUT_KEYS 1U
 #define BH_LAYOUT_SOCKETS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_TCP (3U + BH_LAYOUT_TEST)	    /* TCP sockets, in both places */
-#define BH_LAYOUT_UDP_SOCKETS (4U + BH_LAYOUT_TEST) /* UDP sockets */
+#define BH_LAYOUT_UDP_SOCKETS (5U + BH_LAYOUT_TEST) /* UDP sockets, and the flows that they have just used */
 #define BH_LAYOUT_HANDSHAKES 5U
-#define BH_LAYOUT_TICKETS 4U
+#define BH_LAYOUT_TICKETS 5U
 #define BH_LAYOUT_ENDPOINTS (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_ADDRESSES (1U + BH_LAYOUT_TEST)
 #define BH_LAYOUT_UNLISTED 1U

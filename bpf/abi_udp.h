@@ -16,9 +16,14 @@
 /*
  * A flow of a UDP socket that was allowed a moment ago, both ways: what a packet needs that changes nothing. It is read
  * without a lock; who writes makes `seq` odd first, and one that was even and the same before and after was read whole.
+ *
+ * It stands in one of four places that the socket's cookie names, and a hash of the remote end. Storage in the socket would be
+ * its alone, and is found by a call, which takes longer than all else that a datagram costs here. Sockets that have the same
+ * places go the longer way with a flow whose place is in use.
  */
 struct bh_udp_recent {
 	__u64 seq;
+	__u64 cookie; /* of the socket */
 	__u64 word;
 	__u64 send_until_ns;	/* from then on, or if the word is another, a packet goes the whole way */
 	__u64 receive_until_ns; /* likewise of what arrives */
@@ -28,21 +33,21 @@ struct bh_udp_recent {
 	struct bh_addr remote;
 	__be16 lport;
 	__be16 rport;
-	__u32 path; /* BH_PATH_* */
+	__u32 identity;
 	/* Payload in bytes of the pair `identity`, `peer`, `direction`, since it was last added there (account.h). */
 	__u64 sent;
 	__u64 received;
 	__u64 counted_ns; /* when that was */
-	__u32 identity;
 	__u32 peer;
-	__u32 direction;
+	__u8 direction;
+	__u8 path;   /* BH_PATH_* */
 	__u8 used;   /* 1: a packet has passed by it since another flow wanted its place */
 	__u8 wanted; /* how often another wanted it since */
-	__u8 pad[2];
 };
 #define BH_PATH_LOOPBACK 1U /* on the loopback device */
 #define BH_PATH_V4 2U
-#define BH_UDP_RECENT 4U /* two bits of a hash of the remote end say which one */
+#define BH_UDP_RECENT 4U       /* two bits of a hash of the remote end say which one */
+#define BH_UDP_RECENT_OF 1024U /* sockets that have places of their own; a power of two */
 
 /* Kept with each UDP socket (BPF_MAP_TYPE_SK_STORAGE). */
 struct bh_udp_sock {
@@ -53,9 +58,9 @@ struct bh_udp_sock {
 	__u8 host;    /* 1: of no workload, lives in the root of the hierarchy */
 	__u8 answers; /* 1: it was allowed to receive: what it sends may be an answer */
 	struct bh_addr local;
-	__u32 more; /* 1: it had more flows at a time than `recent` has room for */
+	__u32 more; /* 1: it had more flows at a time than there was room for in its places */
 	__u32 pad;
-	struct bh_udp_recent recent[BH_UDP_RECENT];
+	/* In layouts up to 4 the flows in use stood here, 512 bytes: a field that comes next has to begin behind them. */
 	__u64 test[BH_LAYOUT_TEST];
 };
 
@@ -162,6 +167,6 @@ BH_ASSERT_SIZE(struct bh_ticket, 40);
 BH_ASSERT_SIZE(struct bh_udp_key, 48);
 BH_ASSERT_SIZE(struct bh_udp_flow, 88);
 BH_ASSERT_SIZE(struct bh_udp_recent, 128);
-BH_ASSERT_SIZE(struct bh_udp_sock, 48 + 128 * BH_UDP_RECENT);
+BH_ASSERT_SIZE(struct bh_udp_sock, 48);
 
 #endif

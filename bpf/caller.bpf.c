@@ -226,7 +226,7 @@ int bh_sock_release(struct bpf_sock *ctx)
 	us = bpf_sk_storage_get(&udp_sockets, ctx, 0, 0);
 	if (us) {
 		bh_endpoint_leave(us);
-		account_settle_all(us);
+		account_close(bpf_get_socket_cookie(ctx));
 	}
 	return BH_PROCEED;
 }

@@ -14,7 +14,7 @@
  * stack, and put into the map at once: a program that finds it finds all of it. What is there already stays: the programs of
  * this build may have written to it. Only the daemon that holds the pins reads the iterator, so the room is its alone.
  */
-#define CARRY(name, held, after)                                                                                       \
+#define CARRY(name, held)                                                                                              \
 	struct {                                                                                                       \
 		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);                                                               \
 		__uint(max_entries, 1);                                                                                \
@@ -43,23 +43,11 @@
 			bytes = sizeof(*made);                                                                         \
 		if (bpf_probe_read_kernel(made, bytes, value))                                                         \
 			return 0;                                                                                      \
-		after(made);                                                                                           \
 		bpf_sk_storage_get(&name, sk, made, BPF_SK_STORAGE_GET_F_CREATE);                                      \
 		return 0;                                                                                              \
 	}
 
-static __always_inline void sock_made(struct bh_sock *ss)
-{
-	(void)ss;
-}
-
-/* What it used a moment ago was found under tables and tickets that are not this build's. */
-static __always_inline void udp_sock_made(struct bh_udp_sock *us)
-{
-	__builtin_memset(us->recent, 0, sizeof(us->recent));
-}
-
-CARRY(sockets, struct bh_sock, sock_made)
-CARRY(udp_sockets, struct bh_udp_sock, udp_sock_made)
+CARRY(sockets, struct bh_sock)
+CARRY(udp_sockets, struct bh_udp_sock)
 
 char LICENSE[] SEC("license") __weak = "Dual BSD/GPL";

@@ -36,18 +36,19 @@ int bh_look_tcp(struct bpf_iter__tcp *ctx)
 	return 0;
 }
 
-/* Of each UDP socket of a workload, whatever namespace it is in. */
-SEC("iter/bpf_sk_storage_map")
-int bh_look_udp(struct bpf_iter__bpf_sk_storage_map *ctx)
+/* Of each place of a flow of UDP. */
+SEC("iter/bpf_map_elem")
+int bh_look_udp(struct bpf_iter__bpf_map_elem *ctx)
 {
-	struct sock *sk = ctx->sk;
-	struct bh_udp_sock *us;
+	__u32 *key = ctx->key, place;
+	struct bh_udp_recent *r;
 
-	if (!sk)
+	if (!key)
 		return 0;
-	us = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
-	if (us)
-		account_settle_all(us);
+	place = *key;
+	r = bpf_map_lookup_elem(&udp_recent, &place);
+	if (r)
+		account_settle_place(r, 0);
 	return 0;
 }
 

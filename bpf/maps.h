@@ -128,6 +128,14 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, BH_UDP_RECENT_OF *BH_UDP_RECENT);
+	__type(key, __u32);
+	__type(value, struct bh_udp_recent);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} udp_recent __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, BH_HANDSHAKE_NEAR + BH_HANDSHAKE_FAR);
 	__type(key, __u32);
 	__type(value, struct bh_handshake_bucket);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * recent.h - the flows that a UDP socket has just used, kept with the socket (struct bh_udp_recent).
+ * recent.h - the flows that a UDP socket has just used, in places that its cookie names (struct bh_udp_recent).
  *
  * A datagram of such a flow is compared with it field by field, straight from the packet: nothing is hashed, copied or
  * written but the credit of its ticket and the sum of its bytes. What is odd in any way (options, extension headers,
@@ -40,36 +40,43 @@
 	})
 #endif
 
-static __always_inline struct bh_udp_recent *recent_of(struct bh_udp_sock *us, __u32 remote, __be16 rport)
+static __always_inline struct bh_udp_recent *recent_of(__u64 cookie, __u32 remote, __be16 rport)
 {
 	__u32 hash = (remote ^ ((__u32)rport << 16 | rport)) * 0x9e3779b1U;
 
-	return &us->recent[(hash >> 30) & (BH_UDP_RECENT - 1)];
+	return account_place(cookie, hash >> 30);
 }
 
-/* 0 if `r` is the flow of this packet and its ports; *rp is where the flow stands if it does. */
-static __always_inline __u32 recent_differs_v4(struct bh_udp_sock *us, const struct iphdr *ip, const struct udphdr *udp,
+/* 0 if a flow of these addresses and ports stands where this packet's does: *rp, which is never NULL then. */
+static __always_inline __u32 recent_differs_v4(__u64 cookie, const struct iphdr *ip, const struct udphdr *udp,
 					       __u32 hook, struct bh_udp_recent **rp, __u64 *seq)
 {
-	__u32 local = hook == BH_EGRESS ? ip->saddr : ip->daddr, remote = hook == BH_EGRESS ? ip->daddr : ip->saddr;
-	__be16 lport = hook == BH_EGRESS ? udp->source : udp->dest, rport = hook == BH_EGRESS ? udp->dest : udp->source;
-	struct bh_udp_recent *r = recent_of(us, remote, rport);
+	struct bh_udp_recent *r = recent_of(cookie, hook == BH_EGRESS ? ip->daddr : ip->saddr,
+					    hook == BH_EGRESS ? udp->dest : udp->source);
 
+	*rp = r;
+	if (!r)
+		return 1;
 	*seq = *(volatile __u64 *)&r->seq;
 	*rp = r = BH_AFTER(r, *seq);
-	return (r->local.w[3] ^ local) | (r->remote.w[3] ^ remote) | (r->lport ^ lport) | (r->rport ^ rport);
+	return (r->local.w[3] ^ (hook == BH_EGRESS ? ip->saddr : ip->daddr)) |
+	       (r->remote.w[3] ^ (hook == BH_EGRESS ? ip->daddr : ip->saddr)) |
+	       (r->lport ^ (hook == BH_EGRESS ? udp->source : udp->dest)) |
+	       (r->rport ^ (hook == BH_EGRESS ? udp->dest : udp->source));
 }
 
-static __always_inline __u32 recent_differs_v6(struct bh_udp_sock *us, const struct ipv6hdr *ip6,
-					       const struct udphdr *udp, __u32 hook, struct bh_udp_recent **rp,
-					       __u64 *seq)
+static __always_inline __u32 recent_differs_v6(__u64 cookie, const struct ipv6hdr *ip6, const struct udphdr *udp,
+					       __u32 hook, struct bh_udp_recent **rp, __u64 *seq)
 {
 	const __be32 *local = hook == BH_EGRESS ? ip6->saddr.s6_addr32 : ip6->daddr.s6_addr32;
 	const __be32 *remote = hook == BH_EGRESS ? ip6->daddr.s6_addr32 : ip6->saddr.s6_addr32;
 	__be16 lport = hook == BH_EGRESS ? udp->source : udp->dest, rport = hook == BH_EGRESS ? udp->dest : udp->source;
-	struct bh_udp_recent *r = recent_of(us, remote[3], rport);
+	struct bh_udp_recent *r = recent_of(cookie, remote[3], rport);
 	__u32 differs;
 
+	*rp = r;
+	if (!r)
+		return 1;
 	*seq = *(volatile __u64 *)&r->seq;
 	*rp = r = BH_AFTER(r, *seq);
 	differs = (r->lport ^ lport) | (r->rport ^ rport);
@@ -84,10 +91,10 @@ static __always_inline void recent_count(struct bh_udp_recent *r, __u32 hook, __
 }
 
 /* A packet of a flow that the socket used a moment ago, with nothing changed since. Returns 1 allow, 0 not for here. */
-static __always_inline int recent_known(struct __sk_buff *skb, struct bh_udp_sock *us, __u64 word, __u64 now,
-					__u32 hook)
+static __always_inline int recent_known(struct __sk_buff *skb, __u32 hook)
 {
-	__u32 path = skb->ifindex == 1 ? BH_PATH_LOOPBACK : 0, differs, headers;
+	__u64 cookie = bh_skb_cookie(skb), word = bh_state_word(), now = bh_now();
+	__u32 path, differs;
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	const struct ipv6hdr *ip6 = data;
 	const struct iphdr *ip = data;
@@ -98,28 +105,28 @@ static __always_inline int recent_known(struct __sk_buff *skb, struct bh_udp_soc
 		if (data + sizeof(*ip) + sizeof(struct udphdr) > end || *(__u8 *)data != 0x45 ||
 		    ip->protocol != IPPROTO_UDP || (ip->frag_off & bpf_htons(0x3fff)))
 			return 0;
-		path |= BH_PATH_V4;
-		headers = sizeof(*ip) + sizeof(struct udphdr);
-		differs = recent_differs_v4(us, ip, (struct udphdr *)(ip + 1), hook, &r, &seq);
+		differs = recent_differs_v4(cookie, ip, (struct udphdr *)(ip + 1), hook, &r, &seq);
 	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
 		if (data + sizeof(*ip6) + sizeof(struct udphdr) > end || ip6->nexthdr != IPPROTO_UDP)
 			return 0;
-		headers = sizeof(*ip6) + sizeof(struct udphdr);
-		differs = recent_differs_v6(us, ip6, (struct udphdr *)(ip6 + 1), hook, &r, &seq);
+		differs = recent_differs_v6(cookie, ip6, (struct udphdr *)(ip6 + 1), hook, &r, &seq);
 	} else {
 		return 0;
 	}
+	if (!r)
+		return 0;
 	until = hook == BH_EGRESS ? r->send_until_ns : r->receive_until_ns;
 	ticket = hook == BH_EGRESS ? r->send_ticket : r->receive_ticket;
-	of = r->word;
-	differs |= (r->path ^ path) | (seq & 1);
+	of = (r->word ^ word) | (r->cookie ^ cookie);
+	path = skb->protocol == bpf_htons(ETH_P_IP) ? BH_PATH_V4 : 0;
+	differs |= (r->path ^ (path | (skb->ifindex == 1 ? BH_PATH_LOOPBACK : 0))) | (seq & 1);
 	r = BH_AFTER(r, until ^ ticket ^ of ^ differs);
-	if (differs || of != word || now >= until || *(volatile __u64 *)&r->seq != seq)
+	if (differs || of || now >= until || *(volatile __u64 *)&r->seq != seq)
 		return 0;
 	if (hook == BH_INGRESS ? !bh_ticket_redeem(ticket, bh_segments(skb), now)
 			       : ticket != BH_TICKET_NONE && !bh_ticket_give(ticket, bh_segments(skb), now))
 		return 0;
-	recent_count(r, hook, skb->len - headers);
+	recent_count(r, hook, skb->len - (path ? sizeof(*ip) : sizeof(*ip6)) - sizeof(struct udphdr));
 	if (!r->used)
 		*(volatile __u8 *)&r->used = 1;
 	return 1;
@@ -152,12 +159,14 @@ static __always_inline bool recent_is_idle(struct bh_udp_recent *r)
 
 static __always_inline bool recent_is_of(const struct bh_udp_recent *r, const struct bh_query *q, __u32 path)
 {
-	return r->path == path && r->lport == bpf_htons(q->lport) && r->rport == bpf_htons(q->rport) &&
-	       bh_addr_equal(&r->local, &q->local) && bh_addr_equal(&r->remote, &q->remote);
+	return r->cookie == q->cookie && r->path == path && r->lport == bpf_htons(q->lport) &&
+	       r->rport == bpf_htons(q->rport) && bh_addr_equal(&r->local, &q->local) &&
+	       bh_addr_equal(&r->remote, &q->remote);
 }
 
 static __always_inline void recent_write(struct bh_udp_recent *r, const struct bh_query *q, __u32 path)
 {
+	r->cookie = q->cookie;
 	r->word = q->word;
 	r->send_until_ns = 0;
 	r->receive_until_ns = 0;
@@ -193,7 +202,7 @@ static __always_inline void recent_account(struct bh_udp_recent *r, const struct
 
 /*
  * Keeps q's flow, which was just allowed in the direction `hook`, for packets until `until`, if there is q->ticket. Of two CPUs
- * that come at once, one does. Returns where the bytes of its pair are counted; NULL: nowhere with this socket.
+ * that come at once, one does. Returns where the bytes of its pair are counted; NULL: by the pair alone.
  */
 static __noinline struct bh_udp_recent *recent_keep(struct bh_udp_sock *us, const struct bh_query *q, __u32 loopback,
 						    __u32 hook, __u64 until)
@@ -203,9 +212,9 @@ static __noinline struct bh_udp_recent *recent_keep(struct bh_udp_sock *us, cons
 	struct bh_udp_recent *r;
 	__u64 seq;
 
-	if (!us)
+	r = recent_of(q->cookie, q->remote.w[3], bpf_htons(q->rport));
+	if (!us || !r)
 		return 0;
-	r = recent_of(us, q->remote.w[3], bpf_htons(q->rport));
 	is_of = recent_is_of(r, q, path);
 	if (!is_of && !recent_is_free(r, q) && (!q->ticket || !recent_is_idle(r))) {
 		if (q->ticket && !us->more)

@@ -173,25 +173,15 @@ static __noinline int udp_known_out(struct __sk_buff *skb, struct bh_udp_sock *u
 	return us ? udp_known(skb, us, word, now, BH_EGRESS) : 0;
 }
 
-static __noinline int recent_known_in(struct __sk_buff *skb, struct bh_udp_sock *us, __u64 word, __u64 now)
-{
-	return us ? recent_known(skb, us, word, now, BH_INGRESS) : 0;
-}
-
-static __noinline int recent_known_out(struct __sk_buff *skb, struct bh_udp_sock *us, __u64 word, __u64 now)
-{
-	return us ? recent_known(skb, us, word, now, BH_EGRESS) : 0;
-}
-
-/* Returns 1 allow, 0 not for here. */
+/* A packet of no flow that the socket has at hand. Returns 1 allow, 0 not for here. */
 static __always_inline int hook_udp(struct __sk_buff *skb, struct bh_udp_sock *us, __u64 word, __u64 now,
 				    __u32 direction)
 {
 	if (us->host)
 		return 1;
-	if (direction == BH_EGRESS)
-		return recent_known_out(skb, us, word, now) || (us->more && udp_known_out(skb, us, word, now));
-	return recent_known_in(skb, us, word, now) || (us->more && udp_known_in(skb, us, word, now));
+	if (!us->more)
+		return 0;
+	return direction == BH_EGRESS ? udp_known_out(skb, us, word, now) : udp_known_in(skb, us, word, now);
 }
 
 /* `pass` goes first, because who sees it sees the deadline, and the cookie last: it shows whose the rest was. A socket can listen
@@ -215,7 +205,7 @@ static __always_inline int tcp_hook(struct __sk_buff *skb, struct bh_tcp *t, __u
 				      : tcp_packet_in(skb, t, cookie, word, now);
 }
 
-/* Is this a datagram, as far as one byte tells? It says only where to look first. */
+/* Is this a datagram, as far as one byte tells? recent_known() is for no other, else it says only where to look first. */
 static __always_inline bool looks_like_udp(struct __sk_buff *skb)
 {
 	const __u8 *data = (const __u8 *)(long)skb->data;
@@ -260,13 +250,15 @@ static __always_inline int hook(struct __sk_buff *skb, __u32 direction)
 
 	if (!sk)
 		return BH_DENY;
-	word = bh_state_word();
-	now = bh_now();
 	if (looks_like_udp(skb)) {
+		if (recent_known(skb, direction))
+			return BH_ALLOW;
 		us = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
 		if (us)
-			return hook_other(skb, us, word, now, direction);
+			return hook_other(skb, us, bh_state_word(), bh_now(), direction);
 	}
+	word = bh_state_word();
+	now = bh_now();
 	cookie = bh_skb_cookie(skb);
 	if (!cookie)
 		cookie = bpf_get_socket_cookie(skb);

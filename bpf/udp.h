@@ -135,7 +135,6 @@ static __always_inline int udp_known(struct __sk_buff *skb, struct bh_udp_sock *
 /* Of a socket that may send from where it does: see udp_source(). */
 static __noinline int udp_egress(struct __sk_buff *skb, struct bh_udp_sock *us, struct bh_query *q, __u32 payload)
 {
-	__u32 loopback = skb->ifindex == 1;
 	struct bh_udp_recent *r;
 	struct bh_udp_flow *f;
 	struct bh_udp_key key;
@@ -144,23 +143,22 @@ static __noinline int udp_egress(struct __sk_buff *skb, struct bh_udp_sock *us, 
 	if (!us)
 		return BH_DENY;
 	flow_key_of(&key, q);
-	peer_cookie = bh_peer_of_destination(q, us->netns, loopback);
+	peer_cookie = bh_peer_of_destination(q, us->netns, skb->ifindex == 1);
 	f = flow_judge(q, &key, peer_cookie, BH_EGRESS);
 	if (!q->allow)
 		return BH_DENY;
 	q->ticket = BH_TICKET_NONE;
 	if (bh_shows_identity(&q->remote) || bh_addr_is_multicast(&q->remote))
-		q->ticket = bh_ticket_write(q, loopback ? us->netns : 0, bh_segments(skb));
+		q->ticket = bh_ticket_write(q, skb->ifindex == 1 ? us->netns : 0, bh_segments(skb));
 	if (f)
 		f->send_ticket = flow_ticket(&key, q->ticket);
-	r = recent_keep(us, q, loopback, BH_EGRESS, udp_send_until(q, q->direction == BH_INGRESS, q->now));
+	r = recent_keep(us, q, skb->ifindex == 1, BH_EGRESS, udp_send_until(q, q->direction == BH_INGRESS, q->now));
 	recent_count_or_pair(r, q, BH_EGRESS, payload);
 	return BH_ALLOW;
 }
 
 static __noinline int udp_ingress(struct __sk_buff *skb, struct bh_udp_sock *us, struct bh_query *q, __u32 payload)
 {
-	__u32 loopback = skb->ifindex == 1;
 	struct bh_udp_recent *r;
 	struct bh_udp_flow *f;
 	struct bh_udp_key key;
@@ -169,13 +167,13 @@ static __noinline int udp_ingress(struct __sk_buff *skb, struct bh_udp_sock *us,
 	if (!us)
 		return BH_DENY;
 	flow_key_of(&key, q);
-	peer_cookie = bh_peer_of_source(q, us->netns, loopback, bh_segments(skb));
+	peer_cookie = bh_peer_of_source(q, us->netns, skb->ifindex == 1, bh_segments(skb));
 	f = flow_judge(q, &key, peer_cookie, BH_INGRESS);
 	if (!q->allow)
 		return BH_DENY;
 	if (f)
 		f->receive_ticket = flow_ticket(&key, q->ticket);
-	r = recent_keep(us, q, loopback, BH_INGRESS, udp_receive_until(q));
+	r = recent_keep(us, q, skb->ifindex == 1, BH_INGRESS, udp_receive_until(q));
 	recent_count_or_pair(r, q, BH_INGRESS, payload);
 	/* Tells the sendmsg hook that this socket answers others. */
 	if (!us->answers)

@@ -59,6 +59,7 @@ static const struct row {
 	{"denials", BH_LAYOUT_DENIALS, LIVE, false},
 	{"tickets", BH_LAYOUT_TICKETS, MADE_ANEW, false},
 	{"udp_sockets", BH_LAYOUT_UDP_SOCKETS, BY_SOCKET, true},
+	{"udp_recent", BH_LAYOUT_UDP_SOCKETS, MADE_ANEW, false},
 	{"udp_tickets", BH_LAYOUT_UDP_TICKETS, MADE_ANEW, false},
 	{"udp_slots", BH_LAYOUT_UDP_TICKETS, MADE_ANEW, false},
 	{"udp_serial", BH_LAYOUT_UDP_TICKETS, MADE_ANEW, false},
@@ -243,8 +244,10 @@ static int item_plan(struct carry *carry, const struct carry_found *found, struc
 	int own = bpf_obj_get(item->pin), r = 0;
 	bool source_used = source_find(carry, found, item);
 
-	item->fresh = own < 0 || (source_used && !carry_found_uses(found, map_id(own)));
-	/* One that is neither the best nor in use is a leftover. */
+	item->fresh = own < 0 || ((source_used || (found->n_in_use && item->row->how == MADE_ANEW)) &&
+				  !carry_found_uses(found, map_id(own)));
+	/* One that is neither the best nor in use is a leftover. So is a map of our own that the programs in force do not use, where
+	 * nothing is carried: a build that did not know it has been here since. */
 	if (!item->fresh && !source_used && item->source >= 0) {
 		close(item->source);
 		item->source = -1;

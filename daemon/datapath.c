@@ -382,9 +382,9 @@ int datapath_look_udp_fd(const struct datapath *dp)
 	return bpf_program__fd(dp->skeleton->progs.bh_look_udp);
 }
 
-int datapath_udp_sockets_fd(const struct datapath *dp)
+int datapath_udp_recent_fd(const struct datapath *dp)
 {
-	return bpf_map__fd(dp->skeleton->maps.udp_sockets);
+	return bpf_map__fd(dp->skeleton->maps.udp_recent);
 }
 
 struct bh_counters *datapath_counters(struct datapath *dp)

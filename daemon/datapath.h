@@ -66,8 +66,8 @@ int datapath_ring_fd(const struct datapath *datapath);
 int datapath_counters_fd(const struct datapath *datapath);
 int datapath_pairs_fd(const struct datapath *datapath);
 int datapath_look_tcp_fd(const struct datapath *datapath); /* the program for an iterator over TCP sockets */
-int datapath_look_udp_fd(const struct datapath *datapath); /* and over what is kept with UDP sockets */
-int datapath_udp_sockets_fd(const struct datapath *datapath);
+int datapath_look_udp_fd(const struct datapath *datapath); /* and over the sums of UDP flows */
+int datapath_udp_recent_fd(const struct datapath *datapath);
 struct bh_counters *datapath_counters(struct datapath *datapath);
 
 /* ---- the key of the handshake ---- */

@@ -56,10 +56,10 @@ static int tcp_look(const struct datapath *datapath, const struct cgroup_tree *t
 	return r;
 }
 
-/* What is kept with UDP sockets is in one map. */
+/* The sums of UDP flows are in one map. */
 static int udp_look(const struct datapath *datapath)
 {
-	union bpf_iter_link_info info = {.map.map_fd = (uint32_t)datapath_udp_sockets_fd(datapath)};
+	union bpf_iter_link_info info = {.map.map_fd = (uint32_t)datapath_udp_recent_fd(datapath)};
 	LIBBPF_OPTS(bpf_link_create_opts, opts, .iter_info = &info, .iter_info_len = sizeof(info));
 	int link = bpf_link_create(datapath_look_udp_fd(datapath), 0, BPF_TRACE_ITER, &opts), r;
 

@@ -17,7 +17,8 @@ from harness import PATIENCE, Skip, wait_for
 from packets import emit
 
 GROUP, OTHER_GROUP, GROUP_PORT = "239.77.1.1", "239.77.2.1", 7100
-UDP_SEGMENT, UDP_GRO, SO_BINDTODEVICE = 103, 104, 25
+UDP_SEGMENT, UDP_GRO, SO_BINDTODEVICE, SO_COOKIE = 103, 104, 25, 57
+RECENT_OF = 1024  # BH_UDP_RECENT_OF
 SIZE = 64
 OTHER = "other.example"  # another trust domain
 
@@ -252,6 +253,24 @@ def collect(address, port, merged):
             return
         else:
             emit("stat", datagrams=datagrams, different=len(numbers), largest=largest)
+
+
+@actor
+def same_places(address, port, cookie):
+    """Sends as many datagrams as each line says, by one port for all, from a socket whose flows are at hand in the same places as
+    those of the socket `cookie`; 0: of any."""
+    while True:
+        sock = socket.socket(family_of(address), socket.SOCK_DGRAM)
+        own = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8), sys.byteorder)
+        if not int(cookie) or own % RECENT_OF == int(cookie) % RECENT_OF:
+            break
+        sock.close()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((address, int(port) + 7))
+    sock.connect((address, int(port)))
+    emit("ready", cookie=own)
+    for line in sys.stdin:
+        emit("sent", result=attempt(lambda n=int(line): [sock.send(bytes(SIZE)) for _ in range(n)]))
 
 
 # ---- a flow that is no longer allowed ----
@@ -499,10 +518,10 @@ def credits_left(env, port):
     return left
 
 
-def bytes_counted(env):
-    """From web to db: sent by the one, received by the other."""
+def bytes_counted(env, source="web"):
+    """To db: sent by the one, received by the other."""
     got = {p["direction"]: p for p in env.ctl_json("top")["pairs"]
-           if (p["from"], p["to"], p["protocol"]) == (spiffe("web"), spiffe("db"), "udp")}
+           if (p["from"], p["to"], p["protocol"]) == (spiffe(source), spiffe("db"), "udp")}
     return [got[d][n] if d in got else 0 for d, n in (("egress", "sent_bytes"), ("ingress", "received_bytes"))]
 
 
@@ -529,6 +548,26 @@ def test_every_datagram_has_one_credit_and_is_counted_once_however_it_is_sent_an
                 ways += 1
     counted = [b + ways * rounds * each * SIZE for b in before]
     wait_for(lambda: bytes_counted(env) == counted, f"{counted} bytes to be counted at both ends")
+
+
+def test_sockets_of_one_address_whose_flows_have_the_same_places_are_judged_and_counted_apart(env):
+    address, rounds = address_of(env), (40, 3, 40, 1, 1, 1, 40)
+    server = act(env.db, "collect", address, PORT, 0)
+    server.wait_event("ready")
+    before = {name: bytes_counted(env, name) for name in ("web", "probe")}
+    web = act(env.web, "same_places", address, PORT, 0)
+    probe = act(env.probe, "same_places", address, PORT, web.wait_event("ready")["cookie"])
+    probe.wait_event("ready")
+    for number in rounds:
+        for sender in (web, probe):
+            since = len(sender.events)
+            sender.command(str(number))
+            assert sender.wait_event("sent", since=since)["result"] == "ok"
+    sent = sum(rounds)
+    wait_for(lambda: server.stat()["datagrams"] == sent, f"{sent} datagrams of web, and none of probe")
+    wanted = {"web": [b + sent * SIZE for b in before["web"]],
+              "probe": [before["probe"][0] + sent * SIZE, before["probe"][1]]}
+    wait_for(lambda: {name: bytes_counted(env, name) for name in before} == wanted, f"{wanted} bytes to be counted")
 
 
 if __name__ == "__main__":

@@ -168,6 +168,18 @@ def test_a_leftover_of_another_layout_is_no_source(env):
     check_no_gap(env)
 
 
+def test_a_leftover_that_a_build_between_did_not_know_is_not_used(env):
+    """That build's programs are in force, and it removed no pin of a map that is not its own."""
+    env.kill_daemon()
+    pin = env.map_pin("udp_recent")
+    os.unlink(pin)
+    bpf.bpftool("map", "create", pin, "type", "array", "key", "4", "value", "128", "entries", "4096", "name", "udp_recent")
+    leftover = bpf.bpftool("map", "show", "pinned", pin)["id"]
+    env.start()
+    assert bpf.bpftool("map", "show", "pinned", pin)["id"] != leftover
+    check_no_gap(env)
+
+
 # Takes connections until its input ends, and closes each when its peer has.
 TAKES = """
 import selectors, socket, sys
