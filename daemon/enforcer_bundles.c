@@ -291,7 +291,8 @@ static void bundle_keep(struct enforcer *e, struct bundle *bundle)
 	bundle->unkept = r != 0;
 	if (r == 0)
 		return;
-	snprintf(why, sizeof(why), "cannot be kept for the next start in %.200s: %s", e->config.state_dir, strerror(-r));
+	snprintf(why, sizeof(why), "cannot be kept for the next start in %.200s: %s", e->config.state_dir,
+		 strerror(-r));
 	bundle_alarm(e, bundle, why, "it is in force");
 	/* Endpoints are asked again by themselves. */
 	if (bundle->source.kind == BUNDLE_FROM_FILE)
